@@ -1,0 +1,151 @@
+"""Reading weights: `.ckpt`/`.pt` without running pickled code, `.safetensors`, both memory-mapped, and strict loading."""
+
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+from ldm.errors import UserError
+
+
+class _Inert:
+    """Stands for a class that old Lightning checkpoints mention beside the weights; carries nothing, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+# Harmless names found in published checkpoints beside the tensors (bookkeeping of callbacks, numpy scalars).
+_HARMLESS: list[Any] = [
+    (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (_Inert, "pytorch_lightning.callbacks.early_stopping.EarlyStopping"),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    type(np.dtype("float64")),
+    type(np.dtype("float32")),
+    type(np.dtype("int64")),
+]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a torch file with `weights_only=True`, its tensors mapped from disk rather than copied to memory.
+
+    Raises `UserError` for a missing, truncated or foreign file and for one that holds pickled code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist")
+    zipped = zipfile.is_zipfile(path)
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+        if "Unsupported global" in reason or "WeightsUnpickler" in reason:
+            name = next((w for w in reason.split() if "." in w and "GLOBAL" not in w), "code")
+            raise UserError(
+                f"checkpoint {path} holds pickled code ({name.strip(',`')}) and was not loaded; "
+                "save its state dict alone, or as safetensors, and give that file"
+            ) from None
+        raise UserError(f"checkpoint {path} is not a readable torch file; download or copy it again") from None
+    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"checkpoint {path} is damaged or not a torch file ({first}); copy it again") from None
+    if not isinstance(data, dict):
+        raise UserError(f"checkpoint {path} holds a {type(data).__name__}, not a dictionary of weights")
+    return data
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Weights by name from `.safetensors` or a torch file (its `state_dict` entry if it has one), mapped from disk."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise UserError(f"checkpoint {path} does not exist")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(f"checkpoint {path} is damaged or not safetensors ({error}); copy it again") from None
+    data = read_checkpoint(path)
+    state = data.get("state_dict", data)
+    return {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text metadata of a `.safetensors` file."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"checkpoint {path} is damaged or not safetensors ({error}); copy it again") from None
+
+
+def load_strict(
+    module: torch.nn.Module,
+    state: Mapping[str, torch.Tensor],
+    source: str,
+    *,
+    ignore: Iterable[str] = (),
+) -> None:
+    """Put `state` into `module`, every name and shape matching, without a second copy in memory.
+
+    The tensors of `state` become the module's parameters where the dtypes agree, so a module made under
+    `torch.device("meta")` costs no memory before. `ignore`: name prefixes that may be surplus in `state`.
+    Raises `UserError` that counts and names the keys that are missing, surplus or of another shape.
+    """
+    own = module.state_dict()
+    given = {k: v for k, v in state.items() if not k.startswith(tuple(ignore))} if ignore else dict(state)
+    missing = [k for k in own if k not in given]
+    surplus = [k for k in given if k not in own]
+    shapes = [
+        f"{k} {tuple(given[k].shape)} for {tuple(own[k].shape)}"
+        for k in own
+        if k in given and given[k].shape != own[k].shape
+    ]
+    if missing or surplus or shapes:
+        parts = [
+            f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for what, keys in (("missing", missing), ("unexpected", surplus), ("of another shape", shapes))
+            if keys
+        ]
+        raise UserError(
+            f"{source} does not fit {type(module).__name__}: {'; '.join(parts)}; "
+            f"of {len(own)} keys {len(own) - len(missing) - len(shapes)} match. "
+            "Check that the config describes the network the checkpoint was trained with"
+        )
+    module.load_state_dict(
+        {k: v if v.dtype == own[k].dtype else v.to(own[k].dtype) for k, v in given.items()}, strict=True, assign=True
+    )
+
+
+def file_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def save_safetensors(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    """Write a `.safetensors` file under a temporary name, then rename it into place."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
