@@ -1,4 +1,4 @@
-"""Reading weights: `.ckpt`/`.pt` without running pickled code, `.safetensors`, both memory-mapped, and strict loading."""
+"""Weights on disk: `.ckpt` without running pickled code, `.safetensors`, both memory-mapped, and strict loading."""
 
 import hashlib
 import os
@@ -138,7 +138,9 @@ def file_hash(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def save_safetensors(tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+def save_safetensors(
+    tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: dict[str, str]
+) -> None:
     """Write a `.safetensors` file under a temporary name, then rename it into place."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

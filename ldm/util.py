@@ -1,6 +1,7 @@
 """Objects from `target:` / `params:` configs."""
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,22 +39,37 @@ def instantiate_from_config(config: Mapping[str, Any], **extra: Any) -> Any:
     return target(**params)
 
 
-def check_params(target: Any, params: Mapping[str, Any], name: str) -> None:
-    """Raise `UserError` when `target` does not take one of `params` or misses one it needs."""
-    import inspect
-
-    signature = inspect.signature(target)
-    kinds = {p.kind for p in signature.parameters.values()}
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
-        unknown = sorted(set(params) - set(signature.parameters))
-        if unknown:
-            known = ", ".join(p for p in signature.parameters if p != "self")
-            raise UserError(f"unknown config key {', '.join(unknown)} for {name}; it takes: {known}")
+def check_params(target: Any, params: Mapping[str, Any], name: str, complete: bool = True) -> None:
+    """Raise `UserError` when `target` does not take one of `params` or, if `complete`, misses one it needs."""
+    parameters = _parameters(target)
+    if parameters is None:
+        return
+    unknown = sorted(set(params) - set(parameters))
+    if unknown:
+        raise UserError(f"unknown config key {', '.join(unknown)} for {name}; it takes: {', '.join(parameters)}")
+    if not complete:
+        return
     required = [
         p.name
-        for p in signature.parameters.values()
+        for p in parameters.values()
         if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
     missing = [p for p in required if p not in params]
     if missing:
         raise UserError(f"{name} needs the config key {', '.join(missing)}")
+
+
+def _parameters(target: Any) -> dict[str, inspect.Parameter] | None:
+    """Named parameters of a callable; a class whose **kwargs go to its parent has the parent's too. None: takes all."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in target.__mro__ if inspect.isclass(target) else [target]:
+        if inspect.isclass(target) and "__init__" not in vars(owner):
+            continue
+        own = inspect.signature(owner).parameters
+        open_ended = any(p.kind == p.VAR_KEYWORD for p in own.values())
+        for name, p in own.items():
+            if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
+                found.setdefault(name, p)
+        if not open_ended:
+            return found
+    return None

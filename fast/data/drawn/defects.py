@@ -1,0 +1,108 @@
+"""Flaws drawn into a finished picture, lit from the side the picture is lit from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fast.data.drawn.areas import hole, stain
+from fast.data.drawn.lines import crack, scratch
+from fast.data.drawn.noise import Field, Rng, blur, white
+from fast.data.drawn.shapes import grain_direction, light_direction
+from fast.data.drawn.site import Change, Site
+from fast.data.drawn.surfaces import REFERENCE, SMALLEST, check_material
+from ldm.errors import UserError
+
+# Defects are drawn at twice the picture's resolution and averaged down, which antialiases them.
+OVERSAMPLE = 2
+# A change shows from this many grey levels on; next to a strong one, from a share of it on.
+VISIBLE, VISIBLE_SHARE = 5.0, 0.14
+LEAST_MEAN_CHANGE, LEAST_AREA = 17.0, 12
+
+
+PAINTERS: dict[str, Callable[[Site, Rng], Change]] = {"scratch": scratch, "hole": hole, "stain": stain, "crack": crack}
+DEFECTS: tuple[str, ...] = tuple(PAINTERS)
+
+
+def _site(image: NDArray[np.uint8], material: str) -> Site:
+    picture = image.astype(np.float32)
+    grey = picture.mean(2)
+    grain, clear = grain_direction(blur(grey, 0.8))
+    h, w = grey.shape
+    large = np.asarray(
+        cv2.resize(picture, (w * OVERSAMPLE, h * OVERSAMPLE), interpolation=cv2.INTER_LINEAR), np.float32
+    )
+    scale = OVERSAMPLE * max(min(h, w) / REFERENCE, 0.5)
+    return Site(large, scale, material, light_direction(grey), grain, clear > 0.3, float(grey.mean()) < 95)
+
+
+def _visible(change: Field, solid: bool) -> NDArray[np.uint8]:
+    """Mask (h, w) of 0 and 1 where a change (h, w, 3) in grey levels shows."""
+    size = cv2.blur(np.abs(change).max(2), (3, 3))
+    seen = size > VISIBLE
+    if not seen.any():
+        return np.zeros(size.shape, np.uint8)
+    limit = np.clip(VISIBLE_SHARE * np.percentile(size[seen], 95), VISIBLE, 3 * VISIBLE)
+    mask = np.asarray(
+        cv2.morphologyEx((size > limit).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)), np.uint8
+    )
+    if solid:
+        outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(mask, outlines, -1, 1, cv2.FILLED)
+    return mask
+
+
+def _attempt(image: NDArray[np.uint8], site: Site, defect: str, rng: Rng) -> tuple[Field, NDArray[np.uint8]]:
+    """The change (h, w, 3) in grey levels a defect makes at the picture's resolution, and its mask."""
+    h, w = image.shape[:2]
+    made = PAINTERS[defect](site, rng)
+    gain, add = (cv2.resize(f, (w, h), interpolation=cv2.INTER_AREA).reshape(h, w, -1) for f in (made.gain, made.add))
+    change = np.asarray(image * (gain - 1) + add, np.float32)
+    # Where the surface is gone so is its noise; the sensor's own is not.
+    grain = 1.3 * white(rng, h, w)[..., None] * np.clip(1 - gain, 0, 1)
+    return change + grain, _visible(change, made.solid)
+
+
+def _apply(image: NDArray[np.uint8], change: Field, mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
+    """The picture changed inside the mask, and the mean change there in grey levels."""
+    drawn = np.clip(np.rint(image + change), 0, 255).astype(np.uint8)
+    drawn[mask == 0] = image[mask == 0]
+    return drawn, float(np.abs(drawn.astype(np.float32) - image)[mask > 0].mean())
+
+
+def _driven(image: NDArray[np.uint8], change: Field, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Apply a change, harder if it is faint on this ground: a mask over nothing would teach nothing."""
+    for sign in (1, -1):
+        strong = change * np.float32(sign)
+        for _ in range(4):
+            drawn, mean = _apply(image, strong, mask)
+            if mean >= LEAST_MEAN_CHANGE:
+                return drawn
+            strong = strong * np.float32(min(1.15 * LEAST_MEAN_CHANGE / max(mean, 1e-3), 2.5))
+        # Black cannot be darkened nor white lightened: turn the change round.
+    return drawn
+
+
+def draw_defect(
+    image: NDArray[np.uint8], material: str, defect: str, rng: Rng
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw a defect into a picture (h, w, 3) uint8: the new picture, and its mask (h, w) uint8 of 0 and 1.
+
+    Outside the mask every byte is the input's. The mask is never empty.
+    """
+    check_material(material)
+    if defect not in PAINTERS:
+        raise UserError(f"unknown defect {defect!r}; choose from {', '.join(DEFECTS)}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
+        raise ValueError(f"need uint8 (h, w, 3) of {SMALLEST} px or more, got {image.dtype} {image.shape}")
+    site = _site(image, material)
+    for attempt in range(12):
+        # A ground that shows nothing (all black, say) is drawn on as if it were grey.
+        ground = image if attempt < 6 else np.full_like(image, 128)
+        change, mask = _attempt(ground, site, defect, rng)
+        if mask.sum() >= LEAST_AREA:
+            return _driven(image, change, mask), mask
+    raise RuntimeError(f"no {defect} came out visible in 12 attempts")

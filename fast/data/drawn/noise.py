@@ -1,0 +1,137 @@
+"""Random fields the drawn materials are made of. Every field is float32 and comes from the generator it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# float32 in fact; numpy's own annotations lose that in arithmetic with Python floats.
+Field = NDArray[np.floating[Any]]
+Rng = np.random.Generator
+
+
+def smoothstep(low: float, high: float, x: Field) -> Field:
+    """0 below `low`, 1 above `high`, a smooth ramp between (a falling one when `low` > `high`)."""
+    t = np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def unit(field: Field) -> Field:
+    """Shift and scale to mean 0 and standard deviation 1."""
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6), np.float32)
+
+
+def blur(field: Field, sigma: float) -> Field:
+    """Gaussian blur that accepts sigma 0."""
+    if sigma < 0.05:
+        return field
+    return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma), np.float32)
+
+
+def white(rng: Rng, height: int, width: int) -> Field:
+    """White Gaussian noise (height, width)."""
+    return rng.standard_normal((height, width), dtype=np.float32)
+
+
+def _octave(rng: Rng, n: int, cell_y: float, cell_x: float) -> Field:
+    rows, cols = int(np.ceil(n / cell_y)) + 4, int(np.ceil(n / cell_x)) + 4
+    height, width = int(np.ceil(rows * cell_y)), int(np.ceil(cols * cell_x))
+    grown = cv2.resize(white(rng, rows, cols), (width, height), interpolation=cv2.INTER_CUBIC)
+    # A random sub-cell shift keeps the lattice from sitting at the same place in every picture.
+    top, left = int(rng.uniform(1, 2) * cell_y), int(rng.uniform(1, 2) * cell_x)
+    return np.asarray(grown[top : top + n, left : left + n], np.float32)
+
+
+# Grain coarser than this many px is made on a grid this much coarser and enlarged, which costs a sixteenth.
+COARSE, REDUCTION = 16.0, 4
+
+
+def fractal(rng: Rng, n: int, cell: float, octaves: int = 4, gain: float = 0.5, stretch: float = 1.0) -> Field:
+    """Multi-octave noise (n, n), mean 0 and deviation 1; `cell` px is the coarsest grain, `stretch` lengthens x."""
+    small = -(-n // REDUCTION)
+    coarse, fine, weight = np.zeros((small, small), np.float32), np.zeros((n, n), np.float32), 1.0
+    for _ in range(octaves):
+        if cell >= COARSE:
+            coarse += np.float32(weight) * _octave(rng, small, cell / REDUCTION, cell * stretch / REDUCTION)
+        else:
+            fine += np.float32(weight) * _octave(rng, n, max(cell, 1.0), max(cell * stretch, 1.0))
+        cell, weight = cell / 2.03, weight * gain
+    if coarse.any():
+        side = small * REDUCTION
+        fine += cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)[:n, :n]
+    return unit(fine)
+
+
+def streaks(rng: Rng, n: int, length: float, width: float) -> Field:
+    """Noise drawn out along x: streaks about `length` px long and `width` px wide, mean 0 and deviation 1."""
+    field = white(rng, n, n)
+    for part in (0.7, 0.45):
+        # Reflecting at the border would mirror the streaks; wrapping does not show.
+        k = max(1, min(n - 1, int(length * part)))
+        padded = cv2.copyMakeBorder(field, 0, 0, k, k, cv2.BORDER_WRAP)
+        field = np.asarray(cv2.blur(padded, (k, 1))[:, k : k + n], np.float32)
+    if width > 1:
+        field = np.asarray(cv2.GaussianBlur(field, (1, 0), sigmaX=0.01, sigmaY=width / 2), np.float32)
+    return unit(field)
+
+
+def cover(n: int, angle: float) -> int:
+    """Side of a square that still covers an (n, n) one after a turn by `angle` radians."""
+    return int(np.ceil(n * (abs(np.cos(angle)) + abs(np.sin(angle))))) + 4
+
+
+def turn(field: Field, angle: float, n: int) -> Field:
+    """Rotate a field by `angle` radians about its centre and cut the middle (n, n) out of it."""
+    size = field.shape[0]
+    matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), float(np.degrees(angle)), 1.0)
+    matrix[:, 2] -= (size - n) / 2
+    flags, edge = cv2.INTER_LINEAR, cv2.BORDER_REFLECT_101
+    return np.asarray(cv2.warpAffine(field, matrix, (n, n), flags=flags, borderMode=edge), np.float32)
+
+
+def frame(n: int, angle: float) -> tuple[Field, Field]:
+    """Centred coordinates (u, v) in px; u runs along the direction `turn(..., angle)` gives to x."""
+    axis = np.arange(n, dtype=np.float32) - np.float32((n - 1) / 2)
+    x, y = np.meshgrid(axis, axis)
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return x * c - y * s, x * s + y * c
+
+
+def displaced(field: Field, drift: Sequence[Field], mode: int = cv2.INTER_LINEAR) -> Field:
+    """Sample `field` at positions moved by `drift`, two fields of px along x and y."""
+    n = field.shape[0]
+    axis = np.arange(n, dtype=np.float32)
+    x, y = axis[None, :] + drift[0], axis[:, None] + drift[1]
+    return np.asarray(cv2.remap(field, x, y, mode, borderMode=cv2.BORDER_REFLECT_101), np.float32)
+
+
+def line_noise(rng: Rng, count: int, cell: float, octaves: int = 3) -> Field:
+    """One-dimensional multi-octave noise (count,), mean 0 and deviation about 1."""
+    total, weight = np.zeros(count, np.float32), 1.0
+    at = np.arange(count, dtype=np.float32)
+    for _ in range(octaves):
+        knots = rng.standard_normal(int(count / max(cell, 1)) + 4)
+        total += np.asarray(weight * np.interp(at / max(cell, 1) + rng.uniform(), np.arange(len(knots)), knots))
+        cell, weight = cell / 2, weight * 0.55
+    return total
+
+
+def cells(rng: Rng, n: int, spacing: float, jitter: float = 0.95) -> tuple[NDArray[np.int32], Field]:
+    """Voronoi cells on a jittered lattice: (n, n) labels from 0 and (n, n) distance in px to the nearest border."""
+    steps = np.arange(-spacing, n + spacing, spacing)
+    y, x = np.meshgrid(steps, steps, indexing="ij")
+    x = x + (np.arange(len(steps)) % 2)[:, None] * spacing / 2
+    x, y = (p + rng.uniform(-0.5, 0.5, p.shape) * spacing * jitter for p in (x, y))
+    seeds = np.ones((n, n), np.uint8)
+    inside = (x >= 0) & (x < n) & (y >= 0) & (y < n)
+    seeds[y[inside].astype(int), x[inside].astype(int)] = 0
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    free = np.ones((n, n), np.uint8)
+    free[:, 1:][labels[:, 1:] != labels[:, :-1]] = 0
+    free[1:][labels[1:] != labels[:-1]] = 0
+    border = cv2.distanceTransform(free, cv2.DIST_L2, 5)
+    return np.asarray(labels - 1, np.int32), np.asarray(border, np.float32)

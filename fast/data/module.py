@@ -1,0 +1,183 @@
+"""Training data as a Lightning data module: one dataset type for every layout, its latents encoded once."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from fast.data.layouts import Sample, check, open_dataset, require_defects
+from fast.data.sampler import StepSampler, Ticket
+from fast.data.split import Split, make_split
+from fast.data.views import Augment, Latents, Pictures
+from fast.masks import to_tensor
+from ldm.checkpoint import save_safetensors
+from ldm.errors import UserError
+from ldm.rng import seed_of
+
+
+class DefectData(pl.LightningDataModule):
+    """Normals and defects of a dataset, a category or a defect type.
+
+    `path`, `layout`, `category`, `anomaly`: see `fast.data.layouts.open_dataset`. `split`: "third" trains on the third
+    of each type that `scripts/prepare_data.py` would draw, "all" on everything, or a split file's path. `use`:
+    "defects", "normals" or "both". `size`: side of the square that images are resized to. `views`: augmented versions
+    of each image that are encoded and cached; `cache`: False encodes every batch (a first stage being trained).
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        layout: str = "auto",
+        category: str | None = None,
+        anomaly: str | None = None,
+        split: str = "third",
+        split_seed: int = 0,
+        use: str = "both",
+        size: int = 256,
+        crop: int | None = None,
+        batch_size: int = 4,
+        augment: Mapping[str, Any] | None = None,
+        views: int = 1,
+        cache: bool = True,
+        workers: int = 0,
+        seed: int = 0,
+        cache_folder: str | None = None,
+    ):
+        super().__init__()
+        if not path:
+            raise UserError("no data: give --mvtec_path FOLDER (or data.params.path)")
+        if use not in ("defects", "normals", "both"):
+            raise UserError(f"data.params.use={use} is unknown; use defects, normals or both")
+        if batch_size < 1 or views < 1 or size < 8 or (crop or 8) > size:
+            raise UserError(f"data.params: batch_size={batch_size}, views={views}, size={size}, crop={crop} do not fit")
+        self.size, self.batch_size, self.views, self.cache = size, batch_size, views, cache
+        self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
+        report = check(open_dataset(path, layout, category, anomaly))
+        self.index, self.problems = report.usable, report.problems
+        if use != "normals":
+            require_defects(self.index)
+        self.split, defects, self.held_out = self._divide(split, split_seed)
+        samples: list[Sample] = [] if use == "normals" else defects
+        samples = samples + ([] if use == "defects" else self.index.normals)
+        if not samples:
+            what = "images" if use == "both" else use
+            raise UserError(f"{path}: no {what} to train on; check the layout of the folder")
+        self.types = sorted({f"{s.category}/{s.anomaly}" for s in defects})
+        self.pictures = Pictures(samples, self.types, size, Augment(**(augment or {})), crop)
+        self._latents: Latents | None = None
+
+    def _divide(self, split: str, seed: int) -> tuple[Split | None, list[Sample], list[Sample]]:
+        """(split, defects to train on, defects held out)."""
+        if split == "all" or not self.index.defects:
+            return None, self.index.defects, []
+        chosen = make_split(self.index, seed=seed) if split == "third" else Split.load(split)
+        train, test = chosen.apply(self.index)
+        if not train:
+            raise UserError(f"split {split} leaves no defect to train on; use data.params.split=all")
+        return chosen, train, test
+
+    @property
+    def split_hash(self) -> str:
+        """Hash of the split in use; "all" without one."""
+        return self.split.hash if self.split else "all"
+
+    def describe(self) -> list[str]:
+        """Lines for the user: what is trained on, what was left out."""
+        count: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        for i, part in enumerate((self.pictures.samples, self.held_out)):
+            for s in part:
+                count[f"{s.category}/{s.anomaly}"][i] += 1
+        lines = [
+            f"  {key}: {used} to train" + (f", {held} held out" if held else "")
+            for key, (used, held) in sorted(count.items())
+        ]
+        return lines + [f"  left out: {line}" for line in self.problems]
+
+    # batches
+
+    def _groups(self) -> list[list[int]]:
+        """Normals together and each defect type by itself, so that rare types are seen as often as common ones."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, s in enumerate(self.pictures.samples):
+            groups[f"{s.category}/{s.anomaly}"].append(i)
+        return [groups[k] for k in sorted(groups)]
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        assert self.trainer is not None
+        trainer = self.trainer
+        if trainer.max_steps < 1:
+            raise UserError("lightning.trainer.max_steps must be set: give --max_steps N")
+        per_step = trainer.accumulate_grad_batches
+        sampler = StepSampler(
+            self._groups(),
+            self.batch_size,
+            trainer.max_steps * per_step,
+            self.seed,
+            trainer.global_rank,
+            trainer.world_size,
+            start=lambda: trainer.global_step * per_step,
+        )
+        data = self.latents(trainer.lightning_module) if self.cache else self.pictures
+        return DataLoader(data, batch_sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0)  # type: ignore[arg-type]
+
+    def examples(self, count: int) -> dict[str, Any]:
+        """A fixed batch for sample grids, spread over the types, unaugmented where latents are cached."""
+        groups = self._groups()
+        picked = [g[k % len(g)] for k in range(count) for g in groups][:count]
+        data = self._latents if self._latents is not None else self.pictures
+        items = [data[Ticket(i, seed_of(0, i))] for i in picked]
+        return torch.utils.data.default_collate(items)
+
+    # the latent cache
+
+    def latents(self, model: Any) -> Latents:
+        """Encode every view of every sample once; kept in memory, and on disk where `cache_folder` is set."""
+        if self._latents is None:
+            file = self._cache_file(model)
+            if file is not None and file.is_file():
+                stored = load_file(file)
+            else:
+                stored = self._encode(model)
+                if file is not None and model.trainer.is_global_zero:
+                    save_safetensors(stored, file, {"what": "first-stage means of the training images, and masks"})
+            self._latents = Latents(self.pictures, self.views, stored["latents"], stored["masks"])
+        return self._latents
+
+    def _cache_file(self, model: Any) -> Path | None:
+        if self.cache_folder is None:
+            return None
+        files = [(str(s.image), s.image.stat().st_mtime_ns, s.image.stat().st_size) for s in self.pictures.samples]
+        weights = sum(float(p.double().sum()) for p in model.first_stage_model.parameters())
+        augment = self.pictures.augment
+        key = json.dumps([files, weights, self.size, self.views, augment.flips, augment.zoom, self.seed])
+        return Path(self.cache_folder) / f"latents-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+
+    @torch.no_grad()
+    def _encode(self, model: Any) -> dict[str, Tensor]:
+        latents, masks = [], []
+        tickets = [
+            (i, seed_of(self.seed, i, view) if view else None)
+            for i in range(len(self.pictures))
+            for view in range(self.views)
+        ]
+        quiet = not model.trainer.is_global_zero
+        for start in tqdm(range(0, len(tickets), 8), desc="encoding images", unit="batch", disable=quiet):
+            pairs = [self.pictures.view(i, seed) for i, seed in tickets[start : start + 8]]
+            images = torch.stack([to_tensor(image) for image, _ in pairs]).to(model.device)
+            latents.append(model.first_stage_mean(images).cpu())
+            masks += [torch.from_numpy(mask.copy())[None] for _, mask in pairs]
+        return {"latents": torch.cat(latents), "masks": torch.stack(masks)}
+
+    def latent_std(self) -> float:
+        """Standard deviation of the unscaled training latents."""
+        assert self._latents is not None
+        return float(self._latents.latents.float().std())

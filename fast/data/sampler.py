@@ -1,0 +1,65 @@
+"""Which samples make up which batch: a function of (seed, step), so that resumed and distributed runs draw the same."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ldm.rng import seed_of
+
+
+class Ticket(NamedTuple):
+    """A sample to fetch, and the seed for everything random about it."""
+
+    index: int
+    seed: int
+
+
+class StepSampler(Sampler[list[Ticket]]):
+    """Batches of tickets for the steps from `start()` to `steps`.
+
+    `groups`: lists of sample numbers that take turns, so that each defect type is seen equally often; each group is
+    gone through in a new order every time around. A rank takes its slice of the global batch of
+    `batch_size * world` samples, so two ranks see what one rank with the doubled batch would.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[int]],
+        batch_size: int,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        start: Callable[[], int] = lambda: 0,
+    ):
+        self.groups = [list(g) for g in groups if len(g)]
+        self.batch_size, self.steps, self.seed = batch_size, steps, seed
+        self.rank, self.world, self.start = rank, world, start
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def _order(self, group: int, lap: int) -> np.ndarray:
+        """The order of a group's samples on one lap; group -1 is the order of the groups themselves."""
+        if (group, lap) not in self._orders:
+            self._orders = {k: v for k, v in self._orders.items() if k[0] != group}
+            size = len(self.groups) if group < 0 else len(self.groups[group])
+            rng = np.random.default_rng(seed_of(self.seed, group + 1, lap))
+            self._orders[group, lap] = rng.permutation(size)
+        return self._orders[group, lap]
+
+    def ticket(self, number: int) -> Ticket:
+        """The sample that the run draws as its `number`-th."""
+        turn, place = divmod(number, len(self.groups))
+        group = int(self._order(-1, turn)[place])
+        lap, item = divmod(turn, len(self.groups[group]))
+        return Ticket(self.groups[group][int(self._order(group, lap)[item])], seed_of(self.seed, 7, number))
+
+    def __iter__(self) -> Iterator[list[Ticket]]:
+        for step in range(self.start(), self.steps):
+            first = (step * self.world + self.rank) * self.batch_size
+            yield [self.ticket(first + i) for i in range(self.batch_size)]
+
+    def __len__(self) -> int:
+        # All steps, those before a resumed run's start included: the trainer goes on counting from there.
+        return self.steps

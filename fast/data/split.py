@@ -1,0 +1,192 @@
+"""The one train/test split of the real defects: made once, by physical part, kept in a hashed file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from fast.data.images import write_bytes
+from fast.data.layouts import DatasetIndex, Sample, require_defects
+from ldm.errors import UserError
+
+RULE = "whole parts; per defect type the train images nearest to the fraction, a part on each side where there are two"
+EXHAUSTIVE = 12  # so many groups shared between types: every choice of their sides is tried
+
+
+@dataclass
+class Split:
+    """Images of the real defects, relative to the dataset's root (posix). `excluded`: those `check` found unusable."""
+
+    train: list[str]
+    test: list[str]
+    seed: int
+    fraction: float
+    rule: str = RULE
+    excluded: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of the content; every result carries it."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write as JSON, whole or not at all. UserError on failure."""
+        text = json.dumps({"hash": self.hash, **asdict(self)}, indent=1)
+        write_bytes(path, (text + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Split:
+        """UserError when the file is missing, no split, or no longer what its hash says."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot read the split ({error}); make it with scripts/prepare_data.py") from error
+        keys = {
+            "train": list,
+            "test": list,
+            "seed": int,
+            "fraction": float,
+            "rule": str,
+            "excluded": list,
+            "notes": list,
+        }
+        hashed = content.pop("hash", None) if isinstance(content, dict) else None
+        if hashed is None or not _has_types(content, keys):
+            raise UserError(f"{path}: not a split file; make it with scripts/prepare_data.py")
+        split = cls(**content)
+        if split.hash != hashed:
+            raise UserError(
+                f"{path}: its content has hash {split.hash[:12]}, its header says {str(hashed)[:12]}: "
+                "it was edited; restore it or make it again with scripts/prepare_data.py"
+            )
+        return split
+
+    def apply(self, index: DatasetIndex) -> tuple[list[Sample], list[Sample]]:
+        """The index's defects as (train, test). UserError when the split does not know one: it would leak."""
+        train, test, excluded = set(self.train), set(self.test), set(self.excluded)
+        names = {index.relative(s.image): s for s in index.defects}
+        unknown = [name for name in names if name not in train | test | excluded]
+        if unknown:
+            example = (self.train or self.test or ["nothing"])[0]
+            raise UserError(
+                f"{index.root}: the split does not know {len(unknown)} of {len(names)} defects (first: {unknown[0]}; "
+                f"it knows e.g. {example}); open the folder it was made from, or make a new split"
+            )
+        chosen = [(name, s) for name, s in names.items() if name not in excluded]
+        return [s for name, s in chosen if name in train], [s for name, s in chosen if name in test]
+
+
+def make_split(index: DatasetIndex, fraction: float = 1 / 3, seed: int = 0) -> Split:
+    """Split the defects of `index` (best `check(...).usable`), per (category, type) and by whole groups.
+
+    Per type the train share of images comes as near to `fraction` as whole groups allow, with a group on each side
+    where there are two; a single group goes to train, and a note says so. Depends on the names and `seed` alone.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"fraction={fraction} must lie between 0 and 1; the protocol's is 1/3")
+    require_defects(index)
+    train, test, notes = [], [], []
+    for category in index.categories:
+        samples = [s for s in index.defects if s.category == category]
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for sample in samples:
+            counts[sample.anomaly][sample.group] += 1
+        in_train = _assign(counts, fraction, f"{seed}/{category}")
+        train += [index.relative(s.image) for s in samples if s.group in in_train]
+        test += [index.relative(s.image) for s in samples if s.group not in in_train]
+        notes += [f"{category}/{kind}: {note}" for kind, c in sorted(counts.items()) for note in _note(c, in_train)]
+    excluded = sorted(index.relative(s.image) for s in index.excluded)
+    return Split(sorted(train), sorted(test), int(seed), float(fraction), excluded=excluded, notes=notes)
+
+
+def _assign(counts: dict[str, Counter[str]], fraction: float, salt: str) -> set[str]:
+    """Groups that go to train. `counts`: type -> group -> images; a group of several types is on one side for all."""
+    uses = Counter(g for groups in counts.values() for g in groups)
+    # Ordered by hash, not by a generator: the same on every machine, and no other type's images shift it.
+    shared = sorted((g for g, n in uses.items() if n > 1), key=lambda g: _digest(f"{salt}/{g}"))
+    types = [_Type(groups, set(shared), fraction, f"{salt}/{kind}") for kind, groups in sorted(counts.items())]
+    if len(shared) <= EXHAUSTIVE:
+        every = [{g for i, g in enumerate(shared) if bits >> i & 1} for bits in range(2 ** len(shared))]
+        train = min(every, key=lambda t: (_total(types, t), _digest(f"{salt}/{sorted(t)}")))
+    else:
+        train = _descend(types, shared, {g for g in shared if int(_digest(f"{salt}/{g}"), 16) < fraction * 2**256})
+    return train.union(*(kind.free_train(train) for kind in types))
+
+
+class _Type:
+    """One defect type: given the sides of the groups that it shares with others, its own groups have a best choice."""
+
+    def __init__(self, groups: Counter[str], shared: set[str], fraction: float, salt: str) -> None:
+        self.shared = {g: n for g, n in groups.items() if g in shared}
+        self.total, self.count, self.fraction = sum(groups.values()), len(groups), fraction
+        # Every sum of images that its own groups can reach -> (sum before, group added last).
+        self.reached: dict[int, tuple[int, str] | None] = {0: None}
+        for group in sorted(set(groups) - shared, key=lambda g: _digest(f"{salt}/{g}")):
+            for before in list(self.reached):
+                self.reached.setdefault(before + groups[group], (before, group))
+        self.known: dict[int, tuple[tuple[bool, bool, float], int]] = {}
+
+    def best(self, train: set[str]) -> tuple[tuple[bool, bool, float], int]:
+        """Cost and sum of the best choice; no train part is worse than no test part, that worse than any distance."""
+        fixed = sum(n for g, n in self.shared.items() if g in train)
+        if fixed not in self.known:
+            self.known[fixed] = min(
+                ((n == 0, self.count > 1 and n == self.total, abs(n - self.fraction * self.total)), n - fixed)
+                for n in (fixed + free for free in self.reached)
+            )
+        return self.known[fixed]
+
+    def free_train(self, train: set[str]) -> set[str]:
+        chosen: set[str] = set()
+        step = self.reached[self.best(train)[1]]
+        while step is not None:
+            chosen.add(step[1])
+            step = self.reached[step[0]]
+        return chosen
+
+
+def _total(types: list[_Type], train: set[str]) -> tuple[int, int, float]:
+    """Types without a train part, types without a test part, images away from the fraction."""
+    costs = [kind.best(train)[0] for kind in types]
+    return sum(c[0] for c in costs), sum(c[1] for c in costs), round(sum(c[2] for c in costs), 6)
+
+
+def _descend(types: list[_Type], shared: list[str], train: set[str]) -> set[str]:
+    """Too many shared groups to try every choice: move one, or two, to the other side while that helps."""
+    moves = [{g} for g in shared]
+    if len(shared) <= 150:  # pairs in seconds; beyond that single moves must do
+        moves += [set(pair) for pair in combinations(shared, 2)]
+    best, before = _total(types, train), None
+    while best != before:
+        before = best
+        for move in moves:
+            cost = _total(types, train ^ move)
+            if cost < best:
+                best, train = cost, train ^ move
+    return train
+
+
+def _note(groups: Counter[str], in_train: set[str]) -> list[str]:
+    trained = len(set(groups) & in_train)
+    if len(groups) == 1:
+        return ["one part only: all in train, none to test on" if trained else "one part only: all in test"]
+    if trained in (0, len(groups)):
+        return [f"its {len(groups)} parts are shared with other types: all in {'train' if trained else 'test'}"]
+    return []
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _has_types(content: dict[str, Any], keys: dict[str, type]) -> bool:
+    if set(content) != set(keys) or not all(isinstance(content[key], kind) for key, kind in keys.items()):
+        return False
+    return all(isinstance(item, str) for key in ("train", "test", "excluded", "notes") for item in content[key])

@@ -1,0 +1,135 @@
+"""What training sees of a sample: resized, turned over and cropped, the mask along with the image."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.data.layouts import Sample
+from fast.data.sampler import Ticket
+from fast.masks import to_tensor
+from fast.prompts import prompt_text
+from ldm.errors import UserError
+from ldm.rng import seed_of
+
+_MEMORY = 2 << 30  # keep decoded images in memory up to this many bytes
+
+
+@dataclass(frozen=True)
+class Augment:
+    """`flips`: mirror and turn by right angles; `zoom`: smallest share of a side that a random window keeps."""
+
+    flips: bool = False
+    zoom: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.zoom <= 1:
+            raise UserError(f"data augment.zoom={self.zoom} lies outside 0.1..1")
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """image (H,W,3), mask (H,W) -> another view of both. A window that would lose the defect moves onto it."""
+        if self.zoom < 1:
+            image, mask = self._window(image, mask, rng)
+        if self.flips:
+            turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+            image, mask = np.rot90(image, turns), np.rot90(mask, turns)
+            image, mask = (image[:, ::-1], mask[:, ::-1]) if mirror else (image, mask)
+        return image, mask
+
+    def _window(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        share = rng.uniform(self.zoom, 1.0)
+        size = [max(8, round(side * share)) for side in mask.shape]
+        at = [int(rng.integers(side - s + 1)) for side, s in zip(mask.shape, size, strict=True)]
+        if mask.any():
+            y, x = rng.choice(np.argwhere(mask))
+            for axis, point in enumerate((y, x)):
+                low = max(0, point - size[axis] + 1)
+                high = min(point, mask.shape[axis] - size[axis])
+                at[axis] = int(np.clip(at[axis], low, high))
+        rows, cols = slice(at[0], at[0] + size[0]), slice(at[1], at[1] + size[1])
+        return image[rows, cols], mask[rows, cols]
+
+
+class Pictures(Dataset[dict[str, Any]]):
+    """Samples as tensors: image (3,size,size) in [-1, 1], mask (1,size,size) in {0,1}, caption, type, seed.
+
+    `crop`: side of a random window of the resized image, for training a convolutional first stage on less work.
+    """
+
+    def __init__(self, samples: list[Sample], types: list[str], size: int, augment: Augment, crop: int | None = None):
+        self.samples, self.types, self.size, self.augment, self.crop = samples, types, size, augment, crop
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] | None = None
+        if len(samples) * size * size * 4 <= _MEMORY and augment.zoom == 1:
+            self._kept = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        sample = self.samples[index]
+        image = read_image(sample.image)
+        mask = np.zeros(image.shape[:2], np.uint8) if sample.mask is None else read_mask(sample.mask)
+        return image, mask
+
+    def _resized(self, index: int, rng: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
+        if self._kept is not None and index in self._kept:
+            return self._kept[index]
+        image, mask = self._read(index)
+        if rng is not None and self.augment.zoom < 1:
+            image, mask = Augment(zoom=self.augment.zoom)(image, mask, rng)
+        pair = resize_image(image, self.size), resize_mask(mask, self.size)
+        if self._kept is not None:
+            self._kept[index] = pair
+        return pair
+
+    def view(self, index: int, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """One view (image uint8, mask {0,1}) of a sample; seed None is the plain, unaugmented one."""
+        rng = None if seed is None else np.random.default_rng(seed)
+        image, mask = self._resized(index, rng)
+        if rng is None:
+            return image, mask
+        image, mask = Augment(flips=self.augment.flips)(image, mask, rng)
+        if self.crop:
+            y, x = (int(rng.integers(self.size - self.crop + 1)) for _ in range(2))
+            image, mask = (a[y : y + self.crop, x : x + self.crop] for a in (image, mask))
+        return image, mask
+
+    def labels(self, index: int) -> dict[str, Any]:
+        sample = self.samples[index]
+        key = f"{sample.category}/{sample.anomaly}"
+        return {
+            "caption": prompt_text(sample.category, sample.anomaly),
+            "type": self.types.index(key) if key in self.types else -1,
+        }
+
+    def __getitem__(self, ticket: Ticket) -> dict[str, Any]:
+        image, mask = self.view(ticket.index, seed_of(ticket.seed, 1))
+        return {
+            "image": to_tensor(image),
+            "mask": torch.from_numpy(mask.astype(np.float32))[None],
+            "seed": ticket.seed,
+            **self.labels(ticket.index),
+        }
+
+
+class Latents(Dataset[dict[str, Any]]):
+    """Cached first-stage means of several views of each sample, with their masks."""
+
+    def __init__(self, pictures: Pictures, views: int, latents: Tensor, masks: Tensor):
+        self.pictures, self.views, self.latents, self.masks = pictures, views, latents, masks
+
+    def __getitem__(self, ticket: Ticket) -> dict[str, Any]:
+        row = ticket.index * self.views + seed_of(ticket.seed, 2) % self.views
+        return {
+            "latent": self.latents[row].float(),
+            "mask": self.masks[row].float(),
+            "seed": ticket.seed,
+            **self.pictures.labels(ticket.index),
+        }
+
+    def __len__(self) -> int:
+        return len(self.pictures)

@@ -1,0 +1,53 @@
+"""FARM, the foreground-aware reconstruction module (FAST, Sec. 3.2): the clean defect's latent from a noisy one."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.modules.diffusionmodules.util import timestep_embedding
+
+
+def _conv(c_in: int, c_out: int) -> nn.Sequential:
+    # Group statistics are a sample's own, so the answer does not depend on the batch, as batch statistics would.
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, padding=1), nn.GroupNorm(min(8, c_out), c_out), nn.ReLU())
+
+
+class FARM(nn.Module):
+    """`F(x_t, M, t) -> x0_anomaly`, the estimate of M * x0.
+
+    x (B,channels,h,w), any size; mask (B,1,h,w) in {0,1}, 1 = defect; t (B,) in 0..T-1. Returns a tensor like x.
+    """
+
+    def __init__(self, channels: int = 4, base_width: int = 64, time_width: int = 128):
+        super().__init__()
+        w = base_width
+        self.time_width = time_width
+        self.enc1 = nn.Sequential(_conv(channels, w), _conv(w, w))
+        self.enc2 = nn.Sequential(_conv(w, 2 * w), _conv(2 * w, 2 * w))
+        self.enc3 = nn.Sequential(_conv(2 * w, 4 * w), _conv(4 * w, 4 * w), nn.Conv2d(4 * w, 4 * w, 1))
+        self.gate = nn.Sequential(nn.Linear(time_width, 4 * w), nn.ReLU(), nn.Linear(4 * w, 4 * w))
+        self.proj = nn.Linear(time_width, 4 * w)
+        self.dec3 = nn.Conv2d(4 * w, 4 * w, 1)
+        self.dec2 = _conv(4 * w + 1, 2 * w)
+        self.dec1 = _conv(2 * w + 1, w)
+        self.out = nn.Conv2d(w + 1, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor, t: Tensor) -> Tensor:
+        mask = mask.to(x.dtype)
+        tau = timestep_embedding(t, self.time_width).to(x.dtype)
+        h1 = self.enc1(x)
+        h2 = self.enc2(F.max_pool2d(h1, 2))
+        h3 = self.enc3(F.max_pool2d(h2, 2))
+        down2 = F.adaptive_max_pool2d(mask, h2.shape[-2:])
+        down3 = F.adaptive_max_pool2d(mask, h3.shape[-2:])
+        soft = down3 + (1 - down3) * torch.sigmoid(self.gate(tau))[..., None, None]  # Eq. 9
+        z = soft * h3 + self.proj(tau)[..., None, None]  # Eq. 10
+        z = self.dec3(z)
+        z = self.dec2(torch.cat([_grow(z, h2), down2], dim=1))
+        z = self.dec1(torch.cat([_grow(z, h1), mask], dim=1))
+        return self.out(torch.cat([z, mask], dim=1))
+
+
+def _grow(z: Tensor, like: Tensor) -> Tensor:
+    """Bilinear to the size of `like`, which is not always twice: sides may be odd."""
+    return F.interpolate(z, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,127 @@
+"""FAST: latent diffusion, frozen, with FARM and learned prompts to train and AIAS to sample."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fast.aias import AIASOptions
+from fast.farm import FARM
+from fast.masks import latent_mask
+from fast.prompts import LearnedPrompts
+from fast.sampling import sample_latents
+from ldm.checkpoint import file_hash
+from ldm.errors import UserError
+from ldm.models.diffusion.ddpm import LatentDiffusion
+from ldm.modules.encoders.modules import TextEncoder
+from ldm.rng import PairNoise, generator
+
+
+class FAST(LatentDiffusion):
+    """Takes a base's parameters and, beside them:
+
+    `types`: the defect types "category/anomaly" to learn; `init_word`: the word their vectors start from;
+    `prompt_tokens`: vectors per type; `farm`: FARM's sizes; `lambda1`, `lambda2`: weights of Eq. 18's two terms;
+    `thaw_unet`: train the U-Net too; `aias`: sampling defaults (`fast.aias.AIASOptions`).
+    Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
+    """
+
+    def __init__(
+        self,
+        types: Sequence[str],
+        init_word: str | None = None,
+        prompt_tokens: int = 8,
+        farm: Mapping[str, Any] | None = None,
+        lambda1: float = 1.0,
+        lambda2: float = 5.0,
+        thaw_unet: bool = False,
+        aias: Mapping[str, Any] | None = None,
+        ckpt_path: str | None = None,
+        lr: float = 1.5e-4,
+        **base: Any,
+    ):
+        super().__init__(ckpt_path=ckpt_path, lr=lr, **{**base, "use_ema": False, "cond_stage_trainable": False})
+        if not isinstance(self.cond_stage_model, TextEncoder):
+            raise UserError("FAST needs a text encoder as cond_stage_config (BERTEmbedder or FrozenCLIPEmbedder)")
+        self.base_path = ckpt_path
+        self.lambda1, self.lambda2, self.thaw_unet = lambda1, lambda2, thaw_unet
+        self.aias_options = AIASOptions(**(aias or {}))
+        self.model.requires_grad_(thaw_unet)
+        if not thaw_unet:
+            self.model.eval()
+        self.farm = FARM(channels=self.channels, **(farm or {}))
+        self.prompts = LearnedPrompts(types, self.cond_stage_model.width, prompt_tokens)
+        self.prompts.start_from(self.cond_stage_model, init_word)
+        self._base_hash: str | None = None
+
+    def train(self, mode: bool = True) -> "FAST":
+        """Frozen parts stay in evaluation mode, whatever the trainer asks."""
+        super().train(mode)
+        self.first_stage_model.eval()
+        self.cond_stage_model.eval()
+        if not self.thaw_unet:
+            self.model.eval()
+        return self
+
+    @property
+    def base_hash(self) -> str:
+        """SHA-256 of the base checkpoint's file; empty for a base that came from nowhere."""
+        if self._base_hash is None:
+            self._base_hash = file_hash(self.base_path) if self.base_path else ""
+        return self._base_hash
+
+    def conditioning(self, batch: Mapping[str, Any]) -> Tensor:
+        return self.prompts(self.cond_stage_model, batch["type"])
+
+    def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 18: the network must still see the noise when FARM's defect stands in for the real one."""
+        x0 = self.latents(batch)
+        m = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
+        t, eps = self.draw(batch, x0)
+        x_t = self.schedule.q_sample(x0, t, eps)
+        anomaly = self.farm(x_t, m, t - 1).float()
+        seen = (1 - m) * x_t + m * self.schedule.q_sample(anomaly, t, eps)  # Eq. 11-12, the same eps
+        predicted = self.apply_model(seen, t - 1, self.conditioning(batch)).float()
+        loss_eps = F.mse_loss(predicted, eps)
+        loss_farm = F.mse_loss(anomaly, m * x0)
+        return self.lambda1 * loss_eps + self.lambda2 * loss_farm, {"loss_eps": loss_eps, "loss_farm": loss_farm}
+
+    def trainable(self) -> list[nn.Parameter]:
+        extra = list(self.model.parameters()) if self.thaw_unet else []
+        return [*self.farm.parameters(), *self.prompts.parameters(), *extra]
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Everything that this training changes, by name."""
+        parts = ("farm.", "prompts.", *(("model.",) if self.thaw_unet else ()))
+        return {k: v for k, v in self.state_dict().items() if k.startswith(parts)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = self.own_state()  # the frozen base stays in its own file
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+    def artifact(self) -> tuple[str, dict[str, Tensor]]:
+        return "fast", self.own_state()
+
+    def artifact_metadata(self) -> dict[str, str]:
+        return {
+            "types": json.dumps(self.prompts.types),
+            "base": str(self.base_path or ""),
+            "base_sha256": self.base_hash,
+        }
+
+    @torch.no_grad()
+    def log_images(self, batch: Mapping[str, Any], steps: int | None = None) -> dict[str, Tensor]:
+        """Pictures for a sample grid: the real defects, and AIAS's in the same masks."""
+        x0 = self.latents(batch)
+        m = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
+        noise = PairNoise([generator(0, i) for i in range(len(x0))])
+        z = sample_latents(self, background=x0, mask=m, cond=self.conditioning(batch), noise=noise, steps=steps)
+        real = self.decode_first_stage(x0)
+        pixels = F.interpolate(batch["mask"].to(real), real.shape[-2:], mode="nearest")
+        made = pixels * self.decode_first_stage(z) + (1 - pixels) * real
+        return {"real": real, "mask": (pixels * 2 - 1).expand_as(real), "synthetic": made}

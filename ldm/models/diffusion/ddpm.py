@@ -1,0 +1,275 @@
+"""The latent-diffusion model: a frozen first stage, a text encoder, a U-Net that predicts noise, as a Lightning module.
+
+Batches are dictionaries: `latent` (B,C,h,w), the unscaled first-stage mean, or `image` (B,3,H,W) in [-1, 1];
+`caption`, a list of B strings (or `class` (B,)); optionally `seed` (B,), one number per sample that fixes its time and
+noise whatever the batch or the rank.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.checkpoint import load_strict, read_state_dict
+from ldm.errors import UserError
+from ldm.lr_scheduler import scheduled
+from ldm.models.diffusion import samplers
+from ldm.models.diffusion.ddim import bind
+from ldm.models.diffusion.schedule import NoiseSchedule
+from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
+from ldm.modules.ema import LitEma
+from ldm.rng import generator
+from ldm.util import instantiate_from_config
+
+# What a base checkpoint may hold beside the network: averaged copies, a first-stage loss, CLIP's constant positions.
+SURPLUS = (
+    "model_ema.",
+    "first_stage_model.loss.",
+    "cond_stage_model.transformer.text_model.embeddings.position_ids",
+    "logvar",
+)
+
+
+class DiffusionWrapper(nn.Module):
+    """Feeds the conditioning to the U-Net the way `conditioning_key` says."""
+
+    def __init__(self, unet_config: Mapping[str, Any], conditioning_key: str | None):
+        super().__init__()
+        if conditioning_key not in (None, "concat", "crossattn", "hybrid", "adm"):
+            raise UserError(f"conditioning_key={conditioning_key} is unknown; use concat, crossattn, hybrid or adm")
+        self.diffusion_model = instantiate_from_config(unet_config)
+        self.conditioning_key = conditioning_key
+
+    def forward(
+        self, x: Tensor, t: Tensor, c_concat: list[Tensor] | None = None, c_crossattn: list[Tensor] | None = None
+    ) -> Tensor:
+        key = self.conditioning_key
+        if key in ("concat", "hybrid"):
+            x = torch.cat([x, *(c_concat or [])], dim=1)
+        if key in ("crossattn", "hybrid"):
+            return self.diffusion_model(x, t, context=torch.cat(c_crossattn or [], dim=1))
+        return self.diffusion_model(x, t, y=(c_crossattn or [None])[0]) if key == "adm" else self.diffusion_model(x, t)
+
+
+class LatentDiffusion(pl.LightningModule):
+    """Latent diffusion with the parameter names of published configs; `lr` is the effective rate, never multiplied."""
+
+    betas: Tensor
+
+    def __init__(
+        self,
+        unet_config: Mapping[str, Any],
+        first_stage_config: Mapping[str, Any],
+        cond_stage_config: Mapping[str, Any] | str,
+        timesteps: int = 1000,
+        beta_schedule: str = "linear",
+        linear_start: float = 1e-4,
+        linear_end: float = 2e-2,
+        cosine_s: float = 8e-3,
+        v_posterior: float = 0.0,
+        parameterization: str = "eps",
+        loss_type: str = "l2",
+        conditioning_key: str | None = "crossattn",
+        first_stage_key: str = "image",
+        cond_stage_key: str = "caption",
+        cond_stage_trainable: bool = False,
+        image_size: int = 32,
+        channels: int = 4,
+        scale_factor: float = 1.0,
+        scale_by_std: bool = False,
+        use_ema: bool = True,
+        ema_decay: float = 0.9999,
+        scheduler_config: Mapping[str, Any] | None = None,
+        ckpt_path: str | None = None,
+        ignore_keys: Iterable[str] = (),
+        lr: float = 1e-4,
+        weight_decay: float = 1e-2,
+        monitor: str | None = None,
+        log_every_t: int = 100,
+        num_timesteps_cond: int = 1,
+    ):
+        super().__init__()
+        if parameterization not in ("eps", "x0") or loss_type not in ("l1", "l2"):
+            raise UserError(f"parameterization={parameterization}, loss_type={loss_type}: use eps or x0, and l1 or l2")
+        if num_timesteps_cond != 1:
+            raise UserError("num_timesteps_cond other than 1 is not supported; leave the key out")
+        self.schedule = NoiseSchedule.named(beta_schedule, timesteps, linear_start, linear_end, cosine_s)
+        self.parameterization, self.loss_type = parameterization, loss_type
+        self.first_stage_key, self.cond_stage_key = first_stage_key, cond_stage_key
+        self.cond_stage_trainable = cond_stage_trainable
+        self.image_size, self.channels = image_size, channels
+        self.lr, self.weight_decay, self.scheduler_config = lr, weight_decay, scheduler_config
+        self.scale_by_std = scale_by_std
+        self._prompt_cache: dict[str, Tensor] = {}
+        # Weights that a checkpoint will replace are never allocated.
+        with torch.device("meta" if ckpt_path else "cpu"):
+            self._build(unet_config, first_stage_config, cond_stage_config, conditioning_key, scale_factor, v_posterior)
+        if ckpt_path:
+            self.init_from_ckpt(ckpt_path, ignore_keys)
+        self.first_stage_model.requires_grad_(False).eval()
+        if not cond_stage_trainable:
+            self.cond_stage_model.requires_grad_(False).eval()
+        self.model_ema = LitEma(self.model, ema_decay) if use_ema else None
+
+    def _build(
+        self,
+        unet_config: Mapping[str, Any],
+        first_stage_config: Mapping[str, Any],
+        cond_stage_config: Mapping[str, Any] | str,
+        conditioning_key: str | None,
+        scale_factor: float,
+        v_posterior: float,
+    ) -> None:
+        unconditional = isinstance(cond_stage_config, str)
+        if unconditional and cond_stage_config not in ("__is_unconditional__", "__is_first_stage__"):
+            raise UserError(f"cond_stage_config={cond_stage_config}: give a target or __is_unconditional__")
+        key = None if cond_stage_config == "__is_unconditional__" else conditioning_key
+        self.model = DiffusionWrapper(unet_config, key)
+        self.first_stage_model = instantiate_from_config(first_stage_config)
+        if unconditional:
+            first_stage = cond_stage_config == "__is_first_stage__"
+            self.cond_stage_model = self.first_stage_model if first_stage else nn.Identity()
+        else:
+            self.cond_stage_model = instantiate_from_config(cond_stage_config)  # type: ignore[arg-type]
+        for name, table in self.schedule.tables(v_posterior).items():
+            self.register_buffer(name, torch.tensor(table, dtype=torch.float32))
+        if self.scale_by_std:
+            self.register_buffer("scale_factor", torch.tensor(float(scale_factor)))
+        else:
+            self.scale_factor = scale_factor
+
+    def init_from_ckpt(self, path: str, ignore_keys: Iterable[str] = ()) -> None:
+        """Load a whole base strictly. Raises `UserError` when it does not fit or was made with another schedule."""
+        expected = torch.tensor(self.schedule.betas, dtype=torch.float32)
+        load_strict(self, read_state_dict(path), f"checkpoint {path}", ignore=(*SURPLUS, *ignore_keys))
+        if not torch.allclose(self.betas, expected, rtol=1e-4, atol=0):
+            raise UserError(
+                f"checkpoint {path} was trained with another noise schedule (beta_T {float(self.betas[-1]):.6g}, "
+                f"the config says {float(expected[-1]):.6g}); set linear_start, linear_end and timesteps to match it"
+            )
+
+    # first stage and prompts
+
+    def encode_first_stage(self, image: Tensor) -> DiagonalGaussianDistribution | Tensor:
+        """Image (B,3,H,W) in [-1, 1] to the first stage's posterior, or its code for a VQ first stage."""
+        return self.first_stage_model.encode(image)
+
+    def first_stage_mean(self, image: Tensor) -> Tensor:
+        """The unscaled latent of an image's posterior mean, or its VQ code."""
+        encoding = self.encode_first_stage(image)
+        return encoding.mode() if isinstance(encoding, DiagonalGaussianDistribution) else encoding
+
+    def decode_first_stage(self, z: Tensor) -> Tensor:
+        """Scaled latent (B,C,h,w) to image (B,3,H,W), about [-1, 1]."""
+        return self.first_stage_model.decode(z / self.scale_factor)
+
+    def get_learned_conditioning(self, prompts: list[str]) -> Tensor:
+        """Prompts to (B,L,width). A frozen encoder sees each different prompt once in the model's life."""
+        if self.cond_stage_trainable:
+            unique = sorted(set(prompts))
+            encoded = self.cond_stage_model(unique)
+            return encoded[[unique.index(p) for p in prompts]]
+        fresh = sorted(set(prompts) - set(self._prompt_cache))
+        if fresh:
+            with torch.no_grad():
+                self._prompt_cache.update(zip(fresh, self.cond_stage_model(fresh), strict=True))
+        return torch.stack([self._prompt_cache[p] for p in prompts]).to(self.device)
+
+    def apply_model(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        """Predicted noise for x (B,C,h,w) at t (B,) in 0..T-1. `cond`: a tensor, a list, or latent-diffusion's dict."""
+        if isinstance(cond, dict):
+            return self.model(x, t, **cond)
+        cond = cond if isinstance(cond, list) or cond is None else [cond]
+        concat = self.model.conditioning_key == "concat"
+        return self.model(x, t, **{"c_concat" if concat else "c_crossattn": cond})
+
+    # training
+
+    def latents(self, batch: Mapping[str, Any]) -> Tensor:
+        """Scaled latents (B,C,h,w) of a batch, from its cached `latent` or by encoding its image."""
+        if "latent" in batch:
+            return self.scale_factor * batch["latent"]
+        with torch.no_grad():
+            return self.scale_factor * self.first_stage_mean(batch[self.first_stage_key])
+
+    def conditioning(self, batch: Mapping[str, Any]) -> Any:
+        if self.model.conditioning_key is None:
+            return None
+        prompts = batch[self.cond_stage_key]
+        return self.cond_stage_model(batch) if isinstance(prompts, Tensor) else self.get_learned_conditioning(prompts)
+
+    def draw(self, batch: Mapping[str, Any], x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Time t (B,) in 1..T and noise like x0, from each sample's own seed where the batch has seeds."""
+        if "seed" not in batch:
+            t = torch.randint(1, self.schedule.timesteps + 1, (len(x0),), device=x0.device)
+            return t, torch.randn_like(x0)
+        sources = [generator(int(s)) for s in batch["seed"]]
+        t = torch.cat([torch.randint(1, self.schedule.timesteps + 1, (1,), generator=g) for g in sources])
+        noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in sources])
+        return t.to(x0.device), noise.to(x0)
+
+    def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training objective of a batch and what to log of it."""
+        x0 = self.latents(batch)
+        t, noise = self.draw(batch, x0)
+        out = self.apply_model(self.schedule.q_sample(x0, t, noise), t - 1, self.conditioning(batch))
+        target = noise if self.parameterization == "eps" else x0
+        simple = (F.mse_loss if self.loss_type == "l2" else F.l1_loss)(out.float(), target)
+        return simple, {"loss_simple": simple}
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        loss, parts = self.loss(batch)
+        self.log_dict({f"train/{k}": v.detach() for k, v in parts.items()}, batch_size=1)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=1)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
+        loss, parts = self.loss(batch)
+        self.log_dict({f"val/{k}": v for k, v in {"loss": loss, **parts}.items()}, batch_size=1, sync_dist=True)
+
+    def on_train_start(self) -> None:
+        """With `scale_by_std`, a fresh run sets the factor that gives the training latents unit variance."""
+        data = getattr(self.trainer, "datamodule", None)
+        if self.scale_by_std and self.global_step == 0 and hasattr(data, "latent_std"):
+            assert isinstance(self.scale_factor, Tensor)
+            self.scale_factor.fill_(1.0 / data.latent_std())
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if self.model_ema is not None:
+            self.model_ema(self.model)
+
+    def trainable(self) -> list[nn.Parameter]:
+        parts = [self.model, self.cond_stage_model] if self.cond_stage_trainable else [self.model]
+        return [p for part in parts for p in part.parameters() if p.requires_grad]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.trainable(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        return scheduled(optimizer, self.scheduler_config)
+
+    def artifact(self) -> tuple[str, dict[str, Tensor]]:
+        """Name and weights of what this training makes: a whole base, averaged weights in place if it has them."""
+        state = {k: v for k, v in self.state_dict().items() if not k.startswith(SURPLUS)}
+        if self.model_ema is not None:
+            state |= {f"model.{k}": v for k, v in self.model_ema.weights(self.model).items()}
+        return "ldm", state
+
+    # looking
+
+    @torch.no_grad()
+    def log_images(self, batch: Mapping[str, Any], steps: int = 20) -> dict[str, Tensor]:
+        """Pictures (B,3,H,W) for a sample grid: the batch through the first stage, and fresh samples."""
+        x0 = self.latents(batch)
+        noise = torch.stack([torch.randn(x0.shape[1:], generator=generator(0, i)) for i in range(len(x0))]).to(x0)
+        denoise = bind(self, self.conditioning(batch))
+        if self.parameterization == "x0":
+            raise UserError("sample grids need parameterization=eps")
+        z = samplers.ddim(denoise, self.schedule, noise, steps=min(steps, self.schedule.timesteps))
+        return {"reconstructions": self.decode_first_stage(x0), "samples": self.decode_first_stage(z)}
+
+    def extra_repr(self) -> str:
+        count = sum(math.prod(p.shape) for p in self.parameters())
+        return f"{count / 1e6:.1f} M parameters"

@@ -1,0 +1,28 @@
+"""Random generators keyed by numbers, so that a draw depends on what it is for and never on what ran before."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def seed_of(*key: int) -> int:
+    """One 63-bit seed for a tuple of non-negative numbers, such as (run seed, step, position in the batch)."""
+    return int(np.random.SeedSequence([int(k) for k in key]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator for this key. On the CPU always, so that every device sees the same numbers."""
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+class PairNoise:
+    """Standard normal noise for a batch whose every row has a generator of its own: `noise(x)` is like x (B, ...)."""
+
+    def __init__(self, generators: Sequence[torch.Generator]):
+        self.generators = list(generators)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = [torch.randn(x.shape[1:], generator=g, dtype=torch.float32) for g in self.generators]
+        return torch.stack(rows).to(x)

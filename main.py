@@ -1,0 +1,17 @@
+"""Train FAST, a latent-diffusion base or a first stage: `python main.py --base RECIPE -t ...`."""
+
+import sys
+
+from fast.door import open_door
+from fast.training.options import parse_training
+
+
+def main(argv: list[str]) -> None:
+    options = parse_training(argv)
+    from fast.training.run import train  # heavy: only once the flags are understood
+
+    train(options)
+
+
+if __name__ == "__main__":
+    sys.exit(open_door(main))

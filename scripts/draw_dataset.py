@@ -1,0 +1,63 @@
+"""Draw the project's own dataset of surfaces and defects, in MVTec-AD layout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+# Lets the script run from a checkout that is not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset
+from ldm.errors import UserError
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("data/drawn"), help="folder of the dataset")
+    parser.add_argument("--size", type=int, default=256, help="side of a picture in px")
+    parser.add_argument("--normals", type=int, default=24, help="flawless training pictures per material")
+    parser.add_argument("--test-normals", type=int, default=6, help="flawless test pictures per material")
+    parser.add_argument("--defects", type=int, default=6, help=f"pictures per defect type ({', '.join(DEFECTS)})")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
+    parser.add_argument(
+        "--materials", nargs="+", default=list(MATERIALS), metavar="NAME", help=f"any of {', '.join(MATERIALS)}"
+    )
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> Path:
+    """Draw what the arguments ask for, with a progress bar on stderr."""
+    with tqdm(desc="drawing", unit="picture", delay=0.5, mininterval=0.5, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int, path: str) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return draw_dataset(
+            args.out,
+            materials=tuple(args.materials),
+            normals=args.normals,
+            test_normals=args.test_normals,
+            defects_per_type=args.defects,
+            size=args.size,
+            seed=args.seed,
+            progress=progress,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        print(run(parse_args(argv)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""The drawn dataset: pictures, defects, and the folder they are written to."""
+
+from __future__ import annotations
+
+import importlib.util
+import zlib
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset, draw_defect, draw_surface
+from ldm.errors import UserError
+
+SIZE = 96
+SMALL = {"materials": ("leather", "wood"), "normals": 2, "test_normals": 1, "defects_per_type": 1, "size": 64}
+
+
+def rng_for(*parts: object) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(repr(parts).encode()))
+
+
+def read_all(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*.png")}
+
+
+def load_script() -> ModuleType:
+    path = Path(__file__).parent.parent / "scripts" / "draw_dataset.py"
+    spec = importlib.util.spec_from_file_location("draw_dataset", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_a_surface_is_a_textured_picture_that_its_generator_alone_decides(material: str) -> None:
+    first, again, other = (draw_surface(material, np.random.default_rng(s), SIZE) for s in (3, 3, 4))
+    assert first.shape == (SIZE, SIZE, 3)
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.std() > 5
+    assert 35 < first.mean() < 225
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("material", MATERIALS)
+def test_a_defect_shows_inside_its_mask_and_touches_nothing_outside(material: str, defect: str) -> None:
+    for i in range(2):
+        rng = rng_for(material, defect, i)
+        image = draw_surface(material, rng, SIZE)
+        before = image.copy()
+        drawn, mask = draw_defect(image, material, defect, rng)
+        assert np.array_equal(image, before)
+        assert drawn.dtype == mask.dtype == np.uint8
+        assert mask.shape == image.shape[:2]
+        assert set(np.unique(mask)) == {0, 1}
+        assert np.array_equal(drawn[mask == 0], image[mask == 0])
+        assert np.abs(drawn.astype(float) - image)[mask > 0].mean() >= 12
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_defect_shows_on_ground_that_can_get_no_darker_or_lighter(defect: str, level: int) -> None:
+    image = np.full((64, 90, 3), level, np.uint8)
+    drawn, mask = draw_defect(image, "stone_tile", defect, rng_for(defect, level))
+    assert mask.shape == (64, 90)
+    assert np.abs(drawn.astype(float) - image)[mask > 0].mean() >= 12
+
+
+def test_defects_repeat_and_vary_in_size() -> None:
+    image = draw_surface("leather", np.random.default_rng(0), 128)
+    masks = [draw_defect(image, "leather", "hole", np.random.default_rng(s))[1] for s in [5, 5, *range(10)]]
+    assert np.array_equal(masks[0], masks[1])
+    areas = [int(m.sum()) for m in masks[2:]]
+    assert max(areas) > 4 * min(areas)
+
+
+@pytest.mark.parametrize(
+    ("material", "defect"), [("glass", "hole"), ("leather", "dent")], ids=["unknown material", "unknown defect"]
+)
+def test_unknown_names_are_refused_with_the_known_ones(material: str, defect: str) -> None:
+    image = np.full((64, 64, 3), 128, np.uint8)
+    with pytest.raises(UserError, match=r"unknown .*choose from .*(leather|scratch)"):
+        draw_defect(image, material, defect, np.random.default_rng(0))
+
+
+def test_surface_refuses_unknown_material_and_tiny_size() -> None:
+    with pytest.raises(UserError, match="unknown material 'glass'"):
+        draw_surface("glass", np.random.default_rng(0))
+    with pytest.raises(UserError, match="size is 8; it must be 32 or more"):
+        draw_surface("wood", np.random.default_rng(0), 8)
+
+
+def test_dataset_has_the_layout_and_counts_change_no_picture(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    few = draw_dataset(tmp_path / "few", **SMALL, progress=lambda *step: seen.append(step))  # type: ignore[arg-type]
+    assert few == tmp_path / "few"
+    names = set(read_all(few))
+    expected = {"train/good/000.png", "train/good/001.png", "test/good/000.png"}
+    expected |= {f"test/{d}/000.png" for d in DEFECTS} | {f"ground_truth/{d}/000_mask.png" for d in DEFECTS}
+    assert names == {f"{m}/{p}" for m in ("leather", "wood") for p in expected}
+    assert [s[:2] for s in seen] == [(i + 1, 14) for i in range(14)]
+    assert not list(tmp_path.glob("*.part"))
+    mask = cv2.imread(str(few / "wood/ground_truth/crack/000_mask.png"), cv2.IMREAD_UNCHANGED)
+    assert mask is not None
+    assert mask.shape == (64, 64)
+    assert set(np.unique(mask)) == {0, 255}
+
+    more = draw_dataset(tmp_path / "more", materials=("wood",), normals=1, test_normals=0, defects_per_type=2, size=64)
+    shared = read_all(few).keys() & read_all(more).keys()
+    assert len(shared) == 1 + 2 * len(DEFECTS)
+    assert all(read_all(few)[name] == read_all(more)[name] for name in shared)
+
+
+def test_rerun_does_nothing_until_something_is_missing_or_asked_differently(tmp_path: Path) -> None:
+    root, one = tmp_path / "set", {**SMALL, "materials": ("wood",)}
+    draw_dataset(root, **one)  # type: ignore[arg-type]
+    drawn = read_all(root)
+    stamps = {p: p.stat().st_mtime_ns for p in root.rglob("*.png")}
+    draw_dataset(root, **one, progress=lambda *_: pytest.fail("drew again"))  # type: ignore[arg-type]
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*.png")} == stamps
+
+    (root / "wood/train/good/001.png").unlink()
+    draw_dataset(root, **one)  # type: ignore[arg-type]
+    assert read_all(root) == drawn
+
+    draw_dataset(root, **one, seed=1)  # type: ignore[arg-type]
+    assert read_all(root).keys() == drawn.keys()
+    assert read_all(root) != drawn
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "mine.txt").write_text("keep")
+    with pytest.raises(UserError, match=r"not drawn, such as mine.txt"):
+        draw_dataset(tmp_path / "set", **SMALL)  # type: ignore[arg-type]
+    assert (tmp_path / "set" / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"materials": ("glass",)}, "unknown material 'glass'"),
+        ({"materials": ()}, "no materials"),
+        ({"materials": ("wood", "wood")}, "name each once"),
+        ({"normals": -1}, "normals is -1"),
+        ({"size": 8}, "size is 8"),
+        ({"seed": -2}, "seed is -2"),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_is_written(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        draw_dataset(tmp_path / "set", **{**SMALL, **change})  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_script_prints_the_folder_or_one_error_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script, out = load_script(), str(tmp_path / "set")
+    counts = ["--normals", "1", "--test-normals", "0", "--defects", "0", "--size", "64"]
+    assert script.main(["--out", out, *counts, "--materials", "fabric"]) == 0
+    assert capsys.readouterr().out.strip() == out
+    assert (tmp_path / "set/fabric/train/good/000.png").is_file()
+    assert script.main(["--out", out, "--materials", "glass"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: unknown material 'glass'")

@@ -1,0 +1,93 @@
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from fast.data.images import write_image, write_mask
+from fast.data.split import Split
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "prepare_data.py"
+door = SimpleNamespace(**runpy.run_path(str(SCRIPT), run_name="prepare_data"))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    root = tmp_path / "bottle"
+    write_image(root / "train" / "good" / "0.png", np.zeros((6, 4, 3), np.uint8))
+    for kind in ("crack", "hole"):
+        for index in range(4):
+            write_image(root / "test" / kind / f"{index}.png", np.zeros((6, 4 + index, 3), np.uint8))
+            mask = np.zeros((6, 4 + index), np.uint8)
+            mask[2, 2] = (kind, index) != ("crack", 3)
+            write_mask(root / "ground_truth" / kind / f"{index}_mask.png", mask)
+    return root
+
+
+def test_as_a_command(dataset: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(dataset)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1:6] == [
+        "category | type  | images | masks ok | width x height | groups | train | test",
+        "---------+-------+--------+----------+----------------+--------+-------+-----",
+        "bottle   | good  |      1 |        - |          4 x 6 |      1 |     - |    -",
+        "bottle   | crack |      4 |        3 |        4-7 x 6 |      4 |     1 |    2",
+        "bottle   | hole  |      4 |        4 |        4-7 x 6 |      4 |     1 |    3",
+    ]
+    assert lines[6].startswith("ground_truth/crack/3_mask.png: empty mask")
+    split = Split.load(tmp_path / "split.json")
+    assert lines[7:] == [f"split {split.hash}", "2 train, 5 test -> split.json"]
+    assert split.excluded == ["test/crack/3.png"]
+
+
+def test_never_overwrites_another_split(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "s.json"
+    command = [str(dataset), "--out", str(out)]
+    assert door.main(command) == 0
+    before = out.read_text()
+    assert door.main(command) == 0
+    assert "already there" in capsys.readouterr().out
+    assert door.main([*command, "--fraction", "0.6"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "--force" in error
+    assert out.read_text() == before
+    assert door.main([*command, "--fraction", "0.6", "--force"]) == 0
+    assert Split.load(out).fraction == 0.6
+    out.write_text("junk")
+    assert door.main(command) == 2
+    assert "--force" in capsys.readouterr().err
+
+
+def test_one_type_only(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "s.json"
+    assert door.main([str(dataset), "--anomaly", "hole", "--layout", "mvtec", "--out", str(out)]) == 0
+    assert "crack" not in capsys.readouterr().out
+    assert {name.split("/")[1] for name in Split.load(out).train + Split.load(out).test} == {"hole"}
+
+
+def test_errors_are_one_line(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "s.json"
+    assert door.main([str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: no such folder; give the dataset's folder\n"
+    assert door.main([str(dataset / "train" / "good"), "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert "good" in captured.out  # the table still shows what is there
+    assert "no usable defect" in captured.err
+    assert not out.exists()
+
+
+def test_interrupt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(door.main.__globals__, "run", interrupt)
+    assert door.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: interrupted; nothing was written\n"
