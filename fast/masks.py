@@ -1,17 +1,19 @@
 """Masks between pixels and latent cells, and the composite that leaves the background untouched."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def latent_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """Pixel mask (B,1,H,W) in {0,1} to latent cells (B,1,h,w): a cell is defect if any of its pixels is.
 
     Thresholding an averaged mask, as the releases do, erases hairline cracks and pinholes.
     """
-    return F.adaptive_max_pool2d(mask.float(), size)
+    return F.adaptive_max_pool2d(mask.float(), (size[0], size[1]))
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

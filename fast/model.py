@@ -29,6 +29,8 @@ class FAST(LatentDiffusion):
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
     """
 
+    learns_types = True  # the training door fills `types` in from the data
+
     def __init__(
         self,
         types: Sequence[str],

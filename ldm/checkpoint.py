@@ -24,12 +24,13 @@ class _Inert:
     def __setstate__(self, state: Any) -> None: ...
 
 
+_SCALAR = np.float64(0).__reduce__()[0]  # numpy's maker of scalars, wherever this version keeps it
 # Harmless names found in published checkpoints beside the tensors (bookkeeping of callbacks, numpy scalars).
 _HARMLESS: list[Any] = [
     (_Inert, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     (_Inert, "pytorch_lightning.callbacks.early_stopping.EarlyStopping"),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
     type(np.dtype("float64")),
     type(np.dtype("float32")),
@@ -147,6 +148,7 @@ def save_safetensors(
     part = path.with_name(path.name + ".part")
     try:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata)
+        part.chmod(0o644)  # the library makes it the owner's alone
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from ldm.rng import seed_of
 class Ticket(NamedTuple):
     """A sample to fetch, and the seed for everything random about it."""
 
-    index: int
+    sample: int
     seed: int
 
 

@@ -107,12 +107,12 @@ class Pictures(Dataset[dict[str, Any]]):
         }
 
     def __getitem__(self, ticket: Ticket) -> dict[str, Any]:
-        image, mask = self.view(ticket.index, seed_of(ticket.seed, 1))
+        image, mask = self.view(ticket.sample, seed_of(ticket.seed, 1))
         return {
             "image": to_tensor(image),
             "mask": torch.from_numpy(mask.astype(np.float32))[None],
             "seed": ticket.seed,
-            **self.labels(ticket.index),
+            **self.labels(ticket.sample),
         }
 
 
@@ -123,12 +123,12 @@ class Latents(Dataset[dict[str, Any]]):
         self.pictures, self.views, self.latents, self.masks = pictures, views, latents, masks
 
     def __getitem__(self, ticket: Ticket) -> dict[str, Any]:
-        row = ticket.index * self.views + seed_of(ticket.seed, 2) % self.views
+        row = ticket.sample * self.views + seed_of(ticket.seed, 2) % self.views
         return {
             "latent": self.latents[row].float(),
             "mask": self.masks[row].float(),
             "seed": ticket.seed,
-            **self.pictures.labels(ticket.index),
+            **self.pictures.labels(ticket.sample),
         }
 
     def __len__(self) -> int:

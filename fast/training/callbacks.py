@@ -101,7 +101,7 @@ class Saver(pl.Callback):
         self._saved = step
 
     def _describe(self, trainer: pl.Trainer) -> dict[str, str]:
-        own = getattr(trainer.lightning_module, "artifact_metadata", dict)()
+        own: dict[str, str] = getattr(trainer.lightning_module, "artifact_metadata", dict)()
         return {"step": str(trainer.global_step), **self.metadata(), **own}
 
     def _prune(self, name: str) -> None:

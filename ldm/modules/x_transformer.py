@@ -104,7 +104,8 @@ class TransformerWrapper(nn.Module):
         self.project_emb = nn.Linear(emb_dim, dim) if emb_dim != dim else nn.Identity()
         self.attn_layers = attn_layers
         self.norm = nn.LayerNorm(dim)
-        self.to_logits = nn.Linear(dim, num_tokens)  # unused by diffusion, present in its checkpoints
+        # Present in published checkpoints, unused by diffusion: a parameter without a gradient would stall DDP.
+        self.to_logits = nn.Linear(dim, num_tokens).requires_grad_(False)
 
     def forward(
         self,

@@ -52,7 +52,9 @@ class DiffusionWrapper(nn.Module):
             x = torch.cat([x, *(c_concat or [])], dim=1)
         if key in ("crossattn", "hybrid"):
             return self.diffusion_model(x, t, context=torch.cat(c_crossattn or [], dim=1))
-        return self.diffusion_model(x, t, y=(c_crossattn or [None])[0]) if key == "adm" else self.diffusion_model(x, t)
+        if key == "adm":
+            return self.diffusion_model(x, t, y=c_crossattn[0] if c_crossattn else None)
+        return self.diffusion_model(x, t)
 
 
 class LatentDiffusion(pl.LightningModule):
@@ -247,7 +249,9 @@ class LatentDiffusion(pl.LightningModule):
         return [p for part in parts for p in part.parameters() if p.requires_grad]
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.trainable(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        # A fused step cannot be clipped under mixed precision, which the trainer refuses.
+        fused = not (self._trainer and self._trainer.gradient_clip_val)
+        optimizer = torch.optim.AdamW(self.trainable(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         return scheduled(optimizer, self.scheduler_config)
 
     def artifact(self) -> tuple[str, dict[str, Tensor]]:

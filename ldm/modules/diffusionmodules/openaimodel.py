@@ -288,7 +288,7 @@ class UNetModel(nn.Module):
                 f"a latent of {tuple(x.shape[2:])} cells does not halve {self.stride.bit_length() - 1} times; "
                 f"choose an image size whose latent sides are multiples of {self.stride}"
             )
-        dtype = self.time_embed[0].weight.dtype
+        dtype: torch.dtype = next(self.time_embed.parameters()).dtype
         emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
         if y is not None:
             emb = emb + self.label_emb(y)

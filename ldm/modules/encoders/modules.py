@@ -15,6 +15,9 @@ from ldm.modules.x_transformer import Encoder, TransformerWrapper
 _REMEDY = "set model.params.cond_stage_config.params.tokenizer=FOLDER (a folder that holds the tokenizer's files)"
 
 
+_PROJECT = Path(__file__).resolve().parents[3]
+
+
 class Tokenizer:
     """A `transformers` tokenizer, loaded on first use so that a model can be built and its weights read without one.
 
@@ -47,6 +50,8 @@ class Tokenizer:
         if self.source is None:
             raise UserError(f"tokenizer=None: text cannot be encoded without a tokenizer; {_REMEDY}")
         folder = Path(self.source).expanduser()
+        if not folder.is_dir() and (_PROJECT / self.source).is_dir():
+            folder = _PROJECT / self.source  # recipes name the project's own tokenizer; the user may stand elsewhere
         # A hub name has one slash at most and no leading dot, so anything else that is no folder is a misspelt path.
         if not folder.is_dir() and (self.source.count("/") > 1 or self.source.startswith((".", "/", "~"))):
             raise UserError(f"tokenizer={self.source} is not a folder; {_REMEDY}")
