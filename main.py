@@ -1,5 +1,6 @@
 """Train FAST, a latent-diffusion base or a first stage: `python main.py --base RECIPE -t ...`."""
 
+import os
 import sys
 
 from fast.door import open_door
@@ -8,6 +9,7 @@ from fast.training.options import parse_training
 
 def main(argv: list[str]) -> None:
     options = parse_training(argv)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
     from fast.training.run import train  # heavy: only once the flags are understood
 
     train(options)

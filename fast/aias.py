@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.errors import UserError
-from ldm.models.diffusion.samplers import Denoise, Noise, network_time, posterior_step
+from ldm.models.diffusion.samplers import Denoise, Inject, Noise, network_time, posterior_step
 from ldm.models.diffusion.schedule import NoiseSchedule
 
 Reconstruct = Callable[[Tensor, Tensor], Tensor]
@@ -43,6 +43,11 @@ class AIASOptions:
     coefficients: str = "exact"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise UserError(f"aias.steps={self.steps} is not a whole number from 1; correct aias.steps")
+        window = self.background_window
+        if window is not None and not (len(window) == 2 and window[0] < window[1]):
+            raise UserError(f"aias.background_window={window} is not [low, high]; write [250, 750] or leave it out")
         if self.farm_mode not in ("replace", "steer"):
             raise UserError(f"aias.farm_mode={self.farm_mode} is unknown; use replace or steer")
         if self.coefficients not in ("exact", "printed"):
@@ -61,26 +66,28 @@ class Guidance:
     mask: Tensor
     background: Tensor | None = None
     farm: Reconstruct | None = None
-    noise: Noise = torch.randn_like
-    window: tuple[int, int] | None = None
 
-    def with_foreground(self, x: Tensor, t: int) -> Tensor:
-        """x with its masked part replaced by FARM's reconstruction noised to t (Eq. 11-12)."""
+    def with_foreground(self, x: Tensor, t: int, noise: Noise) -> Tensor:
+        """x (B,C,h,w) with its masked part replaced by FARM's reconstruction noised to t in 1..T (Eq. 11-12)."""
         if self.farm is None:
             return x
-        anomaly = self.schedule.q_sample(self.farm(x, network_time(x, t)), t, self.noise(x))
+        anomaly = self.schedule.q_sample(self.farm(x, network_time(x, t)), t, noise(x))
         return self.mask * anomaly + (1 - self.mask) * x
 
-    def with_background(self, x: Tensor, t: int) -> Tensor:
-        """x with the normal image noised to t outside the mask (Eq. 7-8)."""
-        if self.background is None or not (self.window is None or self.window[0] < t < self.window[1]):
+    def with_background(self, x: Tensor, t: int, noise: Noise, window: tuple[int, int] | None = None) -> Tensor:
+        """x (B,C,h,w) with the normal image noised to t outside the mask (Eq. 7-8), if t lies inside `window`."""
+        if self.background is None or (window is not None and not window[0] < t < window[1]):
             return x
-        known = self.schedule.q_sample(self.background, t, self.noise(x))
+        known = self.schedule.q_sample(self.background, t, noise(x))
         return self.mask * x + (1 - self.mask) * known
 
-    def inject(self, x: Tensor, t: int) -> Tensor:
-        """Both, after a step to t of any sampler. The last fine steps (t < 2) are left to the network."""
-        return self.with_foreground(self.with_background(x, t), t) if t > 1 else x
+    def hook(self, noise: Noise, window: tuple[int, int] | None = None) -> Inject:
+        """Both, for other samplers to call after a step to t. The last fine steps (t < 2) are left to the network."""
+
+        def inject(x: Tensor, t: int) -> Tensor:
+            return self.with_foreground(self.with_background(x, t, noise, window), t, noise) if t > 1 else x
+
+        return inject
 
 
 def aias(
@@ -93,17 +100,21 @@ def aias(
     options: AIASOptions = AIASOptions(),
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Sample x0 (B,C,h,w) from x = x_T. Without `guidance` this is DDPM in `options.steps` jumps."""
+    """Sample x0 (B,C,h,w) from x = x_T (Alg. 3). Without `guidance` this is DDPM in `options.steps` jumps.
+
+    `callback(i, x)` after evaluation i. Raises `UserError` for more steps than the schedule has.
+    """
     times = boundaries(options.steps, schedule.timesteps)
     jump = schedule.posterior if options.coefficients == "exact" else schedule.posterior_printed
+    steer = options.farm_mode == "steer"
     for i, (ts, te) in enumerate(itertools.pairwise(times)):
-        coarse = ts > 2 and te > 0 and guidance is not None
-        seen = guidance.with_foreground(x, ts) if coarse and guidance and options.farm_mode == "steer" else x
+        guide = guidance if ts > 2 and te > 0 else None  # the last fine steps are plain
+        seen = guide.with_foreground(x, ts, noise) if guide and steer else x
         x0 = schedule.predict_x0(seen, ts, denoise(seen, network_time(x, ts)))
         x = posterior_step(x, x0, ts, te, jump(ts, te), noise)  # segment mean and variance, Lemma 2
-        if coarse and guidance:
-            x = guidance.with_background(x, te)
-            x = guidance.with_foreground(x, te) if options.farm_mode == "replace" else x
+        if guide:
+            x = guide.with_background(x, te, noise, options.background_window)
+            x = x if steer else guide.with_foreground(x, te, noise)
         if callback:
             callback(i, x)
     return x

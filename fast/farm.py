@@ -16,6 +16,7 @@ class FARM(nn.Module):
     """`F(x_t, M, t) -> x0_anomaly`, the estimate of M * x0.
 
     x (B,channels,h,w), any size; mask (B,1,h,w) in {0,1}, 1 = defect; t (B,) in 0..T-1. Returns a tensor like x.
+    `base_width`: channels of the first level (64: 1.6 M parameters); `time_width`: of the time embedding, even.
     """
 
     def __init__(self, channels: int = 4, base_width: int = 64, time_width: int = 128):
@@ -36,8 +37,8 @@ class FARM(nn.Module):
         mask = mask.to(x.dtype)
         tau = timestep_embedding(t, self.time_width).to(x.dtype)
         h1 = self.enc1(x)
-        h2 = self.enc2(F.max_pool2d(h1, 2))
-        h3 = self.enc3(F.max_pool2d(h2, 2))
+        h2 = self.enc2(F.max_pool2d(h1, 2, ceil_mode=True))
+        h3 = self.enc3(F.max_pool2d(h2, 2, ceil_mode=True))
         down2 = F.adaptive_max_pool2d(mask, h2.shape[-2:])
         down3 = F.adaptive_max_pool2d(mask, h3.shape[-2:])
         soft = down3 + (1 - down3) * torch.sigmoid(self.gate(tau))[..., None, None]  # Eq. 9

@@ -28,5 +28,5 @@ def to_image(tensor: Tensor) -> np.ndarray:
 
 
 def composite(generated: np.ndarray, normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """M * generated + (1 - M) * normal on uint8 (H,W,3) and mask (H,W) in {0,1}: exact outside the mask (Alg. 3)."""
+    """M * generated + (1 - M) * normal (Alg. 3) on uint8 (H,W,3) and mask (H,W) in {0,1}: exact outside the mask."""
     return np.where(mask[..., None].astype(bool), generated, normal)

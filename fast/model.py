@@ -18,6 +18,7 @@ from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.modules.encoders.modules import TextEncoder
 from ldm.rng import PairNoise, generator
+from ldm.util import check_params
 
 
 class FAST(LatentDiffusion):
@@ -45,19 +46,33 @@ class FAST(LatentDiffusion):
         lr: float = 1.5e-4,
         **base: Any,
     ):
+        farm, aias = farm or {}, aias or {}
+        check_params(FARM, farm, "model.params.farm", complete=False)
+        check_params(AIASOptions, aias, "model.params.aias")
         super().__init__(ckpt_path=ckpt_path, lr=lr, **{**base, "use_ema": False, "cond_stage_trainable": False})
-        if not isinstance(self.cond_stage_model, TextEncoder):
-            raise UserError("FAST needs a text encoder as cond_stage_config (BERTEmbedder or FrozenCLIPEmbedder)")
+        encoder = self._text_encoder(prompt_tokens)
         self.base_path = ckpt_path
         self.lambda1, self.lambda2, self.thaw_unet = lambda1, lambda2, thaw_unet
-        self.aias_options = AIASOptions(**(aias or {}))
+        self.aias_options = AIASOptions(**aias)
         self.model.requires_grad_(thaw_unet)
         if not thaw_unet:
             self.model.eval()
-        self.farm = FARM(channels=self.channels, **(farm or {}))
-        self.prompts = LearnedPrompts(types, self.cond_stage_model.width, prompt_tokens)
-        self.prompts.start_from(self.cond_stage_model, init_word)
+        self.farm = FARM(**{**farm, "channels": self.channels})
+        self.prompts = LearnedPrompts(types, encoder.width, prompt_tokens)
+        self.prompts.start_from(encoder, init_word)
         self._base_hash: str | None = None
+
+    def _text_encoder(self, prompt_tokens: int) -> TextEncoder:
+        encoder = self.cond_stage_model
+        if not isinstance(encoder, TextEncoder):
+            raise UserError("FAST needs a text encoder as cond_stage_config (BERTEmbedder or FrozenCLIPEmbedder)")
+        room = encoder.max_length - 2
+        if not 0 < prompt_tokens < room:
+            raise UserError(f"prompt_tokens={prompt_tokens} does not fit beside words; choose from 1 to {room - 1}")
+        return encoder
+
+    def on_train_start(self) -> None:
+        """The base's scale factor stands, whatever the spread of these few latents: synthesis uses that one."""
 
     def train(self, mode: bool = True) -> "FAST":
         """Frozen parts stay in evaluation mode, whatever the trainer asks."""

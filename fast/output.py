@@ -6,72 +6,112 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from fast.data.images import write_bytes, write_image, write_mask
 from ldm.errors import UserError
 
+PICTURES = ("image", "mask", "triptych")
+
 
 class OutputFolder:
     """`image/`, `mask/`, `triptych/` and `manifest.jsonl`, a line per pair in order.
 
     A pair's record is written after its pictures, so what has a record is complete: a stopped run goes on with the
-    rest, and several processes may fill one folder. `settings` is what makes two runs the same run.
+    rest, and several processes, each of its own `rank`, may fill one folder. `settings` is what makes two runs the
+    same run. Raises `UserError` for a folder that holds something else or that another process of `rank` is filling.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any]):
+    def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any], rank: int = 0):
         self.folder = Path(folder)
         self.manifest = self.folder / "manifest.jsonl"
         self.records = self.folder / ".records"
-        self._claim(settings)
+        self._check_free()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--sample_name {folder} cannot be made ({error.strerror}); give another folder") from None
+        self._own = self._occupy(rank)
+        with self._lock():
+            self._claim(settings)
+
+    def _check_free(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"--sample_name {self.folder} is a file; give a folder")
+        held = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
+        # A second process may see the folder between its making and its mark.
+        others = [name for name in held if name != "settings.json.part" and not name.startswith(".lock")]
+        if others and not (self.folder / "settings.json").is_file():
+            raise UserError(f"--sample_name {self.folder} holds other files; give an empty or a new folder")
+
+    def _occupy(self, rank: int) -> IO[str]:
+        """A lock that lasts as long as this process: the same command started twice would do everything twice."""
+        file = open(self.folder / f".lock{rank}", "w")  # noqa: SIM115 (held until the process ends)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(f"--sample_name {self.folder} is being filled by another process; wait for it") from None
+        return file
 
     def _claim(self, settings: dict[str, Any]) -> None:
         mark = self.folder / "settings.json"
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"--sample_name {self.folder} is a file; give a folder")
-        held = {p.name for p in self.folder.iterdir()} if self.folder.is_dir() else set()
-        # A second process may see the folder between its making and its mark.
-        if held - {"settings.json.part", ".lock"} and not mark.is_file():
-            raise UserError(f"--sample_name {self.folder} holds other files; give an empty or a new folder")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._lock():
-            if mark.is_file():
-                before = json.loads(mark.read_text())
-                differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
-                if differing:
-                    raise UserError(
-                        f"--sample_name {self.folder} holds another run (differs in {', '.join(differing)}); "
-                        "give a new folder, or the same settings to go on"
-                    )
-            else:
-                write_bytes(mark, json.dumps(settings, indent=1).encode())
+        if mark.is_file():
+            try:
+                before = dict(json.loads(mark.read_text()))
+            except (ValueError, TypeError):
+                raise UserError(f"{mark} is damaged; give a new --sample_name folder") from None
+            differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
+            if differing and self._read():
+                raise UserError(
+                    f"--sample_name {self.folder} holds another run (differs in {', '.join(differing)}); "
+                    "give a new folder, or the same settings to go on"
+                )
+            if not differing:
+                return
+        write_bytes(mark, json.dumps(settings, indent=1).encode())
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
+        """Keeps the processes of one run apart while records move."""
         with open(self.folder / ".lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def close(self) -> None:
+        """Let another process fill the folder."""
+        self._own.close()
+
     def done(self) -> set[int]:
         """Numbers of the pairs that are complete."""
-        return set(self._read())
+        with self._lock():
+            return set(self._read())
 
     def _read(self) -> dict[int, dict[str, Any]]:
+        """Records by number, without those whose pictures somebody has removed."""
         lines = self.manifest.read_text().splitlines() if self.manifest.is_file() else []
         texts = lines + [p.read_text() for p in self.records.glob("*.json")]
-        return {r["index"]: r for r in map(json.loads, texts)}
+        try:
+            rows = {int(row["index"]): row for row in map(json.loads, texts)}
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{self.manifest} is damaged; restore it or give a new --sample_name folder") from None
+        return {i: row for i, row in rows.items() if all(p.is_file() for p in self._pictures(i))}
+
+    def _pictures(self, index: int) -> list[Path]:
+        return [self.folder / kind / f"{index:06d}.png" for kind in PICTURES]
 
     def write(self, record: dict[str, Any], normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> None:
-        """Store a pair: image and normal (H,W,3) uint8, mask (H,W) in {0,1}."""
-        name = f"{record['index']:06d}"
+        """Store a pair: image and normal (H,W,3) uint8, mask (H,W) in {0,1}. The record makes it count."""
+        image_path, mask_path, triptych_path = self._pictures(record["index"])
         white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
         gap = np.full((mask.shape[0], 4, 3), 255, np.uint8)
-        write_image(self.folder / "image" / f"{name}.png", image)
-        write_mask(self.folder / "mask" / f"{name}.png", mask)
-        write_image(self.folder / "triptych" / f"{name}.png", np.concatenate([normal, gap, white, gap, image], axis=1))
-        write_bytes(self.records / f"{name}.json", json.dumps(record).encode())
+        write_image(image_path, image)
+        write_mask(mask_path, mask)
+        write_image(triptych_path, np.concatenate([normal, gap, white, gap, image], axis=1))
+        with self._lock():
+            write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
 
     def gather(self) -> int:
         """Bring all records into the manifest, sorted. Returns how many pairs it holds."""

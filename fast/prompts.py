@@ -10,8 +10,8 @@ from ldm.modules.encoders.modules import TextEncoder
 
 
 def prompt_text(category: str, anomaly: str) -> str:
-    """The words of a prompt. A category that is only a number (BTAD) says nothing and is left out (paper, A.5)."""
-    names = [name for name in (category, anomaly) if not name.isdigit()]
+    """The words of a prompt. A name that is only a number (BTAD) says nothing and is left out (paper, A.5)."""
+    names = [name for name in (category, anomaly) if not name.isdigit()] or ["damaged"]
     words = " ".join(names).replace("_", " ").replace("+", " ").replace("-", " ")
     return " ".join(words.split()).lower()
 
@@ -27,6 +27,9 @@ class LearnedPrompts(nn.Module):
         super().__init__()
         if not types:
             raise UserError("no defect types to learn prompts for; check the data path")
+        unreadable = [t for t in types if "/" not in t]
+        if unreadable:
+            raise UserError(f"defect type {unreadable[0]!r} is not of the form category/anomaly")
         self.types = list(types)
         self.tokens = tokens
         self.vectors = nn.Parameter(torch.zeros(len(types), tokens, width))

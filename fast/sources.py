@@ -1,14 +1,25 @@
 """Normal images and masks for synthesis, and which of them meet in which pair."""
 
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from fast.data.images import list_images, read_mask
+from fast.data.images import list_images, read_image, read_mask
 from fast.data.layouts import open_dataset
 from ldm.errors import UserError
 from ldm.rng import seed_of
+
+
+@dataclass(frozen=True)
+class NormalSource:
+    """An image without a defect; `category` is empty where no dataset layout names it."""
+
+    path: Path
+    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,82 +36,127 @@ class Pair:
 
     index: int
     normal: Path
-    mask: MaskSource
+    mask: Path
     type_index: int
     seed: int
 
 
-def find_normals(path: str) -> list[Path]:
+@dataclass(frozen=True)
+class Sources:
+    """What pairs are made from. `types`: all that the weights know, "category/anomaly"; `allowed`: numbers of those
+    to make."""
+
+    normals: list[NormalSource]
+    masks: list[MaskSource]
+    types: list[str]
+    allowed: list[int]
+
+    def narrowed(self) -> "Sources":
+        """Only normals of the allowed types' categories, if there are any, and no masks in other types' folders, if
+        any remain. Files whose folders name nothing that the weights know may serve every type.
+        """
+        categories, kinds = (set(names) for names in zip(*(t.split("/", 1) for t in self.types), strict=True))
+        wanted = [self.types[i].split("/", 1) for i in self.allowed]
+        own, own_kinds = (set(names) for names in zip(*wanted, strict=True))
+        normals = [n for n in self.normals if n.category in own]
+        normals = normals or [n for n in self.normals if n.category not in categories] or self.normals
+        masks = [m for m in self.masks if m.kind in own_kinds or m.kind not in kinds]
+        return Sources(normals, masks or self.masks, self.types, self.allowed)
+
+    def pair(self, index: int, seed: int) -> Pair:
+        """Pair number `index`: masks and normals each come round in a new order every time through."""
+        normal = self.normals[_turn(index, len(self.normals), seed_of(seed, 1))]
+        mask = self.masks[_turn(index, len(self.masks), seed_of(seed, 2))]
+        own = seed_of(seed, 3, index)
+        return Pair(index, normal.path, mask.path, self._type(normal, mask, own), own)
+
+    def _type(self, normal: NormalSource, mask: MaskSource, seed: int) -> int:
+        """A seeded choice among the allowed types that the normal's category and the mask's folder name."""
+        tests: tuple[Callable[[str, str], bool], ...] = (
+            lambda c, a: c == normal.category and a == mask.kind,
+            lambda c, a: a == mask.kind,
+            lambda c, a: c == normal.category,
+        )
+        for test in tests:
+            fitting = [i for i in self.allowed if test(*self.types[i].split("/", 1))]
+            if fitting:
+                return fitting[seed % len(fitting)]
+        return self.allowed[seed % len(self.allowed)]
+
+
+def find_normals(path: str) -> list[NormalSource]:
     """Images directly in a folder, or the training normals of a dataset. Raises `UserError`."""
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"--data_root {path} is not a folder; give a folder of normal images")
-    images = list_images(folder)
-    if not images:
-        images = [s.image for s in open_dataset(folder).normals]
+    images = [NormalSource(p) for p in list_images(folder)]
+    if not images and any(folder.iterdir()):
+        images = [NormalSource(s.image, s.category) for s in open_dataset(folder).normals]
     if not images:
         raise UserError(f"--data_root {path} holds no image; give a folder of normal images")
     return images
 
 
 def find_masks(path: str) -> tuple[list[MaskSource], list[str]]:
-    """(masks with a defect in them, the names of empty ones). Looks in a folder and one level of folders below."""
+    """(masks with a defect in them, the names of empty ones), from a folder and one level of folders below.
+
+    Every mask is decoded. Raises `UserError` for an unreadable one and where none has a defect.
+    """
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"--mask_path {path} is not a folder; give a folder of mask images")
-    places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir())]
-    sources = [MaskSource(file, place.name) for place in places for file in list_images(place)]
+    below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    sources = [MaskSource(file, place.name) for place in [folder, *below] for file in list_images(place)]
     if not sources:
         raise UserError(f"--mask_path {path} holds no image; give a folder of mask images")
-    filled = [s for s in sources if read_mask(s.path).any()]
-    empty = [str(s.path) for s in sources if s not in set(filled)]
+    with ThreadPoolExecutor() as pool:
+        defective = list(pool.map(lambda source: bool(read_mask(source.path).any()), sources))
+    filled = [s for s, yes in zip(sources, defective, strict=True) if yes]
     if not filled:
         raise UserError(f"--mask_path {path}: all {len(sources)} masks are empty; defect pixels must be white")
-    return filled, empty
+    return filled, [str(s.path) for s, yes in zip(sources, defective, strict=True) if not yes]
+
+
+def check_images(paths: Iterable[Path]) -> None:
+    """Decode every image once. Raises `UserError` for one that cannot be read, before hours are spent on others."""
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(lambda path: read_image(path).shape, sorted(set(paths))):
+            pass
 
 
 def match_types(types: list[str], anomaly_name: str | None, init_word: str | None) -> list[int]:
     """Numbers of the learned types ("category/anomaly") that a name on the command line means.
 
     In this order: a type, "category/type" or "category+type" or the type alone; a category; a name that begins with a
-    category (`bottle_test`); the category that `init_word` names; the only type there is.
+    category (`bottle_test`); the category that `init_word` names, which also settles a type of several categories;
+    the only type there is. Raises `UserError` for a name that means nothing.
     """
-    rows = list(enumerate(types))
     if anomaly_name is None and init_word is None:
-        return [i for i, _ in rows]
-    name = (anomaly_name or "").strip("/").replace("+", "/")
-    tests = (
-        lambda c, a: name in (f"{c}/{a}", a),
+        return list(range(len(types)))
+    rows = [(i, *t.partition("/")[::2]) for i, t in enumerate(types)]
+    name = (anomaly_name or "").strip("/")
+    longest = max((c for _, c, _ in rows if name.startswith((f"{c}_", f"{c}-"))), key=len, default="")
+    tests: tuple[Callable[[str, str], bool], ...] = (
+        lambda c, a: name in (f"{c}/{a}", f"{c}+{a}", a),
         lambda c, a: name == c,
-        lambda c, a: name.startswith((f"{c}_", f"{c}-")),
-        lambda c, a: init_word == c and not anomaly_name,
-        lambda c, a: init_word == c,
+        lambda c, a: bool(c) and c == longest,
+        lambda c, a: c == init_word,
     )
     for test in tests:
-        found = [i for i, t in rows if test(*t.split("/", 1))]
+        found = [i for i, c, a in rows if test(c, a)]
         if found:
-            return found
+            return [i for i in found if types[i].split("/", 1)[0] == init_word] or found
     if len(types) == 1:
         return [0]
-    raise UserError(f"--anomaly_name {anomaly_name}: these weights know {', '.join(types)}; name one or a category")
+    given = f"--init_word {init_word}" if anomaly_name is None else f"--anomaly_name {anomaly_name}"
+    raise UserError(f"{given}: these weights know {', '.join(types)}; name one of them or a category")
 
 
-def type_of(mask: MaskSource, types: list[str], allowed: list[int], seed: int) -> int:
-    """The type whose folder name the mask lies in, or a seeded choice among those allowed."""
-    named = [i for i in allowed if types[i].split("/", 1)[1] == mask.kind]
-    return named[0] if named else allowed[seed % len(allowed)]
-
-
-def plan_pair(
-    index: int, normals: list[Path], masks: list[MaskSource], types: list[str], allowed: list[int], seed: int
-) -> Pair:
-    """Pair number `index`: masks and normals each come round in a new order every time through."""
-    normal = normals[_turn(index, len(normals), seed_of(seed, 1))]
-    mask = masks[_turn(index, len(masks), seed_of(seed, 2))]
-    own = seed_of(seed, 3, index)
-    return Pair(index, normal, mask, type_of(mask, types, allowed, own), own)
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(count)
 
 
 def _turn(index: int, count: int, seed: int) -> int:
     lap, place = divmod(index, count)
-    return int(np.random.default_rng(seed_of(seed, lap)).permutation(count)[place])
+    return int(_order(count, seed_of(seed, lap))[place])

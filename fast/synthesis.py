@@ -1,8 +1,9 @@
 """The synthesis engine: normals and masks in, image-mask pairs out, each a function of the seed and its number."""
 
 import os
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -48,16 +49,34 @@ class Made:
     seconds: float
 
 
+class Stopped(Exception):
+    """Work was given up because somebody called `Synthesizer.stop`."""
+
+
 class Synthesizer:
-    """Makes pairs with a trained FAST on one device."""
+    """Makes pairs with a trained FAST on one device, "cpu" or "cuda".
+
+    On the CPU torch is set to one thread per pair, in the whole process: rounding depends on their number.
+    Raises `UserError` for a size that the base cannot take.
+    """
 
     def __init__(self, model: FAST, recipe: Recipe, device: str = "cpu"):
         self.model = model.to(device).eval()
         self.recipe, self.device = recipe, torch.device(device)
         self.lane = LANE[self.device.type]
+        self._stop = threading.Event()
+        self.model.model.register_forward_pre_hook(self._give_up)  # before each network evaluation
         self._check_size()
         self._single_thread()
         self._prompts = self._encode_prompts()
+
+    def stop(self) -> None:
+        """End `make` soon: lanes that are under way are given up at their next network evaluation."""
+        self._stop.set()
+
+    def _give_up(self, *_: Any) -> None:
+        if self._stop.is_set():
+            raise Stopped
 
     def _check_size(self) -> None:
         with torch.no_grad():
@@ -83,13 +102,16 @@ class Synthesizer:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def make(self, pairs: Iterator[Pair], in_flight: int) -> Iterator[Made]:
-        """Make pairs, several lanes at a time on the CPU; the order of the results is not that of the pairs."""
-        workers = max(1, min(in_flight, os.cpu_count() or 1)) if self.device.type == "cpu" else 1
+    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[Made, None, None]:
+        """Make pairs, several lanes at a time on the CPU; the order of the results is not that of the pairs.
+
+        Ends early after `stop`. Raises `UserError` for a picture that cannot be read.
+        """
+        workers = self._workers(in_flight)
         pool = ThreadPoolExecutor(workers, initializer=self._single_thread)
         pending: set[Future[list[Made]]] = set()
         try:
-            while True:
+            while not self._stop.is_set():
                 # One lane more than workers, so that nobody waits for the next to be read.
                 while len(pending) <= workers and (lane := list(islice(pairs, self.lane))):
                     pending.add(pool.submit(self.make_lane, lane))
@@ -98,8 +120,19 @@ class Synthesizer:
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield from future.result()
+        except Stopped:
+            return
         finally:
+            self.stop()  # whatever ended this, nobody waits for what is still under way
             pool.shutdown(wait=True, cancel_futures=True)
+            self._stop.clear()
+
+    def _workers(self, in_flight: int) -> int:
+        """Threads for this process: its share of the machine's cores on the CPU, one to feed a GPU."""
+        if self.device.type != "cpu":
+            return 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(in_flight, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
     @torch.no_grad()
     def make_lane(self, pairs: Sequence[Pair]) -> list[Made]:
@@ -107,7 +140,7 @@ class Synthesizer:
         start, size = time.perf_counter(), self.recipe.size
         filled = [*pairs, *[pairs[-1]] * (self.lane - len(pairs))]
         normals = [resize_image(read_image(p.normal), size) for p in filled]
-        masks = [resize_mask(read_mask(p.mask.path), size) for p in filled]
+        masks = [resize_mask(read_mask(p.mask), size) for p in filled]
         images = self.generate(normals, masks, [p.type_index for p in filled], [p.seed for p in filled])
         seconds = (time.perf_counter() - start) / len(pairs)
         return [Made(p, n, i, m, seconds) for p, n, i, m in zip(pairs, normals, images, masks, strict=False)]
@@ -116,7 +149,11 @@ class Synthesizer:
     def generate(
         self, normals: list[np.ndarray], masks: list[np.ndarray], types: list[int], seeds: list[int]
     ) -> list[np.ndarray]:
-        """Pictures (H,W,3) uint8 with a defect inside each mask and every byte outside as in the normal image."""
+        """Pictures (H,W,3) uint8 with a defect inside each mask and every byte outside as in the normal image.
+
+        `normals` (H,W,3) uint8 and `masks` (H,W) in {0,1}, all of one size; `types`: numbers of the learned types.
+        Raises `UserError` when the network's answer is no number.
+        """
         model = self.model
         images = torch.stack([to_tensor(n) for n in normals]).to(self.device)
         pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
@@ -134,6 +171,8 @@ class Synthesizer:
                 use_farm=self.recipe.use_farm,
             )
             decoded = model.decode_first_stage(z)
+        if not torch.isfinite(decoded).all():
+            raise UserError(f"the network's pictures are no numbers at --precision {self.recipe.precision}; try fp32")
         return [composite(to_image(d), n, m) for d, n, m in zip(decoded, normals, masks, strict=True)]
 
 
@@ -144,7 +183,7 @@ def record(made: Made, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
         "image": f"image/{made.pair.index:06d}.png",
         "mask": f"mask/{made.pair.index:06d}.png",
         "normal_source": str(made.pair.normal),
-        "mask_source": str(made.pair.mask.path),
+        "mask_source": str(made.pair.mask),
         "prompt": prompt,
         "pair_seed": made.pair.seed,
         **common,

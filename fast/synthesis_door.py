@@ -1,15 +1,28 @@
 """The synthesis command: flags to a filled output folder."""
 
+from __future__ import annotations
+
 import argparse
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from fast.training.options import Parser
 from ldm.errors import UserError
 
+if TYPE_CHECKING:  # heavy: imported only once the flags are understood
+    from fast.checkpoint import Artifact
+    from fast.output import OutputFolder
+    from fast.sources import Sources
+    from fast.synthesis import Recipe, Synthesizer
+
 
 def parser() -> argparse.ArgumentParser:
+    """The flags of `generate_with_mask.py`."""
     # fmt: off
     p = Parser(
         prog="generate_with_mask.py", allow_abbrev=False,
@@ -36,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--seed", type=int, default=0, help="pair i depends on this and i alone (default 0)")
     how = p.add_argument_group("how")
     how.add_argument("--sampler", default="aias", choices=["aias", "ddpm", "ddim", "plms"])
-    how.add_argument("--steps", type=int, default=None, help="network evaluations (default: the recipe's aias.steps)")
+    how.add_argument("--steps", type=int, default=None, help="network evaluations (default: the recipe's; ddpm: all)")
     how.add_argument("--no_farm", action="store_true", help="leave FARM out (the paper's ablation)")
     how.add_argument("--batch_size", type=int, default=8, help="pairs in flight; does not change the pairs")
     how.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
@@ -46,76 +59,131 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Everything that can be refused before a heavy import."""
-    for name in ("count", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
-    if options.steps is not None and options.steps < 1:
-        raise UserError(f"--steps {options.steps} must be at least 1")
+    """Everything that can be refused before a heavy import. Raises `UserError`."""
+    for name in ("count", "batch_size", "steps", "size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} {value} must be at least 1")
     if options.seed < 0:
         raise UserError(f"--seed {options.seed} must not be negative")
 
 
 def synthesize(options: argparse.Namespace) -> None:
-    """Fill the output folder, or the part of it that this process of several is to make."""
-    from tqdm import tqdm
+    """Fill the output folder, or the part of it that this process of several is to make. Raises `UserError`.
 
+    The folder is touched only once everything else has been found in order.
+    """
     from fast.checkpoint import find_artifact, load_fast
     from fast.output import OutputFolder
-    from fast.sources import find_masks, find_normals, match_types, plan_pair
-    from fast.synthesis import Synthesizer, record
+    from fast.synthesis import Synthesizer
     from ldm.checkpoint import file_hash
 
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
     artifact = find_artifact(options.pt_path, options.weight_idx)
     recipe = _recipe(options, artifact.config)
-    normals, (masks, empty) = find_normals(options.data_root), find_masks(options.mask_path)
-    allowed = match_types(artifact.types, options.anomaly_name, options.init_word)
-    if rank == 0:
-        for name in empty:
-            print(f"refused: {name} is an empty mask", flush=True)
-    common = {
-        "seed": options.seed, **asdict(recipe), "weights": artifact.path.name,
-        "weights_sha256": file_hash(artifact.path), "base_sha256": artifact.base_sha256,
-    }  # fmt: skip
+    sources = _sources(options, artifact, say=rank == 0)
     model = load_fast(artifact, options.actual_resume)
     engine = Synthesizer(model, recipe, _device(options.device))
-    common["lane"] = engine.lane
-    sources = {"normals": [str(n) for n in normals], "masks": [str(m.path) for m in masks]}
-    output = OutputFolder(options.sample_name, {**common, "types": [artifact.types[i] for i in allowed], **sources})
-    done = output.done()
-    todo = [i for i in range(rank, options.count, world) if i not in done]
-    pairs = (plan_pair(i, normals, masks, artifact.types, allowed, options.seed) for i in todo)
-    made = 0
-    try:
-        with tqdm(total=len(todo), desc="pairs", unit="pair", disable=rank > 0) as bar:
-            for item in engine.make(pairs, options.batch_size):
-                kind = artifact.types[item.pair.type_index]
-                entry = record(item, model.prompts.text(item.pair.type_index), {"type": kind, **common})
-                output.write(entry, item.normal, item.image, item.mask)
-                made += 1
-                bar.update()
-    except KeyboardInterrupt:
-        total = output.gather()
-        raise UserError(f"interrupted: {total} of {options.count} pairs are made; the same command goes on") from None
-    total = output.gather()
+    common = {
+        "seed": options.seed, **asdict(recipe), "device": engine.device.type, "lane": engine.lane,
+        "weights": artifact.path.name, "weights_sha256": file_hash(artifact.path), "base_sha256": artifact.base_sha256,
+    }  # fmt: skip
+    settings = {
+        **common,
+        "types": [artifact.types[i] for i in sources.allowed],
+        "normals": [str(n.path) for n in sources.normals],
+        "masks": [str(m.path) for m in sources.masks],
+    }
+    with closing(OutputFolder(options.sample_name, settings, rank)) as output:
+        total, stopped = _fill(output, engine, sources, common, options)
+    if stopped:
+        raise UserError(f"interrupted: {total} of {options.count} pairs are made; the same command goes on")
     print(f"{total} pairs in {options.sample_name}", flush=True)
 
 
-def _recipe(options: argparse.Namespace, config: dict[str, Any]) -> Any:
+def _fill(
+    output: OutputFolder, engine: Synthesizer, sources: Sources, common: dict[str, Any], options: argparse.Namespace
+) -> tuple[int, bool]:
+    """Make what is missing of this process's share. Returns (pairs in the manifest, whether a signal ended it)."""
+    from tqdm import tqdm
+
+    from fast.sources import check_images
+    from fast.synthesis import record
+
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    share, done = range(rank, options.count, world), output.done()
+    pairs = [sources.pair(i, options.seed) for i in share if i not in done]
+    check_images(p.normal for p in pairs)
+    hidden = True if rank else None  # None: shown on a terminal only
+    total = 0
+    try:
+        with (
+            stop_on_signal(engine) as signals,
+            closing(engine.make(iter(pairs), options.batch_size)) as making,
+            tqdm(total=len(share), initial=len(share) - len(pairs), desc="pairs", unit="pair", disable=hidden) as bar,
+        ):
+            for made in making:
+                index = made.pair.type_index
+                entry = record(made, engine.model.prompts.text(index), {"type": sources.types[index], **common})
+                output.write(entry, made.normal, made.image, made.mask)
+                bar.update()
+    finally:
+        total = output.gather()
+    return total, bool(signals)
+
+
+@contextmanager
+def stop_on_signal(engine: Synthesizer) -> Iterator[list[int]]:
+    """Ctrl-C or SIGTERM stops the engine between two pairs; yields the list of signals that came.
+
+    A second Ctrl-C is not waited for: it raises KeyboardInterrupt.
+    """
+    came: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and came:
+            raise KeyboardInterrupt
+        came.append(number)
+        engine.stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sources(options: argparse.Namespace, artifact: Artifact, say: bool) -> Sources:
+    from fast.sources import Sources, find_masks, find_normals, match_types
+
+    normals, (masks, empty) = find_normals(options.data_root), find_masks(options.mask_path)
+    allowed = match_types(artifact.types, options.anomaly_name, options.init_word)
+    sources = Sources(normals, masks, artifact.types, allowed).narrowed()
+    if say:
+        for name in empty:
+            print(f"refused: {name} is an empty mask")
+        kinds = ", ".join(artifact.types[i] for i in allowed)
+        print(f"{len(sources.normals)} normals, {len(sources.masks)} masks, types: {kinds}", flush=True)
+    return sources
+
+
+def _recipe(options: argparse.Namespace, config: dict[str, Any]) -> Recipe:
     from fast.aias import boundaries
     from fast.synthesis import Recipe
 
     params = config["model"]["params"]
     timesteps = params.get("timesteps", 1000)
     steps = options.steps or (params.get("aias") or {}).get("steps", 10)
-    if options.sampler == "ddpm":
-        steps = timesteps
     try:
         boundaries(steps, timesteps)
     except UserError:
         raise UserError(f"--steps {steps} lies outside 1..{timesteps}, the steps this base knows") from None
-    size = options.size or config["data"]["params"].get("size", 256)
+    if options.sampler == "ddpm":
+        if options.steps not in (None, timesteps):
+            print(f"--steps {steps} is not used: ddpm always takes all {timesteps}", flush=True)
+        steps = timesteps
+    size = options.size or ((config.get("data") or {}).get("params") or {}).get("size", 256)
     return Recipe(size, options.sampler, steps, not options.no_farm, options.precision)
 
 
@@ -126,5 +194,5 @@ def _device(name: str) -> str:
         raise UserError("--device cuda: there is no GPU here; use --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return "cpu"
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return "cuda"

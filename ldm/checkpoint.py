@@ -3,6 +3,9 @@
 import hashlib
 import os
 import pickle
+import re
+import sys
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -38,6 +41,16 @@ _HARMLESS: list[Any] = [
 ]
 
 
+def _code_in(error: Exception) -> str | None:
+    """The class or function that torch refused to unpickle; None if it refused for damage, half a name included."""
+    found = re.search(r"(?:GLOBAL|function) ([\w.]+)", str(error))
+    if found is None or not isinstance(error, pickle.UnpicklingError):
+        return None
+    module, _, name = found[1].rpartition(".")
+    known = sys.modules.get(module)  # never imported for this: that would run its code
+    return found[1] if module and name and (known is None or hasattr(known, name)) else None
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a torch file with `weights_only=True`, its tensors mapped from disk rather than copied to memory.
 
@@ -46,22 +59,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
-    zipped = zipfile.is_zipfile(path)
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        zipped = zipfile.is_zipfile(path)
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on pickle protocols
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "Unsupported global" in reason or "WeightsUnpickler" in reason:
-            name = next((w for w in reason.split() if "." in w and "GLOBAL" not in w), "code")
+    except Exception as error:  # a damaged file makes the readers below raise what they like
+        code = _code_in(error)
+        if code:
             raise UserError(
-                f"checkpoint {path} holds pickled code ({name.strip(',`')}) and was not loaded; "
+                f"checkpoint {path} holds pickled code ({code}) and was not loaded; "
                 "save its state dict alone, or as safetensors, and give that file"
             ) from None
-        raise UserError(f"checkpoint {path} is not a readable torch file; download or copy it again") from None
-    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is damaged or not a torch file ({first}); copy it again") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "its list of tensors cannot be read"
+        raise UserError(f"checkpoint {path} is damaged or not a torch file ({reason}); copy it again") from None
     if not isinstance(data, dict):
         raise UserError(f"checkpoint {path} holds a {type(data).__name__}, not a dictionary of weights")
     return data
@@ -80,7 +93,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             raise UserError(f"checkpoint {path} is damaged or not safetensors ({error}); copy it again") from None
     data = read_checkpoint(path)
     state = data.get("state_dict", data)
-    return {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+    tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)} if isinstance(state, dict) else {}
+    if not tensors:
+        raise UserError(f"checkpoint {path} holds no weights, neither by name nor under state_dict")
+    return tensors
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -105,8 +121,8 @@ def load_strict(
     `torch.device("meta")` costs no memory before. `ignore`: name prefixes that may be surplus in `state`.
     Raises `UserError` that counts and names the keys that are missing, surplus or of another shape.
     """
-    own = module.state_dict()
-    given = {k: v for k, v in state.items() if not k.startswith(tuple(ignore))} if ignore else dict(state)
+    own, surplus_allowed = module.state_dict(), tuple(ignore)
+    given = {k: v for k, v in state.items() if not k.startswith(surplus_allowed)}
     missing = [k for k in own if k not in given]
     surplus = [k for k in given if k not in own]
     shapes = [
@@ -125,9 +141,8 @@ def load_strict(
             f"of {len(own)} keys {len(own) - len(missing) - len(shapes)} match. "
             "Check that the config describes the network the checkpoint was trained with"
         )
-    module.load_state_dict(
-        {k: v if v.dtype == own[k].dtype else v.to(own[k].dtype) for k, v in given.items()}, strict=True, assign=True
-    )
+    fitting = {k: v.to(v.device if own[k].is_meta else own[k].device, own[k].dtype) for k, v in given.items()}
+    module.load_state_dict(fitting, strict=True, assign=True)
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:
@@ -139,6 +154,19 @@ def file_hash(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """On the CPU, no two in the same memory: a network that serves twice is written twice, as its names say."""
+    apart: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, value in tensors.items():
+        value = value.detach().cpu().contiguous()
+        if value.untyped_storage().data_ptr() in seen:
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        apart[name] = value
+    return apart
+
+
 def save_safetensors(
     tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: dict[str, str]
 ) -> None:
@@ -147,7 +175,7 @@ def save_safetensors(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata)
+        save_file(_apart(tensors), part, metadata)
         part.chmod(0o644)  # the library makes it the owner's alone
         os.replace(part, path)
     except BaseException:

@@ -59,6 +59,13 @@ def check_params(target: Any, params: Mapping[str, Any], name: str, complete: bo
         raise UserError(f"{name} needs the config key {', '.join(missing)}")
 
 
+def not_offered(**options: Any) -> None:
+    """Raise `UserError` for an option that is set. Published configs name it, at the value that asks for nothing."""
+    for name, value in options.items():
+        if value:
+            raise UserError(f"{name}={value} is not offered; leave the key out")
+
+
 def _parameters(target: Any) -> dict[str, inspect.Parameter] | None:
     """Named parameters of a callable; a class whose **kwargs go to its parent has the parent's too. None: takes all."""
     found: dict[str, inspect.Parameter] = {}

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import signal
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from fast.data.layouts import Sample, check, open_dataset, require_defects
+from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.sampler import StepSampler, Ticket
 from fast.data.split import Split, make_split
 from fast.data.views import Augment, Latents, Pictures
+from fast.door import write_failure
 from fast.masks import to_tensor
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import seed_of
+from ldm.util import check_params
 
 
 class DefectData(pl.LightningDataModule):
@@ -29,8 +33,9 @@ class DefectData(pl.LightningDataModule):
 
     `path`, `layout`, `category`, `anomaly`: see `fast.data.layouts.open_dataset`. `split`: "third" trains on the third
     of each type that `scripts/prepare_data.py` would draw, "all" on everything, or a split file's path. `use`:
-    "defects", "normals" or "both". `size`: side of the square that images are resized to. `views`: augmented versions
-    of each image that are encoded and cached; `cache`: False encodes every batch (a first stage being trained).
+    "defects", "normals" or "both"; what it leaves out is not read. `size`: side of the square that images are resized
+    to. `views`: augmented versions of each image that are encoded and cached; `cache`: False encodes every batch (a
+    first stage being trained).
     """
 
     def __init__(
@@ -61,8 +66,7 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"data.params: batch_size={batch_size}, views={views}, size={size}, crop={crop} do not fit")
         self.size, self.batch_size, self.views, self.cache = size, batch_size, views, cache
         self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
-        report = check(open_dataset(path, layout, category, anomaly))
-        self.index, self.problems = report.usable, report.problems
+        self.index, self.problems = self._look(open_dataset(path, layout, category, anomaly), use)
         if use != "normals":
             require_defects(self.index)
         self.split, defects, self.held_out = self._divide(split, split_seed)
@@ -72,8 +76,23 @@ class DefectData(pl.LightningDataModule):
             what = "images" if use == "both" else use
             raise UserError(f"{path}: no {what} to train on; check the layout of the folder")
         self.types = sorted({f"{s.category}/{s.anomaly}" for s in defects})
+        check_params(Augment, augment or {}, "data.params.augment")
         self.pictures = Pictures(samples, self.types, size, Augment(**(augment or {})), crop)
         self._latents: Latents | None = None
+
+    @staticmethod
+    def _look(index: DatasetIndex, use: str) -> tuple[DatasetIndex, list[str]]:
+        """(what can be used, what was found wrong) of the part of the dataset that this training reads."""
+        index = replace(
+            index,
+            normals=[] if use == "defects" else index.normals,
+            test_normals=[],
+            defects=[] if use == "normals" else index.defects,
+        )
+        total = len(index.normals) + len(index.defects)
+        with tqdm(total=total, desc="checking images", unit="image", disable=None, leave=False) as bar:
+            report = check(index, lambda done, _: bar.update(done - bar.n))
+        return report.usable, report.problems
 
     def _divide(self, split: str, seed: int) -> tuple[Split | None, list[Sample], list[Sample]]:
         """(split, defects to train on, defects held out)."""
@@ -114,8 +133,6 @@ class DefectData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         trainer = self.trainer
-        if trainer.max_steps < 1:
-            raise UserError("lightning.trainer.max_steps must be set: give --max_steps N")
         per_step = trainer.accumulate_grad_batches
         sampler = StepSampler(
             self._groups(),
@@ -127,10 +144,10 @@ class DefectData(pl.LightningDataModule):
             start=lambda: trainer.global_step * per_step,
         )
         data = self.latents(trainer.lightning_module) if self.cache else self.pictures
-        return DataLoader(data, batch_sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0)  # type: ignore[arg-type]
+        return DataLoader(data, batch_sampler=sampler, num_workers=self.workers, worker_init_fn=_leave_interrupts)  # type: ignore[arg-type]
 
     def examples(self, count: int) -> dict[str, Any]:
-        """A fixed batch for sample grids, spread over the types, unaugmented where latents are cached."""
+        """A fixed batch for sample grids, spread over the types."""
         groups = self._groups()
         picked = [g[k % len(g)] for k in range(count) for g in groups][:count]
         data = self._latents if self._latents is not None else self.pictures
@@ -148,17 +165,18 @@ class DefectData(pl.LightningDataModule):
             else:
                 stored = self._encode(model)
                 if file is not None and model.trainer.is_global_zero:
-                    save_safetensors(stored, file, {"what": "first-stage means of the training images, and masks"})
+                    _store(stored, file)
             self._latents = Latents(self.pictures, self.views, stored["latents"], stored["masks"])
         return self._latents
 
     def _cache_file(self, model: Any) -> Path | None:
         if self.cache_folder is None:
             return None
-        files = [(str(s.image), s.image.stat().st_mtime_ns, s.image.stat().st_size) for s in self.pictures.samples]
+        paths = [p for s in self.pictures.samples for p in (s.image, s.mask) if p is not None]
+        files = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in paths]
         weights = sum(float(p.double().sum()) for p in model.first_stage_model.parameters())
         augment = self.pictures.augment
-        key = json.dumps([files, weights, self.size, self.views, augment.flips, augment.zoom, self.seed])
+        key = json.dumps([files, weights, self.size, self.pictures.crop, self.views, asdict(augment), self.seed])
         return Path(self.cache_folder) / f"latents-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
     @torch.no_grad()
@@ -169,7 +187,7 @@ class DefectData(pl.LightningDataModule):
             for i in range(len(self.pictures))
             for view in range(self.views)
         ]
-        quiet = not model.trainer.is_global_zero
+        quiet = None if model.trainer.is_global_zero else True  # None: only on a terminal
         for start in tqdm(range(0, len(tickets), 8), desc="encoding images", unit="batch", disable=quiet):
             pairs = [self.pictures.view(i, seed) for i, seed in tickets[start : start + 8]]
             images = torch.stack([to_tensor(image) for image, _ in pairs]).to(model.device)
@@ -179,5 +197,21 @@ class DefectData(pl.LightningDataModule):
 
     def latent_std(self) -> float:
         """Standard deviation of the unscaled training latents."""
-        assert self._latents is not None
+        if self._latents is None:
+            raise UserError("scale_by_std measures the cached latents; set data.params.cache=true or give scale_factor")
         return float(self._latents.latents.float().std())
+
+
+def _store(tensors: dict[str, Tensor], file: Path) -> None:
+    try:
+        save_safetensors(tensors, file, {"what": "first-stage means of the training images, and masks"})
+    except Exception as error:
+        reason = write_failure(error)
+        if reason is None:
+            raise
+        raise UserError(f"{file}: {reason}; free space there and run the same command again") from None
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one finishes its step, and needs its workers for that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

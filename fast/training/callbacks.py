@@ -1,11 +1,7 @@
-"""What happens around the steps of a training: seeds, checkpoints, artifacts, sample grids, a clean stop."""
+"""What happens around the steps of a training: seeds, a stop at a bad loss, sample grids."""
 
 import json
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,9 +11,12 @@ from torch import Tensor
 
 from fast.data.images import write_image
 from fast.masks import to_image
-from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import seed_of
+
+
+class Stopped(UserError):
+    """Ends a run on every rank at once; the first process tells the user."""
 
 
 class StepSeeds(pl.Callback):
@@ -27,88 +26,48 @@ class StepSeeds(pl.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(seed_of(self.seed, batch_idx, trainer.global_rank))
+        part = batch_idx % trainer.accumulate_grad_batches
+        torch.manual_seed(seed_of(self.seed, trainer.global_step, part, trainer.global_rank))
 
 
 class StopOnBadLoss(pl.Callback):
     """Ends the run on every rank when a loss is not a number, before the step reaches the weights."""
 
+    def __init__(self, folder: Path):
+        self.folder = folder
+
     def on_before_backward(self, trainer: pl.Trainer, module: Any, loss: Tensor) -> None:
-        bad = (~torch.isfinite(loss.detach())).float()
-        if trainer.world_size > 1:
-            torch.distributed.all_reduce(bad)
-        if bad > 0:
-            kept = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-            remedy = f"the last good checkpoint is {kept}; go on with -r" if kept.is_file() else "start again"
-            raise UserError(
-                f"loss is {float(loss):g} at step {trainer.global_step}; {remedy} and a lower model.params.lr"
-            )
+        if trainer.strategy.reduce_boolean_decision(not bool(torch.isfinite(loss.detach()).all()), all=False):
+            raise Stopped(f"the loss is not finite (NaN) at step {trainer.global_step + 1}; {way_on(self.folder)}")
 
 
-class Saver(pl.Callback):
-    """Every `every` steps, at the end and on Ctrl-C: `checkpoints/last.ckpt` to resume from, and the artifact."""
+def way_on(folder: Path) -> str:
+    """What to do after a run that diverged."""
+    kept = folder / "checkpoints" / "last.ckpt"
+    if kept.is_file():
+        return f"the last good checkpoint is {kept}: go on with -r {folder} and a lower model.params.lr"
+    return "there is no checkpoint yet: start again with a lower model.params.lr"
 
-    def __init__(self, folder: Path, every: int, keep: int, metadata: Callable[[], dict[str, str]]):
-        self.folder, self.every, self.keep, self.metadata = folder / "checkpoints", max(1, every), keep, metadata
-        self.stopping = False
-        self.latest: Path | None = None
-        self._saved = -1
-        self._previous: Any = None
+
+class Rate(pl.Callback):
+    """A resumed optimizer brings its old learning rate; the config's counts, so that `-r` can change it."""
+
+    def __init__(self, rate: float | None):
+        self.rate = rate
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        self._saved = trainer.global_step
-        self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
-
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self.stopping:
-            raise KeyboardInterrupt
-        self.stopping = True
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        stopping = trainer.strategy.reduce_boolean_decision(self.stopping, all=False)
-        if stopping or (trainer.global_step % self.every == 0 and trainer.global_step != self._saved):
-            self.save(trainer)
-        if stopping:
-            self.stopping = trainer.should_stop = True
-
-    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
-        if self._saved != trainer.global_step:
-            self.save(trainer)
-        signal.signal(signal.SIGINT, self._previous)
-
-    def save(self, trainer: pl.Trainer) -> None:
-        """Artifact first, then the resume point: a kill in between loses nothing."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        step, part = trainer.global_step, self.folder / "last.ckpt.part"
-        try:
-            if trainer.is_global_zero:
-                name, tensors = trainer.lightning_module.artifact()  # type: ignore[operator]
-                self.latest = self.folder / f"{name}-{step}.safetensors"
-                save_safetensors(tensors, self.latest, self._describe(trainer))
-                self._prune(name)
-            trainer.save_checkpoint(part)
-            if trainer.is_global_zero:
-                os.replace(part, self.folder / "last.ckpt")
-                for logger in trainer.loggers:
-                    logger.save()
-        except (OSError, RuntimeError) as error:
-            if not isinstance(error, OSError) and "write" not in str(error):
-                raise
-            part.unlink(missing_ok=True)
-            raise UserError(
-                f"cannot write to {self.folder} at step {step} ({error}); free disk space and go on with -r"
-            ) from None
-        self._saved = step
-
-    def _describe(self, trainer: pl.Trainer) -> dict[str, str]:
-        own: dict[str, str] = getattr(trainer.lightning_module, "artifact_metadata", dict)()
-        return {"step": str(trainer.global_step), **self.metadata(), **own}
-
-    def _prune(self, name: str) -> None:
-        if self.keep:
-            found = sorted(self.folder.glob(f"{name}-*.safetensors"), key=lambda p: int(p.stem.rsplit("-", 1)[1]))
-            for old in found[: -self.keep]:
-                old.unlink()
+        if self.rate is None:
+            return
+        schedules = {id(c.scheduler.optimizer): c.scheduler for c in trainer.lr_scheduler_configs}
+        for optimizer in trainer.optimizers:
+            schedule: Any = schedules.get(id(optimizer))
+            for i, group in enumerate(optimizer.param_groups):
+                if group.get("initial_lr", group["lr"]) == self.rate:
+                    continue
+                group["lr"] = self.rate
+                if schedule is not None:
+                    schedule.base_lrs[i] = group["initial_lr"] = self.rate
+                    group["lr"] *= schedule.lr_lambdas[i](schedule.last_epoch)
 
 
 class SampleGrid(pl.Callback):
@@ -116,16 +75,18 @@ class SampleGrid(pl.Callback):
 
     def __init__(self, folder: Path, every: int, count: int = 8):
         self.folder, self.every, self.count = folder / "images", every, count
+        self._shown = 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *args: Any) -> None:
         step = trainer.global_step
-        if not self.every or step % self.every or not trainer.is_global_zero or step == 0:
+        if not self.every or step % self.every or step == self._shown or not trainer.is_global_zero:
             return
+        self._shown = step
         batch = trainer.datamodule.examples(self.count)  # type: ignore[attr-defined]
         batch = {k: v.to(module.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         training = module.training
         module.eval()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context():
             rows = module.log_images(batch)
         module.train(training)
         self.folder.mkdir(parents=True, exist_ok=True)

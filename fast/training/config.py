@@ -1,9 +1,12 @@
 """Recipes: YAML files, merged, with what the command line adds."""
 
+import inspect
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,24 +19,27 @@ SECTIONS = ("model", "data", "lightning")
 LIGHTNING = {"trainer": {}, "checkpoint_every": 500, "images_every": 500, "keep_artifacts": 0, "tensorboard": True}
 TRAINER = (
     "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "log_every_n_steps", "accelerator",
-    "devices", "strategy", "num_nodes", "val_check_interval", "limit_val_batches", "enable_progress_bar", "benchmark",
-    "deterministic",
+    "devices", "strategy", "num_nodes", "benchmark", "deterministic",
 )  # fmt: skip
 
 
-def load_recipe(path: str | os.PathLike[str]) -> DictConfig:
+def load_recipe(path: str | os.PathLike[str], within: tuple[Path, ...] = ()) -> DictConfig:
     """One recipe; `include:` names recipes, relative to it, that it builds on."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--base {path} does not exist; recipes lie in configs/")
+        by = f" (included by {within[-1]})" if within else ""
+        raise UserError(f"--base {path}{by} does not exist; recipes lie in configs/")
+    if path.resolve() in within:
+        raise UserError(f"--base {path} includes itself; remove it from include:")
     try:
         config = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException) as error:
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UserError(f"--base {path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, DictConfig):
         raise UserError(f"--base {path} is not a mapping of sections; see configs/ for examples")
     includes = config.pop("include", [])
-    parts = [load_recipe(path.parent / name) for name in ([includes] if isinstance(includes, str) else includes)]
+    includes = [includes] if isinstance(includes, str) else list(includes)
+    parts = [load_recipe(path.parent / str(name), (*within, path.resolve())) for name in includes]
     return cast(DictConfig, OmegaConf.merge(*parts, config))
 
 
@@ -48,25 +54,37 @@ def merge(recipes: Sequence[str | os.PathLike[str]], overrides: Sequence[str] = 
             )
     try:
         config = OmegaConf.merge(*[load_recipe(r) for r in recipes], OmegaConf.from_dotlist(list(overrides)))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"recipes do not merge: {' '.join(str(error).split())}") from None
     return cast(DictConfig, config)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """The config as plain data, every interpolation done. Raises `UserError` for a section or key unknown here."""
+    """The config as plain data, every interpolation done, each section there. Raises `UserError` for unknown keys."""
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"config: {' '.join(str(error).split())}") from None
     assert isinstance(plain, dict)
     _known("section", plain, SECTIONS)
-    lightning = plain.setdefault("lightning", {}) or {}
+    for name in ("model", "data"):
+        section = plain.get(name)
+        if not isinstance(section, dict) or "target" not in section:
+            raise UserError(
+                f"the recipe has no {name}: section with a target:; give a recipe from configs/ with --base"
+            )
+        section["params"] = _mapping(f"{name}.params", section.get("params"))
+    lightning = plain["lightning"] = _mapping("lightning", plain.get("lightning"))
+    lightning["trainer"] = _mapping("lightning.trainer", lightning.get("trainer"))
     _known("key in lightning:", lightning, tuple(LIGHTNING))
-    _known("key in lightning.trainer:", lightning.get("trainer") or {}, TRAINER)
-    if "model" not in plain:
-        raise UserError("the recipe has no model: section; give a recipe from configs/ with --base")
+    _known("key in lightning.trainer:", lightning["trainer"], TRAINER)
     return cast(dict[str, Any], plain)
+
+
+def _mapping(name: str, value: Any) -> dict[Any, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"config {name}={value} must be a mapping of keys to values")
+    return value or {}
 
 
 def _known(what: str, given: dict[Any, Any], known: Sequence[str]) -> None:
@@ -75,14 +93,61 @@ def _known(what: str, given: dict[Any, Any], known: Sequence[str]) -> None:
         raise UserError(f"unknown config {what} {', '.join(unknown)}; known: {', '.join(known)}")
 
 
-def check_targets(node: Any) -> None:
-    """Every `target:` in a config exists and takes its params, nested ones included, before anything is built."""
+def check_config(config: dict[str, Any]) -> None:
+    """Everything in a resolved config that can be judged before anything is built."""
+    for name in ("model", "data"):
+        check_targets(config[name], name)
+    lightning = config["lightning"]
+    counts = {f"lightning.{k}": v for k, v in lightning.items() if k not in ("trainer", "tensorboard")}
+    trainer = lightning["trainer"]
+    if "max_steps" not in trainer:
+        raise UserError("lightning.trainer.max_steps is not set; give --max_steps N")
+    keys = [k for k in ("max_steps", "log_every_n_steps", "accumulate_grad_batches", "num_nodes") if k in trainer]
+    counts |= {f"lightning.trainer.{k}": trainer[k] for k in keys}
+    for name, value in counts.items():
+        least = 0 if name.startswith(("lightning.images", "lightning.keep")) else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"{name}={value} must be a whole number, {least} or more")
+    for name, value in (
+        ("lr", config["model"]["params"].get("lr")),
+        ("base", config["model"].get("base_learning_rate")),
+    ):
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            key = "params.lr" if name == "lr" else "base_learning_rate"
+            raise UserError(f"model.{key}={value} must be a number above 0")
+
+
+def check_targets(node: Any, name: str = "config") -> None:
+    """Every `target:` exists and takes its params, nested ones included, each of its type."""
     if isinstance(node, dict):
         if isinstance(node.get("target"), str):
-            target = get_obj_from_str(node["target"])
-            check_params(target, node.get("params") or {}, node["target"], complete=False)
-        for value in node.values():
-            check_targets(value)
+            target, params = get_obj_from_str(node["target"]), _mapping(f"{name}.params", node.get("params"))
+            check_params(target, params, node["target"], complete=False)
+            _check_values(target, params, f"{name}.params")
+        for key, value in node.items():
+            check_targets(value, f"{name}.{key}")
     elif isinstance(node, list):
-        for value in node:
-            check_targets(value)
+        for i, value in enumerate(node):
+            check_targets(value, f"{name}[{i}]")
+
+
+def _check_values(target: Any, params: dict[str, Any], name: str) -> None:
+    """Numbers, words and switches of a target's signature are what they should be."""
+    hints: dict[str, Any] = {}
+    for owner in reversed(target.__mro__ if inspect.isclass(target) else [target]):
+        with suppress(NameError, TypeError, KeyError):
+            hints |= get_type_hints(vars(owner)["__init__"] if inspect.isclass(target) else owner)
+    for key, value in params.items():
+        hint = hints.get(key)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if not set(kinds) <= {int, float, str, bool, type(None)}:
+            continue
+        if not any(_is_a(value, kind) for kind in kinds):
+            wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise UserError(f"{name}.{key}={value} must be of type {wanted}")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)

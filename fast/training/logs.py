@@ -1,64 +1,138 @@
-"""The loss table of a run: one CSV file that a resumed run continues."""
+"""What a run says while it goes: a table of losses, TensorBoard, a progress bar."""
 
 import csv
 import os
-from argparse import Namespace
+import sys
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
-from pytorch_lightning.utilities import rank_zero_only
+import pytorch_lightning as pl
+import torch
+from tqdm import tqdm
+
+from ldm.errors import UserError
 
 
-class MetricsFile(Logger):
-    """Writes `metrics.csv`, a row per logged step. On resuming, rows after the checkpoint's step are dropped first."""
+class LossTable:
+    """`metrics.csv`: a row every `every` steps, `step` being the number of steps done. Written whole, by `save`."""
 
-    def __init__(self, folder: str | os.PathLike[str]):
-        super().__init__()
-        self.path = Path(folder) / "metrics.csv"
+    def __init__(self, path: Path, every: int):
+        self.path, self.every = path, every
         self.rows: list[dict[str, Any]] = []
 
-    @property
-    def name(self) -> str:
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        return ""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Path:
-        return self.path
-
     def continue_from(self, step: int) -> None:
-        """Keep what was logged up to `step`."""
-        if self.path.is_file():
+        """Take over what was logged up to `step`; the steps after it will be done again.
+
+        The odd row of a run's last step is left out, so that a run that goes on has the table of an unbroken one.
+        """
+        if not self.path.is_file():
+            return
+        try:
             with open(self.path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        except (KeyError, ValueError, TypeError):
+            raise UserError(f"{self.path} is not a table of losses; move it out of the run's folder") from None
+        self.rows = [row for row in rows if int(row["step"]) % self.every == 0]
 
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        values = {k: v for k, v in metrics.items() if k != "epoch"}
-        if values:
-            self.rows.append({"step": int(step or 0), **values})
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The resolved config is a file of its own beside this one."""
-
-    @rank_zero_only
     def save(self) -> None:
         if not self.rows:
             return
         names = list(dict.fromkeys(k for row in self.rows for k in row))
         part = self.path.with_suffix(".csv.part")
-        with open(part, "w", newline="") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(part, self.path)
+        try:
+            with open(part, "w", newline="") as file:
+                writer = csv.DictWriter(file, names, restval="")
+                writer.writeheader()
+                writer.writerows(self.rows)
+            os.replace(part, self.path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        self.save()
+
+class Log(pl.Callback):
+    """Every `table.every` steps: the mean of the losses over all ranks to the table, TensorBoard and the progress bar.
+
+    The table is saved with each checkpoint (`fast.training.saver`), so that file and resume point belong together.
+    """
+
+    def __init__(self, table: LossTable, tensorboard: Path | None):
+        self.table, self.folder = table, tensorboard
+        self.board: Any = None
+        self.progress: Progress | None = None
+        self._rate = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.table.continue_from(trainer.global_step)
+        self.progress = Progress(trainer.global_step, trainer.max_steps)
+        if self.folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(self.folder), purge_step=trainer.global_step + 1)
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:
+        self._rate = float(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        losses = self._losses(trainer) if step % self.table.every == 0 or step == trainer.max_steps else {}
+        if losses and trainer.is_global_zero:
+            self.table.rows.append({"step": step, "lr": self._rate, **losses})
+            if self.board is not None:
+                for name, value in {"lr": self._rate, **losses}.items():
+                    self.board.add_scalar(name, value, step)
+        if self.progress is not None:
+            self.progress.show(step, losses)
+
+    def _losses(self, trainer: pl.Trainer) -> dict[str, float]:
+        """What the module logged in this step. Every rank must call this."""
+        logged = {k: v for k, v in sorted(trainer.callback_metrics.items()) if not k.startswith("val/")}
+        if not logged:
+            return {}
+        values = torch.stack([v.detach().float().to(trainer.strategy.root_device) for v in logged.values()])
+        mean = trainer.strategy.reduce(values, reduce_op="mean")
+        assert isinstance(mean, torch.Tensor)
+        return dict(zip(logged, mean.tolist(), strict=True))
+
+    def flush(self) -> None:
+        """Everything logged so far, on disk."""
+        self.table.save()
+        if self.board is not None:
+            self.board.flush()
+
+    def _close(self) -> None:
+        if self.progress is not None:
+            self.progress.close()
+        if self.board is not None:
+            self.board.close()
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        self._close()
+
+
+class Progress:
+    """A bar on a terminal; elsewhere about twenty lines in all."""
+
+    def __init__(self, step: int, steps: int):
+        self.steps, self.between = steps, max(1, steps // 20)
+        self.bar = tqdm(total=steps, initial=step, desc="training", unit="step", dynamic_ncols=True, disable=None)
+        self.loss = ""
+
+    def show(self, step: int, losses: dict[str, float]) -> None:
+        value = next((losses[k] for k in ("train/loss", "aeloss") if k in losses), None)
+        self.loss = self.loss if value is None else f"{value:.4g}"
+        if not self.bar.disable:
+            self.bar.set_postfix_str(f"loss {self.loss}", refresh=False)
+            self.bar.update(step - self.bar.n)
+        elif step % self.between == 0 or step == self.steps:
+            print(f"step {step}/{self.steps}  loss {self.loss or 'not logged yet'}", file=sys.stdout, flush=True)
+
+    def close(self) -> None:
+        self.bar.close()

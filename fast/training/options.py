@@ -79,6 +79,6 @@ def gpu_numbers(text: str) -> list[int]:
             numbers.append(int(part))
         else:
             raise UserError(f"--gpus {text}: {part} is not a GPU number; write --gpus 0,1,2")
-    if not numbers:
-        raise UserError("--gpus names no GPU; write --gpus 0")
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise UserError(f"--gpus {text} names {'a GPU twice' if numbers else 'no GPU'}; write --gpus 0 or --gpus 0,1")
     return numbers

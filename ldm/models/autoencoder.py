@@ -14,7 +14,7 @@ from ldm.errors import UserError
 from ldm.lr_scheduler import scheduled
 from ldm.modules.diffusionmodules.model import Decoder, Encoder
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
-from ldm.util import check_params, instantiate_from_config
+from ldm.util import check_params, instantiate_from_config, not_offered
 from taming.modules.vqvae.quantize import Info, VectorQuantizer2
 
 Batch = Mapping[str, Any]
@@ -63,7 +63,9 @@ class _FirstStage(pl.LightningModule):
         if not isinstance(self.loss, nn.Identity):  # a mapped file must not change; training may save over it
             state = {k: v.clone() for k, v in state.items()}
         fresh = {k: v for k, v in self.state_dict().items() if k.startswith(ignored)}
-        load_strict(self, {**state, **fresh}, str(ckpt_path))
+        # Published first stages carry the loss they were trained with; one without a loss has no use for it.
+        surplus = ("loss.",) if isinstance(self.loss, nn.Identity) else ()
+        load_strict(self, {**state, **fresh}, f"checkpoint {ckpt_path}", ignore=surplus)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Through the latent and back without chance."""
@@ -191,13 +193,15 @@ class VQModel(_FirstStage):
         use_ema: bool = False,
         lr: float = 4.5e-6,
         scheduler_config: Mapping[str, Any] | None = None,
+        batch_resize_range: Any = None,
+        lr_g_factor: float = 1.0,
     ) -> None:
+        factor = None if lr_g_factor == 1 else lr_g_factor
+        not_offered(use_ema=use_ema, batch_resize_range=batch_resize_range, lr_g_factor=factor)
         # Published VQ configs write out double_z: false; the default of the coders serves the KL model.
         super().__init__({"double_z": False, **_plain(ddconfig)}, lossconfig, image_key, colorize_nlabels)
         if self.ddconfig["double_z"]:
             raise UserError("ddconfig.double_z=true gives VQModel twice the channels it quantizes; set it false")
-        if use_ema:
-            raise UserError("use_ema=true is not offered for VQModel; leave it false")
         self.embed_dim, z_channels = embed_dim, self.ddconfig["z_channels"]
         try:
             self.quantize = VectorQuantizer2(n_embed, embed_dim, remap=remap, sane_index_shape=sane_index_shape)

@@ -1,5 +1,6 @@
 """The spatial transformer of latent-diffusion: self-attention, cross-attention to the prompt, gated feed-forward."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -55,8 +56,10 @@ class CrossAttention(nn.Module):
             rearrange(part, "b n (h d) -> b h n d", h=self.heads)
             for part in (self.to_q(x), self.to_k(context), self.to_v(context))
         )
-        seen = None if mask is None else mask.bool()[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        hidden = None
+        if mask is not None:  # the lowest number, not minus infinity: a row that sees nothing stays finite
+            hidden = q.new_zeros(mask.shape).masked_fill(~mask.bool(), torch.finfo(q.dtype).min)[:, None, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=hidden)
         return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
 
 

@@ -1,5 +1,8 @@
 """Exponential moving average of weights, with latent-diffusion's buffer names."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -41,3 +44,17 @@ class LitEma(nn.Module):
         """The averaged weights under the model's own parameter names."""
         own = dict(self.named_buffers())
         return {n: own[self.buffer_name(n)] for n, p in model.named_parameters() if self.buffer_name(n) in own}
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Within, `model` works with its averaged weights."""
+        parameters = dict(model.named_parameters())
+        averaged = self.weights(model)
+        trained = {name: parameters[name].data for name in averaged}
+        try:
+            for name, value in averaged.items():
+                parameters[name].data = value
+            yield
+        finally:
+            for name, value in trained.items():
+                parameters[name].data = value

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,9 +35,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, L, dim) -> (B, L, dim). `mask`: (B, L), True where a token may be attended to."""
         q, k, v = (to(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
-        allowed = None if mask is None else mask[:, None, None, :]
+        hidden = None
+        if mask is not None:  # the lowest number, not minus infinity: a hidden token's own row stays finite
+            seen = mask[:, None, :, None] & mask[:, None, None, :]
+            hidden = q.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(q.dtype).min)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=hidden, dropout_p=dropout)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 

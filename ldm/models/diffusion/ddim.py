@@ -47,7 +47,9 @@ class DDIMSampler:
     def __init__(self, model: DiffusionModel):
         self.model = model
 
-    def make_schedule(self, ddim_num_steps: int, ddim_discretize: str = "uniform", ddim_eta: float = 0.0) -> None:
+    def make_schedule(
+        self, ddim_num_steps: int, ddim_discretize: str = "uniform", ddim_eta: float = 0.0, verbose: bool = False
+    ) -> None:
         """Fix the table indices (`ddim_timesteps`, ascending) and eta of the following calls."""
         self.ddim_timesteps = samplers.ddim_timesteps(ddim_num_steps, self.model.schedule.timesteps, ddim_discretize)
         self._steps, self._discretize, self._eta = ddim_num_steps, ddim_discretize, ddim_eta
@@ -81,7 +83,8 @@ class DDIMSampler:
         """Sample (batch_size, *shape) in S evaluations.
 
         With `mask` (B,1,H,W; 1 = keep) and `x0` the kept part is `x0` noised to the level of every step.
-        Returns the samples and {"x_inter": [...], "pred_x0": [...]}, one entry each `log_every_t` steps.
+        Returns the samples and {"x_inter": [...], "pred_x0": [...]}: the start, the first step, then every
+        `log_every_t` steps to the last.
         """
         self.make_schedule(S, ddim_discretize, eta)
         model, schedule = self.model, self.model.schedule
@@ -101,7 +104,7 @@ class DDIMSampler:
                 callback(i)
             if img_callback:
                 img_callback(estimate, i)
-            if (total - 1 - i) % log_every_t == 0 or i == total - 1:
+            if (total - 1 - i) % log_every_t == 0 or i == 0:
                 kept["x_inter"].append(state)
                 kept["pred_x0"].append(estimate)
 

@@ -1,64 +1,41 @@
 """The latent-diffusion model: a frozen first stage, a text encoder, a U-Net that predicts noise, as a Lightning module.
 
-Batches are dictionaries: `latent` (B,C,h,w), the unscaled first-stage mean, or `image` (B,3,H,W) in [-1, 1];
-`caption`, a list of B strings (or `class` (B,)); optionally `seed` (B,), one number per sample that fixes its time and
-noise whatever the batch or the rank.
+Batches are dictionaries: `latent` (B,C,h,w), the unscaled first-stage mean, or under `first_stage_key` the image
+(B,3,H,W) in [-1, 1]; under `cond_stage_key` the condition, a list of B strings or a tensor; optionally `seed` (B,), one
+number per sample that fixes its time and noise whatever the batch or the rank.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.checkpoint import load_strict, read_state_dict
 from ldm.errors import UserError
 from ldm.lr_scheduler import scheduled
 from ldm.models.diffusion import samplers
+from ldm.models.diffusion.conditioning import PromptCache, encode
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.schedule import NoiseSchedule
+from ldm.models.diffusion.weights import SURPLUS, load_base
+from ldm.models.diffusion.wrapper import DiffusionWrapper
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.ema import LitEma
 from ldm.rng import generator
-from ldm.util import instantiate_from_config
-
-# What a base checkpoint may hold beside the network: averaged copies, a first-stage loss, CLIP's constant positions.
-SURPLUS = (
-    "model_ema.",
-    "first_stage_model.loss.",
-    "cond_stage_model.transformer.text_model.embeddings.position_ids",
-    "logvar",
-)
-
-
-class DiffusionWrapper(nn.Module):
-    """Feeds the conditioning to the U-Net the way `conditioning_key` says."""
-
-    def __init__(self, unet_config: Mapping[str, Any], conditioning_key: str | None):
-        super().__init__()
-        if conditioning_key not in (None, "concat", "crossattn", "hybrid", "adm"):
-            raise UserError(f"conditioning_key={conditioning_key} is unknown; use concat, crossattn, hybrid or adm")
-        self.diffusion_model = instantiate_from_config(unet_config)
-        self.conditioning_key = conditioning_key
-
-    def forward(
-        self, x: Tensor, t: Tensor, c_concat: list[Tensor] | None = None, c_crossattn: list[Tensor] | None = None
-    ) -> Tensor:
-        key = self.conditioning_key
-        if key in ("concat", "hybrid"):
-            x = torch.cat([x, *(c_concat or [])], dim=1)
-        if key in ("crossattn", "hybrid"):
-            return self.diffusion_model(x, t, context=torch.cat(c_crossattn or [], dim=1))
-        if key == "adm":
-            return self.diffusion_model(x, t, y=c_crossattn[0] if c_crossattn else None)
-        return self.diffusion_model(x, t)
+from ldm.util import instantiate_from_config, not_offered
 
 
 class LatentDiffusion(pl.LightningModule):
-    """Latent diffusion with the parameter names of published configs; `lr` is the effective rate, never multiplied."""
+    """Latent diffusion with the parameter names of published configs; `lr` is the effective rate, never multiplied.
+
+    Latents are never clipped, whatever `clip_denoised` says, as in the original. The options from `load_only_unet` on
+    stand in published configs at the value that asks for nothing; any other value is refused.
+    """
 
     betas: Tensor
 
@@ -73,12 +50,16 @@ class LatentDiffusion(pl.LightningModule):
         linear_end: float = 2e-2,
         cosine_s: float = 8e-3,
         v_posterior: float = 0.0,
+        given_betas: Sequence[float] | None = None,
         parameterization: str = "eps",
         loss_type: str = "l2",
-        conditioning_key: str | None = "crossattn",
+        l_simple_weight: float = 1.0,
+        conditioning_key: str | None = None,
+        concat_mode: bool = False,
         first_stage_key: str = "image",
         cond_stage_key: str = "caption",
         cond_stage_trainable: bool = False,
+        cond_stage_forward: str | None = None,
         image_size: int = 32,
         channels: int = 4,
         scale_factor: float = 1.0,
@@ -92,39 +73,55 @@ class LatentDiffusion(pl.LightningModule):
         weight_decay: float = 1e-2,
         monitor: str | None = None,
         log_every_t: int = 100,
-        num_timesteps_cond: int = 1,
+        clip_denoised: bool = True,
+        load_only_unet: bool = False,
+        num_timesteps_cond: int | None = None,
+        original_elbo_weight: float = 0.0,
+        learn_logvar: bool = False,
+        logvar_init: float = 0.0,
+        use_positional_encodings: bool = False,
     ):
         super().__init__()
         if parameterization not in ("eps", "x0") or loss_type not in ("l1", "l2"):
             raise UserError(f"parameterization={parameterization}, loss_type={loss_type}: use eps or x0, and l1 or l2")
-        if num_timesteps_cond != 1:
-            raise UserError("num_timesteps_cond other than 1 is not supported; leave the key out")
-        self.schedule = NoiseSchedule.named(beta_schedule, timesteps, linear_start, linear_end, cosine_s)
-        self.parameterization, self.loss_type = parameterization, loss_type
+        not_offered(
+            load_only_unet=load_only_unet,
+            num_timesteps_cond=None if num_timesteps_cond == 1 else num_timesteps_cond,
+            original_elbo_weight=original_elbo_weight,
+            learn_logvar=learn_logvar,
+            logvar_init=logvar_init,
+            use_positional_encodings=use_positional_encodings,
+        )
+        named = (beta_schedule, timesteps, linear_start, linear_end, cosine_s)
+        self.schedule = NoiseSchedule.named(*named) if given_betas is None else NoiseSchedule(np.array(given_betas))
+        self.parameterization, self.loss_type, self.l_simple_weight = parameterization, loss_type, l_simple_weight
         self.first_stage_key, self.cond_stage_key = first_stage_key, cond_stage_key
-        self.cond_stage_trainable = cond_stage_trainable
-        self.image_size, self.channels = image_size, channels
+        self.cond_stage_trainable, self.cond_stage_forward = cond_stage_trainable, cond_stage_forward
+        self.image_size, self.channels, self.v_posterior = image_size, channels, v_posterior
         self.lr, self.weight_decay, self.scheduler_config = lr, weight_decay, scheduler_config
-        self.scale_by_std = scale_by_std
-        self._prompt_cache: dict[str, Tensor] = {}
+        self.scale_by_std, self.from_ckpt = scale_by_std, ckpt_path is not None
+        self.use_ema, self.ema_decay = use_ema, ema_decay
+        self._prompts = PromptCache()
         # Weights that a checkpoint will replace are never allocated.
-        with torch.device("meta" if ckpt_path else "cpu"):
-            self._build(unet_config, first_stage_config, cond_stage_config, conditioning_key, scale_factor, v_posterior)
+        with torch.device("meta") if ckpt_path and not ignore_keys else nullcontext():
+            key = conditioning_key or ("concat" if concat_mode else "crossattn")
+            self._build(unet_config, first_stage_config, cond_stage_config, key, scale_factor)
+        self.model_ema: LitEma | None = None
         if ckpt_path:
             self.init_from_ckpt(ckpt_path, ignore_keys)
+        elif use_ema:
+            self.model_ema = LitEma(self.model, ema_decay)
         self.first_stage_model.requires_grad_(False).eval()
         if not cond_stage_trainable:
             self.cond_stage_model.requires_grad_(False).eval()
-        self.model_ema = LitEma(self.model, ema_decay) if use_ema else None
 
     def _build(
         self,
         unet_config: Mapping[str, Any],
         first_stage_config: Mapping[str, Any],
         cond_stage_config: Mapping[str, Any] | str,
-        conditioning_key: str | None,
+        conditioning_key: str,
         scale_factor: float,
-        v_posterior: float,
     ) -> None:
         unconditional = isinstance(cond_stage_config, str)
         if unconditional and cond_stage_config not in ("__is_unconditional__", "__is_first_stage__"):
@@ -137,22 +134,38 @@ class LatentDiffusion(pl.LightningModule):
             self.cond_stage_model = self.first_stage_model if first_stage else nn.Identity()
         else:
             self.cond_stage_model = instantiate_from_config(cond_stage_config)  # type: ignore[arg-type]
-        for name, table in self.schedule.tables(v_posterior).items():
-            self.register_buffer(name, torch.tensor(table, dtype=torch.float32))
+        self.register_schedule()
         if self.scale_by_std:
             self.register_buffer("scale_factor", torch.tensor(float(scale_factor)))
         else:
             self.scale_factor = scale_factor
 
+    def register_schedule(self) -> None:
+        """The schedule's tables as buffers, by the names they have in checkpoints."""
+        device = self.betas.device if "betas" in self._buffers else None
+        for name, table in self.schedule.tables(self.v_posterior).items():
+            self.register_buffer(name, torch.tensor(table, dtype=torch.float32, device=device))
+
     def init_from_ckpt(self, path: str, ignore_keys: Iterable[str] = ()) -> None:
-        """Load a whole base strictly. Raises `UserError` when it does not fit or was made with another schedule."""
-        expected = torch.tensor(self.schedule.betas, dtype=torch.float32)
-        load_strict(self, read_state_dict(path), f"checkpoint {path}", ignore=(*SURPLUS, *ignore_keys))
-        if not torch.allclose(self.betas, expected, rtol=1e-4, atol=0):
-            raise UserError(
-                f"checkpoint {path} was trained with another noise schedule (beta_T {float(self.betas[-1]):.6g}, "
-                f"the config says {float(expected[-1]):.6g}); set linear_start, linear_end and timesteps to match it"
-            )
+        """Load a whole base strictly; keys that begin with one of `ignore_keys` keep their fresh values.
+
+        With `use_ema` the averaged weights come along where the file has them, else they start from the loaded ones.
+        Raises `UserError` when the file does not fit or was made with another schedule.
+        """
+        self._prompts = PromptCache()
+        load_base(self, path, ignore_keys)
+
+    def train(self, mode: bool = True) -> "LatentDiffusion":
+        """Frozen parts stay in evaluation mode, whatever the trainer asks."""
+        super().train(mode)
+        self.first_stage_model.eval()
+        if not self.cond_stage_trainable:
+            self.cond_stage_model.eval()
+        return self
+
+    def ema_scope(self) -> AbstractContextManager[None]:
+        """Within, the network works with its averaged weights, if it keeps them."""
+        return nullcontext() if self.model_ema is None else self.model_ema.applied(self.model)
 
     # first stage and prompts
 
@@ -169,25 +182,38 @@ class LatentDiffusion(pl.LightningModule):
         """Scaled latent (B,C,h,w) to image (B,3,H,W), about [-1, 1]."""
         return self.first_stage_model.decode(z / self.scale_factor)
 
-    def get_learned_conditioning(self, prompts: list[str]) -> Tensor:
-        """Prompts to (B,L,width). A frozen encoder sees each different prompt once in the model's life."""
-        if self.cond_stage_trainable:
-            unique = sorted(set(prompts))
-            encoded = self.cond_stage_model(unique)
-            return encoded[[unique.index(p) for p in prompts]]
-        fresh = sorted(set(prompts) - set(self._prompt_cache))
-        if fresh:
-            with torch.no_grad():
-                self._prompt_cache.update(zip(fresh, self.cond_stage_model(fresh), strict=True))
-        return torch.stack([self._prompt_cache[p] for p in prompts]).to(self.device)
+    def get_learned_conditioning(self, condition: Any) -> Tensor:
+        """Prompts to (B,L,width), or whatever else the conditioning model takes to what it makes of it.
 
-    def apply_model(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        """Predicted noise for x (B,C,h,w) at t (B,) in 0..T-1. `cond`: a tensor, a list, or latent-diffusion's dict."""
+        A frozen text encoder sees each different prompt once.
+        """
+        condition = [condition] if isinstance(condition, str) else condition
+        if not (isinstance(condition, list | tuple) and all(isinstance(c, str) for c in condition)):
+            return self._encode_condition(condition)
+        if self.cond_stage_trainable:
+            unique = sorted(set(condition))
+            return self._encode_condition(unique)[[unique.index(p) for p in condition]]
+        return self._prompts.get(condition, self._encode_condition, self.device)
+
+    def _encode_condition(self, condition: Any) -> Tensor:
+        with torch.set_grad_enabled(self.cond_stage_trainable and torch.is_grad_enabled()):
+            return encode(self.cond_stage_model, condition, self.cond_stage_forward)
+
+    def network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        """What the U-Net says of x (B,C,h,w) at t (B,) in 0..T-1: the noise, or x0 if `parameterization` is x0.
+
+        `cond`: a tensor, a list, or latent-diffusion's dict.
+        """
         if isinstance(cond, dict):
             return self.model(x, t, **cond)
         cond = cond if isinstance(cond, list) or cond is None else [cond]
         concat = self.model.conditioning_key == "concat"
         return self.model(x, t, **{"c_concat" if concat else "c_crossattn": cond})
+
+    def apply_model(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        """Predicted noise, whatever the network predicts; arguments as for `network`."""
+        out = self.network(x, t, cond)
+        return out if self.parameterization == "eps" else self.schedule.predict_eps(x, t + 1, out)
 
     # training
 
@@ -196,13 +222,18 @@ class LatentDiffusion(pl.LightningModule):
         if "latent" in batch:
             return self.scale_factor * batch["latent"]
         with torch.no_grad():
-            return self.scale_factor * self.first_stage_mean(batch[self.first_stage_key])
+            return self.scale_factor * self.first_stage_mean(self._entry(batch, "first_stage_key"))
 
     def conditioning(self, batch: Mapping[str, Any]) -> Any:
         if self.model.conditioning_key is None:
             return None
-        prompts = batch[self.cond_stage_key]
-        return self.cond_stage_model(batch) if isinstance(prompts, Tensor) else self.get_learned_conditioning(prompts)
+        return self.get_learned_conditioning(self._entry(batch, "cond_stage_key"))
+
+    def _entry(self, batch: Mapping[str, Any], option: str) -> Any:
+        key = getattr(self, option)
+        if key not in batch:
+            raise UserError(f"{option}={key} is not in the batch; it has {', '.join(sorted(batch))}")
+        return batch[key]
 
     def draw(self, batch: Mapping[str, Any], x0: Tensor) -> tuple[Tensor, Tensor]:
         """Time t (B,) in 1..T and noise like x0, from each sample's own seed where the batch has seeds."""
@@ -218,10 +249,10 @@ class LatentDiffusion(pl.LightningModule):
         """The training objective of a batch and what to log of it."""
         x0 = self.latents(batch)
         t, noise = self.draw(batch, x0)
-        out = self.apply_model(self.schedule.q_sample(x0, t, noise), t - 1, self.conditioning(batch))
+        out = self.network(self.schedule.q_sample(x0, t, noise), t - 1, self.conditioning(batch))
         target = noise if self.parameterization == "eps" else x0
         simple = (F.mse_loss if self.loss_type == "l2" else F.l1_loss)(out.float(), target)
-        return simple, {"loss_simple": simple}
+        return self.l_simple_weight * simple, {"loss_simple": simple}
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         loss, parts = self.loss(batch)
@@ -234,9 +265,9 @@ class LatentDiffusion(pl.LightningModule):
         self.log_dict({f"val/{k}": v for k, v in {"loss": loss, **parts}.items()}, batch_size=1, sync_dist=True)
 
     def on_train_start(self) -> None:
-        """With `scale_by_std`, a fresh run sets the factor that gives the training latents unit variance."""
+        """With `scale_by_std`, a run from scratch sets the factor that gives the training latents unit variance."""
         data = getattr(self.trainer, "datamodule", None)
-        if self.scale_by_std and self.global_step == 0 and hasattr(data, "latent_std"):
+        if self.scale_by_std and not self.from_ckpt and self.global_step == 0 and hasattr(data, "latent_std"):
             assert isinstance(self.scale_factor, Tensor)
             self.scale_factor.fill_(1.0 / data.latent_std())
 
@@ -269,9 +300,8 @@ class LatentDiffusion(pl.LightningModule):
         x0 = self.latents(batch)
         noise = torch.stack([torch.randn(x0.shape[1:], generator=generator(0, i)) for i in range(len(x0))]).to(x0)
         denoise = bind(self, self.conditioning(batch))
-        if self.parameterization == "x0":
-            raise UserError("sample grids need parameterization=eps")
-        z = samplers.ddim(denoise, self.schedule, noise, steps=min(steps, self.schedule.timesteps))
+        with self.ema_scope():
+            z = samplers.ddim(denoise, self.schedule, noise, steps=min(steps, self.schedule.timesteps))
         return {"reconstructions": self.decode_first_stage(x0), "samples": self.decode_first_stage(z)}
 
     def extra_repr(self) -> str:

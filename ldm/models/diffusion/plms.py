@@ -10,7 +10,9 @@ from ldm.models.diffusion.ddim import DDIMSampler
 
 
 class PLMSSampler(DDIMSampler):
-    def make_schedule(self, ddim_num_steps: int, ddim_discretize: str = "uniform", ddim_eta: float = 0.0) -> None:
+    def make_schedule(
+        self, ddim_num_steps: int, ddim_discretize: str = "uniform", ddim_eta: float = 0.0, verbose: bool = False
+    ) -> None:
         if ddim_eta:
             raise UserError(f"eta={ddim_eta}: plms is deterministic; leave eta at 0 or use ddim")
         super().make_schedule(ddim_num_steps, ddim_discretize, ddim_eta)

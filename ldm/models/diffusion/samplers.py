@@ -56,8 +56,9 @@ def ddim_timesteps(steps: int, timesteps: int, discretize: str = "uniform") -> n
         index = (np.linspace(0, np.sqrt(timesteps * 0.8), steps) ** 2).astype(int)
     else:
         raise UserError(f"ddim_discretize={discretize} is unknown; use uniform or quad")
-    # With every index in use the shift would leave the table: the last one has no room above it.
-    return np.minimum(index + 1, timesteps - 1) if steps < timesteps else index
+    # The shift leaves the table where its last index is in use, which ends the original with an IndexError.
+    full = steps == timesteps and discretize == "uniform"
+    return index if full else np.minimum(index + 1, timesteps - 1)
 
 
 def _pairs(index: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
@@ -69,12 +70,15 @@ def _pairs(index: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
 def _ddim_step(
     schedule: NoiseSchedule, x: Tensor, eps: Tensor, t: int, t_next: int, eta: float, noise: Noise
 ) -> tuple[Tensor, Tensor]:
-    """Song et al. 2021, Eq. 12 with sigma of Eq. 16. Returns (x at t_next, x0 estimate)."""
+    """Song et al. 2021, Eq. 12 with sigma of Eq. 16. Returns (x at t_next, x0 estimate).
+
+    Noise is drawn even where sigma is 0, as in latent-diffusion, so that a seed means the same there and here.
+    """
     bar, bar_next = float(schedule.alpha_bar(t)), float(schedule.alpha_bar(t_next))
     sigma = eta * math.sqrt((1 - bar_next) / (1 - bar) * max(1 - bar / bar_next, 0.0))
     x0 = schedule.predict_x0(x, t, eps)
     x = math.sqrt(bar_next) * x0 + math.sqrt(max(1 - bar_next - sigma**2, 0.0)) * eps
-    return (x + sigma * noise(x) if sigma else x), x0
+    return x + sigma * noise(x), x0
 
 
 def ddim(denoise: Denoise, schedule: NoiseSchedule, x: Tensor, *, steps: int = 50, eta: float = 0.0,
@@ -95,11 +99,12 @@ def plms(denoise: Denoise, schedule: NoiseSchedule, x: Tensor, *, steps: int = 5
          callback: Callable[[int, Tensor, Tensor], None] | None = None) -> Tensor:  # fmt: skip
     """Pseudo linear multistep (Liu et al. 2022, Eq. 9-12), `steps + 1` evaluations: the first step is a Heun step."""
     old: list[Tensor] = []
-    for i, (t, t_next) in enumerate(_pairs(ddim_timesteps(steps, schedule.timesteps, discretize))):
+    pairs = _pairs(ddim_timesteps(steps, schedule.timesteps, discretize))
+    for i, (t, t_next) in enumerate(pairs):
         eps = denoise(x, network_time(x, t))
         if not old:
             ahead, _ = _ddim_step(schedule, x, eps, t, t_next, 0.0, noise)
-            combined = (eps + denoise(ahead, network_time(x, max(t_next, 1)))) / 2
+            combined = (eps + denoise(ahead, network_time(x, pairs[min(1, len(pairs) - 1)][0]))) / 2
         elif len(old) == 1:
             combined = (3 * eps - old[-1]) / 2
         elif len(old) == 2:

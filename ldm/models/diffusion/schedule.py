@@ -82,13 +82,14 @@ class NoiseSchedule:
 
     def posterior_printed(self, t_start: int, t_end: int) -> tuple[float, float, float]:
         """Lemma 2 as the paper prints it: products over the steps *above* i. Wrong; kept to reproduce the release."""
+        coef_xt, _, _ = self.posterior(t_start, t_end)  # the one that is right
         bar, betas = self._alpha_bar, self.betas
         t = np.arange(t_end + 1, t_start + 1)
         a = np.sqrt(bar[t - 1]) * betas[t - 1] / (1 - bar[t])
         b = np.sqrt(1 - betas[t - 1]) * (1 - bar[t - 1]) / (1 - bar[t])
         variance = (1 - bar[t - 1]) / (1 - bar[t]) * betas[t - 1]
         above = np.append(np.cumprod(b[::-1])[::-1][1:], 1.0)
-        return float(b.prod()), float((a * above).sum()), float((variance * above**2).sum())
+        return coef_xt, float((a * above).sum()), float((variance * above**2).sum())
 
     def scales(self, t: int | Tensor, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """sqrt(abar(t)), sqrt(1 - abar(t)); for a tensor `t` of shape (B,) shaped to multiply `like` (B, ...)."""
@@ -107,6 +108,11 @@ class NoiseSchedule:
         """The clean estimate (x_t - sqrt(1 - abar) eps) / sqrt(abar)."""
         signal, sigma = self.scales(t, x)
         return (x - sigma * eps) / signal
+
+    def predict_eps(self, x: Tensor, t: int | Tensor, x0: Tensor) -> Tensor:
+        """The noise that makes x_t of x0, with t in 1..T."""
+        signal, sigma = self.scales(t, x)
+        return (x - signal * x0) / sigma
 
     def tables(self, v_posterior: float = 0.0) -> dict[str, np.ndarray]:
         """The twelve arrays that latent-diffusion checkpoints carry as buffers, float64, by their names there."""

@@ -44,7 +44,7 @@ class CoderConfig:
             raise UserError(f"ddconfig.attn_type={config.attn_type} is unknown; take vanilla, linear or none")
         if not config.ch_mult:
             raise UserError("ddconfig.ch_mult is empty; it needs one factor per resolution level, such as [1, 2, 4]")
-        wrong = [width for width in config.widths if width % NORM_GROUPS or width <= 0]
+        wrong = [width for width in (config.ch, *config.widths) if width % NORM_GROUPS or width <= 0]
         if wrong:
             raise UserError(
                 f"ddconfig.ch={config.ch} times ch_mult gives {wrong[0]} channels; "

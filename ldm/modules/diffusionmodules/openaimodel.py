@@ -139,6 +139,8 @@ class AttentionBlock(nn.Module):
         if num_head_channels != -1 and channels % num_head_channels:
             raise UserError(f"{channels} channels do not divide into num_head_channels={num_head_channels}")
         self.num_heads = num_heads if num_head_channels == -1 else channels // num_head_channels
+        if channels % self.num_heads:
+            raise UserError(f"{channels} channels do not divide into num_heads={self.num_heads}")
         self.use_checkpoint = use_checkpoint
         self.new_order = use_new_attention_order
         self.norm = normalization(channels)
@@ -283,9 +285,10 @@ class UNetModel(nn.Module):
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         if (y is None) != (self.num_classes is None):
             raise ValueError("give class labels y if and only if the U-Net was built with num_classes")
-        if any(side % self.stride for side in x.shape[2:]):
+        sides = x.shape[3:] if x.dim() == 5 else x.shape[2:]  # a volume keeps its depth
+        if any(side % self.stride for side in sides):
             raise UserError(
-                f"a latent of {tuple(x.shape[2:])} cells does not halve {self.stride.bit_length() - 1} times; "
+                f"a latent of {tuple(sides)} cells does not halve {self.stride.bit_length() - 1} times; "
                 f"choose an image size whose latent sides are multiples of {self.stride}"
             )
         dtype: torch.dtype = next(self.time_embed.parameters()).dtype

@@ -131,6 +131,10 @@ class ReconstructionLoss(nn.Module):
         return generator + discriminator, logs | more
 
 
+class DummyLoss(nn.Identity):
+    """Marks a first stage as not trainable, as `torch.nn.Identity` does; some published configs name it."""
+
+
 class LPIPSWithDiscriminator(ReconstructionLoss):
     """Loss of `AutoencoderKL`: sums over pixels, means over the batch. Further options: see `ReconstructionLoss`.
 

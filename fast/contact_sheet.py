@@ -1,0 +1,61 @@
+"""A picture of pairs to look at: normal | mask | synthetic | difference, a row each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fast.data.images import read_image, read_mask, resize_image, write_image
+
+HEADINGS = ("normal", "mask", "synthetic", "difference")
+
+
+@dataclass(frozen=True)
+class Row:
+    """uint8 normal and synthetic (H,W,3), mask (H,W) in {0,1}, and a caption."""
+
+    caption: str
+    normal: np.ndarray
+    mask: np.ndarray
+    synthetic: np.ndarray
+
+    def cells(self) -> list[np.ndarray]:
+        change = np.abs(self.synthetic.astype(np.int16) - self.normal.astype(np.int16)).max(axis=2)
+        # Twice the difference in grey levels, so that a faint defect shows; black is unchanged.
+        difference = np.repeat(np.minimum(change * 2, 255).astype(np.uint8)[..., None], 3, axis=2)
+        white = np.repeat(self.mask[..., None] * np.uint8(255), 3, axis=2)
+        return [self.normal, white, self.synthetic, difference]
+
+
+def read_row(output: Path, record: dict[str, object]) -> Row:
+    """A pair of a synthesis output by its manifest line; its normal image is resized as it was for synthesis."""
+    synthetic = read_image(output / str(record["image"]))
+    normal = resize_image(read_image(str(record["normal_source"])), synthetic.shape[:2])
+    return Row(str(record["prompt"]), normal, read_mask(output / str(record["mask"])), synthetic)
+
+
+def contact_sheet(rows: Sequence[Row], path: Path, cell: int = 160, columns: int = 2) -> Path:
+    """Write rows of equal cells, `columns` of them side by side, with headings and captions."""
+    gap, head, foot = 6, 26, 22
+    width, height = 4 * cell + 3 * gap, cell + foot
+    lines = -(-len(rows) // columns)
+    margin = 3 * gap
+    sheet = Image.new(
+        "RGB", (columns * width + (columns + 1) * margin, head + 2 * margin + lines * (height + gap)), "white"
+    )
+    draw = ImageDraw.Draw(sheet)
+    bold, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    for c in range(columns):
+        for k, heading in enumerate(HEADINGS):
+            x = margin + c * (width + margin) + k * (cell + gap) + cell // 2
+            draw.text((x, margin + head // 2), heading, fill="black", font=bold, anchor="mm")
+    for i, row in enumerate(rows):
+        line, column = divmod(i, columns)
+        x, y = margin + column * (width + margin), margin + head + line * (height + gap)
+        for k, picture in enumerate(row.cells()):
+            sheet.paste(Image.fromarray(resize_image(picture, cell)), (x + k * (cell + gap), y))
+        draw.text((x + 2, y + cell + 3), row.caption, fill=(70, 70, 70), font=small)
+    write_image(path, np.asarray(sheet))
+    return path

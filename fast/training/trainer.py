@@ -1,0 +1,113 @@
+"""The Lightning trainer: which devices, which precision, and none of its chatter."""
+
+import logging
+import os
+import sys
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from fast.door import is_first_process
+from fast.training.options import gpu_numbers
+from ldm.errors import UserError
+
+PRECISIONS = {
+    "32": "32-true", "32-true": "32-true", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed",
+}  # fmt: skip
+
+
+def say(text: str) -> None:
+    """A line for the user, from the first process only."""
+    if is_first_process():
+        print(text, flush=True)
+
+
+def devices(options: Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Accelerator and devices for the trainer, from the flags or else from `lightning.trainer`."""
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    accelerator = options.accelerator or settings.get("accelerator") or "auto"
+    if options.gpus is not None and options.accelerator != "cpu":
+        return _gpus(options.gpus, gpu_numbers(options.gpus), available)
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise UserError(f"lightning.trainer.accelerator={accelerator} is unknown; use auto, cpu or gpu")
+    if accelerator == "gpu" and not available:
+        raise UserError("--accelerator gpu: there is no GPU here; use --accelerator cpu")
+    on_gpu = available > 0 and accelerator != "cpu"
+    count = options.devices or settings.get("devices") or int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    if not isinstance(count, int) or count < 1 or (on_gpu and count > available):
+        here = f"this machine has {available} GPUs" if on_gpu else "give the number of processes, 1 or more"
+        raise UserError(f"--devices {count}: {here}")
+    return {"accelerator": "gpu" if on_gpu else "cpu", "devices": count}
+
+
+def _gpus(flag: str, wanted: list[int], available: int) -> dict[str, Any]:
+    if not available:
+        say(f"--gpus {flag}: no GPU here, training on the CPU")
+        return {"accelerator": "cpu", "devices": 1}
+    absent = [n for n in wanted if n >= available]
+    if absent:
+        raise UserError(f"--gpus {flag}: there is no GPU {absent[0]}; this machine has {available}")
+    return {"accelerator": "gpu", "devices": wanted}
+
+
+def strategy(where: Mapping[str, Any], settings: Mapping[str, Any], all_used: bool) -> Any:
+    """Data parallel where there is more than one process. `all_used`: every weight takes part in every step."""
+    if settings.get("strategy"):
+        return settings["strategy"]
+    count = where["devices"] if isinstance(where["devices"], int) else len(where["devices"])
+    nodes = settings.get("num_nodes") or 1
+    if count * nodes == 1 and int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return "auto"
+    if nodes == 1 and where["accelerator"] == "cpu" and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # on one machine, whatever its network is like
+    # Averaged weights are buffers, which every rank computes alike.
+    return DDPStrategy(broadcast_buffers=False, find_unused_parameters=not all_used)
+
+
+def make_trainer(settings: dict[str, Any], where: dict[str, Any], **parts: Any) -> pl.Trainer:
+    """`settings`: `lightning.trainer` of the recipe. Raises `UserError` for a value that the trainer refuses."""
+    precision = str(settings.get("precision", "32"))
+    if precision not in PRECISIONS:
+        raise UserError(f"lightning.trainer.precision={precision} is unknown; use {', '.join(PRECISIONS)}")
+    own = {k: v for k, v in settings.items() if k not in ("log_every_n_steps", "precision")}
+    try:
+        return pl.Trainer(
+            **{**own, **where},
+            **parts,
+            precision=PRECISIONS[precision],  # type: ignore[arg-type]
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"lightning.trainer: {error}; check its values in the recipe") from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and tips that Lightning gives to people who write their own training script."""
+    loggers = [
+        logging.getLogger(n) for n in ("pytorch_lightning", "lightning_fabric", "lightning", "torch.distributed")
+    ]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,33 @@
+"""The U-Net behind its conditioning, as `LatentDiffusion.model`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm.errors import UserError
+from ldm.util import instantiate_from_config
+
+
+class DiffusionWrapper(nn.Module):
+    """Feeds the conditioning to the U-Net the way `conditioning_key` says."""
+
+    def __init__(self, unet_config: Mapping[str, Any], conditioning_key: str | None):
+        super().__init__()
+        if conditioning_key not in (None, "concat", "crossattn", "hybrid", "adm"):
+            raise UserError(f"conditioning_key={conditioning_key} is unknown; use concat, crossattn, hybrid or adm")
+        self.diffusion_model = instantiate_from_config(unet_config)
+        self.conditioning_key = conditioning_key
+
+    def forward(
+        self, x: Tensor, t: Tensor, c_concat: list[Tensor] | None = None, c_crossattn: list[Tensor] | None = None
+    ) -> Tensor:
+        key = self.conditioning_key
+        if key in ("concat", "hybrid"):
+            x = torch.cat([x, *(c_concat or [])], dim=1)
+        if key in ("crossattn", "hybrid"):
+            return self.diffusion_model(x, t, context=torch.cat(c_crossattn or [], dim=1))
+        if key == "adm":
+            return self.diffusion_model(x, t, y=c_crossattn[0] if c_crossattn else None)
+        return self.diffusion_model(x, t)

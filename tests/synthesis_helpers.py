@@ -1,0 +1,43 @@
+"""What the synthesis tests share: the command line, and a set as plain values to compare."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import generate_with_mask
+from fast.door import open_door
+
+PROJECT = Path(generate_with_mask.__file__).parent
+
+
+def arguments(root: Path, artifact: Path, out: Path, *more: str) -> list[str]:
+    """Wood's normals and masks, three steps, unless `more` says otherwise (a later flag wins)."""
+    wood = root / "wood"
+    return [
+        *("--data_root", str(wood / "train" / "good"), "--mask_path", str(wood / "ground_truth")),
+        *("--pt_path", str(artifact), "--sample_name", str(out), "--anomaly_name", "wood", "--device", "cpu"),
+        *("--steps", "3", "--count", "5", *more),
+    ]
+
+
+def synthesize(argv: list[str]) -> int:
+    return open_door(generate_with_mask.main, argv)
+
+
+def manifest(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def whole_set(out: Path) -> dict[str, Any]:
+    """Every file of a finished set by name; the manifest without the times, which are never the same."""
+    files: dict[str, Any] = {
+        str(p.relative_to(out)): p.read_bytes()
+        for kind in ("image", "mask", "triptych")
+        for p in (out / kind).iterdir()
+    }
+    files["manifest"] = [{k: v for k, v in row.items() if k != "seconds"} for row in manifest(out)]
+    return files
+
+
+def leftovers(out: Path) -> list[str]:
+    return [str(p.relative_to(out)) for p in out.rglob("*") if p.name.endswith(".part") or ".records" in p.parts]

@@ -1,0 +1,75 @@
+"""FARM: any size, a sample's answer its own, a mask that is felt."""
+
+import pytest
+import torch
+from conftest import randomize
+
+from fast.farm import FARM
+from ldm.rng import generator
+
+
+@pytest.fixture(scope="module")
+def farm() -> FARM:
+    model = FARM(base_width=16).eval()
+    randomize(model, 4)
+    return model
+
+
+def inputs(count: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    source = generator(5, height, width)
+    x = torch.randn(count, 4, height, width, generator=source)
+    mask = (torch.rand(count, 1, height, width, generator=source) > 0.7).float()
+    return x, mask, torch.randint(0, 1000, (count,), generator=source)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(32, 32), (16, 64), (33, 31), (7, 5), (4, 4), (3, 3), (2, 1), (1, 1), (1, 9)]
+)
+@torch.no_grad()
+def test_any_size(farm: FARM, height: int, width: int) -> None:
+    x, mask, t = inputs(2, height, width)
+    out = farm(x, mask, t)
+    assert out.shape == x.shape
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@torch.no_grad()
+def test_a_sample_s_answer_does_not_depend_on_its_batch(farm: FARM, size: int) -> None:
+    x, mask, t = inputs(5, size, size)
+    together = farm(x, mask, t)
+    for i in range(5):
+        torch.testing.assert_close(farm(x[i : i + 1], mask[i : i + 1], t[i : i + 1])[0], together[i])
+    farm.train()
+    torch.testing.assert_close(farm(x, mask, t), together)
+    farm.eval()
+    torch.testing.assert_close(farm(x.flip(0), mask.flip(0), t.flip(0)).flip(0), together)
+
+
+def test_the_published_size_has_one_to_two_million_parameters() -> None:
+    count = sum(p.numel() for p in FARM().parameters())
+    assert 1_000_000 < count < 2_000_000
+
+
+@torch.no_grad()
+def test_time_and_mask_are_felt(farm: FARM) -> None:
+    x, mask, _ = inputs(1, 8, 8)
+    first, last = (farm(x, mask, torch.tensor([t])) for t in (0, 999))
+    assert not torch.allclose(first, last, atol=1e-3)
+    assert not torch.allclose(first, farm(x, 1 - mask, torch.tensor([0])), atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_single_masked_cell_reaches_every_level(farm: FARM) -> None:
+    x, _, t = inputs(1, 9, 9)
+    for cell in (0, 40, 80):
+        mask = torch.zeros(1, 1, 9, 9)
+        mask.view(-1)[cell] = 1
+        changed = (farm(x, mask, t) - farm(x, torch.zeros_like(mask), t)).abs().amax(dim=1).view(-1)
+        assert changed[cell] > 1e-4
+
+
+@torch.no_grad()
+def test_integer_masks_serve_as_well(farm: FARM) -> None:
+    x, mask, t = inputs(1, 8, 8)
+    assert torch.equal(farm(x, mask.bool(), t), farm(x, mask, t))

@@ -1,0 +1,86 @@
+"""The shape of the code: imports run one way, recipes resolve, nothing points at somebody's machine."""
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from fast.training.config import check_targets, load_recipe
+
+PROJECT = Path(__file__).resolve().parents[1]
+ORDER = ["taming", "ldm", "fast", "doors"]
+DOORS = {p.stem for p in PROJECT.glob("*.py")} | {"scripts"}
+RECIPES = sorted((PROJECT / "configs").rglob("*.yaml"))
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """(layer, file) of everything that may import."""
+    for layer in ORDER[:-1]:
+        yield from ((layer, path) for path in sorted((PROJECT / layer).rglob("*.py")))
+    doors = [*PROJECT.glob("*.py"), *(PROJECT / "scripts").rglob("*.py")]
+    yield from (("doors", path) for path in sorted(doors))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Top-level names that a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("layer", ORDER)
+def test_imports_run_one_way(layer: str) -> None:
+    files = [path for own, path in modules() if own == layer]
+    assert files
+    later = set(ORDER[ORDER.index(layer) + 1 :]) - {"doors"}
+    forbidden = later | (DOORS if layer != "doors" else set()) | {"tests", "conftest"}
+    found = [f"{path.relative_to(PROJECT)}: {name}" for path in files for name in imported(path) if name in forbidden]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(PROJECT / "configs")))
+def test_every_target_of_a_recipe_exists_and_takes_its_params(path: Path) -> None:
+    config: Any = OmegaConf.to_container(load_recipe(path), resolve=True)
+    assert "target" in config["model"]
+    check_targets(config)
+
+
+def test_recipes_say_how_to_run_them() -> None:
+    assert RECIPES
+    for path in RECIPES:
+        assert path.read_text().startswith("#"), f"{path} has no header"
+
+
+def ours() -> Iterator[tuple[str, str]]:
+    """(name, text) of the project's files: what git tracks or would track."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True
+    )
+    names = listed.stdout.splitlines()
+    if listed.returncode:  # an unpacked archive
+        folders = ("taming", "ldm", "fast", "scripts", "tests", "configs")
+        names = [str(p.relative_to(PROJECT)) for f in folders for p in (PROJECT / f).rglob("*") if p.is_file()]
+    for name in names:
+        path = PROJECT / name
+        if path.is_file() and b"\0" not in (data := path.read_bytes()):
+            yield name, data.decode(errors="replace")
+
+
+def test_no_file_points_at_a_machine_or_a_registry() -> None:
+    """Put together from pieces here, or this very file would be found."""
+    homes = ["/" + name + "/" for name in ("home", "root", "Users", "work", "workspace", "mnt")] + ["C:" + "\\"]
+    hosts = ["pypi" + ".org", "python" + "hosted", "artifact" + "ory", "index" + "-url", "download" + ".pytorch"]
+    found = [(name, word) for name, text in ours() for word in [*homes, *hosts] if word in text]
+    assert found == []
+
+
+def test_no_pickled_module_or_compiled_file_is_kept() -> None:
+    bad = (".pyc", ".pt", ".pth", ".pkl", ".ckpt")
+    assert [name for name, _ in ours() if name.endswith(bad)] == []

@@ -1,0 +1,161 @@
+"""Which normals meet which masks, and which defect type comes of it."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fast.sources import (
+    MaskSource,
+    NormalSource,
+    Sources,
+    check_images,
+    find_masks,
+    find_normals,
+    match_types,
+)
+from ldm.errors import UserError
+
+TYPES = ["cable/cut", "cable_gland/cut", "cable_gland/dent", "nut/bent+cut", "nut/scratch"]
+
+
+def sources(normals: int = 4, masks: int = 3, allowed: tuple[int, ...] = (0,)) -> Sources:
+    return Sources(
+        [NormalSource(Path(f"n{i}")) for i in range(normals)],
+        [MaskSource(Path(f"m{i}"), "masks") for i in range(masks)],
+        TYPES,
+        list(allowed),
+    )
+
+
+def picture(path: Path, value: int = 255) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8), value, np.uint8)).save(path)
+    return path
+
+
+# pairing
+
+
+def test_everything_comes_round_before_anything_comes_twice() -> None:
+    pairs = [sources().pair(i, seed=0) for i in range(24)]
+    for laps in range(6):
+        assert len({p.normal for p in pairs[4 * laps : 4 * laps + 4]}) == 4
+    for laps in range(8):
+        assert len({p.mask for p in pairs[3 * laps : 3 * laps + 3]}) == 3
+    assert len({(p.normal, p.mask) for p in pairs}) > 8
+    assert len({tuple(p.normal for p in pairs[4 * i : 4 * i + 4]) for i in range(6)}) > 1
+
+
+def test_a_pair_depends_on_the_seed_and_its_number_alone() -> None:
+    assert sources().pair(17, 3) == sources().pair(17, 3)
+    late_first = [sources().pair(i, 3) for i in reversed(range(20))]
+    assert late_first[::-1] == [sources().pair(i, 3) for i in range(20)]
+    assert len({sources().pair(i, seed).seed for i in range(50) for seed in range(4)}) == 200
+
+
+def test_types_are_drawn_evenly_where_nothing_names_one() -> None:
+    counts = Counter(sources(allowed=(0, 2, 4)).pair(i, 0).type_index for i in range(300))
+    assert set(counts) == {0, 2, 4}
+    assert min(counts.values()) > 60
+
+
+@pytest.mark.parametrize(
+    ("category", "kind", "expected"),
+    [
+        ("cable_gland", "cut", {1}),  # both agree
+        ("", "cut", {0, 1}),  # the mask's folder names it, of either category
+        ("cable_gland", "masks", {1, 2}),  # the normal's category
+        ("nut", "cut", {0, 1}),  # a mask's shape says more than the normal's category
+        ("", "masks", {0, 1, 2, 3, 4}),
+    ],
+)
+def test_folders_name_the_type(category: str, kind: str, expected: set[int]) -> None:
+    given = Sources([NormalSource(Path("n"), category)], [MaskSource(Path("m"), kind)], TYPES, list(range(5)))
+    assert {given.pair(i, 0).type_index for i in range(100)} == expected
+
+
+def test_only_what_belongs_to_the_types_asked_for_is_taken() -> None:
+    normals = [NormalSource(Path(c), c) for c in ("cable", "nut", "screw")]
+    masks = [MaskSource(Path(k), k) for k in ("cut", "scratch", "drawn_by_hand")]
+    cable = Sources(normals, masks, TYPES, [0]).narrowed()
+    assert [n.category for n in cable.normals] == ["cable"]
+    assert [m.kind for m in cable.masks] == ["cut", "drawn_by_hand"]
+    strangers = Sources(normals[2:], masks[1:2], TYPES, [0]).narrowed()
+    assert (strangers.normals, strangers.masks) == (normals[2:], masks[1:2])
+    others = Sources(normals[1:2], masks, TYPES, [0]).narrowed()
+    assert others.normals == normals[1:2]
+
+
+# names on the command line
+
+
+@pytest.mark.parametrize(
+    ("anomaly_name", "init_word", "expected"),
+    [
+        (None, None, [0, 1, 2, 3, 4]),
+        ("cable_gland/dent", None, [2]),
+        ("cable_gland+dent", None, [2]),
+        ("nut/bent+cut", None, [3]),
+        ("bent+cut", None, [3]),
+        ("cut", None, [0, 1]),
+        ("cut", "cable", [0]),
+        ("cable", None, [0]),
+        ("cable_gland", None, [1, 2]),
+        ("cable_test", None, [0]),
+        ("cable_gland_test", None, [1, 2]),
+        ("nut-new", "cable", [3, 4]),
+        (None, "nut", [3, 4]),
+        ("my_own_name", "nut", [3, 4]),
+        ("nut/", None, [3, 4]),
+    ],
+)
+def test_names_and_the_types_they_mean(anomaly_name: str | None, init_word: str | None, expected: list[int]) -> None:
+    assert match_types(TYPES, anomaly_name, init_word) == expected
+
+
+def test_a_name_that_means_nothing() -> None:
+    with pytest.raises(UserError, match="--anomaly_name bottle_test: these weights know cable/cut, "):
+        match_types(TYPES, "bottle_test", "bottle")
+    with pytest.raises(UserError, match="--init_word bottle: these weights know"):
+        match_types(TYPES, None, "bottle")
+    assert match_types(["nut/cut"], "bottle_test", "bottle") == [0]
+
+
+# folders
+
+
+def test_normals_of_a_folder_or_of_a_dataset(drawn_root: Path) -> None:
+    flat = find_normals(str(drawn_root / "wood" / "train" / "good"))
+    assert len(flat) == 3
+    assert {n.category for n in flat} == {""}
+    one, both = find_normals(str(drawn_root / "wood")), find_normals(str(drawn_root))
+    assert len(one) == 3
+    assert {n.category for n in one} == {"wood"}
+    assert len(both) == 6
+    assert {n.category for n in both} == {"leather", "wood"}
+    assert all("train" in n.path.parts for n in both)
+
+
+def test_masks_of_a_folder_and_one_level_below(tmp_path: Path) -> None:
+    kept = [picture(tmp_path / name) for name in ("a2.png", "a10.png", "cut/b.bmp", "cut/c.PNG")]
+    for name in (".cache/d.png", "cut/deeper/e.png", "cut/.f.png"):
+        picture(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("x")
+    empty = picture(tmp_path / "dent" / "blank.png", 0)
+    masks, refused = find_masks(str(tmp_path))
+    assert [m.path for m in masks] == kept
+    assert [m.kind for m in masks] == [tmp_path.name, tmp_path.name, "cut", "cut"]
+    assert refused == [str(empty)]
+
+
+def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
+    good, bad = picture(tmp_path / "good.png"), tmp_path / "bad.png"
+    check_images([good, good])
+    bad.write_bytes(good.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"bad\.png"):
+        check_images([good, bad])
+    with pytest.raises(UserError, match=r"gone\.png"):
+        check_images([tmp_path / "gone.png"])

@@ -1,0 +1,105 @@
+"""The data module and the order in which a run sees its samples."""
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from fast.data.module import DefectData
+from fast.data.sampler import StepSampler, Ticket
+from ldm.errors import UserError
+
+
+def tickets(world: int, batch: int, steps: int = 6, start: int = 0) -> list[list[Ticket]]:
+    """The global batch of each step."""
+    ranks = [StepSampler([[0, 1], [2], [3, 4, 5]], batch, steps, 7, r, world, lambda: start) for r in range(world)]
+    return [[t for part in parts for t in part] for parts in zip(*ranks, strict=True)]
+
+
+def test_ranks_share_one_order() -> None:
+    assert tickets(2, 3) == tickets(1, 6) == tickets(3, 2)
+    assert tickets(1, 6, start=4) == tickets(1, 6)[4:]
+    assert tickets(1, 6, steps=9)[:6] == tickets(1, 6)
+
+
+def test_types_take_turns() -> None:
+    flat = [t for batch in tickets(1, 6, steps=30) for t in batch]
+    count = Counter(t.sample for t in flat)
+    assert count[2] == 60  # the lone sample of its type is seen as often as all of another type
+    assert count[0] + count[1] == count[3] + count[4] + count[5] == 60
+    assert len({t.seed for t in flat}) == len(flat)
+
+
+class Encoder:
+    """Stands for a model: counts what it encodes; its latent is the image, four times smaller."""
+
+    device = torch.device("cpu")
+    trainer = SimpleNamespace(is_global_zero=True)
+
+    def __init__(self) -> None:
+        self.first_stage_model = torch.nn.Linear(1, 1)
+        self.images = 0
+
+    def first_stage_mean(self, image: torch.Tensor) -> torch.Tensor:
+        self.images += len(image)
+        return torch.nn.functional.avg_pool2d(image, 4)
+
+
+def make(root: Path, **options: Any) -> DefectData:
+    return DefectData(str(root), size=32, **{"use": "defects", **options})
+
+
+def test_latents_are_encoded_once(drawn_root: Path, tmp_path: Path) -> None:
+    options = {"views": 3, "augment": {"flips": True, "zoom": 0.7}, "cache_folder": str(tmp_path)}
+    first, again, model = make(drawn_root, **options), make(drawn_root, **options), Encoder()
+    latents = first.latents(model)
+    assert (model.images, len(latents), latents.latents.shape) == (24, 8, (24, 3, 8, 8))
+    torch.testing.assert_close(again.latents(model).latents, latents.latents, rtol=0, atol=0)
+    assert first.latents(model) is latents
+    assert model.images == 24
+    assert latents.masks.flatten(1).any(dim=1).all()  # no view loses its defect
+    item = latents[Ticket(3, 11)]
+    assert set(item) == {"latent", "mask", "seed", "caption", "type"}
+    make(drawn_root, **{**options, "views": 2}).latents(model)
+    assert model.images == 24 + 16
+
+
+def test_narrowing(drawn_root: Path) -> None:
+    assert len(make(drawn_root).types) == 8
+    assert make(drawn_root, category="wood").types == [f"wood/{k}" for k in ("crack", "hole", "scratch", "stain")]
+    assert make(drawn_root, anomaly="hole").types == ["leather/hole", "wood/hole"]
+    assert make(drawn_root / "wood").types == make(drawn_root, category="wood").types
+    one = make(drawn_root / "wood" / "test" / "hole")
+    assert one.types == ["wood/hole"]
+    assert one.describe() == ["  wood/hole: 1 to train, 2 held out"]
+
+
+def test_splits(drawn_root: Path, tmp_path: Path) -> None:
+    third, everything = make(drawn_root), make(drawn_root, split="all")
+    assert (len(third.pictures), len(third.held_out)) == (8, 16)
+    assert (len(everything.pictures), everything.split_hash) == (24, "all")
+    assert third.split is not None
+    third.split.save(tmp_path / "split.json")
+    same = make(drawn_root, split=str(tmp_path / "split.json"))
+    assert same.split_hash == third.split_hash
+    assert same.pictures.samples == third.pictures.samples
+
+
+def test_use(drawn_root: Path) -> None:
+    normals = make(drawn_root, use="normals")
+    assert (len(normals.pictures), normals.types) == (6, [])
+    assert len(make(drawn_root, use="both").pictures) == 6 + 8
+    with pytest.raises(UserError, match="no data: give --mvtec_path"):
+        DefectData()
+    with pytest.raises(UserError, match="cached latents"):
+        normals.latent_std()
+
+
+def test_examples_are_fixed_and_spread_over_the_types(drawn_root: Path) -> None:
+    data = make(drawn_root)
+    batch = data.examples(8)
+    assert sorted(batch["type"].tolist()) == list(range(8))
+    torch.testing.assert_close(batch["image"], data.examples(8)["image"], rtol=0, atol=0)
