@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.modules.diffusionmodules.util import timestep_embedding
+from ldm.modules.diffusionmodules.util import timestep_embedding, zero_module
 
 
 def _conv(c_in: int, c_out: int) -> nn.Sequential:
@@ -17,9 +17,11 @@ class FARM(nn.Module):
 
     x (B,channels,h,w), any size; mask (B,1,h,w) in {0,1}, 1 = defect; t (B,) in 0..T-1. Returns a tensor like x.
     `base_width`: channels of the first level (64: 1.6 M parameters); `time_width`: of the time embedding, even.
+    `skip`: add `M * s(t) * x` with a learned s, zero at the start. The paper's bottleneck has no path for fine detail,
+    which at small t is all in x already; False gives the paper's network.
     """
 
-    def __init__(self, channels: int = 4, base_width: int = 64, time_width: int = 128):
+    def __init__(self, channels: int = 4, base_width: int = 64, time_width: int = 128, skip: bool = True):
         super().__init__()
         w = base_width
         self.time_width = time_width
@@ -32,6 +34,7 @@ class FARM(nn.Module):
         self.dec2 = _conv(4 * w + 1, 2 * w)
         self.dec1 = _conv(2 * w + 1, w)
         self.out = nn.Conv2d(w + 1, channels, 3, padding=1)
+        self.skip = zero_module(nn.Linear(time_width, channels)) if skip else None
 
     def forward(self, x: Tensor, mask: Tensor, t: Tensor) -> Tensor:
         mask = mask.to(x.dtype)
@@ -46,7 +49,8 @@ class FARM(nn.Module):
         z = self.dec3(z)
         z = self.dec2(torch.cat([_grow(z, h2), down2], dim=1))
         z = self.dec1(torch.cat([_grow(z, h1), mask], dim=1))
-        return self.out(torch.cat([z, mask], dim=1))
+        z = self.out(torch.cat([z, mask], dim=1))
+        return z if self.skip is None else z + mask * self.skip(tau)[..., None, None] * x
 
 
 def _grow(z: Tensor, like: Tensor) -> Tensor:

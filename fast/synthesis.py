@@ -1,7 +1,6 @@
 """The synthesis engine: normals and masks in, image-mask pairs out, each a function of the seed and its number."""
 
 import os
-import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -64,7 +63,7 @@ class Synthesizer:
         self.model = model.to(device).eval()
         self.recipe, self.device = recipe, torch.device(device)
         self.lane = LANE[self.device.type]
-        self._stop = threading.Event()
+        self._stopping = False  # no lock: a signal handler may set it at any moment
         self.model.model.register_forward_pre_hook(self._give_up)  # before each network evaluation
         self._check_size()
         self._single_thread()
@@ -72,10 +71,10 @@ class Synthesizer:
 
     def stop(self) -> None:
         """End `make` soon: lanes that are under way are given up at their next network evaluation."""
-        self._stop.set()
+        self._stopping = True
 
     def _give_up(self, *_: Any) -> None:
-        if self._stop.is_set():
+        if self._stopping:
             raise Stopped
 
     def _check_size(self) -> None:
@@ -111,7 +110,7 @@ class Synthesizer:
         pool = ThreadPoolExecutor(workers, initializer=self._single_thread)
         pending: set[Future[list[Made]]] = set()
         try:
-            while not self._stop.is_set():
+            while not self._stopping:
                 # One lane more than workers, so that nobody waits for the next to be read.
                 while len(pending) <= workers and (lane := list(islice(pairs, self.lane))):
                     pending.add(pool.submit(self.make_lane, lane))
@@ -125,7 +124,7 @@ class Synthesizer:
         finally:
             self.stop()  # whatever ended this, nobody waits for what is still under way
             pool.shutdown(wait=True, cancel_futures=True)
-            self._stop.clear()
+            self._stopping = False
 
     def _workers(self, in_flight: int) -> int:
         """Threads for this process: its share of the machine's cores on the CPU, one to feed a GPU."""

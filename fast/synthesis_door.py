@@ -104,7 +104,7 @@ def synthesize(options: argparse.Namespace) -> None:
 def _fill(
     output: OutputFolder, engine: Synthesizer, sources: Sources, common: dict[str, Any], options: argparse.Namespace
 ) -> tuple[int, bool]:
-    """Make what is missing of this process's share. Returns (pairs in the manifest, whether a signal ended it)."""
+    """Make what is missing of this process's share. Returns (pairs in the manifest, stopped early by a signal)."""
     from tqdm import tqdm
 
     from fast.sources import check_images
@@ -115,7 +115,7 @@ def _fill(
     pairs = [sources.pair(i, options.seed) for i in share if i not in done]
     check_images(p.normal for p in pairs)
     hidden = True if rank else None  # None: shown on a terminal only
-    total = 0
+    left = len(pairs)
     try:
         with (
             stop_on_signal(engine) as signals,
@@ -126,10 +126,11 @@ def _fill(
                 index = made.pair.type_index
                 entry = record(made, engine.model.prompts.text(index), {"type": sources.types[index], **common})
                 output.write(entry, made.normal, made.image, made.mask)
+                left -= 1
                 bar.update()
     finally:
         total = output.gather()
-    return total, bool(signals)
+    return total, bool(signals) and left > 0
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def draw(folder: Path) -> Path:
     say(f"scripts/draw_dataset.py --out {folder} --size 128 --materials {' '.join(MATERIALS)}")
     with tqdm(desc="drawing", unit="picture") as bar:
 
-        def progress(done: int, total: int, path: Path) -> None:
+        def progress(done: int, total: int, path: object) -> None:
             bar.total, bar.n = total, done
             bar.refresh()
 
@@ -73,7 +73,12 @@ def synthesize(out: Path, data: Path, material: str, pairs: int) -> Path:
     from fast.synthesis_door import synthesize as run
 
     target = out / "pairs" / material
-    flags = ["--data_root", f"{data / material / 'test' / 'good'}", "--mask_path", f"{data / material / 'ground_truth'}"]
+    flags = [
+        "--data_root",
+        f"{data / material / 'test' / 'good'}",
+        "--mask_path",
+        f"{data / material / 'ground_truth'}",
+    ]
     flags += ["--pt_path", str(out / "fast"), "--anomaly_name", material, "--steps", "10"]
     flags += ["--count", str(pairs), "--sample_name", str(target)]
     say("generate_with_mask.py " + " ".join(flags))

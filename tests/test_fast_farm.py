@@ -62,11 +62,22 @@ def test_time_and_mask_are_felt(farm: FARM) -> None:
 @torch.no_grad()
 def test_a_single_masked_cell_reaches_every_level(farm: FARM) -> None:
     x, _, t = inputs(1, 9, 9)
+    levels: dict[str, torch.Tensor] = {}
+    for name in ("dec3", "dec2", "dec1", "out"):
+        getattr(farm, name).register_forward_pre_hook(lambda m, given, name=name: levels.update({name: given[0]}))
     for cell in (0, 40, 80):
         mask = torch.zeros(1, 1, 9, 9)
         mask.view(-1)[cell] = 1
-        changed = (farm(x, mask, t) - farm(x, torch.zeros_like(mask), t)).abs().amax(dim=1).view(-1)
+        without, before = farm(x, torch.zeros_like(mask), t), dict(levels)
+        changed = (farm(x, mask, t) - without).abs().amax(dim=1).view(-1)
         assert changed[cell] > 1e-4
+        row, column = divmod(cell, 9)
+        gated = (levels["dec3"] - before["dec3"])[0, :, row // 4, column // 4]
+        assert gated.abs().max() > 1e-4
+        for name, shrink in (("dec2", 2), ("dec1", 1), ("out", 1)):
+            beside = levels[name][0, -1]  # the mask rides along as the last channel
+            assert beside[row // shrink, column // shrink] == 1
+            assert set(beside.unique().tolist()) == {0.0, 1.0}
 
 
 @torch.no_grad()

@@ -1,9 +1,14 @@
 """The engine by itself: one pixel is enough, lanes and threads change nothing, and it stops when told."""
 
+import threading
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+import fast.synthesis
 from fast.model import FAST
 from fast.sources import Pair
 from fast.synthesis import LANE, Recipe, Synthesizer
@@ -14,6 +19,14 @@ RECIPE = Recipe(64, steps=3)
 
 def normal(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+def a_picture(root: Path) -> Path:
+    return min((root / "wood" / "train" / "good").iterdir())
+
+
+def a_mask(root: Path) -> Path:
+    return min((root / "wood" / "ground_truth" / "hole").iterdir())
 
 
 def one_pixel(row: int, column: int) -> np.ndarray:
@@ -66,12 +79,14 @@ def test_numbers_that_overflow_are_no_picture(tiny_fast: FAST) -> None:
         Synthesizer(tiny_fast, RECIPE).generate([normal(1)], [one_pixel(3, 3)], [0], [5])
 
 
-def test_stopping_gives_up_what_is_under_way(tiny_fast: FAST, drawn_root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_gives_up_what_is_under_way(
+    tiny_fast: FAST, drawn_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = Synthesizer(tiny_fast, Recipe(64, steps=500))
     evaluations = 0
     own = tiny_fast.model.forward
 
-    def counted(*args, **kwargs):
+    def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
         nonlocal evaluations
         evaluations += 1
         if evaluations == 5:
@@ -79,19 +94,50 @@ def test_stopping_gives_up_what_is_under_way(tiny_fast: FAST, drawn_root, monkey
         return own(*args, **kwargs)
 
     monkeypatch.setattr(tiny_fast.model, "forward", counted)
-    image = next((drawn_root / "wood" / "train" / "good").iterdir())
-    mask = next((drawn_root / "wood" / "ground_truth" / "hole").iterdir())
+    image, mask = a_picture(drawn_root), a_mask(drawn_root)
     pairs = (Pair(i, image, mask, 0, i) for i in range(20))
     assert list(engine.make(pairs, 2)) == []
     assert evaluations < 10
 
 
-def test_a_gpu_s_lane_is_padded_to_its_full_width(tiny_fast: FAST, drawn_root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_does_not_wait_for_what_is_under_way(
+    tiny_fast: FAST, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Synthesizer(tiny_fast, Recipe(64, steps=1000))
+    monkeypatch.setattr(engine, "_workers", lambda in_flight: 2)
+    begun, evaluations = threading.Event(), 0
+    own_read, own_forward = fast.synthesis.read_image, tiny_fast.model.forward
+
+    def read(path: Path) -> np.ndarray:
+        if path.name == "gone.png":
+            begun.wait(60)  # the other pair is in the middle of its steps
+        return own_read(path)
+
+    def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        begun.set()
+        return own_forward(*args, **kwargs)
+
+    monkeypatch.setattr(fast.synthesis, "read_image", read)
+    monkeypatch.setattr(tiny_fast.model, "forward", counted)
+    image, mask = a_picture(drawn_root), a_mask(drawn_root)
+    pairs = [Pair(0, image, mask, 0, 0), Pair(1, tmp_path / "gone.png", mask, 0, 1)]
+    with pytest.raises(UserError, match=r"gone\.png"):
+        list(engine.make(iter(pairs), 2))
+    assert 0 < evaluations < 900
+    monkeypatch.undo()
+    assert len(list(Synthesizer(tiny_fast, RECIPE).make(iter(pairs[:1]), 1))) == 1
+
+
+def test_a_gpu_s_lane_is_padded_to_its_full_width(
+    tiny_fast: FAST, drawn_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(LANE, "cpu", 4)
     engine = Synthesizer(tiny_fast, RECIPE)
     widths: list[int] = []
     tiny_fast.model.register_forward_pre_hook(lambda module, args: widths.append(len(args[0])))
-    image = next((drawn_root / "wood" / "train" / "good").iterdir())
+    image = a_picture(drawn_root)
     masks = sorted((drawn_root / "wood" / "ground_truth" / "hole").iterdir())
     pairs = [Pair(i, image, masks[i % 3], i % 4, i) for i in range(6)]
     made = {m.pair.index: m.image for m in engine.make(iter(pairs), 8)}

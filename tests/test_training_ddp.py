@@ -11,7 +11,10 @@ import pytest
 import torch
 from training_runs import artifact, door, losses, recipe
 
+from fast.training.saver import LAST
+
 ROOT = Path(__file__).parents[1]
+EACH_STEP = ["lightning.checkpoint_every=1"]
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def flags(tiny_fast_config: Any, tiny_base: Path, drawn_root: Path, tmp_path: Pa
     return [str(a) for a in ("-b", path, "--actual_resume", tiny_base, "-t", "-l", tmp_path)]
 
 
-def two(*flags: str) -> subprocess.Popen[str]:
+def start(*flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "main.py", *flags, "--devices", "2"]
     # A session of its own, so that a signal can go to all of it as a terminal's Ctrl-C does.
     return subprocess.Popen(
@@ -34,42 +37,53 @@ def two(*flags: str) -> subprocess.Popen[str]:
     )
 
 
+def assert_close_losses(one: list[dict[str, str]], other: list[dict[str, str]]) -> None:
+    assert [row.keys() for row in one] == [row.keys() for row in other]
+    values = [[[float(v) for v in row.values()] for row in rows] for rows in (one, other)]
+    torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=1e-5)
+
+
+def momentum(run: Path) -> list[torch.Tensor]:
+    """Adam's running mean of the gradients; after one step a tenth of the first gradient."""
+    (state,) = torch.load(run / LAST, weights_only=True)["optimizer_states"]
+    return [entry["exp_avg"] for entry in state["state"].values()]
+
+
 def test_two_processes_train_what_one_does_with_twice_the_batch(flags: list[str], tmp_path: Path) -> None:
-    with two(*flags, "-n", "two", "--max_steps", "3") as process:
+    one, two = tmp_path / "one", tmp_path / "two"
+    with start(*flags, "-n", "two", "--max_steps", "1") as process:
         out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    assert out.count("training ") == out.count("trained to step 3") == 1
-    with two("-r", str(tmp_path / "two"), "-t", "--max_steps", "4") as process:
+    assert out.count("training ") == out.count("trained to step 1") == 1
+    assert door(*flags, "-n", "one", "data.params.batch_size=4", "--max_steps", 1) == 0
+    torch.testing.assert_close(momentum(one), momentum(two), rtol=1e-4, atol=1e-7)
+
+    with start("-r", str(two), "-t", "--max_steps", "4") as process:
         _, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    assert door(*flags, "-n", "one", "data.params.batch_size=4") == 0
-    one, other = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert [row["step"] for row in other] == list("1234")
-    for a, b in zip(one, other, strict=True):
-        values = [[float(row[k]) for k in a] for row in (a, b)]
-        torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=1e-5)
-    a, b = artifact(tmp_path / "one", 4), artifact(tmp_path / "two", 4)
-    start = {k: torch.zeros(()) for k in a}
-    assert a.keys() == b.keys() == start.keys()
-    for name in a:
-        # Adam turns the least difference of a near-zero gradient into a part of a step of 1e-3.
-        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=3e-4)
+    assert door("-r", one, "-t", "--max_steps", 4) == 0
+    assert_close_losses(losses(one), losses(two))
+    mine, other = artifact(one, 4), artifact(two, 4)
+    torch.testing.assert_close(mine["prompts.vectors"], other["prompts.vectors"], rtol=1e-3, atol=1e-4)
+    for name in mine:
+        # A bias before a norm has no gradient but rounding, of which Adam makes whole steps.
+        if not name.endswith("bias"):
+            torch.testing.assert_close(mine[name], other[name], rtol=1e-2, atol=4e-3)
 
-
-def test_nan_stops_both(flags: list[str], tmp_path: Path) -> None:
-    with two(*flags, "-n", "run", "model.params.lr=1e30", "lightning.checkpoint_every=1") as process:
-        out, err = process.communicate()
+    # The same run goes on: one good step more, then a learning rate that breaks it, on both ranks.
+    with start("-r", str(two), "-t", "--max_steps", "9", "model.params.lr=1e30", *EACH_STEP) as process:
+        _, err = process.communicate()
     assert (process.returncode, err.count("\n")) == (2, 1)
-    assert err.startswith("error: the loss is not finite (NaN) at step 2; the last good checkpoint is ")
-    assert (tmp_path / "run" / "checkpoints" / "fast-1.safetensors").is_file()
+    assert err.startswith(f"error: the loss is not finite (NaN) at step 6; the last good checkpoint is {two / LAST}: ")
+    assert [row["step"] for row in losses(two)] == list("12345")
 
 
 def test_interrupt_of_both(flags: list[str], tmp_path: Path) -> None:
-    with two(*flags, "-n", "run", "--max_steps", "400") as process:
+    with start(*flags, "-n", "run", "--max_steps", "200") as process:
         assert process.stdout
         assert process.stderr
         for line in process.stdout:
-            if line.startswith("step 20/400"):
+            if line.startswith("step 10/200"):
                 os.killpg(process.pid, signal.SIGINT)
                 break
         process.stdout.read()

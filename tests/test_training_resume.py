@@ -39,11 +39,11 @@ def kill() -> None:
 
 
 def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)  # a cluster's way; tests/test_training_stop.py has Ctrl-C
 
 
 def break_and_go_on(run: Path, flags: list[object], at_step: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Killed at steps 2 and 5, Ctrl-C in the step after the 3rd, then to the end; checkpoints at every third step."""
+    """Killed at steps 2 and 5, ended in the step after the 3rd, then to the end; checkpoints at every third step."""
     at_step(2, kill)
     with pytest.raises(Killed):
         door(*flags, "-t", "-n", run.name, "-l", run.parent)
