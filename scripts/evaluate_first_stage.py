@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.door import open_door  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.door import open_door
+from fast.training.options import Parser
 
 
 def main(argv: list[str]) -> None:
@@ -29,6 +29,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from fast.data.images import read_image, read_mask, resize_image, resize_mask
+    from fast.data.layouts import check, open_dataset
     from fast.data.module import DefectData
     from fast.masks import to_tensor
     from ldm.checkpoint import load_strict, read_metadata, read_state_dict
@@ -53,7 +54,8 @@ def evaluate(options: argparse.Namespace) -> None:
     data = DefectData(path=options.data, split=options.split, size=size)
     whole: dict[str, list[float]] = {}
     inside: dict[str, list[float]] = {}
-    for sample in tqdm([*data.index.test_normals, *data.held_out], unit="image"):
+    normals = check(open_dataset(options.data)).usable.test_normals
+    for sample in tqdm([*normals, *data.held_out], unit="image", disable=None):
         image = to_tensor(resize_image(read_image(sample.image), size))[None]
         with torch.no_grad():
             error = ((model.reconstruct(image).clamp(-1, 1) - image)[0] / 2).square().mean(0).numpy()
@@ -66,8 +68,8 @@ def evaluate(options: argparse.Namespace) -> None:
     for key in sorted(whole):
         hole = f"{np.mean(inside[key]):10.2f}" if key in inside else "         -"
         print(f"{key:32} {len(whole[key]):6} {np.mean(whole[key]):11.2f} {hole}")
-    every, masked = sum(whole.values(), []), sum(inside.values(), [])
-    print(f"{'all':32} {len(every):6} {np.mean(every):11.2f} {np.mean(masked) if masked else float('nan'):10.2f}")
+    every, masked = np.concatenate([*whole.values()]), np.concatenate([*inside.values(), []])
+    print(f"{'all':32} {len(every):6} {np.mean(every):11.2f} {np.mean(masked) if len(masked) else float('nan'):10.2f}")
 
 
 def _psnr(mse: float) -> float:

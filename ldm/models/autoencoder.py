@@ -113,7 +113,8 @@ class _FirstStage(pl.LightningModule):
         # A fused step unscales gradients itself, which Lightning forbids beside clipping in fp16.
         fused = precision != "16-mixed" and all(p.is_cuda and p.is_floating_point() for p in parameters)
         # A short memory suits a game of two; without a discriminator the usual averages settle lower.
-        betas = (0.5, 0.9) if hasattr(self.loss, "discriminator") else (0.9, 0.99)
+        adversarial = getattr(self.loss, "discriminator", None) is not None
+        betas = (0.5, 0.9) if adversarial else (0.9, 0.99)
         optimizer = torch.optim.Adam(parameters, lr=self.learning_rate, betas=betas, fused=fused or None)
         return scheduled(optimizer, self.scheduler_config)
 
