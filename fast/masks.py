@@ -18,7 +18,8 @@ def latent_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 def to_tensor(image: np.ndarray) -> Tensor:
     """uint8 (H,W,3) to float (3,H,W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1.0
+    # A copy: a decoded picture may be read-only, which tensors are not.
+    return torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 127.5 - 1.0
 
 
 def to_image(tensor: Tensor) -> np.ndarray:

@@ -14,7 +14,7 @@ from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 
 MATERIALS = ("brushed_metal", "leather", "wood")
-STEPS = {"autoencoder": 450, "base": 300, "fast": 150}
+STEPS = {"autoencoder": 900, "base": 320, "fast": 160}
 
 
 def main(argv: list[str]) -> None:
@@ -37,14 +37,17 @@ def draw(folder: Path) -> Path:
 
     from fast.data.drawn import draw_dataset
 
-    say(f"scripts/draw_dataset.py --out {folder} --size 128 --materials {' '.join(MATERIALS)}")
-    with tqdm(desc="drawing", unit="picture") as bar:
+    flags = f"--size 128 --normals 24 --defects 12 --products 1 --materials {' '.join(MATERIALS)}"
+    say(f"scripts/draw_dataset.py --out {folder} {flags}")
+    with tqdm(desc="drawing", unit="picture", mininterval=0.5, disable=None) as bar:
 
         def progress(done: int, total: int, path: object) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
+            bar.total = total
+            bar.update(done - bar.n)
 
-        return draw_dataset(folder, materials=MATERIALS, defects_per_type=9, size=128, progress=progress)
+        return draw_dataset(
+            folder, materials=MATERIALS, defects_per_type=12, size=128, products=1, progress=progress
+        )
 
 
 def train(out: Path, recipe: str, data: Path, *extra: str) -> Path:
@@ -60,7 +63,7 @@ def train(out: Path, recipe: str, data: Path, *extra: str) -> Path:
         else:
             recipe_file = ROOT / "configs" / "mini" / f"{recipe}.yaml"
             flags = ["--base", str(recipe_file), "-t", "-l", str(out), "-n", recipe, "--mvtec_path", str(data)]
-            flags += ["--max_steps", str(steps), *extra, "lightning.images_every=0"]
+            flags += ["--split", "all", "--max_steps", str(steps), *extra, "lightning.images_every=0"]
         say("main.py " + " ".join(flags))
         run(parse_training(flags))
         found = list(folder.glob(f"checkpoints/*-{steps}.safetensors"))

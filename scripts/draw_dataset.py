@@ -24,6 +24,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--test-normals", type=int, default=6, help="flawless test pictures per material")
     parser.add_argument("--defects", type=int, default=6, help=f"pictures per defect type ({', '.join(DEFECTS)})")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
+    parser.add_argument("--products", type=int, default=0, help="colourings of a material; 0: each picture its own")
     parser.add_argument(
         "--materials", nargs="+", default=list(MATERIALS), metavar="NAME", help=f"any of {', '.join(MATERIALS)}"
     )
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> Path:
             defects_per_type=args.defects,
             size=args.size,
             seed=args.seed,
+            products=args.products,
             progress=progress,
         )
 

@@ -33,6 +33,7 @@ class Spec:
     defects_per_type: int
     size: int
     seed: int
+    products: int = 0
     version: int = VERSION
 
 
@@ -82,7 +83,7 @@ def _check(spec: Spec) -> None:
         check_material(material)
     if len(set(spec.materials)) != len(spec.materials):
         raise UserError(f"materials {', '.join(spec.materials)} name one twice; name each once")
-    least = {"normals": 0, "test_normals": 0, "defects_per_type": 0, "size": SMALLEST, "seed": 0}
+    least = {"normals": 0, "test_normals": 0, "defects_per_type": 0, "size": SMALLEST, "seed": 0, "products": 0}
     for name, low in least.items():
         value = getattr(spec, name)
         if value < low:
@@ -121,7 +122,9 @@ def _save(path: Path, image: NDArray[np.uint8]) -> None:
 def _draw(picture: Picture, spec: Spec, root: Path) -> None:
     kind = f"{picture.split}/{picture.defect or 'good'}"
     rng = picture_rng(spec.seed, picture.material, kind, picture.index)
-    image = draw_surface(picture.material, rng, spec.size)
+    product = picture.index % spec.products if spec.products else None
+    dye = None if product is None else picture_rng(spec.seed, picture.material, "product", product)
+    image = draw_surface(picture.material, rng, spec.size, dye)
     if picture.defect:
         image, mask = draw_defect(image, picture.material, picture.defect, rng)
         _save(root / picture.mask_path, np.asarray(mask * 255, np.uint8))
@@ -154,15 +157,17 @@ def draw_dataset(
     defects_per_type: int = 6,
     size: int = 256,
     seed: int = 0,
+    products: int = 0,
     progress: Progress | None = None,
 ) -> Path:
     """Draw a dataset in MVTec-AD layout under `root` and return `root`; one already there is left as it is.
 
     A dataset of other parameters in `root` is replaced; a folder with any file that was not drawn is refused.
+    `products`: colourings of each material, taken in turn; 0 gives each picture its own.
     `progress` is called as (done, total, path) after each picture.
     """
     root = Path(root).absolute()
-    spec = Spec(tuple(materials), normals, test_normals, defects_per_type, size, seed)
+    spec = Spec(tuple(materials), normals, test_normals, defects_per_type, size, seed, products)
     _check(spec)
     try:
         if not _is_current(root, spec):

@@ -1,4 +1,7 @@
-"""The materials. Each maker returns a `Scene` of (n, n) px in which one px of a 256-px photo is `s` px."""
+"""The materials. Each maker returns a `Scene` of (n, n) px in which one px of a 256-px photo is `s` px.
+
+`dye` draws what a product keeps from picture to picture, its colours; `rng` draws all the rest.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def _tint(rng: Rng, palette: list[tuple[float, float, float]], spread: float = 0
 STEELS = [(0.55, 0.56, 0.58), (0.5, 0.52, 0.56), (0.58, 0.56, 0.53), (0.6, 0.55, 0.46), (0.42, 0.43, 0.45)]
 
 
-def brushed_metal(rng: Rng, n: int, s: float) -> Scene:
+def brushed_metal(rng: Rng, dye: Rng, n: int, s: float) -> Scene:
     """Rolled sheet with brush marks, a highlight across them and a few stray hairlines."""
     angle = rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.16)
     m = cover(n, angle)
@@ -49,7 +52,7 @@ def brushed_metal(rng: Rng, n: int, s: float) -> Scene:
     contrast = rng.uniform(0.035, 0.085)
     glow = 0.75 + rng.uniform(0.35, 0.9) * band + 0.03 * broad + 0.012 * smudge
     glow *= 1 + contrast * brush * (0.5 + 0.8 * band) + 0.35 * deep
-    albedo = np.clip(_tint(rng, STEELS, 0.06) * np.ones((n, n, 1), np.float32), 0, 1)
+    albedo = np.clip(_tint(dye, STEELS, 0.06) * np.ones((n, n, 1), np.float32), 0, 1)
     height = np.asarray(0.05 * s * brush + 2 * smudge, np.float32)
     return Scene(albedo, height, 0.02, 30, np.asarray(np.maximum(glow, 0.05), np.float32), (0.48, 0.68))
 
@@ -58,7 +61,7 @@ HIDES = [(0.36, 0.17, 0.075), (0.2, 0.085, 0.04), (0.5, 0.27, 0.12), (0.27, 0.05
 HIDES += [(0.4, 0.3, 0.2), (0.07, 0.09, 0.13)]
 
 
-def leather(rng: Rng, n: int, s: float) -> Scene:
+def leather(rng: Rng, dye: Rng, n: int, s: float) -> Scene:
     """Grained hide: pebbles between creases at two scales, pores, soft folds."""
     spacing = s * rng.uniform(4.5, 8.5)
     _, border = cells(rng, n, spacing)
@@ -76,7 +79,7 @@ def leather(rng: Rng, n: int, s: float) -> Scene:
     height = relief * blur(np.asarray(dome, np.float32), 0.35 * s) + 0.07 * s * fine + 1.3 * s * folds - 0.5 * s * pores
     stainy = fractal(rng, n, 55 * s, 5, 0.6)
     tone = (0.62 + 0.38 * np.clip(dome, 0, 1)) * (1 + 0.05 * stainy + 0.03 * fine) * (1 - 0.3 * pores)
-    base = _tint(rng, HIDES)
+    base = _tint(dye, HIDES)
     # Worn high spots lose dye and turn paler and less saturated.
     worn = (np.clip(dome, 0, 1) * smoothstep(0.2, 2.2, stainy))[..., None] * np.float32(rng.uniform(0.05, 0.3))
     albedo = tone[..., None] * (base * (1 - worn) + worn * (0.7 * base + 0.12))
@@ -100,10 +103,10 @@ def _grains(rng: Rng, n: int, size: float, ragged: float) -> tuple[Field, Field]
     return displaced(value, drift, cv2.INTER_NEAREST), displaced(border, drift)
 
 
-def stone_tile(rng: Rng, n: int, s: float) -> Scene:
+def stone_tile(rng: Rng, dye: Rng, n: int, s: float) -> Scene:
     """Polished granite: feldspar, quartz and mica crystals at several sizes."""
-    pale, grey, dark = (np.asarray(c, np.float32) for c in GRANITES[rng.integers(len(GRANITES))])
-    pale, grey = (c * np.float32(1 + rng.normal(0, 0.07)) for c in (pale, grey))
+    pale, grey, dark = (np.asarray(c, np.float32) for c in GRANITES[dye.integers(len(GRANITES))])
+    pale, grey = (c * np.float32(1 + dye.normal(0, 0.07)) for c in (pale, grey))
     big, edge = _grains(rng, n, s * rng.uniform(9, 16), 0.16)
     mid, _ = _grains(rng, n, s * rng.uniform(4, 6.5), 0.2)
     tiny, _ = _grains(rng, n, s * rng.uniform(2.0, 3.0), 0.25)
@@ -122,7 +125,7 @@ def stone_tile(rng: Rng, n: int, s: float) -> Scene:
     return Scene(np.clip(albedo, 0.01, 0.95), np.asarray(height, np.float32), 0.06, 40, None, (0.42, 0.6))
 
 
-MAKERS: dict[str, Callable[[Rng, int, float], Scene]] = {
+MAKERS: dict[str, Callable[[Rng, Rng, int, float], Scene]] = {
     "brushed_metal": brushed_metal,
     "leather": leather,
     "wood": wood,
@@ -138,11 +141,14 @@ def check_material(material: str) -> None:
         raise UserError(f"unknown material {material!r}; choose from {', '.join(MATERIALS)}")
 
 
-def draw_surface(material: str, rng: Rng, size: int = 256) -> NDArray[np.uint8]:
-    """A photo-like picture of a flawless surface: uint8 (size, size, 3) RGB."""
+def draw_surface(material: str, rng: Rng, size: int = 256, dye: Rng | None = None) -> NDArray[np.uint8]:
+    """A photo-like picture of a flawless surface: uint8 (size, size, 3) RGB.
+
+    Pictures drawn with equal `dye` generators show one product: same colours, other light, grain and place.
+    """
     check_material(material)
     if size < SMALLEST:
         raise UserError(f"size is {size}; it must be {SMALLEST} or more")
     # Below half the reference size the grain would fall under one px, so small pictures show a smaller piece instead.
     scale = 2 * max(size / REFERENCE, 0.5)
-    return photograph(MAKERS[material](rng, 2 * size, scale), size, rng)
+    return photograph(MAKERS[material](rng, dye or rng, 2 * size, scale), size, rng)

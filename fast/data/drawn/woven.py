@@ -37,9 +37,9 @@ def _rings(rng: Rng, n: int, s: float, width: float, angle: float) -> tuple[Fiel
     return np.asarray(late * 1.25, np.float32), tone
 
 
-def wood(rng: Rng, n: int, s: float) -> Scene:
+def wood(rng: Rng, dye: Rng, n: int, s: float) -> Scene:
     """A planed board: growth rings, fibre streaks, pores drawn out along the grain."""
-    early, late_colour, porous, width = SPECIES[rng.integers(len(SPECIES))]
+    early, late_colour, porous, width = SPECIES[dye.integers(len(SPECIES))]
     angle = rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.1)
     late, tone = _rings(rng, n, s, width * rng.uniform(0.6, 1.5), angle)
     m = cover(n, angle)
@@ -53,7 +53,7 @@ def wood(rng: Rng, n: int, s: float) -> Scene:
     albedo = np.asarray(early, np.float32) * (1 - mix) + np.asarray(late_colour, np.float32) * mix
     shades = 1 + 0.055 * fibre + 0.05 * bands + 0.04 * flame + 0.05 * tone
     warm = 1 + np.float32(0.02) * bands[..., None] * np.array([1, 0, -1.5], np.float32)
-    tint = (1 + rng.normal(0, 0.08)) * (1 + rng.normal(0, 0.03, 3))
+    tint = (1 + dye.normal(0, 0.08)) * (1 + dye.normal(0, 0.03, 3))
     albedo = albedo * warm * (shades * (1 - 0.5 * pores))[..., None] * tint.astype(np.float32)
     height = s * (0.1 * fibre - 0.5 * pores + 0.25 * late) + 2 * flame
     gloss = rng.uniform(0.01, 0.06)
@@ -102,15 +102,15 @@ def _over(weave: tuple[tuple[int, ...], ...], u: Field, v: Field) -> Field:
     return np.asarray(cv2.remap(padded, np.mod(u - 0.5, k) + 1, np.mod(v - 0.5, k) + 1, cv2.INTER_LINEAR), np.float32)
 
 
-def fabric(rng: Rng, n: int, s: float) -> Scene:
+def fabric(rng: Rng, dye: Rng, n: int, s: float) -> Scene:
     """Woven cloth: threads of uneven girth passing over and under each other."""
-    first, second, finest, coarsest, weaves = YARNS[rng.integers(len(YARNS))]
+    first, second, finest, coarsest, weaves = YARNS[dye.integers(len(YARNS))]
     pitch = s * rng.uniform(finest, coarsest)
     u, v = (f / np.float32(pitch) for f in frame(n, rng.choice([0.0, np.pi / 4]) + rng.normal(0, 0.12)))
     u, v = (c + 0.32 * fractal(rng, n, 130 * s, 2) + 0.05 * fractal(rng, n, 3 * pitch, 2) for c in (u, v))
     warp, warp_tone, warp_twist = _thread(rng, v, u, 64)
     weft, weft_tone, weft_twist = _thread(rng, u, v, 64)
-    over = _over(WEAVES[weaves[rng.integers(len(weaves))]], u, v) + 0.04 * fractal(rng, n, pitch, 2)
+    over = _over(WEAVES[weaves[dye.integers(len(weaves))]], u, v) + 0.04 * fractal(rng, n, pitch, 2)
     warp_top, weft_top = warp + 1.5 * (over - 0.5), weft + 1.5 * (0.5 - over)
     on_top = smoothstep(-0.12, 0.12, warp_top - weft_top)
     top = np.maximum(warp_top, weft_top)

@@ -54,6 +54,7 @@ class LatentDiffusion(pl.LightningModule):
         parameterization: str = "eps",
         loss_type: str = "l2",
         l_simple_weight: float = 1.0,
+        mask_weight: float = 0.0,
         conditioning_key: str | None = None,
         concat_mode: bool = False,
         first_stage_key: str = "image",
@@ -94,7 +95,8 @@ class LatentDiffusion(pl.LightningModule):
         )
         named = (beta_schedule, timesteps, linear_start, linear_end, cosine_s)
         self.schedule = NoiseSchedule.named(*named) if given_betas is None else NoiseSchedule(np.array(given_betas))
-        self.parameterization, self.loss_type, self.l_simple_weight = parameterization, loss_type, l_simple_weight
+        self.parameterization, self.loss_type = parameterization, loss_type
+        self.l_simple_weight, self.mask_weight = l_simple_weight, mask_weight
         self.first_stage_key, self.cond_stage_key = first_stage_key, cond_stage_key
         self.cond_stage_trainable, self.cond_stage_forward = cond_stage_trainable, cond_stage_forward
         self.image_size, self.channels, self.v_posterior = image_size, channels, v_posterior
@@ -251,8 +253,17 @@ class LatentDiffusion(pl.LightningModule):
         t, noise = self.draw(batch, x0)
         out = self.network(self.schedule.q_sample(x0, t, noise), t - 1, self.conditioning(batch))
         target = noise if self.parameterization == "eps" else x0
-        simple = (F.mse_loss if self.loss_type == "l2" else F.l1_loss)(out.float(), target)
+        error = (F.mse_loss if self.loss_type == "l2" else F.l1_loss)(out.float(), target, reduction="none")
+        simple = self._weighted_mean(error, batch)
         return self.l_simple_weight * simple, {"loss_simple": simple}
+
+    def _weighted_mean(self, error: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Mean of error (B,C,h,w), cells with a defect pixel counting `1 + mask_weight` times."""
+        if not self.mask_weight or "mask" not in batch:
+            return error.mean()
+        defect = F.adaptive_max_pool2d(batch["mask"].to(error), (error.shape[-2], error.shape[-1]))
+        weight = (1 + self.mask_weight * defect).expand_as(error)
+        return (weight * error).sum() / weight.sum()
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         loss, parts = self.loss(batch)
