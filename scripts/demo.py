@@ -14,7 +14,7 @@ from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 
 MATERIALS = ("brushed_metal", "leather", "wood")
-STEPS = {"autoencoder": 900, "base": 320, "fast": 160}
+STEPS = {"autoencoder": 1200, "base": 600, "fast": 160}
 
 
 def main(argv: list[str]) -> None:
@@ -45,9 +45,7 @@ def draw(folder: Path) -> Path:
             bar.total = total
             bar.update(done - bar.n)
 
-        return draw_dataset(
-            folder, materials=MATERIALS, defects_per_type=12, size=128, products=1, progress=progress
-        )
+        return draw_dataset(folder, materials=MATERIALS, defects_per_type=12, size=128, products=1, progress=progress)
 
 
 def train(out: Path, recipe: str, data: Path, *extra: str) -> Path:

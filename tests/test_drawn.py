@@ -171,3 +171,28 @@ def test_script_prints_the_folder_or_one_error_line(tmp_path: Path, capsys: pyte
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: unknown material 'glass'")
+
+
+@pytest.mark.parametrize("material", MATERIALS)
+def test_pictures_of_one_product_share_their_colours(material: str) -> None:
+    """Mean chroma varies less between pictures with the same dye than between pictures of their own."""
+
+    def spread(shared: bool) -> float:
+        pictures = [
+            draw_surface(material, np.random.default_rng(i), 64, np.random.default_rng(7) if shared else None)
+            for i in range(8)
+        ]
+        assert len({p.tobytes() for p in pictures}) == 8
+        means = np.array([p.reshape(-1, 3).mean(0) for p in pictures])
+        return float((means / means.sum(1, keepdims=True)).std(0).sum())
+
+    assert spread(shared=True) < 0.7 * spread(shared=False)
+
+
+def test_products_take_turns(tmp_path: Path) -> None:
+    one = draw_dataset(tmp_path / "one", materials=("wood",), normals=2, test_normals=0, defects_per_type=0, size=32)
+    two = draw_dataset(
+        tmp_path / "two", materials=("wood",), normals=2, test_normals=0, defects_per_type=0, size=32, products=1
+    )
+    names = ["wood/train/good/000.png", "wood/train/good/001.png"]
+    assert all((one / n).read_bytes() != (two / n).read_bytes() for n in names)

@@ -84,3 +84,18 @@ def test_a_single_masked_cell_reaches_every_level(farm: FARM) -> None:
 def test_integer_masks_serve_as_well(farm: FARM) -> None:
     x, mask, t = inputs(1, 8, 8)
     assert torch.equal(farm(x, mask.bool(), t), farm(x, mask, t))
+
+
+def test_the_skip_path_starts_closed_and_works_inside_the_mask() -> None:
+    """`skip=False` is the paper's network; with it the difference is s(t) * x inside the mask and nothing outside."""
+    torch.manual_seed(0)
+    open_, plain = FARM(base_width=8), FARM(base_width=8, skip=False)
+    plain.load_state_dict({k: v for k, v in open_.state_dict().items() if not k.startswith("skip")})
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([0, 999])
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, 2:5, 3:6] = 1
+    torch.testing.assert_close(open_(x, mask, t), plain(x, mask, t), rtol=0, atol=0)
+    assert open_.skip is not None
+    open_.skip.bias.data[:] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    expected = mask * x * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None]
+    torch.testing.assert_close(open_(x, mask, t) - plain(x, mask, t), expected, rtol=1e-5, atol=1e-6)

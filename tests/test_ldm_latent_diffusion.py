@@ -464,3 +464,15 @@ def test_given_betas() -> None:
     model = make(given_betas=betas, timesteps=3)
     assert_close(model.betas, torch.tensor(betas))
     assert model.schedule.timesteps == 3
+
+
+def test_defect_cells_may_count_more() -> None:
+    """mask_weight 3 on a mask of one pixel: that pixel's cell counts four times, worked out by hand."""
+    model = make(mask_weight=3.0)
+    error = torch.ones(1, 1, 2, 2)
+    error[0, 0, 1, 0] = 5.0
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[0, 0, 7, 1] = 1
+    assert_close(model._weighted_mean(error, {"mask": mask}), torch.tensor((1 + 1 + 1 + 4 * 5) / 7))
+    assert_close(model._weighted_mean(error, {}), torch.tensor(2.0))
+    assert_close(make()._weighted_mean(error, {"mask": mask}), torch.tensor(2.0))

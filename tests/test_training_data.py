@@ -103,3 +103,14 @@ def test_examples_are_fixed_and_spread_over_the_types(drawn_root: Path) -> None:
     batch = data.examples(8)
     assert sorted(batch["type"].tolist()) == list(range(8))
     torch.testing.assert_close(batch["image"], data.examples(8)["image"], rtol=0, atol=0)
+
+
+def test_windows_first_and_whole_pictures_after(drawn_root: Path) -> None:
+    """`crop` holds for the share `crop_until` of the steps."""
+    data = make(drawn_root, crop=16, crop_until=0.5, cache=False, batch_size=2)
+    steps = list(StepSampler([[0, 1]], 2, 6, seed=0, whole_from=3))
+    assert [[t.whole for t in batch] for batch in steps] == [[False] * 2] * 3 + [[True] * 2] * 3
+    assert data.pictures[Ticket(0, 5)]["image"].shape == (3, 16, 16)
+    assert data.pictures[Ticket(0, 5, whole=True)]["mask"].shape == (1, 32, 32)
+    with pytest.raises(UserError, match="crop_until=2"):
+        make(drawn_root, crop_until=2)

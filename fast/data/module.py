@@ -34,8 +34,8 @@ class DefectData(pl.LightningDataModule):
     `path`, `layout`, `category`, `anomaly`: see `fast.data.layouts.open_dataset`. `split`: "third" trains on the third
     of each type that `scripts/prepare_data.py` would draw, "all" on everything, or a split file's path. `use`:
     "defects", "normals" or "both"; what it leaves out is not read. `size`: side of the square that images are resized
-    to. `views`: augmented versions of each image that are encoded and cached; `cache`: False encodes every batch (a
-    first stage being trained).
+    to; `crop`: side of a random window of it, for the first `crop_until` of the steps. `views`: augmented versions of
+    each image that are encoded and cached; `cache`: False encodes every batch (a first stage being trained).
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class DefectData(pl.LightningDataModule):
         use: str = "both",
         size: int = 256,
         crop: int | None = None,
+        crop_until: float = 1.0,
         batch_size: int = 4,
         augment: Mapping[str, Any] | None = None,
         views: int = 1,
@@ -64,7 +65,10 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"data.params.use={use} is unknown; use defects, normals or both")
         if batch_size < 1 or views < 1 or size < 8 or (crop or 8) > size:
             raise UserError(f"data.params: batch_size={batch_size}, views={views}, size={size}, crop={crop} do not fit")
+        if not 0 <= crop_until <= 1:
+            raise UserError(f"data.params.crop_until={crop_until} must be a share of the steps, from 0 to 1")
         self.size, self.batch_size, self.views, self.cache = size, batch_size, views, cache
+        self.crop_until = crop_until
         self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
         self.index, self.problems = self._look(open_dataset(path, layout, category, anomaly), use)
         if use != "normals":
@@ -142,6 +146,7 @@ class DefectData(pl.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
             start=lambda: trainer.global_step * per_step,
+            whole_from=round(self.crop_until * trainer.max_steps) * per_step,
         )
         data = self.latents(trainer.lightning_module) if self.cache else self.pictures
         return DataLoader(data, batch_sampler=sampler, num_workers=self.workers, worker_init_fn=_leave_interrupts)  # type: ignore[arg-type]

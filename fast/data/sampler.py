@@ -10,10 +10,11 @@ from ldm.rng import seed_of
 
 
 class Ticket(NamedTuple):
-    """A sample to fetch, and the seed for everything random about it."""
+    """A sample to fetch, the seed for everything random about it, and whether it is left uncropped."""
 
     sample: int
     seed: int
+    whole: bool = False
 
 
 class StepSampler(Sampler[list[Ticket]]):
@@ -21,7 +22,8 @@ class StepSampler(Sampler[list[Ticket]]):
 
     `groups`: lists of sample numbers that take turns, so that each defect type is seen equally often; each group is
     gone through in a new order every time around. A rank takes its slice of the global batch of
-    `batch_size * world` samples, so two ranks see what one rank with the doubled batch would.
+    `batch_size * world` samples, so two ranks see what one rank with the doubled batch would. From step `whole_from`
+    on tickets ask for whole pictures.
     """
 
     def __init__(
@@ -33,10 +35,11 @@ class StepSampler(Sampler[list[Ticket]]):
         rank: int = 0,
         world: int = 1,
         start: Callable[[], int] = lambda: 0,
+        whole_from: int = 0,
     ):
         self.groups = [list(g) for g in groups if len(g)]
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
-        self.rank, self.world, self.start = rank, world, start
+        self.rank, self.world, self.start, self.whole_from = rank, world, start, whole_from
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def _order(self, group: int, lap: int) -> np.ndarray:
@@ -58,7 +61,8 @@ class StepSampler(Sampler[list[Ticket]]):
     def __iter__(self) -> Iterator[list[Ticket]]:
         for step in range(self.start(), self.steps):
             first = (step * self.world + self.rank) * self.batch_size
-            yield [self.ticket(first + i) for i in range(self.batch_size)]
+            whole = step >= self.whole_from
+            yield [self.ticket(first + i)._replace(whole=whole) for i in range(self.batch_size)]
 
     def __len__(self) -> int:
         # All steps, those before a resumed run's start included: the trainer goes on counting from there.

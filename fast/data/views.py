@@ -86,14 +86,14 @@ class Pictures(Dataset[dict[str, Any]]):
             self._kept[index] = pair
         return pair
 
-    def view(self, index: int, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def view(self, index: int, seed: int | None, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """One view (image uint8, mask {0,1}) of a sample; seed None is the plain, unaugmented one."""
         rng = None if seed is None else np.random.default_rng(seed)
         image, mask = self._resized(index, rng)
         if rng is None:
             return image, mask
         image, mask = Augment(flips=self.augment.flips)(image, mask, rng)
-        if self.crop:
+        if self.crop and not whole:
             y, x = (int(rng.integers(self.size - self.crop + 1)) for _ in range(2))
             image, mask = (a[y : y + self.crop, x : x + self.crop] for a in (image, mask))
         return image, mask
@@ -107,7 +107,7 @@ class Pictures(Dataset[dict[str, Any]]):
         }
 
     def __getitem__(self, ticket: Ticket) -> dict[str, Any]:
-        image, mask = self.view(ticket.sample, seed_of(ticket.seed, 1))
+        image, mask = self.view(ticket.sample, seed_of(ticket.seed, 1), ticket.whole)
         return {
             "image": to_tensor(image),
             "mask": torch.from_numpy(mask.astype(np.float32))[None],
