@@ -14,7 +14,7 @@ from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 
 MATERIALS = ("brushed_metal", "leather", "wood")
-STEPS = {"autoencoder": 1200, "base": 600, "fast": 160}
+STEPS = {"autoencoder": 1200, "base": 1000, "fast": 200}
 
 
 def main(argv: list[str]) -> None:
@@ -25,7 +25,9 @@ def main(argv: list[str]) -> None:
     start, out = time.perf_counter(), options.out
     data = draw(out / "data")
     first_stage = train(out, "autoencoder", data)
-    base = train(out, "base", data, f"model.params.first_stage_config.params.ckpt_path={first_stage}")
+    base = train(
+        out, "base", data, f"model.params.first_stage_config.params.ckpt_path={first_stage}", "model.params.lr=1e-3"
+    )
     train(out, "fast", data, "--actual_resume", str(base))
     outputs = [synthesize(out, data, material, options.pairs) for material in MATERIALS]
     sheet = show(outputs, out / "contact_sheet.png")
