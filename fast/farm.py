@@ -19,9 +19,18 @@ class FARM(nn.Module):
     `base_width`: channels of the first level (64: 1.6 M parameters); `time_width`: of the time embedding, even.
     `skip`: add `M * s(t) * x` with a learned s, zero at the start. The paper's bottleneck has no path for fine detail,
     which at small t is all in x already; False gives the paper's network.
+    `context_dim`: width of an encoded prompt (B,L,context_dim) that may be given too, so that one FARM can serve many
+    defect types; its effect is zero at the start. None gives the paper's network, which learns one type at a time.
     """
 
-    def __init__(self, channels: int = 4, base_width: int = 64, time_width: int = 128, skip: bool = True):
+    def __init__(
+        self,
+        channels: int = 4,
+        base_width: int = 64,
+        time_width: int = 128,
+        skip: bool = True,
+        context_dim: int | None = None,
+    ):
         super().__init__()
         w = base_width
         self.time_width = time_width
@@ -35,8 +44,9 @@ class FARM(nn.Module):
         self.dec1 = _conv(2 * w + 1, w)
         self.out = nn.Conv2d(w + 1, channels, 3, padding=1)
         self.skip = zero_module(nn.Linear(time_width, channels)) if skip else None
+        self.words = zero_module(nn.Linear(context_dim, 8 * w)) if context_dim else None
 
-    def forward(self, x: Tensor, mask: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         mask = mask.to(x.dtype)
         tau = timestep_embedding(t, self.time_width).to(x.dtype)
         h1 = self.enc1(x)
@@ -46,6 +56,9 @@ class FARM(nn.Module):
         down3 = F.adaptive_max_pool2d(mask, h3.shape[-2:])
         soft = down3 + (1 - down3) * torch.sigmoid(self.gate(tau))[..., None, None]  # Eq. 9
         z = soft * h3 + self.proj(tau)[..., None, None]  # Eq. 10
+        if self.words is not None and context is not None:
+            scale, shift = self.words(context.to(x.dtype).mean(dim=1))[..., None, None].chunk(2, dim=1)
+            z = z * (1 + scale) + shift
         z = self.dec3(z)
         z = self.dec2(torch.cat([_grow(z, h2), down2], dim=1))
         z = self.dec1(torch.cat([_grow(z, h1), mask], dim=1))

@@ -25,7 +25,8 @@ class FAST(LatentDiffusion):
     """Takes a base's parameters and, beside them:
 
     `types`: the defect types "category/anomaly" to learn; `init_word`: the word their vectors start from;
-    `prompt_tokens`: vectors per type; `farm`: FARM's sizes; `lambda1`, `lambda2`: weights of Eq. 18's two terms;
+    `prompt_tokens`: vectors per type; `farm`: FARM's options (`context_dim: null` hides the prompt from it);
+    `lambda1`, `lambda2`: weights of Eq. 18's two terms;
     `thaw_unet`: train the U-Net too; `aias`: sampling defaults (`fast.aias.AIASOptions`).
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
     """
@@ -57,7 +58,8 @@ class FAST(LatentDiffusion):
         self.model.requires_grad_(thaw_unet)
         if not thaw_unet:
             self.model.eval()
-        self.farm = FARM(**{**farm, "channels": self.channels})
+        sees_prompt = farm.get("context_dim", encoder.width)
+        self.farm = FARM(**{**farm, "channels": self.channels, "context_dim": sees_prompt})
         self.prompts = LearnedPrompts(types, encoder.width, prompt_tokens)
         self.prompts.start_from(encoder, init_word)
         self._base_hash: str | None = None
@@ -99,9 +101,10 @@ class FAST(LatentDiffusion):
         m = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
         t, eps = self.draw(batch, x0)
         x_t = self.schedule.q_sample(x0, t, eps)
-        anomaly = self.farm(x_t, m, t - 1).float()
+        cond = self.conditioning(batch)
+        anomaly = self.farm(x_t, m, t - 1, cond).float()
         seen = (1 - m) * x_t + m * self.schedule.q_sample(anomaly, t, eps)  # Eq. 11-12, the same eps
-        predicted = self.apply_model(seen, t - 1, self.conditioning(batch)).float()
+        predicted = self.apply_model(seen, t - 1, cond).float()
         loss_eps = F.mse_loss(predicted, eps)
         loss_farm = F.mse_loss(anomaly, m * x0)
         return self.lambda1 * loss_eps + self.lambda2 * loss_farm, {"loss_eps": loss_eps, "loss_farm": loss_farm}

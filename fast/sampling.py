@@ -41,7 +41,7 @@ def sample_latents(
     options = model.aias_options if steps is None else replace(model.aias_options, steps=steps)
     x = noise(background)
     denoise = bind(model, cond)
-    farm = (lambda state, t: model.farm(state, mask, t).float()) if use_farm else None
+    farm = (lambda state, t: model.farm(state, mask, t, cond).float()) if use_farm else None
     guidance = Guidance(model.schedule, mask, background, farm)
     if sampler == "aias":
         return aias(denoise, model.schedule, x, guidance=guidance, noise=noise, options=options)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ from fast.data.drawn import DEFECTS, draw_dataset
 from fast.model import FAST
 from ldm.checkpoint import save_safetensors
 from ldm.models.diffusion.ddpm import LatentDiffusion
+
+torch.set_num_threads(1)  # rounding depends on their number, and a program under test may set it
+os.environ["OMP_NUM_THREADS"] = "1"  # the same for programs that tests start
 
 MATERIALS = ("leather", "wood")
 STEPS = (3, 7)

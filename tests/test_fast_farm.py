@@ -99,3 +99,15 @@ def test_the_skip_path_starts_closed_and_works_inside_the_mask() -> None:
     open_.skip.bias.data[:] = torch.tensor([1.0, 2.0, 3.0, 4.0])
     expected = mask * x * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None, None]
     torch.testing.assert_close(open_(x, mask, t) - plain(x, mask, t), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_prompt_counts_once_it_has_weights() -> None:
+    """With a prompt's width FARM starts as without one, then tells prompts apart; the paper's has no such path."""
+    torch.manual_seed(0)
+    farm = FARM(base_width=8, context_dim=6)
+    x, t, mask = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), torch.ones(2, 1, 8, 8)
+    prompt = torch.randn(2, 5, 6)
+    torch.testing.assert_close(farm(x, mask, t, prompt), farm(x, mask, t), rtol=0, atol=0)
+    randomize(farm, 3)
+    assert not torch.allclose(farm(x, mask, t, prompt), farm(x, mask, t, prompt.flip(0)))
+    assert FARM(base_width=8).words is None
