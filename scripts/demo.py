@@ -14,7 +14,7 @@ from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 
 MATERIALS = ("brushed_metal", "leather", "wood")
-STEPS = {"autoencoder": 1200, "base": 1000, "fast": 200}
+STEPS = {"autoencoder": 1200, "base": 650, "fast": 240}
 
 
 def main(argv: list[str]) -> None:
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     base = train(
         out, "base", data, f"model.params.first_stage_config.params.ckpt_path={first_stage}", "model.params.lr=1e-3"
     )
-    train(out, "fast", data, "--actual_resume", str(base))
+    train(out, "fast", data, "--actual_resume", str(base), "data.params.views=8", "model.params.lr=3e-3")
     outputs = [synthesize(out, data, material, options.pairs) for material in MATERIALS]
     sheet = show(outputs, out / "contact_sheet.png")
     print(f"\nfinished in {(time.perf_counter() - start) / 60:.1f} minutes; look at {sheet.resolve()}")
