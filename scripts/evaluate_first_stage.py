@@ -50,7 +50,7 @@ def evaluate(options: argparse.Namespace) -> None:
         {"target": section["target"], "params": {**keep, "lossconfig": {"target": "torch.nn.Identity"}}}
     ).eval()
     load_strict(model, state, str(options.weights))
-    size = options.size or config["data"]["params"].get("size", 256)
+    size = options.size or (config.get("data") or {}).get("params", {}).get("size", 256)
     data = DefectData(path=options.data, split=options.split, size=size)
     whole: dict[str, list[float]] = {}
     inside: dict[str, list[float]] = {}
