@@ -48,7 +48,7 @@ class Made:
     seconds: float
 
 
-class Stopped(Exception):
+class GivenUp(Exception):
     """Work was given up because somebody called `Synthesizer.stop`."""
 
 
@@ -75,7 +75,7 @@ class Synthesizer:
 
     def _give_up(self, *_: Any) -> None:
         if self._stopping:
-            raise Stopped
+            raise GivenUp
 
     def _check_size(self) -> None:
         with torch.no_grad():
@@ -119,7 +119,7 @@ class Synthesizer:
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield from future.result()
-        except Stopped:
+        except GivenUp:
             return
         finally:
             self.stop()  # whatever ended this, nobody waits for what is still under way
