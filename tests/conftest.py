@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from fast.model import FAST
 from ldm.checkpoint import save_safetensors
 from ldm.models.diffusion.ddpm import LatentDiffusion
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, which some of them are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # rounding depends on their number, and a program under test may set it
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for programs that tests start
 
