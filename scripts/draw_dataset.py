@@ -13,11 +13,12 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset
-from ldm.errors import UserError
+from fast.door import open_door
+from fast.training.options import Parser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data/drawn"), help="folder of the dataset")
     parser.add_argument("--size", type=int, default=256, help="side of a picture in px")
     parser.add_argument("--normals", type=int, default=24, help="flawless training pictures per material")
@@ -53,12 +54,7 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        print(run(parse_args(argv)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return open_door(lambda given: print(run(parse_args(given))), None if argv is None else list(argv))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fast.data.layouts import LAYOUTS, DatasetIndex, Report, TypeRow, check, open_dataset
 from fast.data.split import Split, make_split
+from fast.door import open_door
+from fast.training.options import Parser
 from ldm.errors import UserError
 
 HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", "train", "test")
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(description="Check a dataset and split its defects, whole parts at a time.")
+    p = Parser(description="Check a dataset and split its defects, whole parts at a time.")
     p.add_argument("path", help="dataset, one category of it, or the folder of one defect type")
     p.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS], help="default: found out by itself")
     p.add_argument("--category", help="only this category")
@@ -105,16 +107,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
-    try:
-        run(args)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever it quotes
-        return 2
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
-        return 2
-    return 0
+    return open_door(lambda given: run(parser().parse_args(given)), None if argv is None else list(argv))
 
 
 if __name__ == "__main__":

@@ -90,4 +90,4 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyte
 
     monkeypatch.setitem(door.main.__globals__, "run", interrupt)
     assert door.main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "error: interrupted; nothing was written\n"
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
