@@ -29,18 +29,21 @@ def boundaries(steps: int, timesteps: int = 1000) -> list[int]:
 
 @dataclass(frozen=True)
 class AIASOptions:
-    """`steps`: network evaluations.
+    """`steps`: network evaluations, without those that `stop_at` saves.
 
     `farm_mode`: "replace", FARM's reconstruction re-noised becomes the foreground after each jump (Eq. 8, Alg. 3);
     "steer", it only enters the network's input and the x0 estimate (the authors' release).
     `background_window`: (low, high), inject the background only at low < t < high (release: 250, 750); None, at every
     coarse boundary (paper). `coefficients`: "exact", or "printed" for the paper's Lemma 2 as it stands.
+    `stop_at`: from this time on, t <= stop_at, the network is not asked again: the clean background and what is known
+    of the defect stand. 2 saves the two fine evaluations.
     """
 
     steps: int = 10
     farm_mode: str = "replace"
     background_window: tuple[int, int] | None = None
     coefficients: str = "exact"
+    stop_at: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:
@@ -50,6 +53,8 @@ class AIASOptions:
             raise UserError(f"aias.background_window={window} is not [low, high]; write [250, 750] or leave it out")
         if self.farm_mode not in ("replace", "steer"):
             raise UserError(f"aias.farm_mode={self.farm_mode} is unknown; use replace or steer")
+        if not isinstance(self.stop_at, int) or self.stop_at < 0:
+            raise UserError(f"aias.stop_at={self.stop_at} is not a time from 0; correct aias.stop_at")
         if self.coefficients not in ("exact", "printed"):
             raise UserError(f"aias.coefficients={self.coefficients} is unknown; use exact or printed")
 
@@ -81,6 +86,12 @@ class Guidance:
         known = self.schedule.q_sample(self.background, t, noise(x))
         return self.mask * x + (1 - self.mask) * known
 
+    def finished(self, x: Tensor, t: int, replace: bool) -> Tensor:
+        """A clean estimate x (B,C,h,w) made at time t, with the clean background and, to `replace`, FARM's defect."""
+        if self.farm is not None and replace:
+            x = self.mask * self.farm(x, network_time(x, t)) + (1 - self.mask) * x
+        return x if self.background is None else self.mask * x + (1 - self.mask) * self.background
+
     def hook(self, noise: Noise, window: tuple[int, int] | None = None) -> Inject:
         """Both, for other samplers to call after a step to t. The last fine steps (t < 2) are left to the network."""
 
@@ -102,7 +113,8 @@ def aias(
 ) -> Tensor:
     """Sample x0 (B,C,h,w) from x = x_T (Alg. 3). Without `guidance` this is DDPM in `options.steps` jumps.
 
-    `callback(i, x)` after evaluation i. Raises `UserError` for more steps than the schedule has.
+    `callback(i, x)` after evaluation i, but not after one that `stop_at` makes the last.
+    Raises `UserError` for more steps than the schedule has.
     """
     times = boundaries(options.steps, schedule.timesteps)
     jump = schedule.posterior if options.coefficients == "exact" else schedule.posterior_printed
@@ -111,6 +123,8 @@ def aias(
         guide = guidance if ts > 2 and te > 0 else None  # the last fine steps are plain
         seen = guide.with_foreground(x, ts, noise) if guide and steer else x
         x0 = schedule.predict_x0(seen, ts, denoise(seen, network_time(x, ts)))
+        if guidance and 0 < te <= options.stop_at:
+            return guidance.finished(x0, te, replace=not steer)
         x = posterior_step(x, x0, ts, te, jump(ts, te), noise)  # segment mean and variance, Lemma 2
         if guide:
             x = guide.with_background(x, te, noise, options.background_window)

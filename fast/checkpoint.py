@@ -3,16 +3,18 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from inspect import isclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from fast.model import FAST
-from ldm.checkpoint import file_hash, load_strict, read_metadata, read_state_dict
+from ldm.checkpoint import hash_aside, load_strict, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.util import get_obj_from_str, instantiate_from_config
 
@@ -57,26 +59,111 @@ def read_artifact(path: Path) -> Artifact:
     return artifact
 
 
-def load_fast(artifact: Artifact, base: str | None = None) -> FAST:
-    """Build the model on its base and put FARM and the prompt vectors in. `base` replaces the recorded path."""
+def load_fast(
+    artifact: Artifact,
+    base: str | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> FAST:
+    """Build the model on its base and put FARM and the prompt vectors in. `base` replaces the recorded path.
+
+    `dtype`: of the U-Net, the first stage and the text encoder, float32 (the same as None) or bfloat16; FARM, the
+    prompt vectors and the schedule are float32 always. Every tensor is converted on its way in, so that no more
+    memory is used than the weights take that are kept; the base's file is hashed meanwhile.
+    `cache`: a folder for the base's weights in bfloat16 (a door refuses it with float32; here it is a ValueError).
+    Once they are there the base itself is neither read nor hashed and may be absent.
+    Raises `UserError`; for a file in `cache` that cannot be used too.
+    """
+    if dtype not in (None, torch.float32, torch.bfloat16) or (cache is not None and dtype != torch.bfloat16):
+        raise ValueError(f"dtype={dtype}, cache={cache}: use float32 without a cache, or bfloat16")
+    _check_classes(artifact.config["model"], artifact.path)
+    kept = None if cache is None else Path(cache) / f"{artifact.base_sha256[:16]}-bf16.safetensors"
+    if kept is not None and kept.exists():
+        model = _on_cached_base(artifact, kept)
+    else:
+        model = _on_verified_base(artifact, base, dtype)
+        if kept is not None:
+            own = model.own_state()
+            _write_cache(kept, {k: v for k, v in model.state_dict().items() if k not in own}, artifact.base_sha256)
+    model.base_path, model._base_hash = base or artifact.base, artifact.base_sha256
+    model.thaw_unet = bool(artifact.config["model"]["params"].get("thaw_unet"))
+    # A thawed U-Net is too large to be copied; the rest is small and need not keep a mapped file alive.
+    state = {k: v if k.startswith("model.") else v.clone() for k, v in read_state_dict(artifact.path).items()}
+    load_strict(_Part(model), state, str(artifact.path), mapped=artifact.path)
+    return model.eval().requires_grad_(False)
+
+
+def _build(artifact: Artifact, path: Path, dtype: torch.dtype | None) -> FAST:
+    """The model on the base in `path`. A thawed U-Net has the precision of the rest, for nothing trains here."""
+    section = artifact.config["model"]
+    precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    changes = {"ckpt_path": str(path), "types": artifact.types, "frozen_precision": precision, "thaw_unet": False}
+    model: FAST = instantiate_from_config({"target": section["target"], "params": {**section["params"], **changes}})
+    return model
+
+
+def _on_verified_base(artifact: Artifact, base: str | None, dtype: torch.dtype | None) -> FAST:
+    """The model on the base that its training saw. Hash and weights go through the file side by side: one reading."""
     path = Path(base or artifact.base)
     if not path.is_file():
         raise UserError(
             f"the base checkpoint {base or artifact.base or '(not recorded)'} that {artifact.path.name} was trained on "
             "is not there; give its place with --actual_resume"
         )
-    if file_hash(path) != artifact.base_sha256:
+    found = hash_aside(path)
+
+    def verify() -> None:
+        if found.result() != artifact.base_sha256:
+            raise UserError(
+                f"{path} is not the base that {artifact.path.name} was trained on "
+                f"(sha256 {artifact.base_sha256[:12]}...); give that one with --actual_resume"
+            )
+
+    try:
+        model = _build(artifact, path, dtype)
+    except UserError:
+        verify()  # a base that does not fit is most likely another one, which says more
+        raise
+    verify()
+    return model
+
+
+def _cache_metadata(base_sha256: str) -> dict[str, str]:
+    return {"fast_base_cache": "1", "base_sha256": base_sha256, "dtype": "bf16"}
+
+
+def _on_cached_base(artifact: Artifact, path: Path) -> FAST:
+    """The model on converted weights that an earlier run left in the cache."""
+    try:
+        metadata = read_metadata(path)
+    except UserError as error:
+        raise UserError(f"cache file {path} is damaged; remove it, and it is made again ({error})") from None
+    if metadata != _cache_metadata(artifact.base_sha256):
         raise UserError(
-            f"{path} is not the base that {artifact.path.name} was trained on (sha256 {artifact.base_sha256[:12]}...); "
-            "give that one with --actual_resume"
+            f"cache file {path} was not made from the base that {artifact.path.name} was trained on "
+            f"(sha256 {artifact.base_sha256[:12]}...); remove it, and it is made again"
         )
-    section = artifact.config["model"]
-    _check_classes(section, artifact.path)
-    params = {**section["params"], "ckpt_path": str(path), "types": artifact.types}
-    model: FAST = instantiate_from_config({"target": section["target"], "params": params})
-    state = {k: v.clone() for k, v in read_state_dict(artifact.path).items()}
-    load_strict(_Part(model), state, str(artifact.path))
-    return model.eval().requires_grad_(False)
+    try:
+        return _build(artifact, path, torch.bfloat16)
+    except UserError as error:
+        if str(path) not in str(error):  # a tokenizer that is not there, say
+            raise
+        raise UserError(f"cache file {path} cannot be used; remove it, and it is made again ({error})") from None
+
+
+def _write_cache(path: Path, tensors: Mapping[str, torch.Tensor], base_sha256: str) -> None:
+    """Keep converted weights for the next run. Several processes may do so at once: the last one's file stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=".", suffix=".part") as aside:
+            whole = Path(aside) / path.name
+            save_safetensors(tensors, whole, _cache_metadata(base_sha256))
+            os.replace(whole, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"the converted base cannot be kept as {path} ({error}); free space, choose another folder or do without"
+        ) from None
 
 
 def _check_classes(section: dict[str, Any], path: Path) -> None:

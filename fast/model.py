@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fast.aias import AIASOptions
+from fast.aias import AIASOptions, Guidance
 from fast.farm import FARM
 from fast.masks import latent_mask
 from fast.prompts import LearnedPrompts
 from fast.sampling import sample_latents
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.modules.encoders.modules import TextEncoder
 from ldm.rng import PairNoise, generator
@@ -50,7 +52,8 @@ class FAST(LatentDiffusion):
         farm, aias = farm or {}, aias or {}
         check_params(FARM, farm, "model.params.farm", complete=False)
         check_params(AIASOptions, aias, "model.params.aias")
-        super().__init__(ckpt_path=ckpt_path, lr=lr, **{**base, "use_ema": False, "cond_stage_trainable": False})
+        fixed = {"use_ema": False, "cond_stage_trainable": False, "unet_trainable": thaw_unet}
+        super().__init__(ckpt_path=ckpt_path, lr=lr, **{**base, **fixed})
         encoder = self._text_encoder(prompt_tokens)
         self.base_path = ckpt_path
         self.lambda1, self.lambda2, self.thaw_unet = lambda1, lambda2, thaw_unet
@@ -139,8 +142,11 @@ class FAST(LatentDiffusion):
         """Pictures for a sample grid: the real defects, and AIAS's in the same masks."""
         x0 = self.latents(batch)
         m = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
+        cond = self.conditioning(batch)
+        guidance = Guidance(self.schedule, m, x0, lambda x, t: self.farm(x, m, t, cond).float())
         noise = PairNoise([generator(0, i) for i in range(len(x0))])
-        z = sample_latents(self, background=x0, mask=m, cond=self.conditioning(batch), noise=noise, steps=steps)
+        options = self.aias_options if steps is None else replace(self.aias_options, steps=steps)
+        z = sample_latents(bind(self, cond), guidance, x0, noise=noise, options=options)
         real = self.decode_first_stage(x0)
         pixels = F.interpolate(batch["mask"].to(real), real.shape[-2:], mode="nearest")
         made = pixels * self.decode_first_stage(z) + (1 - pixels) * real

@@ -10,10 +10,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from fast.data.images import write_bytes, write_image, write_mask
+from fast.data.images import resize_image, resize_mask, write_bytes, write_image, write_mask
 from ldm.errors import UserError
 
 PICTURES = ("image", "mask", "triptych")
+PANEL = 1024  # pixels; a larger picture's defects are looked at in the picture itself
 
 
 class OutputFolder:
@@ -102,14 +103,20 @@ class OutputFolder:
     def _pictures(self, index: int) -> list[Path]:
         return [self.folder / kind / f"{index:06d}.png" for kind in PICTURES]
 
-    def write(self, record: dict[str, Any], normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> None:
-        """Store a pair: image and normal (H,W,3) uint8, mask (H,W) in {0,1}. The record makes it count."""
+    def write(
+        self,
+        record: dict[str, Any],
+        normal: np.ndarray,
+        image: np.ndarray,
+        mask: np.ndarray,
+        shown: tuple[slice, slice] = (slice(None), slice(None)),
+    ) -> None:
+        """Store a pair: image (H,W,3) uint8, mask (H,W) in {0,1}, and of its rows and columns `shown`, with the normal
+        image (h,w,3) there, a triptych. The record makes it count."""
         image_path, mask_path, triptych_path = self._pictures(record["index"])
-        white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
-        gap = np.full((mask.shape[0], 4, 3), 255, np.uint8)
         write_image(image_path, image)
         write_mask(mask_path, mask)
-        write_image(triptych_path, np.concatenate([normal, gap, white, gap, image], axis=1))
+        write_image(triptych_path, _triptych(normal, mask[shown], image[shown]))
         with self._lock():
             write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
 
@@ -125,3 +132,15 @@ class OutputFolder:
             if self.records.is_dir() and not any(self.records.iterdir()):
                 self.records.rmdir()
         return len(rows)
+
+
+def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """normal | mask | image in one picture (h, 3 w + 8, 3), each at most `PANEL` pixels a side."""
+    height, width = mask.shape
+    shrink = max(height, width) / PANEL
+    if shrink > 1:
+        size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+        normal, mask, image = resize_image(normal, size), resize_mask(mask, size), resize_image(image, size)
+    white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+    gap = np.full((mask.shape[0], 4, 3), 255, np.uint8)
+    return np.concatenate([normal, gap, white, gap, image], axis=1)

@@ -67,4 +67,5 @@ class LearnedPrompts(nn.Module):
             words, at = self._frame(encoder, i)
             words = words.to(self.vectors)
             rows.append(torch.cat([words[:at], self.vectors[i], words[at + self.tokens :]]))
-        return encoder.encode_embeddings(torch.stack(rows))[back]
+        kept = encoder.token_embedding.weight.dtype  # a frozen encoder may be in bfloat16
+        return encoder.encode_embeddings(torch.stack(rows).to(kept))[back]

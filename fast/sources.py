@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fast.data.images import list_images, read_image, read_mask
+from fast.data.images import list_images, looks_whole, read_image, read_mask
 from fast.data.layouts import open_dataset
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -118,9 +118,12 @@ def find_masks(path: str) -> tuple[list[MaskSource], list[str]]:
 
 
 def check_images(paths: Iterable[Path]) -> None:
-    """Decode every image once. Raises `UserError` for one that cannot be read, before hours are spent on others."""
+    """Look at every image once. Raises `UserError` for one that is cut off or none, before hours are spent on others.
+
+    A large one is decoded only where its ends leave a doubt.
+    """
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(lambda path: read_image(path).shape, sorted(set(paths))):
+        for _ in pool.map(lambda path: looks_whole(path) or read_image(path).shape, sorted(set(paths))):
             pass
 
 

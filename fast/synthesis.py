@@ -1,178 +1,229 @@
-"""The synthesis engine: normals and masks in, image-mask pairs out, each a function of the seed and its number."""
+"""Synthesis: normals and masks in, image-mask pairs out, each a function of the seed and its number."""
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
-from fast.masks import composite, latent_mask, to_image, to_tensor
+from fast.engine import Engine, GivenUp, Recipe
 from fast.model import FAST
-from fast.sampling import sample_latents
+from fast.overlap import overlapped
+from fast.regions import Region, cut, paste, plan, view, whole
 from fast.sources import Pair
-from ldm.errors import UserError
-from ldm.rng import PairNoise
+from ldm.rng import seed_of
 
-# Pairs evaluated together. Rounding depends on a batch's shape (and on the CPU on the number of threads), so the
-# shape is fixed here and never by the user's batch size: that is what makes a pair's bytes its own.
-LANE = {"cpu": 1, "cuda": 8}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How pairs are made: `size` in pixels, sampler, network evaluations, FARM on or off, "fp32" or "bf16"."""
-
-    size: int
-    sampler: str = "aias"
-    steps: int = 10
-    use_farm: bool = True
-    precision: str = "fp32"
+# Windows of 256 x 256 pixels that are evaluated together; of larger ones fewer. Rounding depends on a batch's shape
+# (and on the CPU on the number of threads), so the shape is fixed here and never by the user's batch size: that is
+# what makes a pair's bytes its own.
+LANE = {"cpu": 1, "cuda": 32}
+HELD = 1 << 30  # bytes of pictures that may wait for others with windows of their size
 
 
 @dataclass(frozen=True)
 class Made:
-    """A finished pair: uint8 (H,W,3) normal and image, mask (H,W) in {0,1}, seconds it took."""
+    """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
+
+    `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows.
+    """
 
     pair: Pair
     normal: np.ndarray
     image: np.ndarray
     mask: np.ndarray
+    shown: tuple[slice, slice]
+    windows: list[tuple[int, int, int, int]]
     seconds: float
 
 
-class GivenUp(Exception):
-    """Work was given up because somebody called `Synthesizer.stop`."""
+@dataclass
+class _Picture:
+    """A pair under way: its image, into which each window's defect is pasted once it is made."""
+
+    pair: Pair
+    image: np.ndarray
+    mask: np.ndarray
+    regions: list[Region]
+    crops: list[np.ndarray]
+    shown: tuple[slice, slice]
+    normal: np.ndarray
+    left: int
+    seconds: float
+    lock: Lock = field(default_factory=Lock)
+
+    def finish(self, region: Region, made: np.ndarray, seconds: float) -> bool:
+        """Paste a window; True if it was the last."""
+        with self.lock:
+            paste(self.image, made, region)
+            self.left -= 1
+            self.seconds += seconds
+            return self.left == 0
+
+    def key(self, number: int) -> Hashable:
+        """What the normal image in a window is known by; None for one that came from no file."""
+        region, path = self.regions[number], self.pair.normal
+        return (path, region.top, region.left, region.height, region.width) if path.name else None
+
+    def made(self) -> Made:
+        windows = [(r.top, r.left, r.height, r.width) for r in self.regions]
+        return Made(self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds)
+
+
+Job = tuple[_Picture, int]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Synthesizer:
-    """Makes pairs with a trained FAST on one device, "cpu" or "cuda".
+    """Makes pairs with a trained FAST on one device, "cpu" or "cuda"; the model is its own from then on.
 
-    On the CPU torch is set to one thread per pair, in the whole process: rounding depends on their number.
-    Raises `UserError` for a size that the base cannot take.
+    On the CPU torch is set to one thread per window, in the whole process: rounding depends on their number.
+    Raises `UserError` for what this machine cannot do.
     """
 
     def __init__(self, model: FAST, recipe: Recipe, device: str = "cpu"):
-        self.model = model.to(device).eval()
         self.recipe, self.device = recipe, torch.device(device)
         self.lane = LANE[self.device.type]
-        self._stopping = False  # no lock: a signal handler may set it at any moment
-        self.model.model.register_forward_pre_hook(self._give_up)  # before each network evaluation
-        self._check_size()
+        self._error: BaseException | None = None
         self._single_thread()
-        self._prompts = self._encode_prompts()
+        self.engine = Engine(model, recipe, device)
 
     def stop(self) -> None:
         """End `make` soon: lanes that are under way are given up at their next network evaluation."""
-        self._stopping = True
-
-    def _give_up(self, *_: Any) -> None:
-        if self._stopping:
-            raise GivenUp
-
-    def _check_size(self) -> None:
-        with torch.no_grad():
-            cells = self.model.first_stage_mean(torch.zeros(1, 3, 64, 64, device=self.device)).shape[-1]
-        stride = 64 // cells * getattr(self.model.model.diffusion_model, "stride", 1)
-        if self.recipe.size < stride or self.recipe.size % stride:
-            near = max(stride, round(self.recipe.size / stride) * stride)
-            raise UserError(f"--size {self.recipe.size} is not a multiple of {stride}, as this base needs; use {near}")
+        self.engine.stopping = True
 
     def _single_thread(self) -> None:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
 
-    @torch.no_grad()
-    def _encode_prompts(self) -> list[Tensor]:
-        """Every type's prompt, once for the whole set and one at a time: no type's bytes depend on the others."""
-        index = torch.arange(len(self.model.prompts.types), device=self.device)
-        with self._autocast():
-            return [self.model.prompts(self.model.cond_stage_model, i[None])[0] for i in index]
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.recipe.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
-
     def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[Made, None, None]:
-        """Make pairs, several lanes at a time on the CPU; the order of the results is not that of the pairs.
+        """Make pairs, several windows at a time; the order of the results is not that of the pairs.
 
         Ends early after `stop`. Raises `UserError` for a picture that cannot be read.
         """
         workers = self._workers(in_flight)
-        pool = ThreadPoolExecutor(workers, initializer=self._single_thread)
-        pending: set[Future[list[Made]]] = set()
+        self._error = None
+        pictures = overlapped(self._guarded(self._read), self._until_stopped(pairs), workers, workers + 1)
+        # One lane more than workers, so that nobody waits for the next to be read.
+        lanes = self._lanes(pictures)
+        finished = overlapped(self._guarded(self._sample), lanes, workers, workers + 1, self._single_thread)
         try:
-            while not self._stopping:
-                # One lane more than workers, so that nobody waits for the next to be read.
-                while len(pending) <= workers and (lane := list(islice(pairs, self.lane))):
-                    pending.add(pool.submit(self.make_lane, lane))
-                if not pending:
-                    return
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield from future.result()
+            for batch in finished:
+                yield from batch
         except GivenUp:
-            return
+            if self._error is not None:
+                raise self._error from None
         finally:
             self.stop()  # whatever ended this, nobody waits for what is still under way
-            pool.shutdown(wait=True, cancel_futures=True)
-            self._stopping = False
+            finished.close()
+            pictures.close()
+            self.engine.stopping = False
+
+    def _guarded(self, work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+        """`work`, whose first error ends everything else that is under way, and is not lost behind its giving up."""
+
+        def guarded(item: Item) -> Result:
+            try:
+                return work(item)
+            except GivenUp:
+                raise
+            except BaseException as error:
+                self._error = self._error or error
+                self.stop()
+                raise
+
+        return guarded
+
+    def _until_stopped(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        for pair in pairs:
+            if self.engine.stopping:
+                return
+            yield pair
 
     def _workers(self, in_flight: int) -> int:
-        """Threads for this process: its share of the machine's cores on the CPU, one to feed a GPU."""
+        """Threads for this process: its share of the machine's cores on the CPU; on a GPU one whose lane is computed,
+        one that fetches the last lane's pictures and prepares the next."""
         if self.device.type != "cpu":
-            return 1
+            return 2
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, min(in_flight, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
-    @torch.no_grad()
-    def make_lane(self, pairs: Sequence[Pair]) -> list[Made]:
-        """Read, encode, sample, decode and composite up to a lane of pairs, padded to the lane's full width."""
-        start, size = time.perf_counter(), self.recipe.size
-        filled = [*pairs, *[pairs[-1]] * (self.lane - len(pairs))]
-        normals = [resize_image(read_image(p.normal), size) for p in filled]
-        masks = [resize_mask(read_mask(p.mask), size) for p in filled]
-        images = self.generate(normals, masks, [p.type_index for p in filled], [p.seed for p in filled])
-        seconds = (time.perf_counter() - start) / len(pairs)
-        return [Made(p, n, i, m, seconds) for p, n, i, m in zip(pairs, normals, images, masks, strict=False)]
+    def fill(self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int) -> np.ndarray:
+        """One picture (H,W,3) uint8 with a defect of that type in the mask; every byte outside is as in `normal`.
 
-    @torch.no_grad()
-    def generate(
-        self, normals: list[np.ndarray], masks: list[np.ndarray], types: list[int], seeds: list[int]
-    ) -> list[np.ndarray]:
-        """Pictures (H,W,3) uint8 with a defect inside each mask and every byte outside as in the normal image.
-
-        `normals` (H,W,3) uint8 and `masks` (H,W) in {0,1}, all of one size; `types`: numbers of the learned types.
+        `normal` (H,W,3) uint8 and `mask` (H,W), nonzero = defect, are brought to the recipe's size.
         Raises `UserError` when the network's answer is no number.
         """
-        model = self.model
-        images = torch.stack([to_tensor(n) for n in normals]).to(self.device)
-        pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
-        noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
-        with self._autocast():
-            background = (model.scale_factor * model.first_stage_mean(images)).float()
-            z = sample_latents(
-                model,
-                background=background,
-                mask=latent_mask(pixels, background.shape[-2:]),
-                cond=torch.stack([self._prompts[t] for t in types]),
-                noise=noise,
-                sampler=self.recipe.sampler,
-                steps=self.recipe.steps,
-                use_farm=self.recipe.use_farm,
-            )
-            decoded = model.decode_first_stage(z)
-        if not torch.isfinite(decoded).all():
-            raise UserError(f"the network's pictures are no numbers at --precision {self.recipe.precision}; try fp32")
-        return [composite(to_image(d), n, m) for d, n, m in zip(decoded, normals, masks, strict=True)]
+        pair = Pair(0, Path(), Path(), type_index, seed)
+        picture = self._picture(pair, normal.copy(), (mask != 0).astype(np.uint8), time.perf_counter())
+        for lane in self._lanes([picture]):
+            self._sample(lane)
+        return picture.image
+
+    def _read(self, pair: Pair) -> _Picture:
+        """Read a pair's files, once, and cut the windows out that have to be sampled."""
+        start = time.perf_counter()
+        return self._picture(pair, read_image(pair.normal), read_mask(pair.mask), start)
+
+    def _picture(self, pair: Pair, image: np.ndarray, mask: np.ndarray, start: float) -> _Picture:
+        size, stride = self.recipe.size, self.engine.stride
+        if size:
+            image = resize_image(image, size)
+        mask = resize_mask(mask, image.shape[:2])
+        if self.recipe.region == "full":
+            regions = [whole(mask, stride=stride)]
+        else:
+            regions = plan(mask, stride=stride, margin=self.recipe.margin, least=self.recipe.min_window)
+        shown = view(regions, image.shape)
+        image = image if image.flags.writeable else image.copy()
+        crops = [cut(image, region) for region in regions]
+        seconds = time.perf_counter() - start
+        return _Picture(pair, image, mask, regions, crops, shown, image[shown].copy(), len(regions), seconds)
+
+    def _lanes(self, pictures: Iterable[_Picture]) -> Iterator[list[Job]]:
+        """Windows of one size together, as many as a lane takes; fewer when too many pictures would have to wait."""
+        waiting: dict[tuple[int, int], list[Job]] = defaultdict(list)
+        for picture in pictures:
+            for number, region in enumerate(picture.regions):
+                shape = (region.height, region.width)
+                waiting[shape].append((picture, number))
+                if len(waiting[shape]) == self._width(*shape):
+                    yield waiting.pop(shape)
+            while sum({id(p): p.image.nbytes for jobs in waiting.values() for p, _ in jobs}.values()) > HELD:
+                yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
+        yield from waiting.values()
+
+    def _width(self, height: int, width: int) -> int:
+        """How many windows of this size in pixels make a lane."""
+        return max(1, min(self.lane, self.lane * 256 * 256 // (height * width)))
+
+    def _sample(self, lane: list[Job]) -> list[Made]:
+        """Fill the windows of a lane, padded to its full width. Returns the pairs that are thereby finished."""
+        start = time.perf_counter()
+        region = lane[0][0].regions[lane[0][1]]
+        filled = [*lane, *[lane[-1]] * (self._width(region.height, region.width) - len(lane))]
+        made = self.engine.generate(
+            [p.crops[n] for p, n in filled],
+            [p.regions[n].mask for p, n in filled],
+            [p.pair.type_index for p, _ in filled],
+            [_seed(p.pair.seed, n) for p, n in filled],
+            [p.key(n) for p, n in filled],
+        )
+        seconds = (time.perf_counter() - start) / len(lane)
+        jobs = zip(lane, made, strict=False)
+        return [p.made() for (p, n), picture in jobs if p.finish(p.regions[n], picture, seconds)]
+
+
+def _seed(pair: int, window: int) -> int:
+    """The first window has the pair's own seed, so that a single one is the same whatever its region is called."""
+    return pair if window == 0 else seed_of(pair, window)
 
 
 def record(made: Made, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
@@ -186,6 +237,7 @@ def record(made: Made, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
         "prompt": prompt,
         "pair_seed": made.pair.seed,
         **common,
+        "windows": made.windows,
         "defect_pixels": int(made.mask.sum()),
         "seconds": round(made.seconds, 4),
     }

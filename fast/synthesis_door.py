@@ -45,27 +45,51 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--sample_name", required=True, metavar="FOLDER",
                         help="output: image/, mask/, triptych/, manifest.jsonl")
     result.add_argument("--count", type=int, default=500, help="pairs in all (default 500)")
-    result.add_argument("--size", type=int, default=None, help="side in pixels (default: the training size)")
+    result.add_argument("--size", type=int, default=None,
+                        help="side in pixels of the square that pictures are resized to (default: the training size; "
+                             "with --region auto they keep their own)")
     result.add_argument("--seed", type=int, default=0, help="pair i depends on this and i alone (default 0)")
+    where = p.add_argument_group("how much of a picture")
+    where.add_argument("--region", default="full", choices=["auto", "full"],
+                       help="sample the full picture, or auto: only windows around the mask (default full)")
+    where.add_argument("--margin", type=int, default=32, help="pixels of context around a defect (default 32)")
+    where.add_argument("--min_window", type=int, default=None,
+                       help="least side of a window in pixels (default: half the training size)")
+    where.add_argument("--max_window", type=int, default=1024,
+                       help="larger windows are evaluated in overlapping tiles of this side (default 1024)")
     how = p.add_argument_group("how")
     how.add_argument("--sampler", default="aias", choices=["aias", "ddpm", "ddim", "plms"])
     how.add_argument("--steps", type=int, default=None, help="network evaluations (default: the recipe's; ddpm: all)")
     how.add_argument("--no_farm", action="store_true", help="leave FARM out (the paper's ablation)")
     how.add_argument("--batch_size", type=int, default=8, help="pairs in flight; does not change the pairs")
-    how.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    fast = p.add_argument_group("faster, at a price that docs/performance.md shows")
+    fast.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "int8"],
+                      help="of the networks' weights; int8: the U-Net's, on CPUs with the instructions (default fp32)")
+    fast.add_argument("--reuse", type=int, default=1, metavar="N",
+                      help="run the inner U-Net blocks at every N-th evaluation only (default 1: always)")
+    fast.add_argument("--stop_at", type=int, default=0, metavar="T",
+                      help="no evaluation at times up to T; 2 saves the last two of aias (default 0)")
+    fast.add_argument("--compile", action="store_true", help="run the U-Net through torch.compile")
+    fast.add_argument("--weights_cache", default=None, metavar="FOLDER",
+                      help="keep the base here in bfloat16, for a quick start next time (bf16 and int8)")
     # fmt: on
     return p
 
 
 def check_options(options: argparse.Namespace) -> None:
     """Everything that can be refused before a heavy import. Raises `UserError`."""
-    for name in ("count", "batch_size", "steps", "size"):
+    for name in ("count", "batch_size", "steps", "size", "min_window", "max_window", "reuse"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value} must be at least 1")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed} must not be negative")
+    for name in ("seed", "margin", "stop_at"):
+        if getattr(options, name) < 0:
+            raise UserError(f"--{name} {getattr(options, name)} must not be negative")
+    if options.stop_at and options.sampler != "aias":
+        raise UserError(f"--stop_at {options.stop_at} is for --sampler aias; leave one of the two out")
+    if options.weights_cache and options.precision == "fp32":
+        raise UserError("--weights_cache keeps weights in bfloat16; add --precision bf16 or int8")
 
 
 def synthesize(options: argparse.Namespace) -> None:
@@ -73,6 +97,8 @@ def synthesize(options: argparse.Namespace) -> None:
 
     The folder is touched only once everything else has been found in order.
     """
+    import torch
+
     from fast.checkpoint import find_artifact, load_fast
     from fast.output import OutputFolder
     from fast.synthesis import Synthesizer
@@ -82,7 +108,8 @@ def synthesize(options: argparse.Namespace) -> None:
     artifact = find_artifact(options.pt_path, options.weight_idx)
     recipe = _recipe(options, artifact.config)
     sources = _sources(options, artifact, say=rank == 0)
-    model = load_fast(artifact, options.actual_resume)
+    dtype = None if recipe.precision == "fp32" else torch.bfloat16
+    model = load_fast(artifact, options.actual_resume, dtype=dtype, cache=options.weights_cache)
     engine = Synthesizer(model, recipe, _device(options.device))
     common = {
         "seed": options.seed, **asdict(recipe), "device": engine.device.type, "lane": engine.lane,
@@ -107,8 +134,9 @@ def _fill(
     """Make what is missing of this process's share. Returns (pairs in the manifest, stopped early by a signal)."""
     from tqdm import tqdm
 
+    from fast.overlap import overlapped
     from fast.sources import check_images
-    from fast.synthesis import record
+    from fast.synthesis import Made, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     share, done = range(rank, options.count, world), output.done()
@@ -116,16 +144,19 @@ def _fill(
     check_images(p.normal for p in pairs)
     hidden = True if rank else None  # None: shown on a terminal only
     left = len(pairs)
+
+    def write(made: Made) -> None:
+        index = made.pair.type_index
+        entry = record(made, engine.engine.model.prompts.text(index), {"type": sources.types[index], **common})
+        output.write(entry, made.normal, made.image, made.mask, made.shown)
+
     try:
         with (
             stop_on_signal(engine) as signals,
             closing(engine.make(iter(pairs), options.batch_size)) as making,
             tqdm(total=len(share), initial=len(share) - len(pairs), desc="pairs", unit="pair", disable=hidden) as bar,
         ):
-            for made in making:
-                index = made.pair.type_index
-                entry = record(made, engine.model.prompts.text(index), {"type": sources.types[index], **common})
-                output.write(entry, made.normal, made.image, made.mask)
+            for _ in overlapped(write, making, workers=2, ahead=4):
                 left -= 1
                 bar.update()
     finally:
@@ -184,8 +215,21 @@ def _recipe(options: argparse.Namespace, config: dict[str, Any]) -> Recipe:
         if options.steps not in (None, timesteps):
             print(f"--steps {steps} is not used: ddpm always takes all {timesteps}", flush=True)
         steps = timesteps
-    size = options.size or ((config.get("data") or {}).get("params") or {}).get("size", 256)
-    return Recipe(size, options.sampler, steps, not options.no_farm, options.precision)
+    trained = ((config.get("data") or {}).get("params") or {}).get("size", 256)
+    return Recipe(
+        size=options.size or (trained if options.region == "full" else None),
+        sampler=options.sampler,
+        steps=steps,
+        use_farm=not options.no_farm,
+        precision=options.precision,
+        region=options.region,
+        margin=options.margin,
+        min_window=options.min_window or trained // 2,
+        max_window=options.max_window,
+        reuse=options.reuse,
+        stop_at=options.stop_at,
+        compiled=options.compile,
+    )
 
 
 def _device(name: str) -> str:

@@ -1,6 +1,8 @@
 """Weights on disk: `.ckpt` without running pickled code, `.safetensors`, both memory-mapped, and strict loading."""
 
+import ctypes
 import hashlib
+import mmap
 import os
 import pickle
 import re
@@ -8,7 +10,9 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -114,11 +118,14 @@ def load_strict(
     source: str,
     *,
     ignore: Iterable[str] = (),
+    mapped: str | os.PathLike[str] | None = None,
 ) -> None:
     """Put `state` into `module`, every name and shape matching, without a second copy in memory.
 
     The tensors of `state` become the module's parameters where the dtypes agree, so a module made under
-    `torch.device("meta")` costs no memory before. `ignore`: name prefixes that may be surplus in `state`.
+    `torch.device("meta")` costs no memory before; the others are converted one by one to the module's dtype.
+    `ignore`: name prefixes that may be surplus in `state`. `mapped`: the file that `state` was mapped from; what it
+    holds of memory for a tensor goes as soon as that is converted.
     Raises `UserError` that counts and names the keys that are missing, surplus or of another shape.
     """
     own, surplus_allowed = module.state_dict(), tuple(ignore)
@@ -141,8 +148,41 @@ def load_strict(
             f"of {len(own)} keys {len(own) - len(missing) - len(shapes)} match. "
             "Check that the config describes the network the checkpoint was trained with"
         )
-    fitting = {k: v.to(v.device if own[k].is_meta else own[k].device, own[k].dtype) for k, v in given.items()}
+    pages, fitting = _MappedFile(mapped), {}
+    for name, value in sorted(given.items(), key=lambda item: item[1].data_ptr()):  # the order of the file
+        fit = value.to(value.device if own[name].is_meta else own[name].device, own[name].dtype)
+        if fit is not value:
+            pages.release(value)
+        fitting[name] = fit
     module.load_state_dict(fitting, strict=True, assign=True)
+
+
+class _MappedFile:
+    """Where a file lies in this process's memory; nowhere for None and on systems other than Linux."""
+
+    def __init__(self, path: str | os.PathLike[str] | None):
+        self.ranges: list[tuple[int, int]] = []
+        maps = Path("/proc/self/maps")
+        if path is None or not maps.is_file():
+            return
+        real = os.path.realpath(path)
+        for line in os.fsdecode(maps.read_bytes()).splitlines():  # start-end permissions offset device inode path
+            fields = line.split(maxsplit=5)
+            if len(fields) == 6 and fields[5] == real:
+                start, _, end = fields[0].partition("-")
+                self.ranges.append((int(start, 16), int(end, 16)))
+
+    def release(self, tensor: torch.Tensor) -> None:
+        """Give back the pages that hold nothing but this tensor; they come again from the file if it is read again.
+
+        The tensor must not have been written to.
+        """
+        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        if not tensor.is_contiguous() or not any(a <= start and end <= b for a, b in self.ranges):
+            return
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if first < last:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:
@@ -152,6 +192,20 @@ def file_hash(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def hash_aside(path: str | os.PathLike[str]) -> "Future[str]":
+    """`file_hash` on a thread that does not keep the program alive: who loads the file meanwhile reads it once."""
+    future: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(file_hash(path))
+        except BaseException as error:  # for the one who asks
+            future.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    return future
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -18,11 +18,22 @@ def generator(*key: int) -> torch.Generator:
 
 
 class PairNoise:
-    """Standard normal noise for a batch whose every row has a generator of its own: `noise(x)` is like x (B, ...)."""
+    """Standard normal noise for a batch whose every row has a generator of its own: `noise(x)` is like x (B, ...).
+
+    Drawn a few steps at a time, and moved to a GPU without waiting for what it is doing.
+    """
+
+    AHEAD = 8
 
     def __init__(self, generators: Sequence[torch.Generator]):
         self.generators = list(generators)
+        self._ready: list[Tensor] = []
 
     def __call__(self, x: Tensor) -> Tensor:
-        rows = [torch.randn(x.shape[1:], generator=g, dtype=torch.float32) for g in self.generators]
-        return torch.stack(rows).to(x)
+        if not self._ready:
+            shape = (self.AHEAD, *x.shape[1:])
+            rows = [torch.randn(shape, generator=g, dtype=torch.float32) for g in self.generators]
+            drawn = torch.stack(rows, dim=1)
+            drawn = drawn.pin_memory() if x.device.type == "cuda" else drawn
+            self._ready = list(drawn.to(x.device, non_blocking=True))
+        return self._ready.pop(0).to(x.dtype)

@@ -22,7 +22,7 @@ from ldm.models.diffusion import samplers
 from ldm.models.diffusion.conditioning import PromptCache, encode
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.schedule import NoiseSchedule
-from ldm.models.diffusion.weights import SURPLUS, load_base
+from ldm.models.diffusion.weights import SURPLUS, keep_in_bf16, load_base
 from ldm.models.diffusion.wrapper import DiffusionWrapper
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.ema import LitEma
@@ -33,6 +33,8 @@ from ldm.util import instantiate_from_config, not_offered
 class LatentDiffusion(pl.LightningModule):
     """Latent diffusion with the parameter names of published configs; `lr` is the effective rate, never multiplied.
 
+    `frozen_precision`: "fp32", or "bf16" to keep in half the memory what does not train: the first stage, the
+    conditioning model unless `cond_stage_trainable`, and the U-Net where `unet_trainable` is false.
     Latents are never clipped, whatever `clip_denoised` says, as in the original. The options from `load_only_unet` on
     stand in published configs at the value that asks for nothing; any other value is refused.
     """
@@ -60,6 +62,8 @@ class LatentDiffusion(pl.LightningModule):
         first_stage_key: str = "image",
         cond_stage_key: str = "caption",
         cond_stage_trainable: bool = False,
+        unet_trainable: bool = True,
+        frozen_precision: str = "fp32",
         cond_stage_forward: str | None = None,
         image_size: int = 32,
         channels: int = 4,
@@ -108,6 +112,7 @@ class LatentDiffusion(pl.LightningModule):
         with torch.device("meta") if ckpt_path and not ignore_keys else nullcontext():
             key = conditioning_key or ("concat" if concat_mode else "crossattn")
             self._build(unet_config, first_stage_config, cond_stage_config, key, scale_factor)
+        self._set_frozen_precision(frozen_precision, unet_trainable)
         self.model_ema: LitEma | None = None
         if ckpt_path:
             self.init_from_ckpt(ckpt_path, ignore_keys)
@@ -141,6 +146,18 @@ class LatentDiffusion(pl.LightningModule):
             self.register_buffer("scale_factor", torch.tensor(float(scale_factor)))
         else:
             self.scale_factor = scale_factor
+
+    def _set_frozen_precision(self, precision: str, unet_trainable: bool) -> None:
+        """Before the weights are loaded, so that they are converted one by one on their way in."""
+        if precision not in ("fp32", "bf16"):
+            raise UserError(f"frozen_precision={precision} is unknown; use fp32 or bf16")
+        if precision == "fp32":
+            return
+        keep_in_bf16(self.first_stage_model)
+        if not self.cond_stage_trainable and self.cond_stage_model is not self.first_stage_model:
+            keep_in_bf16(self.cond_stage_model)
+        if not unet_trainable:
+            self.model.to(torch.bfloat16)  # the U-Net itself sees to its inputs and its output
 
     def register_schedule(self) -> None:
         """The schedule's tables as buffers, by the names they have in checkpoints."""

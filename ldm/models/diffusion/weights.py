@@ -1,10 +1,10 @@
 """A base checkpoint into a `LatentDiffusion`: strict names, the same noise schedule, the averaged weights if any."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm.checkpoint import load_strict, read_state_dict
 from ldm.errors import UserError
@@ -31,7 +31,7 @@ def load_base(model: "LatentDiffusion", path: str, ignore_keys: Iterable[str]) -
     ignored = tuple(ignore_keys)
     state = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignored)}
     fresh = {k: v for k, v in model.state_dict().items() if k.startswith(ignored)}
-    load_strict(model, {**state, **fresh}, f"checkpoint {path}", ignore=SURPLUS)
+    load_strict(model, {**state, **fresh}, f"checkpoint {path}", ignore=SURPLUS, mapped=path)
     if "betas" in state:
         check_schedule(model.schedule, state["betas"], path)
     model.register_schedule()  # exact again, should the file hold them in half precision
@@ -40,7 +40,7 @@ def load_base(model: "LatentDiffusion", path: str, ignore_keys: Iterable[str]) -
     model.model_ema = LitEma(model.model, model.ema_decay)
     averaged = {k.removeprefix("model_ema."): v for k, v in state.items() if k.startswith("model_ema.")}
     if not averaged.keys() <= {"decay", "num_updates"}:  # the two that stay where the average was cut off
-        load_strict(model.model_ema, averaged, f"model_ema of checkpoint {path}")
+        load_strict(model.model_ema, averaged, f"model_ema of checkpoint {path}", mapped=path)
 
 
 def check_schedule(schedule: NoiseSchedule, stored: Tensor, path: str) -> None:
@@ -52,3 +52,28 @@ def check_schedule(schedule: NoiseSchedule, stored: Tensor, path: str) -> None:
             f"checkpoint {path} was trained with another noise schedule (beta_T {float(stored[-1]):.6g}, "
             f"the config says {float(expected[-1]):.6g}); set linear_start, linear_end and timesteps to match it"
         )
+
+
+def keep_in_bf16(part: nn.Module) -> None:
+    """Convert the weights of a frozen first stage or conditioning model to bfloat16.
+
+    Its networks work in bfloat16; what goes in and comes out is float32 as before, with autocast or without.
+    """
+    part.to(torch.bfloat16)
+    for name, child in part.named_children():
+        if name != "quantize":  # a codebook is searched in float32, whatever its precision
+            child.register_forward_pre_hook(_lower, with_kwargs=True)
+            child.register_forward_hook(_raise)
+
+
+def _lower(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    dtype = next((p.dtype for p in module.parameters()), None)  # float32 again, should somebody convert it back
+
+    def fit(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(map(fit, args)), {name: fit(value) for name, value in kwargs.items()}
+
+
+def _raise(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+    return output.float() if isinstance(output, Tensor) and output.is_floating_point() else output

@@ -1,6 +1,6 @@
 """The U-Net behind its conditioning, as `LatentDiffusion.model`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,22 @@ class DiffusionWrapper(nn.Module):
         self.conditioning_key = conditioning_key
 
     def forward(
-        self, x: Tensor, t: Tensor, c_concat: list[Tensor] | None = None, c_crossattn: list[Tensor] | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: list[Tensor] | None = None,
+        c_crossattn: Sequence[Any] | None = None,
+        deep: Any = None,
     ) -> Tensor:
+        """`c_crossattn`: encoded prompts (B,L,width), or alone what the U-Net's `project` makes of them; `deep`: the
+        U-Net's `DeepFeatures`."""
         key = self.conditioning_key
+        options = {} if deep is None else {"deep": deep}
         if key in ("concat", "hybrid"):
             x = torch.cat([x, *(c_concat or [])], dim=1)
         if key in ("crossattn", "hybrid"):
-            return self.diffusion_model(x, t, context=torch.cat(c_crossattn or [], dim=1))
+            given = list(c_crossattn or [])
+            options["context"] = given[0] if len(given) == 1 else torch.cat(given, dim=1)
         if key == "adm":
-            return self.diffusion_model(x, t, y=c_crossattn[0] if c_crossattn else None)
-        return self.diffusion_model(x, t)
+            options["y"] = c_crossattn[0] if c_crossattn else None
+        return self.diffusion_model(x, t, **options)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.errors import UserError
+from ldm.modules.attention import attend
 from ldm.util import check_params
 
 NORM_GROUPS = 32
@@ -127,7 +128,7 @@ class AttnBlock(nn.Module):
         h = self.norm(x)
         # (B, C, H, W) -> (B, 1, HW, C); the memory-saving kernels need the last axis contiguous.
         q, k, v = (f(h).flatten(2).transpose(1, 2).contiguous().unsqueeze(1) for f in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v).squeeze(1)
+        h = attend(q, k, v).squeeze(1)
         return x + self.proj_out(h.transpose(1, 2).reshape(x.shape))
 
 

@@ -1,6 +1,6 @@
 """The U-Net of latent-diffusion and Stable Diffusion v1, with their key names."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.errors import UserError
-from ldm.modules.attention import SpatialTransformer
+from ldm.modules.attention import CrossAttention, Projected, SpatialTransformer, attend
 from ldm.modules.diffusionmodules.util import (
     avg_pool_nd,
     checkpointed,
@@ -22,7 +22,7 @@ from ldm.modules.diffusionmodules.util import (
 class TimestepEmbedSequential(nn.Sequential):
     """Hands the time embedding to residual blocks and the prompt to transformers."""
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor | Projected | None = None) -> Tensor:  # type: ignore[override]
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, emb)
@@ -157,7 +157,7 @@ class AttentionBlock(nn.Module):
         # The two published orders of the 3C output channels: (3, heads, d) and (heads, 3, d).
         axes = (batch, 3, self.num_heads, -1, length) if self.new_order else (batch, self.num_heads, 3, -1, length)
         q, k, v = qkv.reshape(axes).transpose(-1, -2).unbind(1 if self.new_order else 2)
-        out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(batch, channels, length)
+        out = attend(q, k, v).transpose(-1, -2).reshape(batch, channels, length)
         return (flat + self.proj_out(out)).reshape(x.shape)
 
 
@@ -179,6 +179,26 @@ class _Heads:
         if self.legacy:
             width = channels // heads if self.spatial else self.num_head_channels
         return heads, width
+
+
+class DeepFeatures:
+    """What the inner blocks made of one evaluation, to be used again by the next ones (DeepCache, Ma et al. 2024).
+
+    `every`: the inner blocks run at each `every`-th evaluation. `outer`: input blocks, and as many output blocks, that
+    always run; 1 is the stem and the last block. One such object serves one trajectory.
+    """
+
+    def __init__(self, every: int, outer: int = 3):
+        self.every, self.outer = every, outer
+        self._count = 0
+        self._kept: Tensor | None = None
+
+    def of(self, inner: Callable[[], Tensor]) -> Tensor:
+        """The kept features, or fresh ones from `inner()` when it is their turn."""
+        if self._count % self.every == 0 or self._kept is None:
+            self._kept = inner()
+        self._count += 1
+        return self._kept
 
 
 class UNetModel(nn.Module):
@@ -222,6 +242,7 @@ class UNetModel(nn.Module):
         self.image_size, self.in_channels, self.out_channels = image_size, in_channels, out_channels
         self.model_channels, self.num_classes = model_channels, num_classes
         self.stride = 2 ** (len(channel_mult) - 1)
+        self.shallow = num_res_blocks + 1  # blocks on each side that work at the full number of cells
         heads = _Heads(num_heads, num_head_channels, legacy, use_spatial_transformer)
         up_heads = num_heads if num_heads_upsample == -1 else num_heads_upsample
         time_dim = model_channels * 4
@@ -279,10 +300,27 @@ class UNetModel(nn.Module):
         )
         if n_embed is not None:
             self.id_predictor = nn.Sequential(normalization(ch), conv_nd(dims, model_channels, n_embed, 1))
+        for slot, module in enumerate(self._cross_attentions()):
+            module.slot = slot
         if use_fp16:
             self.half()
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def _cross_attentions(self) -> list[CrossAttention]:
+        return [m for name, m in self.named_modules() if isinstance(m, CrossAttention) and name.endswith("attn2")]
+
+    def project(self, context: Tensor) -> Projected:
+        """The keys and values of a prompt (B,L,context_dim) in every layer: a `context` for many evaluations."""
+        context = context.to(next(self.time_embed.parameters()).dtype)
+        return [module.project(context) for module in self._cross_attentions()]
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | Projected | None = None,
+        y: Tensor | None = None,
+        deep: DeepFeatures | None = None,
+    ) -> Tensor:
         if (y is None) != (self.num_classes is None):
             raise ValueError("give class labels y if and only if the U-Net was built with num_classes")
         sides = x.shape[3:] if x.dim() == 5 else x.shape[2:]  # a volume keeps its depth
@@ -295,13 +333,29 @@ class UNetModel(nn.Module):
         emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
         if y is not None:
             emb = emb + self.label_emb(y)
+        context = context.to(dtype) if isinstance(context, Tensor) else context
+        outer = len(self.input_blocks) if deep is None else deep.outer
         h, skips = x.to(dtype), []
-        context = None if context is None else context.to(dtype)
-        for module in self.input_blocks:
+        for module in list(self.input_blocks)[:outer]:
             h = module(h, emb, context)
             skips.append(h)
-        h = self.middle_block(h, emb, context)
-        for module in self.output_blocks:
+
+        def inner() -> Tensor:
+            return self._inner(h, emb, context, outer)
+
+        h = inner() if deep is None else deep.of(inner)
+        for module in list(self.output_blocks)[-outer:]:
             h = module(torch.cat([h, skips.pop()], dim=1), emb, context)
         head = self.id_predictor if hasattr(self, "id_predictor") else self.out
         return head(h).to(x.dtype)
+
+    def _inner(self, h: Tensor, emb: Tensor, context: Tensor | Projected | None, outer: int) -> Tensor:
+        """All between the first `outer` input blocks and the last `outer` output blocks."""
+        skips = []
+        for module in list(self.input_blocks)[outer:]:
+            h = module(h, emb, context)
+            skips.append(h)
+        h = self.middle_block(h, emb, context)
+        for module in list(self.output_blocks)[:-outer]:
+            h = module(torch.cat([h, skips.pop()], dim=1), emb, context)
+        return h

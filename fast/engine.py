@@ -1,0 +1,230 @@
+"""A trained FAST made ready to fill masks on one device: weights, prompts and kernels prepared once for many calls."""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fast.aias import Guidance
+from fast.masks import latent_mask, to_image, to_tensor
+from fast.model import FAST
+from fast.sampling import sample_latents
+from fast.tiling import tiled
+from ldm.errors import UserError
+from ldm.models.diffusion.ddim import bind
+from ldm.models.diffusion.samplers import Denoise
+from ldm.modules.attention import Projected
+from ldm.modules.diffusionmodules.openaimodel import DeepFeatures
+from ldm.modules.packed import has_int8, pack
+from ldm.rng import PairNoise
+
+PRECISIONS = ("fp32", "bf16", "int8")
+BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pairs are made.
+
+    `size`: side in pixels of the square that pictures are resized to; None keeps their own size. `sampler`, `steps`,
+    `use_farm`: see `sample_latents`. `precision`: of the networks' weights, "fp32", "bf16", or on a CPU "int8" for the
+    U-Net. `region`: "full", or "auto" for windows around the defects with `margin` pixels of context, a side at
+    least `min_window`. Windows with a side above `max_window` are evaluated in tiles of that side.
+    `reuse`: the inner U-Net blocks run at every `reuse`-th evaluation; `stop_at`: see `AIASOptions`.
+    `compiled`: run the U-Net through `torch.compile`.
+    """
+
+    size: int | None = None
+    sampler: str = "aias"
+    steps: int = 10
+    use_farm: bool = True
+    precision: str = "fp32"
+    region: str = "full"
+    margin: int = 32
+    min_window: int = 128
+    max_window: int = 1024
+    reuse: int = 1
+    stop_at: int = 0
+    compiled: bool = False
+
+
+class GivenUp(Exception):
+    """Work was given up because somebody called `Engine.stop`."""
+
+
+class Engine:
+    """Takes a trained FAST over: its weights change their precision and order, its text encoder is let go.
+
+    Raises `UserError` for a precision that this machine does not have.
+    """
+
+    def __init__(self, model: FAST, recipe: Recipe, device: str = "cpu"):
+        self.recipe, self.device = recipe, torch.device(device)
+        _check(recipe, self.device)
+        self.stopping = False  # no lock: a signal handler may set it at any moment
+        self.dtype = torch.float32 if recipe.precision == "fp32" else torch.bfloat16
+        self.options = replace(model.aias_options, steps=recipe.steps, stop_at=recipe.stop_at)
+        self.model = model.eval().requires_grad_(False)
+        self._prompts = self._encode_prompts()
+        self._place()
+        self.factor = 64 // self._encode(torch.zeros(1, 3, 64, 64, device=self.device)).shape[-1]
+        self.stride = self.factor * getattr(self.unet, "stride", 1)
+        self._keys = [self._project(p) for p in self._prompts]
+        self._backgrounds: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._lock = Lock()
+        model.model.register_forward_pre_hook(self._give_up)
+        if recipe.compiled:
+            model.model.diffusion_model.compile(dynamic=False)
+        elif self.device.type == "cpu":
+            self._pack()
+
+    @property
+    def unet(self) -> Any:
+        return self.model.model.diffusion_model
+
+    def _give_up(self, *_: Any) -> None:
+        if self.stopping:
+            raise GivenUp
+
+    @torch.no_grad()
+    def _encode_prompts(self) -> list[Tensor]:
+        """Every type's prompt (1,L,width), once for the whole set and each by itself: no type's bytes depend on the
+        others. Then the text encoder, a third of a large base, has done its work."""
+        model = self.model
+        model.cond_stage_model.to(self.device)
+        model.prompts.to(self.device)
+        index = torch.arange(len(model.prompts.types), device=self.device)
+        prompts = [model.prompts(model.cond_stage_model, i[None]).to(self.dtype) for i in index]
+        model.cond_stage_model = torch.nn.Identity()
+        return prompts
+
+    def _place(self) -> None:
+        for part in (self.unet, self.model.first_stage_model, self.model.farm):
+            part.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(self.model.scale_factor, Tensor):
+            self.model.scale_factor = self.model.scale_factor.to(self.device)
+
+    def _project(self, prompt: Tensor) -> Projected | None:
+        if self.model.model.conditioning_key != "crossattn" or not hasattr(self.unet, "project"):
+            return None
+        return self.unet.project(prompt)
+
+    def _pack(self) -> None:
+        """Reorder weights for the CPU's kernels, at the shapes of the commonest window."""
+        side, meta = self.recipe.size or self.recipe.min_window, torch.device("meta")
+        cells = -(-side // self.stride) * self.stride // self.factor
+        first_stage, channels = self.model.first_stage_model, self.model.channels
+        x = torch.empty(1, channels, cells, cells, device=meta)
+        t = torch.zeros(1, dtype=torch.long, device=meta)
+        image = torch.empty(1, 3, cells * self.factor, cells * self.factor, device=meta, dtype=self.dtype)
+        keys = self._keys[0]
+        context: Any = self._prompts[0].to(meta) if keys is None else [(k.to(meta), v.to(meta)) for k, v in keys]
+        pack(self.unet, lambda unet: unet(x, t, context=context), int8=self.recipe.precision == "int8")
+        pack(self.model.farm, lambda farm: farm(x.to(self.dtype), x[:, :1], t, self._prompts[0].to(meta)))
+        if hasattr(first_stage, "encoder"):
+            pack(first_stage.encoder, lambda encoder: encoder(image))
+            pack(first_stage.decoder, lambda decoder: decoder(x.to(self.dtype)))
+
+    # parts, on (B,...) float32 in and out
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return self.model.scale_factor * self.model.first_stage_mean(self._in(images)).float()
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return self.model.first_stage_model.decode(self._in(z / self.model.scale_factor)).float()
+
+    def _in(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+    def _tile(self, cells: bool) -> dict[str, int]:
+        """Tiles of `max_window` pixels that overlap by a quarter, in cells or pixels."""
+        stride, factor = self.stride, self.factor if cells else 1
+        side = max(stride, self.recipe.max_window // stride * stride)
+        overlap = -(-side // 4 // stride) * stride if side > stride else 0
+        return {"tile": side // factor, "overlap": overlap // factor}
+
+    def _denoiser(self, types: Sequence[int]) -> tuple[Denoise, Tensor]:
+        """(the U-Net under the types' prompts, those prompts (B,L,width))."""
+        prompts = torch.cat([self._prompts[t] for t in types])
+        keys = [self._keys[t] for t in types]
+        cond: dict[str, Any] = {"c_crossattn": [prompts]}
+        if None not in keys:
+            layers = zip(*keys, strict=True)  # type: ignore[arg-type]
+            cond = {"c_crossattn": [[tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]]}
+        deep: dict[Any, DeepFeatures] = {}
+        tile = self._tile(cells=True)
+
+        def evaluate(x: Tensor, t: Tensor, place: Any) -> Tensor:
+            if self.recipe.reuse == 1:
+                return bind(self.model, cond)(x, t)
+            key = str(place)
+            deep.setdefault(key, DeepFeatures(self.recipe.reuse, self.unet.shallow))
+            return bind(self.model, {**cond, "deep": deep[key]})(x, t)
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            return tiled(lambda part, place: evaluate(part, t, place), x, **tile)
+
+        return denoise, prompts
+
+    # pictures
+
+    @torch.no_grad()
+    def generate(
+        self,
+        normals: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        types: Sequence[int],
+        seeds: Sequence[int],
+        keys: Sequence[Hashable] | None = None,
+    ) -> list[np.ndarray]:
+        """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too.
+
+        `normals` (H,W,3) uint8 and `masks` (H,W) in {0,1}, all of one size, sides multiples of `stride`; `types`:
+        numbers of the learned types; `keys`: names under which the encoded normals may be kept, None for not.
+        Raises `UserError` when the network's answer is no number.
+        """
+        model = self.model
+        background = self._background(normals, keys or [None] * len(normals))
+        pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
+        mask = latent_mask(pixels, background.shape[-2:])
+        denoise, prompts = self._denoiser(types)
+
+        def farm(x: Tensor, t: Tensor) -> Tensor:
+            return model.farm(x.to(self.dtype), mask, t, prompts).float()
+
+        guidance = Guidance(model.schedule, mask, background, farm if self.recipe.use_farm else None)
+        noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
+        z = sample_latents(
+            denoise, guidance, background, noise=noise, options=self.options, sampler=self.recipe.sampler
+        )
+        decoded = tiled(lambda part, _: self._decode(part), z, **self._tile(cells=True), up=self.factor).cpu()
+        if not torch.isfinite(decoded).all():
+            raise UserError(f"the network's pictures are no numbers at --precision {self.recipe.precision}; try fp32")
+        return [to_image(d) for d in decoded]
+
+    def _background(self, normals: Sequence[np.ndarray], keys: Sequence[Hashable]) -> Tensor:
+        """Scaled latents (B,C,h,w) of the normals, from the last ones kept where all are among them."""
+        known = [self._backgrounds.get(key) for key in keys]
+        if all(k is not None for k in known):
+            return torch.stack(known)  # type: ignore[arg-type]
+        images = torch.stack([to_tensor(n) for n in normals]).to(self.device)
+        background = tiled(lambda part, _: self._encode(part), images, **self._tile(cells=False), down=self.factor)
+        with self._lock:
+            self._backgrounds.update({k: row for k, row in zip(keys, background, strict=True) if k is not None})
+            while sum(row.nbytes for row in self._backgrounds.values()) > BACKGROUNDS:
+                self._backgrounds.popitem(last=False)
+        return background
+
+
+def _check(recipe: Recipe, device: torch.device) -> None:
+    if recipe.precision not in PRECISIONS:
+        raise UserError(f"--precision {recipe.precision} is unknown; use {', '.join(PRECISIONS)}")
+    if recipe.precision == "int8" and (device.type != "cpu" or not has_int8()):
+        raise UserError("--precision int8 needs a CPU with 8-bit dot products (AVX-512 VNNI); use bf16")
+    if recipe.precision == "int8" and recipe.compiled:
+        raise UserError("--precision int8 and --compile exclude each other; leave one out")

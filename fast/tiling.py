@@ -1,0 +1,79 @@
+"""A network on a plane larger than it should see at once: overlapping tiles, blended.
+
+As in "MultiDiffusion" (Bar-Tal et al., 2023): each value is the weighted mean of the tiles that cover it. Memory
+is bounded by the tile, time grows linearly with the plane.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Place = tuple[slice, slice]
+
+
+def starts(length: int, tile: int, overlap: int, step: int = 1) -> list[int]:
+    """Evenly spread starts of as few tiles as cover 0..length; neighbours share at least `overlap`.
+
+    All are multiples of `step` and the last tile ends at `length`; [0] when one tile is enough. Raises ValueError when
+    a tile is no longer than its overlap or, with several tiles, when `length` or `tile` is no multiple of `step`.
+    """
+    if tile >= length:
+        return [0]
+    if length % step or tile % step:
+        raise ValueError(f"a side of {length} in tiles of {tile}: both have to be multiples of {step}")
+    shared = -(-overlap // step)
+    stride, rest = tile // step - shared, (length - tile) // step
+    if overlap < 0 or stride < 1:
+        raise ValueError(f"tiles of {tile} cannot overlap by {overlap} in steps of {step}")
+    count = -(-rest // stride)
+    return [k * rest // count * step for k in range(count + 1)]
+
+
+def tiled(
+    f: Callable[[Tensor, Place], Tensor], x: Tensor, *, tile: int, overlap: int, up: int = 1, down: int = 1
+) -> Tensor:
+    """`f` of a plane x (B,C,H,W), evaluated in tiles of at most `tile` x `tile`, one after another, row by row.
+
+    `f(part, place)` takes a part (B,C,h,w) of x and its rows and columns in x, and returns (B,C2,h*up/down,w*up/down):
+    8 and 1 for a decoder, 1 and 8 for an encoder. Tiles start at multiples of `down`. Where tiles overlap, their
+    weights fall linearly to the tile's border; at the plane's own borders they do not. Sums are float32, the result
+    has the dtype of f's output. If x fits in one tile, it is f(x) itself.
+    Raises ValueError as `starts` does.
+    """
+    height, width = x.shape[-2:]
+    if height <= tile and width <= tile:
+        return f(x, (slice(0, height), slice(0, width)))
+    rows, columns = (_spans(side, tile, overlap, up, down) for side in (height, width))
+    for number, (row, column) in enumerate(product(rows, columns)):
+        made = f(x[..., row.place, column.place], (row.place, column.place))
+        if number == 0:
+            total = torch.zeros(*made.shape[:2], height * up // down, width * up // down, device=made.device)
+        weight = row.weight[:, None] * column.weight
+        total[..., row.made, column.made] += made.float() * weight.to(made.device)
+    return total.to(made.dtype)
+
+
+class _Span(NamedTuple):
+    """A tile along one axis: its place in the input and in the output, its share (n,) of each of its output values."""
+
+    place: slice
+    made: slice
+    weight: Tensor
+
+
+def _spans(length: int, tile: int, overlap: int, up: int, down: int) -> list[_Span]:
+    places = [slice(s, min(s + tile, length)) for s in starts(length, tile, overlap, down)]
+    made = [slice(p.start * up // down, p.stop * up // down) for p in places]
+    weights = torch.zeros(len(made), length * up // down, dtype=torch.float64)
+    for k, own in enumerate(made):
+        at = torch.arange(own.start, own.stop, dtype=torch.float64) + 0.5
+        weights[k, own] = 1
+        if k > 0:
+            weights[k, own] *= ((at - own.start) / (made[k - 1].stop - own.start)).clamp(max=1)
+        if k + 1 < len(made):
+            weights[k, own] *= ((own.stop - at) / (own.stop - made[k + 1].start)).clamp(max=1)
+    weights /= weights.sum(dim=0)
+    return [_Span(p, m, w[m].float()) for p, m, w in zip(places, made, weights, strict=True)]
