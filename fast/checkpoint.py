@@ -81,8 +81,10 @@ def load_fast(
     kept = None if cache is None else Path(cache) / f"{artifact.base_sha256[:16]}-bf16.safetensors"
     if kept is not None and kept.exists():
         model = _on_cached_base(artifact, kept)
+        model.mapped_from = kept
     else:
         model = _on_verified_base(artifact, base, dtype)
+        model.mapped_from = Path(base or artifact.base)
         if kept is not None:
             own = model.own_state()
             _write_cache(kept, {k: v for k, v in model.state_dict().items() if k not in own}, artifact.base_sha256)

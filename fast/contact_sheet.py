@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -29,11 +30,16 @@ class Row:
         return [self.normal, white, self.synthetic, difference]
 
 
-def read_row(output: Path, record: dict[str, object]) -> Row:
-    """A pair of a synthesis output by its manifest line; its normal image is resized as it was for synthesis."""
-    synthetic = read_image(output / str(record["image"]))
-    normal = resize_image(read_image(str(record["normal_source"])), synthetic.shape[:2])
-    return Row(str(record["prompt"]), normal, read_mask(output / str(record["mask"])), synthetic)
+def read_row(output: Path, record: dict[str, Any]) -> Row:
+    """A pair of a synthesis output by its manifest line, cut to the windows that were sampled; its normal image is
+    resized as it was for synthesis."""
+    synthetic = read_image(output / record["image"])
+    normal = resize_image(read_image(record["normal_source"]), synthetic.shape[:2])
+    mask = read_mask(output / record["mask"])
+    top, left = (min(w[axis] for w in record["windows"]) for axis in (0, 1))
+    bottom, right = (max(w[axis] + w[axis + 2] for w in record["windows"]) for axis in (0, 1))
+    shown = slice(top, bottom), slice(left, right)
+    return Row(record["prompt"], normal[shown], mask[shown], synthetic[shown])
 
 
 def contact_sheet(rows: Sequence[Row], path: Path, cell: int = 160, columns: int = 2) -> Path:
@@ -55,7 +61,16 @@ def contact_sheet(rows: Sequence[Row], path: Path, cell: int = 160, columns: int
         line, column = divmod(i, columns)
         x, y = margin + column * (width + margin), margin + head + line * (height + gap)
         for k, picture in enumerate(row.cells()):
-            sheet.paste(Image.fromarray(resize_image(picture, cell)), (x + k * (cell + gap), y))
+            fitted = _fit(picture, cell)
+            at = (x + k * (cell + gap) + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2)
+            sheet.paste(fitted, at)
         draw.text((x + 2, y + cell + 3), row.caption, fill=(70, 70, 70), font=small)
     write_image(path, np.asarray(sheet))
     return path
+
+
+def _fit(picture: np.ndarray, cell: int) -> Image.Image:
+    """A picture (H,W,3) as large as a square of `cell` pixels takes it."""
+    scale = cell / max(picture.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+    return Image.fromarray(resize_image(picture, (height, width)))

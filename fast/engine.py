@@ -15,12 +15,13 @@ from fast.masks import latent_mask, to_image, to_tensor
 from fast.model import FAST
 from fast.sampling import sample_latents
 from fast.tiling import tiled
+from ldm.checkpoint import MappedFile
 from ldm.errors import UserError
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.samplers import Denoise
 from ldm.modules.attention import Projected
 from ldm.modules.diffusionmodules.openaimodel import DeepFeatures
-from ldm.modules.packed import has_int8, pack
+from ldm.modules.packed import can_pack, has_int8, pack
 from ldm.rng import PairNoise
 
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -46,7 +47,7 @@ class Recipe:
     precision: str = "fp32"
     region: str = "full"
     margin: int = 32
-    min_window: int = 128
+    min_window: int = 256
     max_window: int = 1024
     reuse: int = 1
     stop_at: int = 0
@@ -70,18 +71,22 @@ class Engine:
         self.dtype = torch.float32 if recipe.precision == "fp32" else torch.bfloat16
         self.options = replace(model.aias_options, steps=recipe.steps, stop_at=recipe.stop_at)
         self.model = model.eval().requires_grad_(False)
+        self._pages = MappedFile(model.mapped_from)
         self._prompts = self._encode_prompts()
         self._place()
         self.factor = 64 // self._encode(torch.zeros(1, 3, 64, 64, device=self.device)).shape[-1]
         self.stride = self.factor * getattr(self.unet, "stride", 1)
-        self._keys = [self._project(p) for p in self._prompts]
+        with torch.no_grad():
+            self._keys = [self._project(p) for p in self._prompts]
         self._backgrounds: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._lock = Lock()
         model.model.register_forward_pre_hook(self._give_up)
         if recipe.compiled:
             model.model.diffusion_model.compile(dynamic=False)
-        elif self.device.type == "cpu":
+        elif self.device.type == "cpu" and can_pack(self.dtype):
             self._pack()
+        for part in self._parts():  # what is not packed
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def unet(self) -> Any:
@@ -100,12 +105,17 @@ class Engine:
         model.prompts.to(self.device)
         index = torch.arange(len(model.prompts.types), device=self.device)
         prompts = [model.prompts(model.cond_stage_model, i[None]).to(self.dtype) for i in index]
+        for weight in model.cond_stage_model.parameters():
+            self._pages.release(weight)
         model.cond_stage_model = torch.nn.Identity()
         return prompts
 
+    def _parts(self) -> list[torch.nn.Module]:
+        return [self.unet, self.model.first_stage_model, self.model.farm]
+
     def _place(self) -> None:
-        for part in (self.unet, self.model.first_stage_model, self.model.farm):
-            part.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for part in self._parts():
+            part.to(self.device, self.dtype)
         if isinstance(self.model.scale_factor, Tensor):
             self.model.scale_factor = self.model.scale_factor.to(self.device)
 
@@ -124,11 +134,12 @@ class Engine:
         image = torch.empty(1, 3, cells * self.factor, cells * self.factor, device=meta, dtype=self.dtype)
         keys = self._keys[0]
         context: Any = self._prompts[0].to(meta) if keys is None else [(k.to(meta), v.to(meta)) for k, v in keys]
-        pack(self.unet, lambda unet: unet(x, t, context=context), int8=self.recipe.precision == "int8")
+        release = self._pages.release
+        pack(self.unet, lambda unet: unet(x, t, context=context), self.recipe.precision == "int8", release)
         pack(self.model.farm, lambda farm: farm(x.to(self.dtype), x[:, :1], t, self._prompts[0].to(meta)))
         if hasattr(first_stage, "encoder"):
-            pack(first_stage.encoder, lambda encoder: encoder(image))
-            pack(first_stage.decoder, lambda decoder: decoder(x.to(self.dtype)))
+            pack(first_stage.encoder, lambda encoder: encoder(image), release=release)
+            pack(first_stage.decoder, lambda decoder: decoder(x.to(self.dtype)), release=release)
 
     # parts, on (B,...) float32 in and out
 

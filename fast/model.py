@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class FAST(LatentDiffusion):
     """
 
     learns_types = True  # the training door fills `types` in from the data
+    mapped_from: Path | None = None  # the file that the frozen weights lie in, as far as they are mapped from one
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
                        help="sample the full picture, or auto: only windows around the mask (default full)")
     where.add_argument("--margin", type=int, default=32, help="pixels of context around a defect (default 32)")
     where.add_argument("--min_window", type=int, default=None,
-                       help="least side of a window in pixels (default: half the training size)")
+                       help="least side of a window in pixels (default: the training size; smaller is faster)")
     where.add_argument("--max_window", type=int, default=1024,
                        help="larger windows are evaluated in overlapping tiles of this side (default 1024)")
     how = p.add_argument_group("how")
@@ -224,7 +224,7 @@ def _recipe(options: argparse.Namespace, config: dict[str, Any]) -> Recipe:
         precision=options.precision,
         region=options.region,
         margin=options.margin,
-        min_window=options.min_window or trained // 2,
+        min_window=options.min_window or trained,
         max_window=options.max_window,
         reuse=options.reuse,
         stop_at=options.stop_at,

@@ -148,7 +148,7 @@ def load_strict(
             f"of {len(own)} keys {len(own) - len(missing) - len(shapes)} match. "
             "Check that the config describes the network the checkpoint was trained with"
         )
-    pages, fitting = _MappedFile(mapped), {}
+    pages, fitting = MappedFile(mapped), {}
     for name, value in sorted(given.items(), key=lambda item: item[1].data_ptr()):  # the order of the file
         fit = value.to(value.device if own[name].is_meta else own[name].device, own[name].dtype)
         if fit is not value:
@@ -157,7 +157,7 @@ def load_strict(
     module.load_state_dict(fitting, strict=True, assign=True)
 
 
-class _MappedFile:
+class MappedFile:
     """Where a file lies in this process's memory; nowhere for None and on systems other than Linux."""
 
     def __init__(self, path: str | os.PathLike[str] | None):

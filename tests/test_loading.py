@@ -343,14 +343,16 @@ def memory(what: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what))
 
-dtype = getattr(torch, sys.argv[3])
-load_fast(find_artifact(sys.argv[1]), dtype=dtype)  # once before counting: libraries load what they need late
-with suppress(OSError):
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts afresh
-before = memory("VmRSS")
-model = load_fast(find_artifact(sys.argv[2]), dtype=dtype)
-total = sum(float(p[..., ::512].double().sum()) for p in model.parameters())  # what is mapped comes with its use
-print(memory("VmHWM") - before, sum(p.nbytes for p in model.parameters()), total)
+warm, *rest = sys.argv[1:]
+load_fast(find_artifact(warm), dtype=torch.bfloat16)  # once before counting: libraries load what they need late
+for path, dtype in zip(rest[::2], rest[1::2]):
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts afresh
+    before = memory("VmRSS")
+    model = load_fast(find_artifact(path), dtype=getattr(torch, dtype))
+    total = sum(float(p[..., ::512].double().sum()) for p in model.parameters())  # what is mapped comes with its use
+    print(memory("VmHWM") - before, sum(p.nbytes for p in model.parameters()), total)
+    del model
 """
 
 
@@ -365,15 +367,20 @@ def test_memory_stays_near_what_is_kept(artifact: Artifact, tiny_fast_config: di
     state = {k: v for k, v in model.state_dict().items() if k not in own}
     torch.save({"state_dict": state, "global_step": 1}, tmp_path / "base.ckpt")
     save_safetensors(state, tmp_path / "base.safetensors", {})
-    for base, dtype in (("base.ckpt", "bfloat16"), ("base.safetensors", "bfloat16"), ("base.ckpt", "float32")):
+    arguments = [str(artifact.path)]
+    cases = [("base.ckpt", "bfloat16"), ("base.safetensors", "bfloat16"), ("base.ckpt", "float32")]
+    for number, (base, dtype) in enumerate(cases):
+        path = tmp_path / str(number) / "fast-1.safetensors"
         model.base_path, model._base_hash = str(tmp_path / base), None
         metadata = {"step": "1", "config": json.dumps({"model": {"target": "fast.model.FAST", "params": params}})}
-        save_safetensors(own, tmp_path / "fast-1.safetensors", {**metadata, **model.artifact_metadata()})
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE, str(artifact.path), str(tmp_path / "fast-1.safetensors"), dtype],
-            cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        grown, kept, total = done.stdout.split()
+        save_safetensors(own, path, {**metadata, **model.artifact_metadata()})
+        arguments += [str(path), dtype]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for (_, dtype), line in zip(cases, done.stdout.splitlines(), strict=True):
+        grown, kept, total = line.split()
         precision = getattr(torch, dtype)
         used = [v.to(precision if k in state else v.dtype) for k, v in model.named_parameters()]
         assert float(total) == pytest.approx(sum(float(v[..., ::512].double().sum()) for v in used))

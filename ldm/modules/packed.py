@@ -14,11 +14,18 @@ from torch import Tensor, nn
 USES = 1000
 
 
+def can_pack(dtype: torch.dtype) -> bool:
+    """True where the CPU's kernels take reordered weights of this type, float32 or bfloat16."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def has_int8() -> bool:
     """True on CPUs with instructions for 8-bit dot products (AVX-512 VNNI, AVX-VNNI)."""
     name = torch.backends.cpu.get_cpu_capability()
     known: Callable[[], bool] = getattr(torch.cpu, "_is_vnni_supported", lambda: name.startswith("AVX512"))
-    return torch.backends.mkldnn.is_available() and known()
+    return can_pack(torch.bfloat16) and known()
 
 
 class PackedConv2d(nn.Module):
@@ -80,11 +87,16 @@ class Int8Linear(nn.Module):
         )
 
 
-def pack(network: nn.Module, run: Callable[[nn.Module], Any], int8: bool = False) -> None:
+def pack(
+    network: nn.Module,
+    run: Callable[[nn.Module], Any],
+    int8: bool = False,
+    release: Callable[[Tensor], object] = lambda weight: None,
+) -> None:
     """Replace, in place, the layers of `network` that a call meets by packed ones; their plain weights are let go.
 
     `run(network)` calls it as it will be called, on tensors of the `meta` device: only shapes are learnt from it.
-    `int8`: 8-bit numbers where they pay.
+    `int8`: 8-bit numbers where they pay. `release(weight)` is told of each plain weight that is no longer needed.
     """
     shapes: dict[nn.Module, torch.Size] = {}
     hooks = [
@@ -103,6 +115,7 @@ def pack(network: nn.Module, run: Callable[[nn.Module], Any], int8: bool = False
         for name in [n for n, child in parent.named_children() if child in shapes]:
             layer = getattr(parent, name)
             setattr(parent, name, _packed(layer, shapes.pop(layer), int8))  # the plain weights go as the packed come
+            release(layer.weight)
 
 
 class _Borrowed(nn.Module):
