@@ -48,7 +48,7 @@ class Recipe:
     region: str = "full"
     margin: int = 32
     min_window: int = 256
-    max_window: int = 1024
+    max_window: int = 512
     reuse: int = 1
     stop_at: int = 0
     compiled: bool = False
@@ -226,7 +226,8 @@ class Engine:
         images = torch.stack([to_tensor(n) for n in normals]).to(self.device)
         background = tiled(lambda part, _: self._encode(part), images, **self._tile(cells=False), down=self.factor)
         with self._lock:
-            self._backgrounds.update({k: row for k, row in zip(keys, background, strict=True) if k is not None})
+            # A copy: a row would keep its whole lane in memory.
+            self._backgrounds.update({k: row.clone() for k, row in zip(keys, background, strict=True) if k is not None})
             while sum(row.nbytes for row in self._backgrounds.values()) > BACKGROUNDS:
                 self._backgrounds.popitem(last=False)
         return background

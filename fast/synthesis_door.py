@@ -50,13 +50,15 @@ def parser() -> argparse.ArgumentParser:
                              "with --region auto they keep their own)")
     result.add_argument("--seed", type=int, default=0, help="pair i depends on this and i alone (default 0)")
     where = p.add_argument_group("how much of a picture")
-    where.add_argument("--region", default="full", choices=["auto", "full"],
-                       help="sample the full picture, or auto: only windows around the mask (default full)")
+    where.add_argument("--region", default=None, choices=["auto", "full"],
+                       help="sample the full picture, or auto: only windows around the mask (default: auto for weights "
+                            "that were trained on windows, data.params.native, else full)")
     where.add_argument("--margin", type=int, default=32, help="pixels of context around a defect (default 32)")
     where.add_argument("--min_window", type=int, default=None,
                        help="least side of a window in pixels (default: the training size; smaller is faster)")
-    where.add_argument("--max_window", type=int, default=1024,
-                       help="larger windows are evaluated in overlapping tiles of this side (default 1024)")
+    where.add_argument("--max_window", type=int, default=None,
+                       help="larger windows are evaluated in overlapping tiles of this side (default: twice the "
+                            "training size)")
     how = p.add_argument_group("how")
     how.add_argument("--sampler", default="aias", choices=["aias", "ddpm", "ddim", "plms"])
     how.add_argument("--steps", type=int, default=None, help="network evaluations (default: the recipe's; ddpm: all)")
@@ -215,17 +217,18 @@ def _recipe(options: argparse.Namespace, config: dict[str, Any]) -> Recipe:
         if options.steps not in (None, timesteps):
             print(f"--steps {steps} is not used: ddpm always takes all {timesteps}", flush=True)
         steps = timesteps
-    trained = ((config.get("data") or {}).get("params") or {}).get("size", 256)
+    data = (config.get("data") or {}).get("params") or {}
+    trained, region = data.get("size", 256), options.region or ("auto" if data.get("native") else "full")
     return Recipe(
-        size=options.size or (trained if options.region == "full" else None),
+        size=options.size or (trained if region == "full" else None),
         sampler=options.sampler,
         steps=steps,
         use_farm=not options.no_farm,
         precision=options.precision,
-        region=options.region,
+        region=region,
         margin=options.margin,
         min_window=options.min_window or trained,
-        max_window=options.max_window,
+        max_window=options.max_window or 2 * trained,
         reuse=options.reuse,
         stop_at=options.stop_at,
         compiled=options.compile,

@@ -5,8 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fast.data.module import DefectData
 from fast.data.sampler import StepSampler, Ticket
@@ -114,3 +116,31 @@ def test_windows_first_and_whole_pictures_after(drawn_root: Path) -> None:
     assert data.pictures[Ticket(0, 5, whole=True)]["mask"].shape == (1, 32, 32)
     with pytest.raises(UserError, match="crop_until=2"):
         make(drawn_root, crop_until=2)
+
+
+def test_native_windows_keep_the_scale_and_hold_the_defect(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(0, 256, (90, 300, 3), dtype=np.uint8), np.zeros((90, 300), np.uint8)
+    mask[70:74, 250:260] = 255
+    for folder, array in (("defects/dent", image), ("masks/dent", mask), ("normal", image)):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(array).save(tmp_path / folder / "a.png")
+    data = DefectData(path=str(tmp_path), split="all", size=64, native=True)
+    defect = next(i for i, s in enumerate(data.pictures.samples) if s.mask is not None)
+    seen = set()
+    for seed in (None, *range(30)):
+        window, own = data.pictures.view(defect, seed)
+        assert window.shape == (64, 64, 3)
+        assert own.any()
+        top, left = next(
+            (y, x) for y in range(27) for x in range(237) if (image[y : y + 64, x : x + 64] == window).all()
+        )
+        assert (own == mask[top : top + 64, left : left + 64] // 255).all()
+        seen.add((top, left))
+    assert len(seen) > 20
+    tall = DefectData(path=str(tmp_path), split="all", size=128, native=True).pictures.view(defect, 3)[0]
+    assert any(
+        (tall == np.pad(image, ((0, 38), (0, 0), (0, 0)), "symmetric")[:, x : x + 128]).all() for x in range(173)
+    )
+    with pytest.raises(UserError, match="zoom"):
+        DefectData(path=str(tmp_path), split="all", size=64, native=True, augment={"zoom": 0.5})

@@ -34,7 +34,8 @@ class DefectData(pl.LightningDataModule):
     `path`, `layout`, `category`, `anomaly`: see `fast.data.layouts.open_dataset`. `split`: "third" trains on the third
     of each type that `scripts/prepare_data.py` would draw, "all" on everything, or a split file's path. `use`:
     "defects", "normals" or "both"; what it leaves out is not read. `size`: side of the square that images are resized
-    to; `crop`: side of a random window of it, for the first `crop_until` of the steps. `views`: augmented versions of
+    to, or with `native` of a window of them at their own resolution, around the defect; `crop`: side of a random
+    window of that, for the first `crop_until` of the steps. `views`: augmented versions of
     each image that are encoded and cached; `cache`: False encodes every batch (a first stage being trained).
     """
 
@@ -57,6 +58,7 @@ class DefectData(pl.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         cache_folder: str | None = None,
+        native: bool = False,
     ):
         super().__init__()
         if not path:
@@ -81,7 +83,7 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"{path}: no {what} to train on; check the layout of the folder")
         self.types = sorted({f"{s.category}/{s.anomaly}" for s in defects})
         check_params(Augment, augment or {}, "data.params.augment")
-        self.pictures = Pictures(samples, self.types, size, Augment(**(augment or {})), crop)
+        self.pictures = Pictures(samples, self.types, size, Augment(**(augment or {})), crop, native)
         self._latents: Latents | None = None
 
     @staticmethod
@@ -181,7 +183,18 @@ class DefectData(pl.LightningDataModule):
         files = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in paths]
         weights = sum(float(p.double().sum()) for p in model.first_stage_model.parameters())
         augment = self.pictures.augment
-        key = json.dumps([files, weights, self.size, self.pictures.crop, self.views, asdict(augment), self.seed])
+        key = json.dumps(
+            [
+                files,
+                weights,
+                self.size,
+                self.pictures.crop,
+                self.pictures.native,
+                self.views,
+                asdict(augment),
+                self.seed,
+            ]
+        )
         return Path(self.cache_folder) / f"latents-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
     @torch.no_grad()

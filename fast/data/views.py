@@ -13,6 +13,7 @@ from fast.data.layouts import Sample
 from fast.data.sampler import Ticket
 from fast.masks import to_tensor
 from fast.prompts import prompt_text
+from fast.regions import Region, cut
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -58,12 +59,25 @@ class Pictures(Dataset[dict[str, Any]]):
     """Samples as tensors: image (3,size,size) in [-1, 1], mask (1,size,size) in {0,1}, caption, type, seed.
 
     `crop`: side of a random window of the resized image, for training a convolutional first stage on less work.
+    `native`: nothing is resized; what is seen of a picture is a window of `size` pixels a side with defect in it, if
+    there is any.
     """
 
-    def __init__(self, samples: list[Sample], types: list[str], size: int, augment: Augment, crop: int | None = None):
+    def __init__(
+        self,
+        samples: list[Sample],
+        types: list[str],
+        size: int,
+        augment: Augment,
+        crop: int | None = None,
+        native: bool = False,
+    ):
         self.samples, self.types, self.size, self.augment, self.crop = samples, types, size, augment, crop
+        self.native = native
+        if native and augment.zoom < 1:
+            raise UserError("data.params.native=true keeps the pictures' scale, augment.zoom changes it; leave one out")
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] | None = None
-        if len(samples) * size * size * 4 <= _MEMORY and augment.zoom == 1:
+        if len(samples) * size * size * 4 <= _MEMORY and augment.zoom == 1 and not native:
             self._kept = {}
 
     def __len__(self) -> int:
@@ -79,6 +93,8 @@ class Pictures(Dataset[dict[str, Any]]):
         if self._kept is not None and index in self._kept:
             return self._kept[index]
         image, mask = self._read(index)
+        if self.native:
+            return _window(image, mask, self.size, rng)
         if rng is not None and self.augment.zoom < 1:
             image, mask = Augment(zoom=self.augment.zoom)(image, mask, rng)
         pair = resize_image(image, self.size), resize_mask(mask, self.size)
@@ -114,6 +130,21 @@ class Pictures(Dataset[dict[str, Any]]):
             "seed": ticket.seed,
             **self.labels(ticket.sample),
         }
+
+
+def _window(
+    image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A window (size,size) of image (H,W,3) and mask (H,W), with a defect pixel in it if there is any: a random one,
+    or without `rng` centred on one in the middle of them. A picture smaller than that is mirrored at its edge."""
+    points = np.argwhere(mask)
+    if not len(points):
+        points = np.array([[side // 2 for side in mask.shape]] if rng is None else [rng.integers(mask.shape)])
+    point = points[len(points) // 2] if rng is None else points[rng.integers(len(points))]
+    before = size // 2 if rng is None else rng.integers(size, size=2)
+    top, left = (int(v) for v in np.clip(point - before, 0, np.maximum(np.array(mask.shape) - size, 0)))
+    region = Region(top, left, size, size, mask)
+    return cut(image, region), cut(mask, region)
 
 
 class Latents(Dataset[dict[str, Any]]):

@@ -4,6 +4,7 @@ PyTorch reorders a layer's weights at every call; at batch 1 that costs the deep
 their time. These layers reorder them once, in bfloat16 with byte-equal results, or keep them as 8-bit numbers.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -156,8 +157,8 @@ def _rounded(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _bytes(x: Tensor) -> tuple[Tensor, float, int]:
     """(x as uint8, its scale, its zero point): x is about (uint8 - zero) * scale."""
     low, high = min(float(x.amin()), 0.0), max(float(x.amax()), 0.0)
-    scale = (high - low) / 255 or 1.0
-    zero = round(-low / scale)
+    scale = max((high - low) / 255, 1e-37)  # its inverse is a float32 too
+    zero = round(-low / scale) if math.isfinite(scale) else 0  # by such a scale the answer is no number either
     # To signed bytes, which is the fast conversion, then over to unsigned ones by the sign bit.
-    signed = x.float().mul_(1 / scale).add_(zero - 128).round_().clamp_(-128, 127).to(torch.int8)
+    signed = x.to(torch.float32, copy=True).mul_(1 / scale).add_(zero - 128).round_().clamp_(-128, 127).to(torch.int8)
     return signed.view(torch.uint8).bitwise_xor_(128), scale, zero
