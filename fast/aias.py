@@ -36,7 +36,7 @@ class AIASOptions:
     `background_window`: (low, high), inject the background only at low < t < high (release: 250, 750); None, at every
     coarse boundary (paper). `coefficients`: "exact", or "printed" for the paper's Lemma 2 as it stands.
     `stop_at`: from this time on, t <= stop_at, the network is not asked again: the clean background and what is known
-    of the defect stand. 2 saves the two fine evaluations.
+    of the defect stand. 2 saves the two fine evaluations; far above, FARM is asked what it was not trained for.
     """
 
     steps: int = 10

@@ -238,5 +238,5 @@ def _check(recipe: Recipe, device: torch.device) -> None:
         raise UserError(f"--precision {recipe.precision} is unknown; use {', '.join(PRECISIONS)}")
     if recipe.precision == "int8" and (device.type != "cpu" or not has_int8()):
         raise UserError("--precision int8 needs a CPU with 8-bit dot products (AVX-512 VNNI); use bf16")
-    if recipe.precision == "int8" and recipe.compiled:
-        raise UserError("--precision int8 and --compile exclude each other; leave one out")
+    if recipe.compiled and (recipe.precision == "int8" or recipe.region == "auto"):
+        raise UserError("--compile is for one size of window and weights as they are: not with --region auto or int8")

@@ -112,7 +112,10 @@ class OutputFolder:
         shown: tuple[slice, slice] = (slice(None), slice(None)),
     ) -> None:
         """Store a pair: image (H,W,3) uint8, mask (H,W) in {0,1}, and of its rows and columns `shown`, with the normal
-        image (h,w,3) there, a triptych. The record makes it count."""
+        image (h,w,3) there, a triptych. The record makes it count.
+
+        `normal` may be a `panel` already.
+        """
         image_path, mask_path, triptych_path = self._pictures(record["index"])
         write_image(image_path, image)
         write_mask(mask_path, mask)
@@ -134,13 +137,17 @@ class OutputFolder:
         return len(rows)
 
 
+def panel(picture: np.ndarray) -> np.ndarray:
+    """A copy of a picture (H,W,3), or of a mask (H,W) in {0,1}, made no larger than `PANEL` pixels a side."""
+    height, width = picture.shape[:2]
+    shrink = max(1.0, max(height, width) / PANEL)
+    size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+    return resize_image(picture, size) if picture.ndim == 3 else resize_mask(picture, size)
+
+
 def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """normal | mask | image in one picture (h, 3 w + 8, 3), each at most `PANEL` pixels a side."""
-    height, width = mask.shape
-    shrink = max(height, width) / PANEL
-    if shrink > 1:
-        size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
-        normal, mask, image = resize_image(normal, size), resize_mask(mask, size), resize_image(image, size)
+    """normal | mask | image in one picture (h, 3 w + 8, 3), as panels."""
+    normal, mask, image = panel(normal), panel(mask), panel(image)
     white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
     gap = np.full((mask.shape[0], 4, 3), 255, np.uint8)
     return np.concatenate([normal, gap, white, gap, image], axis=1)

@@ -15,6 +15,7 @@ import torch
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.engine import Engine, GivenUp, Recipe
 from fast.model import FAST
+from fast.output import panel
 from fast.overlap import overlapped
 from fast.regions import Region, cut, paste, plan, view, whole
 from fast.sources import Pair
@@ -31,7 +32,8 @@ HELD = 1 << 30  # bytes of pictures that may wait for others with windows of the
 class Made:
     """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
 
-    `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows.
+    `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
+    takes it.
     """
 
     pair: Pair
@@ -65,6 +67,10 @@ class _Picture:
             self.left -= 1
             self.seconds += seconds
             return self.left == 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (self.image, self.mask, self.normal, *self.crops))
 
     def key(self, number: int) -> Hashable:
         """What the normal image in a window is known by; None for one that came from no file."""
@@ -185,7 +191,7 @@ class Synthesizer:
         image = image if image.flags.writeable else image.copy()
         crops = [cut(image, region) for region in regions]
         seconds = time.perf_counter() - start
-        return _Picture(pair, image, mask, regions, crops, shown, image[shown].copy(), len(regions), seconds)
+        return _Picture(pair, image, mask, regions, crops, shown, panel(image[shown]), len(regions), seconds)
 
     def _lanes(self, pictures: Iterable[_Picture]) -> Iterator[list[Job]]:
         """Windows of one size together, as many as a lane takes; fewer when too many pictures would have to wait."""
@@ -196,7 +202,7 @@ class Synthesizer:
                 waiting[shape].append((picture, number))
                 if len(waiting[shape]) == self._width(*shape):
                     yield waiting.pop(shape)
-            while sum({id(p): p.image.nbytes for jobs in waiting.values() for p, _ in jobs}.values()) > HELD:
+            while sum({id(p): p.nbytes for jobs in waiting.values() for p, _ in jobs}.values()) > HELD:
                 yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
         yield from waiting.values()
 

@@ -90,6 +90,8 @@ def check_options(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} {getattr(options, name)} must not be negative")
     if options.stop_at and options.sampler != "aias":
         raise UserError(f"--stop_at {options.stop_at} is for --sampler aias; leave one of the two out")
+    if options.compile and (options.precision == "int8" or options.region == "auto"):
+        raise UserError("--compile is for one size of window and weights as they are: not with --region auto or int8")
     if options.weights_cache and options.precision == "fp32":
         raise UserError("--weights_cache keeps weights in bfloat16; add --precision bf16 or int8")
 

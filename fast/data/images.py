@@ -122,6 +122,8 @@ def resize_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     Shrinking loses no defect: a target pixel is one if any source pixel that it overlaps is. Growing is nearest.
     """
     height, width = _height_width(size)
+    if mask.shape == (height, width):
+        return (mask != 0).astype(np.uint8)
     # A rectangle holds a defect iff one of its columns does, so the two axes separate.
     rows = _resize_rows((mask != 0).astype(np.uint8), height)
     return np.ascontiguousarray(_resize_rows(rows.T, width).T)
