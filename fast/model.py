@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,11 @@ class FAST(LatentDiffusion):
             raise UserError(f"prompt_tokens={prompt_tokens} does not fit beside words; choose from 1 to {room - 1}")
         return encoder
 
+    def on_fit_start(self) -> None:
+        """The order of weights that convolutions want, set once; it changes no name and no shape."""
+        if not self.thaw_unet:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
     def on_train_start(self) -> None:
         """The base's scale factor stands, whatever the spread of these few latents: synthesis uses that one."""
 
@@ -98,7 +104,18 @@ class FAST(LatentDiffusion):
         return self._base_hash
 
     def conditioning(self, batch: Mapping[str, Any]) -> Tensor:
-        return self.prompts(self.cond_stage_model, batch["type"])
+        with self._as_kept(self.cond_stage_model):
+            return self.prompts(self.cond_stage_model, batch["type"])
+
+    def network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        with self._as_kept(self.model):
+            return super().network(x, t, cond)
+
+    def _as_kept(self, part: nn.Module) -> AbstractContextManager[None]:
+        """Without autocast for a network kept in bfloat16: on a GPU it would compute and keep the norms in float32."""
+        weight = next(part.parameters(), None)
+        kept = weight is not None and weight.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, enabled=False) if kept else nullcontext()
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 18: the network must still see the noise when FARM's defect stands in for the real one."""

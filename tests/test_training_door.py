@@ -122,7 +122,7 @@ def test_recipes_of_the_paper_resolve(path: Path) -> None:
     check_config(config)
     assert config["model"]["params"]["unet_config"]["params"]["model_channels"] == 320
     assert (config["model"]["params"]["lr"], config["lightning"]["trainer"]["max_steps"]) == (1.5e-4, 80000)
-    assert config["data"]["params"]["layout"] == path.stem.removeprefix("fast_")
+    assert config["data"]["params"]["layout"] == path.stem.removeprefix("fast_").removesuffix("_12gb")
     head = path.read_text().split("include:")[0]
     assert all(word in head for word in ("python main.py --base", "Hardware", "Run time", "Score"))
 

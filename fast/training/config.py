@@ -16,7 +16,11 @@ from ldm.errors import UserError
 from ldm.util import check_params, get_obj_from_str
 
 SECTIONS = ("model", "data", "lightning")
-LIGHTNING = {"trainer": {}, "checkpoint_every": 500, "images_every": 500, "keep_artifacts": 0, "tensorboard": True}
+LIGHTNING = {
+    "trainer": {}, "checkpoint_every": 500, "images_every": 500, "keep_artifacts": 0, "tensorboard": True,
+    "checkpointing": "auto",
+}  # fmt: skip
+CHECKPOINTING = ("auto", "always", "never")  # see fast.training.memory
 TRAINER = (
     "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "log_every_n_steps", "accelerator",
     "devices", "strategy", "num_nodes", "benchmark", "deterministic",
@@ -98,7 +102,11 @@ def check_config(config: dict[str, Any]) -> None:
     for name in ("model", "data"):
         check_targets(config[name], name)
     lightning = config["lightning"]
-    counts = {f"lightning.{k}": v for k, v in lightning.items() if k not in ("trainer", "tensorboard")}
+    counts = {f"lightning.{k}": v for k, v in lightning.items() if k not in ("trainer", "tensorboard", "checkpointing")}
+    if lightning.get("checkpointing", "auto") not in CHECKPOINTING:
+        raise UserError(
+            f"lightning.checkpointing={lightning['checkpointing']} is unknown; use {', '.join(CHECKPOINTING)}"
+        )
     trainer = lightning["trainer"]
     if "max_steps" not in trainer:
         raise UserError("lightning.trainer.max_steps is not set; give --max_steps N")

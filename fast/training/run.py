@@ -15,9 +15,10 @@ from fast.data.images import write_bytes
 from fast.door import is_first_process
 from fast.training.callbacks import Rate, SampleGrid, StepSeeds, StopOnBadLoss, Stopped, config_metadata
 from fast.training.logs import Log, LossTable
+from fast.training.memory import Checkpointing
 from fast.training.plan import CONFIG, Plan, plan
 from fast.training.saver import CheckpointFile, Saver
-from fast.training.trainer import devices, make_trainer, quiet, say, strategy
+from fast.training.trainer import computes_in_bf16, devices, make_trainer, quiet, say, strategy
 from ldm.checkpoint import read_checkpoint, read_metadata
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
@@ -25,7 +26,10 @@ from ldm.util import get_obj_from_str, instantiate_from_config
 
 
 def build(run: Plan) -> tuple[Any, Any]:
-    """(module, data) of a plan. FAST learns the data's types unless its config names them already."""
+    """(module, data) of a plan. FAST learns the data's types unless its config names them already.
+
+    A run that computes in bfloat16 keeps FAST's frozen weights in it, unless the config gives a `frozen_precision`.
+    """
     model, params = run.config["model"], run.config["model"]["params"]
     target = get_obj_from_str(model["target"])
     learns_types = getattr(target, "learns_types", False)
@@ -45,6 +49,9 @@ def build(run: Plan) -> tuple[Any, Any]:
                 f"the data has the types {', '.join(absent)}, which this run does not learn; start a new run"
             )
         data.types = data.pictures.types = list(params["types"])
+        # Not those of a base in training: its artifact has them all.
+        if computes_in_bf16(run.settings["trainer"]):
+            model = {**model, "params": {"frozen_precision": "bf16", **params}}
     return instantiate_from_config(model), data
 
 
@@ -117,6 +124,7 @@ def _trainer(run: Plan, where: dict[str, Any], module: Any, data: Any) -> pl.Tra
     metadata = config_metadata(run.config, data.split_hash)
     callbacks = [  # in the order in which they act on a step; the saver is the last
         Rate(run.config["model"]["params"].get("lr")),
+        Checkpointing(settings["checkpointing"]),
         StepSeeds(run.seed),
         StopOnBadLoss(folder),
         log,

@@ -23,6 +23,11 @@ PRECISIONS = {
 }  # fmt: skip
 
 
+def computes_in_bf16(settings: Mapping[str, Any]) -> bool:
+    """Whether `lightning.trainer` of a recipe asks for matrix products in bfloat16."""
+    return PRECISIONS.get(str(settings.get("precision"))) == "bf16-mixed"
+
+
 def say(text: str) -> None:
     """A line for the user, from the first process only."""
     if is_first_process():

@@ -16,7 +16,8 @@ BLOCK = 1 << 19
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention of q (B, heads, N, d) to k, v (B, heads, L, d). `mask`: added to the scores (B, 1, 1, L).
+    """Softmax attention of q (B, heads, N, d) to k, v (B, heads, L, d). `mask`: added to the scores
+    (B, heads, N, L), or 1 for any of these.
 
     PyTorch's fused kernel, except in bfloat16 on a CPU, where that one computes in float32: there it is blocks of
     matrix products, which take half the time.
@@ -27,17 +28,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     length = k.shape[2]
     k = k.transpose(-1, -2)
     zero = q.new_zeros(()).expand(1, 1, 1)
-
-    def block(i: slice, rows: slice) -> Tensor:
-        scores = torch.baddbmm(zero, q_[i, rows], k_[i], beta=0, alpha=d**-0.5)
-        return torch.bmm(scores.softmax(-1), v_[i])
-
-    q_, k_, v_ = (x.reshape(batch * heads, *x.shape[2:]) for x in (q, k, v))
     together = max(1, min(batch * heads, BLOCK // (n * length)))  # heads
     rows = max(1, min(n, BLOCK // (together * length)))
+
+    def block(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        scores = torch.baddbmm(zero, queries, keys, beta=0, alpha=d**-0.5)
+        return torch.bmm(scores.softmax(-1), values)
+
+    # Split, not sliced: the gradient of a slice is as large as what it was cut from.
     out = [
-        torch.cat([block(slice(i, i + together), slice(r, r + rows)) for r in range(0, n, rows)], dim=1)
-        for i in range(0, batch * heads, together)
+        torch.cat([block(some, keys, values) for some in queries.split(rows, dim=1)], dim=1)
+        for queries, keys, values in zip(*(x.flatten(0, 1).split(together) for x in (q, k, v)), strict=True)
     ]
     return torch.cat(out).view(batch, heads, n, d)
 

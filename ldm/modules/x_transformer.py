@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldm.modules.attention import attend
+
 
 class AbsolutePositionalEmbedding(nn.Module):
     """One learned vector per position."""
@@ -39,8 +41,10 @@ class Attention(nn.Module):
         if mask is not None:  # the lowest number, not minus infinity: a hidden token's own row stays finite
             seen = mask[:, None, :, None] & mask[:, None, None, :]
             hidden = q.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(q.dtype).min)
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=hidden, dropout_p=dropout)
+        if self.training and self.dropout:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=hidden, dropout_p=self.dropout)
+        else:
+            out = attend(q, k, v, hidden)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
 

@@ -182,6 +182,12 @@ class LatentDiffusion(pl.LightningModule):
             self.cond_stage_model.eval()
         return self
 
+    def set_checkpointing(self, on: bool) -> None:
+        """Whether the U-Net's activations are computed again in the backward pass (`use_checkpoint`) or kept for it."""
+        for part in self.model.modules():
+            if hasattr(part, "use_checkpoint"):
+                part.use_checkpoint = on  # type: ignore[assignment]
+
     def ema_scope(self) -> AbstractContextManager[None]:
         """Within, the network works with its averaged weights, if it keeps them."""
         return nullcontext() if self.model_ema is None else self.model_ema.applied(self.model)
