@@ -126,7 +126,8 @@ class Engine:
 
     def _pack(self) -> None:
         """Reorder weights for the CPU's kernels, at the shapes of the commonest window."""
-        side, meta = self.recipe.size or self.recipe.min_window, torch.device("meta")
+        fixed = self.recipe.size if self.recipe.region == "full" else None
+        side, meta, keep = fixed or self.recipe.min_window, torch.device("meta"), fixed is None
         cells = -(-side // self.stride) * self.stride // self.factor
         first_stage, channels = self.model.first_stage_model, self.model.channels
         x = torch.empty(1, channels, cells, cells, device=meta)
@@ -134,12 +135,13 @@ class Engine:
         image = torch.empty(1, 3, cells * self.factor, cells * self.factor, device=meta, dtype=self.dtype)
         keys = self._keys[0]
         context: Any = self._prompts[0].to(meta) if keys is None else [(k.to(meta), v.to(meta)) for k, v in keys]
-        release = self._pages.release
-        pack(self.unet, lambda unet: unet(x, t, context=context), self.recipe.precision == "int8", release)
-        pack(self.model.farm, lambda farm: farm(x.to(self.dtype), x[:, :1], t, self._prompts[0].to(meta)))
+        release, int8 = self._pages.release, self.recipe.precision == "int8"
+        pack(self.unet, lambda unet: unet(x, t, context=context), int8, release, keep)
+        prompt = self._prompts[0].to(meta)
+        pack(self.model.farm, lambda farm: farm(x.to(self.dtype), x[:, :1], t, prompt), keep=keep)
         if hasattr(first_stage, "encoder"):
-            pack(first_stage.encoder, lambda encoder: encoder(image), release=release)
-            pack(first_stage.decoder, lambda decoder: decoder(x.to(self.dtype)), release=release)
+            pack(first_stage.encoder, lambda encoder: encoder(image), release=release, keep=keep)
+            pack(first_stage.decoder, lambda decoder: decoder(x.to(self.dtype)), release=release, keep=keep)
 
     # parts, on (B,...) float32 in and out
 

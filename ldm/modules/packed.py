@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # An 8-bit layer first measures and rounds its input. That pays where each number is used this often.
@@ -28,17 +29,25 @@ def has_int8() -> bool:
 
 
 class PackedConv2d(nn.Module):
-    """A convolution whose weights lie in the kernel's order for inputs of `shape` (B,C,H,W); others work too."""
+    """A convolution whose weights lie in the kernel's order for inputs of `shape` (B,C,H,W).
 
-    def __init__(self, conv: nn.Conv2d, shape: torch.Size):
+    The order depends on the input's sides, and from one to the other is a long way: `keep` holds the plain weights
+    too, for inputs of other sides. Without them those work as well, but slowly.
+    """
+
+    def __init__(self, conv: nn.Conv2d, shape: torch.Size, keep: bool = False):
         super().__init__()
         self.bias = conv.bias
+        self.sides, self.plain = shape[-2:], conv.weight.detach() if keep else None
         self.options = (_pair(conv.padding), _pair(conv.stride), _pair(conv.dilation), conv.groups)
         self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[attr-defined, call-arg]
             conv.weight.detach().to_mkldnn(), *self.options, shape
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.plain is not None and x.shape[-2:] != self.sides:
+            padding, stride, dilation, groups = self.options
+            return F.conv2d(x, self.plain, self.bias, stride, padding, dilation, groups)
         return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *self.options, "none", [], "")
 
 
@@ -91,11 +100,13 @@ def pack(
     run: Callable[[nn.Module], Any],
     int8: bool = False,
     release: Callable[[Tensor], object] = lambda weight: None,
+    keep: bool = False,
 ) -> None:
     """Replace, in place, the layers of `network` that a call meets by packed ones; their plain weights are let go.
 
     `run(network)` calls it as it will be called, on tensors of the `meta` device: only shapes are learnt from it.
-    `int8`: 8-bit numbers where they pay. `release(weight)` is told of each plain weight that is no longer needed.
+    `int8`: 8-bit numbers where they pay. `keep`: see `PackedConv2d`.
+    `release(weight)` is told of each plain weight that is no longer needed.
     """
     shapes: dict[nn.Module, torch.Size] = {}
     hooks = [
@@ -113,8 +124,10 @@ def pack(
     for parent in [m for m in network.modules() if any(True for _ in m.children())]:
         for name in [n for n, child in parent.named_children() if child in shapes]:
             layer = getattr(parent, name)
-            setattr(parent, name, _packed(layer, shapes.pop(layer), int8))  # the plain weights go as the packed come
-            release(layer.weight)
+            packed = _packed(layer, shapes.pop(layer), int8, keep)
+            setattr(parent, name, packed)  # the plain weights go as the packed come
+            if getattr(packed, "plain", None) is None:
+                release(layer.weight)
 
 
 class _Borrowed(nn.Module):
@@ -128,12 +141,12 @@ class _Borrowed(nn.Module):
         return self._call(*args, **kwargs)
 
 
-def _packed(layer: nn.Module, shape: torch.Size, int8: bool) -> nn.Module:
+def _packed(layer: nn.Module, shape: torch.Size, int8: bool, keep: bool) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         uses = layer.out_channels * layer.kernel_size[0] * layer.kernel_size[1] // (layer.stride[0] * layer.stride[1])
         # The first and the last layer, which see few channels, decide the picture's precision.
         small = min(layer.in_channels, layer.out_channels) < 32
-        return (Int8Conv2d if int8 and uses >= USES and not small else PackedConv2d)(layer, shape)
+        return Int8Conv2d(layer, shape) if int8 and uses >= USES and not small else PackedConv2d(layer, shape, keep)
     assert isinstance(layer, nn.Linear)
     # Without an axis of cells it serves the time embedding: one row, of no cost.
     pays = int8 and layer.out_features >= USES and len(shape) > 2
