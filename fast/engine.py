@@ -32,10 +32,11 @@ BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept
 class Recipe:
     """How pairs are made.
 
-    `size`: side in pixels of the square that pictures are resized to; None keeps their own size. `sampler`, `steps`,
-    `use_farm`: see `sample_latents`. `precision`: of the networks' weights, "fp32", "bf16", or on a CPU "int8" for the
-    U-Net. `region`: "full", or "auto" for windows around the defects with `margin` pixels of context, a side at
-    least `min_window`. Windows with a side above `max_window` are evaluated in tiles of that side.
+    `size`: side in pixels of the square that pictures are resized to; None keeps their own size. `sampler`, `steps`:
+    see `sample_latents`. `use_farm`: False leaves FARM out.
+    `precision`: of the networks' weights, "fp32", "bf16", or on a CPU "int8" for the U-Net. `region`: "full", or "auto"
+    for windows around the defects with `margin` pixels of context, a side at least `min_window`.
+    Windows with a side above `max_window` are evaluated in tiles of that side.
     `reuse`: the inner U-Net blocks run at every `reuse`-th evaluation; `stop_at`: see `AIASOptions`.
     `compiled`: run the U-Net through `torch.compile`.
     """

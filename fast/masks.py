@@ -1,4 +1,4 @@
-"""Masks between pixels and latent cells, and the composite that leaves the background untouched."""
+"""Masks on latent cells, and pictures between bytes and tensors."""
 
 from collections.abc import Sequence
 
@@ -26,8 +26,3 @@ def to_image(tensor: Tensor) -> np.ndarray:
     """float (3,H,W), about [-1, 1], to uint8 (H,W,3)."""
     scaled = ((tensor.detach().float().cpu() + 1.0) * 127.5).round().clamp(0, 255)
     return scaled.to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-def composite(generated: np.ndarray, normal: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """M * generated + (1 - M) * normal (Alg. 3) on uint8 (H,W,3) and mask (H,W) in {0,1}: exact outside the mask."""
-    return np.where(mask[..., None].astype(bool), generated, normal)

@@ -1,10 +1,10 @@
-"""Masks on the way to latent cells, pixels on the way to bytes, and the composite."""
+"""Masks on the way to latent cells, and pixels on the way to bytes."""
 
 import numpy as np
 import pytest
 import torch
 
-from fast.masks import composite, latent_mask, to_image, to_tensor
+from fast.masks import latent_mask, to_image, to_tensor
 
 
 @pytest.mark.parametrize(("side", "cells"), [(16, 4), (16, 2), (12, 5), (7, 3), (5, 5), (6, 1)])
@@ -35,13 +35,3 @@ def test_every_byte_survives_the_way_to_a_tensor_and_back() -> None:
     assert tensor.max() == 1
     assert (to_image(tensor) == image).all()
     assert to_image(torch.tensor([-7.0, 7.0, 0.0])[:, None, None]).ravel().tolist() == [0, 255, 128]
-
-
-def test_the_composite_is_exact_on_both_sides() -> None:
-    rng = np.random.default_rng(0)
-    normal, generated = (rng.integers(0, 256, (9, 7, 3), dtype=np.uint8) for _ in range(2))
-    mask = rng.integers(0, 2, (9, 7), dtype=np.uint8)
-    out = composite(generated, normal, mask)
-    assert out.dtype == np.uint8
-    assert (out[mask == 0] == normal[mask == 0]).all()
-    assert (out[mask == 1] == generated[mask == 1]).all()
