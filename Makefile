@@ -1,4 +1,4 @@
-# make demo: the main job on surfaces that the project draws itself. make test: the tests. Both work offline once installed.
+# make demo: what the shipped base does for parts it never saw, as a page. make test: the tests. Both work offline once installed.
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -12,12 +12,12 @@ from ldm.util import instantiate_from_config
 
 MODEL, UNET, TEXT = "model.params", "model.params.unet_config.params", "model.params.cond_stage_config.params"
 CODER = "model.params.first_stage_config.params.ddconfig"
-# "full": the published 1.45 B-parameter layout; "mini": the recipe for a laptop; "tiny": for tests.
+# "full": the published 1.45 B-parameter layout; "mini": a laptop's; "tiny": for tests.
 RECIPES: dict[str, tuple[str, list[str]]] = {
     "full": ("configs/fast_mvtec.yaml", [f"{TEXT}.tokenizer=configs/mini/tokenizer"]),
-    "mini": ("configs/mini/fast.yaml", []),
+    "mini": ("benchmarks/mini.yaml", []),
     "tiny": (
-        "configs/mini/fast.yaml",
+        "benchmarks/mini.yaml",
         [
             *(f"{UNET}.model_channels=32", f"{UNET}.channel_mult=[1,2]", f"{UNET}.attention_resolutions=[2]"),
             *(f"{UNET}.context_dim=32", f"{TEXT}.n_embed=32", f"{TEXT}.n_layer=1"),

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,29 +35,45 @@ class AIASOptions:
     `farm_mode`: "replace", FARM's reconstruction re-noised becomes the foreground after each jump (Eq. 8, Alg. 3);
     "steer", it only enters the network's input and the x0 estimate (the authors' release).
     `background_window`: (low, high), inject the background only at low < t < high (release: 250, 750); None, at every
-    coarse boundary (paper). `coefficients`: "exact", or "printed" for the paper's Lemma 2 as it stands.
+    coarse boundary (paper). `farm_window`: (low, high), FARM stands in only at low < t < high; None, always (paper).
+    `coefficients`: "exact", or "printed" for the paper's Lemma 2 as it stands.
     `stop_at`: from this time on, t <= stop_at, the network is not asked again: the clean background and what is known
     of the defect stand. 2 saves the two fine evaluations; far above, FARM is asked what it was not trained for.
+    `known`: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the normal picture:
+    "full", all of it; "around", nothing of what lies under the mask.
     """
 
     steps: int = 10
     farm_mode: str = "replace"
     background_window: tuple[int, int] | None = None
+    farm_window: tuple[int, int] | None = None
     coefficients: str = "exact"
     stop_at: int = 0
+    known: str = "full"
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:
             raise UserError(f"aias.steps={self.steps} is not a whole number from 1; correct aias.steps")
-        window = self.background_window
-        if window is not None and not (len(window) == 2 and window[0] < window[1]):
-            raise UserError(f"aias.background_window={window} is not [low, high]; write [250, 750] or leave it out")
-        if self.farm_mode not in ("replace", "steer"):
-            raise UserError(f"aias.farm_mode={self.farm_mode} is unknown; use replace or steer")
+        for name in ("background_window", "farm_window"):
+            window = getattr(self, name)
+            if window is not None and not _is_window(window):
+                raise UserError(f"aias.{name}={window} is not [low, high]; write [250, 750] or leave it out")
+        for name, choices in (("farm_mode", ("replace", "steer")), ("known", ("full", "around"))):
+            if getattr(self, name) not in choices:
+                raise UserError(f"aias.{name}={getattr(self, name)} is unknown; use {' or '.join(choices)}")
         if not isinstance(self.stop_at, int) or self.stop_at < 0:
             raise UserError(f"aias.stop_at={self.stop_at} is not a time from 0; correct aias.stop_at")
         if self.coefficients not in ("exact", "printed"):
             raise UserError(f"aias.coefficients={self.coefficients} is unknown; use exact or printed")
+
+
+def _is_window(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    return pair and value[0] < value[1]
+
+
+def _within(t: int, window: tuple[int, int] | None) -> bool:
+    return window is None or window[0] < t < window[1]
 
 
 @dataclass(frozen=True)
@@ -72,16 +89,17 @@ class Guidance:
     background: Tensor | None = None
     farm: Reconstruct | None = None
 
-    def with_foreground(self, x: Tensor, t: int, noise: Noise) -> Tensor:
-        """x (B,C,h,w) with its masked part replaced by FARM's reconstruction noised to t in 1..T (Eq. 11-12)."""
-        if self.farm is None:
+    def with_foreground(self, x: Tensor, t: int, noise: Noise, window: tuple[int, int] | None = None) -> Tensor:
+        """x (B,C,h,w) with its masked part replaced by FARM's reconstruction noised to t in 1..T (Eq. 11-12), if t lies
+        inside `window`."""
+        if self.farm is None or not _within(t, window):
             return x
         anomaly = self.schedule.q_sample(self.farm(x, network_time(x, t)), t, noise(x))
         return self.mask * anomaly + (1 - self.mask) * x
 
     def with_background(self, x: Tensor, t: int, noise: Noise, window: tuple[int, int] | None = None) -> Tensor:
         """x (B,C,h,w) with the normal image noised to t outside the mask (Eq. 7-8), if t lies inside `window`."""
-        if self.background is None or (window is not None and not window[0] < t < window[1]):
+        if self.background is None or not _within(t, window):
             return x
         known = self.schedule.q_sample(self.background, t, noise(x))
         return self.mask * x + (1 - self.mask) * known
@@ -92,11 +110,15 @@ class Guidance:
             x = self.mask * self.farm(x, network_time(x, t)) + (1 - self.mask) * x
         return x if self.background is None else self.mask * x + (1 - self.mask) * self.background
 
-    def hook(self, noise: Noise, window: tuple[int, int] | None = None) -> Inject:
-        """Both, for other samplers to call after a step to t. The last fine steps (t < 2) are left to the network."""
+    def hook(self, noise: Noise, options: AIASOptions = AIASOptions()) -> Inject:
+        """Both, each in its window, for other samplers to call after a step to t. The last fine steps (t < 2) are the
+        network's."""
 
         def inject(x: Tensor, t: int) -> Tensor:
-            return self.with_foreground(self.with_background(x, t, noise, window), t, noise) if t > 1 else x
+            if t < 2:
+                return x
+            x = self.with_background(x, t, noise, options.background_window)
+            return self.with_foreground(x, t, noise, options.farm_window)
 
         return inject
 
@@ -121,14 +143,14 @@ def aias(
     steer = options.farm_mode == "steer"
     for i, (ts, te) in enumerate(itertools.pairwise(times)):
         guide = guidance if ts > 2 and te > 0 else None  # the last fine steps are plain
-        seen = guide.with_foreground(x, ts, noise) if guide and steer else x
+        seen = guide.with_foreground(x, ts, noise, options.farm_window) if guide and steer else x
         x0 = schedule.predict_x0(seen, ts, denoise(seen, network_time(x, ts)))
         if guidance and 0 < te <= options.stop_at:
-            return guidance.finished(x0, te, replace=not steer)
+            return guidance.finished(x0, te, replace=not steer and _within(te, options.farm_window))
         x = posterior_step(x, x0, ts, te, jump(ts, te), noise)  # segment mean and variance, Lemma 2
         if guide:
             x = guide.with_background(x, te, noise, options.background_window)
-            x = x if steer else guide.with_foreground(x, te, noise)
+            x = x if steer else guide.with_foreground(x, te, noise, options.farm_window)
         if callback:
             callback(i, x)
     return x

@@ -13,15 +13,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from fast.decoder import FitOptions
 from fast.model import FAST
 from ldm.checkpoint import hash_aside, load_strict, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
+from ldm.modules.encoders.modules import TextEncoder
 from ldm.util import get_obj_from_str, instantiate_from_config
+
+PROJECT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A trained FAST on disk, before its weights are read."""
+    """A trained FAST on disk, its weights not yet read; `open_types`: it serves any defect word, not `types` alone."""
 
     path: Path
     step: int
@@ -29,11 +33,12 @@ class Artifact:
     types: list[str]
     base: str
     base_sha256: str
+    open_types: bool = False
 
 
 def find_artifact(folder: str | os.PathLike[str], step: int | None = None) -> Artifact:
     """The artifact of `step`, or the last one, in a folder or in its `checkpoints`. Raises `UserError`."""
-    given = Path(folder)
+    given = in_project(Path(folder))
     places = [*given.glob("*"), *given.glob("checkpoints/*")]
     found = {int(m[1]): p for p in places if (m := re.fullmatch(r"fast-(\d+)\.safetensors", p.name))}
     if given.is_file():
@@ -50,7 +55,8 @@ def read_artifact(path: Path) -> Artifact:
     meta = read_metadata(path)
     try:
         config, types = json.loads(meta["config"]), json.loads(meta["types"])
-        artifact = Artifact(path, int(meta["step"]), config, types, meta["base"], meta["base_sha256"])
+        open_types = meta.get("open_types") == "true"
+        artifact = Artifact(path, int(meta["step"]), config, types, meta["base"], meta["base_sha256"], open_types)
         whole = isinstance(config["model"]["params"], dict) and types and all("/" in t for t in types)
     except (KeyError, ValueError, TypeError):
         whole = False
@@ -66,7 +72,9 @@ def load_fast(
     dtype: torch.dtype | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> FAST:
-    """Build the model on its base and put FARM and the prompt vectors in. `base` replaces the recorded path.
+    """Build the model on its base and put in what was trained: FARM, the prompt vectors and, where the artifact has
+    them, adapters and the first stage's decoder. `base` replaces the recorded path, which is also looked for beside the
+    artifact and in this project.
 
     `dtype`: of the U-Net, the first stage and the text encoder, float32 (the same as None) or bfloat16; FARM, the
     prompt vectors and the schedule are float32 always. Every tensor is converted on its way in, so that no more
@@ -84,30 +92,75 @@ def load_fast(
         model.mapped_from = kept
     else:
         model = _on_verified_base(artifact, base, dtype)
-        model.mapped_from = Path(base or artifact.base)
+        model.mapped_from = _base_path(artifact, base)
         if kept is not None:
             own = model.own_state()
             _write_cache(kept, {k: v for k, v in model.state_dict().items() if k not in own}, artifact.base_sha256)
     model.base_path, model._base_hash = base or artifact.base, artifact.base_sha256
-    model.thaw_unet = bool(artifact.config["model"]["params"].get("thaw_unet"))
+    params = artifact.config["model"]["params"]
+    model.thaw_unet = bool(params.get("thaw_unet"))
+    fit = params.get("fit_decoder")
+    model.fit_decoder = None if fit is None else FitOptions(**fit)
     # A thawed U-Net is too large to be copied; the rest is small and need not keep a mapped file alive.
     state = {k: v if k.startswith("model.") else v.clone() for k, v in read_state_dict(artifact.path).items()}
     load_strict(_Part(model), state, str(artifact.path), mapped=artifact.path)
     return model.eval().requires_grad_(False)
 
 
+def text_encoder(artifact: Artifact) -> TextEncoder:
+    """The text encoder of an artifact's base without its weights, for what its tokenizer says of words."""
+    _check_classes(artifact.config["model"], artifact.path)
+    with torch.device("meta"):
+        return instantiate_from_config(artifact.config["model"]["params"]["cond_stage_config"])
+
+
 def _build(artifact: Artifact, path: Path, dtype: torch.dtype | None) -> FAST:
-    """The model on the base in `path`. A thawed U-Net has the precision of the rest, for nothing trains here."""
+    """The model on the base in `path`, all of it in one precision, for nothing trains here."""
     section = artifact.config["model"]
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-    changes = {"ckpt_path": str(path), "types": artifact.types, "frozen_precision": precision, "thaw_unet": False}
+    changes = {
+        "ckpt_path": str(path), "types": artifact.types, "frozen_precision": precision,
+        "thaw_unet": False, "fit_decoder": None, "farm_from": None, "init_word": None,
+    }  # fmt: skip
     model: FAST = instantiate_from_config({"target": section["target"], "params": {**section["params"], **changes}})
     return model
 
 
+def _base_path(artifact: Artifact, given: str | None) -> Path:
+    """Where the base is: as `given`, or as recorded, from here, beside the artifact, or from the project's folder."""
+    recorded = Path(given or artifact.base)
+    places = [recorded, in_project(recorded)]
+    places += [] if given or not artifact.base else [artifact.path.parent / recorded.name]
+    return next((p for p in places if p.is_file()), recorded)
+
+
+def find_base(given: str) -> tuple[str, str | None]:
+    """(the base's file, the artifact beside it if there is one) that a path means: a file, or a folder such as the
+    shipped one, with `base.safetensors` and perhaps `fast-<step>.safetensors`. Raises `UserError`."""
+    path = in_project(Path(given))
+    if not path.is_dir():
+        if not path.is_file():
+            raise UserError(f"checkpoint {given} does not exist; check --actual_resume")
+        return str(path), None
+    base = path / "base.safetensors"
+    if not base.is_file():
+        raise UserError(f"--actual_resume {given}: no base.safetensors in that folder; give the file of the base")
+    return str(base), find_farm(given) if any(path.glob("fast-*.safetensors")) else None
+
+
+def find_farm(given: str) -> str:
+    """The file of the artifact that a path, a file or a folder, means. Raises `UserError`."""
+    return str(find_artifact(in_project(Path(given))).path)
+
+
+def in_project(path: Path) -> Path:
+    """A relative path that is not there from here, as seen from the project's folder: recipes name its files so."""
+    return path if path.exists() or not (PROJECT / path).exists() else PROJECT / path
+
+
 def _on_verified_base(artifact: Artifact, base: str | None, dtype: torch.dtype | None) -> FAST:
     """The model on the base that its training saw. Hash and weights go through the file side by side: one reading."""
-    path = Path(base or artifact.base)
+    path = _base_path(artifact, base)
     if not path.is_file():
         raise UserError(
             f"the base checkpoint {base or artifact.base or '(not recorded)'} that {artifact.path.name} was trained on "
@@ -191,6 +244,9 @@ class _Part(torch.nn.Module):
 
     def __init__(self, model: FAST):
         super().__init__()
-        self.farm, self.prompts = model.farm, model.prompts
+        self.farm, self.prompts, self.lora = model.farm, model.prompts, model.lora
         if model.thaw_unet:
             self.model = model.model
+        if model.fit_decoder is not None:
+            self.first_stage_model = torch.nn.Module()
+            self.first_stage_model.decoder = model.first_stage_model.decoder

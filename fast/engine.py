@@ -71,6 +71,7 @@ class Engine:
         self.stopping = False  # no lock: a signal handler may set it at any moment
         self.dtype = torch.float32 if recipe.precision == "fp32" else torch.bfloat16
         self.options = replace(model.aias_options, steps=recipe.steps, stop_at=recipe.stop_at)
+        model.merge_adapters()
         self.model = model.eval().requires_grad_(False)
         self._pages = MappedFile(model.mapped_from)
         self._prompts = self._encode_prompts()
@@ -121,7 +122,7 @@ class Engine:
             self.model.scale_factor = self.model.scale_factor.to(self.device)
 
     def _project(self, prompt: Tensor) -> Projected | None:
-        if self.model.model.conditioning_key != "crossattn" or not hasattr(self.unet, "project"):
+        if self.model.model.conditioning_key not in ("crossattn", "hybrid") or not hasattr(self.unet, "project"):
             return None
         return self.unet.project(prompt)
 
@@ -137,7 +138,9 @@ class Engine:
         keys = self._keys[0]
         context: Any = self._prompts[0].to(meta) if keys is None else [(k.to(meta), v.to(meta)) for k, v in keys]
         release, int8 = self._pages.release, self.recipe.precision == "int8"
-        pack(self.unet, lambda unet: unet(x, t, context=context), int8, release, keep)
+        wide = 2 * channels + 1 if self.model.model.conditioning_key == "hybrid" else channels  # the place too
+        seen = torch.empty(1, wide, cells, cells, device=meta)
+        pack(self.unet, lambda unet: unet(seen, t, context=context), int8, release, keep)
         prompt = self._prompts[0].to(meta)
         pack(self.model.farm, lambda farm: farm(x.to(self.dtype), x[:, :1], t, prompt), keep=keep)
         if hasattr(first_stage, "encoder"):
@@ -162,18 +165,25 @@ class Engine:
         overlap = -(-side // 4 // stride) * stride if side > stride else 0
         return {"tile": side // factor, "overlap": overlap // factor}
 
-    def _denoiser(self, types: Sequence[int]) -> tuple[Denoise, Tensor]:
-        """(the U-Net under the types' prompts, those prompts (B,L,width))."""
+    def _denoiser(self, types: Sequence[int], mask: Tensor, background: Tensor) -> tuple[Denoise, Tensor]:
+        """(the U-Net under the types' prompts, those prompts (B,L,width)); a hybrid one sees the `mask` (B,1,h,w) and
+        the `background` (B,C,h,w) too."""
         prompts = torch.cat([self._prompts[t] for t in types])
         keys = [self._keys[t] for t in types]
-        cond: dict[str, Any] = {"c_crossattn": [prompts]}
+        context: Any = prompts
         if None not in keys:
             layers = zip(*keys, strict=True)  # type: ignore[arg-type]
-            cond = {"c_crossattn": [[tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]]}
+            context = [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]
+        known = background if self.options.known == "full" else (1 - mask) * background
+        placed = self.model.with_place(context, mask, known)
+        whole = placed if isinstance(placed, dict) else {"c_crossattn": [context]}
         deep: dict[Any, DeepFeatures] = {}
         tile = self._tile(cells=True)
 
         def evaluate(x: Tensor, t: Tensor, place: Any) -> Tensor:
+            cond: dict[str, Any] = dict(whole)
+            if "c_concat" in cond:
+                cond["c_concat"] = [c[..., place[0], place[1]] for c in cond["c_concat"]]
             if self.recipe.reuse == 1:
                 return bind(self.model, cond)(x, t)
             key = str(place)
@@ -206,7 +216,7 @@ class Engine:
         background = self._background(normals, keys or [None] * len(normals))
         pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
         mask = latent_mask(pixels, background.shape[-2:])
-        denoise, prompts = self._denoiser(types)
+        denoise, prompts = self._denoiser(types, mask, background)
 
         def farm(x: Tensor, t: Tensor) -> Tensor:
             return model.farm(x.to(self.dtype), mask, t, prompts).float()

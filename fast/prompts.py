@@ -1,6 +1,6 @@
 """Prompts: "category + defect type" and, at the end, vectors that are learned for that type (FAST, A.5: 8 of them)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,15 @@ from ldm.modules.encoders.modules import TextEncoder
 
 def prompt_text(category: str, anomaly: str) -> str:
     """The words of a prompt. A name that is only a number (BTAD) says nothing and is left out (paper, A.5)."""
-    names = [name for name in (category, anomaly) if not name.isdigit()] or ["damaged"]
+    names = [name for name in (category, anomaly) if name and not name.isdigit()] or ["damaged"]
     words = " ".join(names).replace("_", " ").replace("+", " ").replace("-", " ")
     return " ".join(words.split()).lower()
+
+
+def by_word(types: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
+    """Vectors (N,tokens,width) of types "category/anomaly" by defect word: the mean where several types have it."""
+    words = [prompt_text("", t.split("/", 1)[1]) for t in types]
+    return {w: torch.stack([v for v, own in zip(vectors, words, strict=True) if own == w]).mean(0) for w in set(words)}
 
 
 class LearnedPrompts(nn.Module):
@@ -39,14 +45,36 @@ class LearnedPrompts(nn.Module):
         return prompt_text(*self.types[index].split("/", 1))
 
     @torch.no_grad()
-    def start_from(self, encoder: TextEncoder, word: str | None) -> None:
-        """Set every vector to the mean token embedding of `word`, or of the type's own words without one."""
+    def start_from(self, encoder: TextEncoder, word: str | None, known: Mapping[str, Tensor] | None = None) -> None:
+        """Set each type's vectors to those that are `known` (tokens,width) for `word`, or without one for the type's
+        defect; where none are, to the mean token embedding of `word`, or of the type's own words."""
         for index in range(len(self.types)):
-            pieces = encoder.tokenizer.pieces(word or self.text(index))
-            if not pieces:
-                raise UserError(f"--init_word {word!r} has no token in this tokenizer; give another word")
-            ids = torch.tensor(pieces, device=encoder.token_embedding.weight.device)
-            self.vectors[index] = encoder.embed_tokens(ids[None])[0].mean(dim=0)
+            self._start(encoder, index, word, known or {})
+
+    def _start(self, encoder: TextEncoder, index: int, word: str | None, known: Mapping[str, Tensor]) -> None:
+        ready = known.get(prompt_text("", word or self.types[index].split("/", 1)[1]))
+        if ready is not None:
+            self.vectors[index] = ready.to(self.vectors)
+            return
+        pieces = encoder.tokenizer.pieces(word or self.text(index))
+        if not pieces:
+            raise UserError(f"--init_word {word!r} has no token in this tokenizer; give another word")
+        ids = torch.tensor(pieces, device=encoder.token_embedding.weight.device)
+        self.vectors[index] = encoder.embed_tokens(ids[None])[0].mean(dim=0)
+
+    @torch.no_grad()
+    def serving(self, encoder: TextEncoder, types: Sequence[str]) -> "LearnedPrompts":
+        """Prompts for other `types`: the same vectors where a type is known, else those known for its defect word, else
+        the word's embedding. Raises `UserError` for words that the encoder cannot read."""
+        known = by_word(self.types, self.vectors)
+        other = LearnedPrompts(types, self.vectors.shape[2], self.tokens).to(self.vectors.device)
+        for index, key in enumerate(types):
+            check_words(encoder, key)
+            if key in self.types:
+                other.vectors[index] = self.vectors[self.types.index(key)]
+            else:
+                other._start(encoder, index, prompt_text("", key.split("/", 1)[1]), known)
+        return other.requires_grad_(False)
 
     def _frame(self, encoder: TextEncoder, index: int) -> tuple[Tensor, int]:
         """Token embeddings (L,width) of a type's prompt and where its learned vectors stand. Computed once."""
@@ -69,3 +97,17 @@ class LearnedPrompts(nn.Module):
             rows.append(torch.cat([words[:at], self.vectors[i], words[at + self.tokens :]]))
         kept = encoder.token_embedding.weight.dtype  # a frozen encoder may be in bfloat16
         return encoder.encode_embeddings(torch.stack(rows).to(kept))[back]
+
+
+def is_vocabulary(encoder: TextEncoder, name: str) -> bool:
+    """Whether each word of a name is a token of its own: then the encoder may have seen it in training."""
+    words, unknown = prompt_text("", name).split(), encoder.tokenizer.loaded.unk_token_id
+    return all(len(pieces := encoder.tokenizer.pieces(w)) == 1 and pieces != [unknown] for w in words)
+
+
+def check_words(encoder: TextEncoder, key: str) -> None:
+    """Raise `UserError` if the tokenizer cannot spell the words of a type "category/anomaly"."""
+    for name in filter(None, key.split("/", 1)):
+        pieces, unknown = encoder.tokenizer.pieces(prompt_text("", name)), encoder.tokenizer.loaded.unk_token_id
+        if not pieces or unknown in pieces:
+            raise UserError(f"{name!r} has no token in the base's tokenizer; describe the defect in other words")

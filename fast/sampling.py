@@ -28,7 +28,7 @@ def sample_latents(
     x, schedule = noise(like), guidance.schedule
     if sampler == "aias":
         return aias(denoise, schedule, x, guidance=guidance, noise=noise, options=options)
-    common: dict[str, Any] = {"noise": noise, "inject": guidance.hook(noise, options.background_window)}
+    common: dict[str, Any] = {"noise": noise, "inject": guidance.hook(noise, options)}
     if sampler == "ddpm":
         return samplers.ddpm(denoise, schedule, x, **common)
     return getattr(samplers, sampler)(denoise, schedule, x, steps=options.steps, **common)

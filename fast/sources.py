@@ -1,6 +1,6 @@
 """Normal images and masks for synthesis, and which of them meet in which pair."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,8 +10,14 @@ import numpy as np
 
 from fast.data.images import list_images, looks_whole, read_image, read_mask
 from fast.data.layouts import open_dataset
+from fast.prompts import prompt_text
 from ldm.errors import UserError
 from ldm.rng import seed_of
+
+# Folders of normal pictures that do not tell what is on them.
+SAY_NOTHING = {
+    "normal", "normals", "good", "ok", "train", "training", "test", "image", "images", "picture", "pictures", "data",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,46 @@ def match_types(types: list[str], anomaly_name: str | None, init_word: str | Non
         return [0]
     given = f"--init_word {init_word}" if anomaly_name is None else f"--anomaly_name {anomaly_name}"
     raise UserError(f"{given}: these weights know {', '.join(types)}; name one of them or a category")
+
+
+def open_types(
+    known: list[str],
+    anomaly_name: str | None,
+    init_word: str | None,
+    kinds: Sequence[str] = (),
+    category: str = "",
+) -> list[str]:
+    """Types "category/defect" for weights that serve any defect word.
+
+    `anomaly_name`: "category/defect"; or a defect, where the weights know the word or nothing else names one; or else a
+    category, alone for all that is `known` of it. `init_word`: the defect's word. Where neither names one, `kinds` do,
+    the names of the masks' folders. `category`: where none is given; it may be empty.
+    Raises `UserError` when no defect is named.
+    """
+    name = (anomaly_name or "").strip("/").replace("+", "/", 1)
+    if "/" in name:
+        return [name]
+    words = {prompt_text("", t.split("/", 1)[1]) for t in known}
+    if name and (prompt_text("", name) in words or not (init_word or kinds)):
+        return [t for t in known if t.startswith(f"{name}/")] or [f"{category}/{name}"]
+    defects = [init_word] if init_word else list(dict.fromkeys(kinds))
+    if not defects:
+        raise UserError(
+            "these weights serve any defect, and none is named; give a word with --init_word (scratch, say), "
+            "or put the masks in folders named by words"
+        )
+    return [f"{name or category}/{defect}" for defect in defects]
+
+
+def category_of(normals: Sequence[NormalSource], folder: str, knows: Callable[[str], bool]) -> str:
+    """What the pictures are of: by their dataset, or by the nearest of the folder and the two above it that says more
+    than "train" or "good". Empty where `knows(name)` is false: a word that a network never saw tells it nothing."""
+    path = Path(folder).resolve()
+    named = {n.category for n in normals} - {""}
+    if named:
+        return min(named) if len(named) == 1 and knows(min(named)) else ""
+    says = [p.name for p in (path, *path.parents[:2]) if p.name and p.name.lower() not in SAY_NOTHING]
+    return next((name for name in says if knows(name)), "")
 
 
 @lru_cache(maxsize=4)

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from ldm.errors import UserError
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
     from fast.checkpoint import Artifact
     from fast.output import OutputFolder
-    from fast.sources import Sources
+    from fast.sources import MaskSource, NormalSource, Sources
     from fast.synthesis import Recipe, Synthesizer
 
 
@@ -38,9 +39,11 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--actual_resume", default=None, metavar="CKPT",
                         help="the base checkpoint, if it is no longer where training found it")
     source.add_argument("--anomaly_name", default=None,
-                        help="defect type to make: a type, category/type, or a category for all of its types")
+                        help="defect type to make: a type, category/type, or a category for all of its types; for "
+                             "weights that serve any words: part/word")
     source.add_argument("--init_word", default=None,
-                        help="category to take if --anomaly_name names none; learned vectors replace the word itself")
+                        help="category to take if --anomaly_name names none; for weights that serve any words: the "
+                             "defect's word (scratch, say)")
     result = p.add_argument_group("what")
     result.add_argument("--sample_name", required=True, metavar="FOLDER",
                         help="output: image/, mask/, triptych/, manifest.jsonl")
@@ -52,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     where = p.add_argument_group("how much of a picture")
     where.add_argument("--region", default=None, choices=["auto", "full"],
                        help="sample the full picture, or auto: only windows around the mask (default: auto for weights "
-                            "that were trained on windows, data.params.native, else full)")
+                            "that were trained on windows, data.params.native, and the shipped ones, else full)")
     where.add_argument("--margin", type=int, default=32, help="pixels of context around a defect (default 32)")
     where.add_argument("--min_window", type=int, default=None,
                        help="least side of a window in pixels (default: the training size; smaller is faster)")
@@ -110,10 +113,12 @@ def synthesize(options: argparse.Namespace) -> None:
 
     rank = int(os.environ.get("RANK", "0"))
     artifact = find_artifact(options.pt_path, options.weight_idx)
-    recipe = _recipe(options, artifact.config)
+    recipe = _recipe(options, artifact)
     sources = _sources(options, artifact, say=rank == 0)
     dtype = None if recipe.precision == "fp32" else torch.bfloat16
     model = load_fast(artifact, options.actual_resume, dtype=dtype, cache=options.weights_cache)
+    if artifact.open_types:
+        model.serve(sources.types)
     engine = Synthesizer(model, recipe, _device(options.device))
     common = {
         "seed": options.seed, **asdict(recipe), "device": engine.device.type, "lane": engine.lane,
@@ -121,7 +126,7 @@ def synthesize(options: argparse.Namespace) -> None:
     }  # fmt: skip
     settings = {
         **common,
-        "types": [artifact.types[i] for i in sources.allowed],
+        "types": [sources.types[i] for i in sources.allowed],
         "normals": [str(n.path) for n in sources.normals],
         "masks": [str(m.path) for m in sources.masks],
     }
@@ -194,21 +199,47 @@ def _sources(options: argparse.Namespace, artifact: Artifact, say: bool) -> Sour
     from fast.sources import Sources, find_masks, find_normals, match_types
 
     normals, (masks, empty) = find_normals(options.data_root), find_masks(options.mask_path)
-    allowed = match_types(artifact.types, options.anomaly_name, options.init_word)
-    sources = Sources(normals, masks, artifact.types, allowed).narrowed()
+    if artifact.open_types:
+        types = _open_types(options, artifact, normals, masks, say)
+        masks = [m for m in masks if m.kind in {t.split("/", 1)[1] for t in types}] or masks
+        allowed = list(range(len(types)))
+    else:
+        types, allowed = artifact.types, match_types(artifact.types, options.anomaly_name, options.init_word)
+    sources = Sources(normals, masks, types, allowed).narrowed()
     if say:
         for name in empty:
             print(f"refused: {name} is an empty mask")
-        kinds = ", ".join(artifact.types[i] for i in allowed)
+        kinds = ", ".join(types[i] for i in allowed)
         print(f"{len(sources.normals)} normals, {len(sources.masks)} masks, types: {kinds}", flush=True)
     return sources
 
 
-def _recipe(options: argparse.Namespace, config: dict[str, Any]) -> Recipe:
+def _open_types(
+    options: argparse.Namespace, artifact: Artifact, normals: list[NormalSource], masks: list[MaskSource], say: bool
+) -> list[str]:
+    """The types that the flags and folders ask of weights that serve any words. Raises `UserError` for no words."""
+    from fast.checkpoint import text_encoder
+    from fast.prompts import check_words, is_vocabulary, prompt_text
+    from fast.sources import category_of, open_types
+
+    encoder, top = text_encoder(artifact), Path(options.mask_path)
+    kinds = [m.kind for m in masks if m.path.parent != top]
+    category = category_of(normals, options.data_root, lambda name: is_vocabulary(encoder, name))
+    types = open_types(artifact.types, options.anomaly_name, options.init_word, kinds, category)
+    trained = {prompt_text("", t.split("/", 1)[1]) for t in artifact.types}
+    for key in types:
+        check_words(encoder, key)
+        word = key.split("/", 1)[1]
+        if say and prompt_text("", word) not in trained:
+            print(f"note: these weights were not trained on {word!r}; they go by the word alone")
+    return types
+
+
+def _recipe(options: argparse.Namespace, artifact: Artifact) -> Recipe:
     from fast.aias import boundaries
     from fast.synthesis import Recipe
 
-    params = config["model"]["params"]
+    config, params = artifact.config, artifact.config["model"]["params"]
     timesteps = params.get("timesteps", 1000)
     steps = options.steps or (params.get("aias") or {}).get("steps", 10)
     try:
@@ -220,7 +251,8 @@ def _recipe(options: argparse.Namespace, config: dict[str, Any]) -> Recipe:
             print(f"--steps {steps} is not used: ddpm always takes all {timesteps}", flush=True)
         steps = timesteps
     data = (config.get("data") or {}).get("params") or {}
-    trained, region = data.get("size", 256), options.region or ("auto" if data.get("native") else "full")
+    windows = data.get("native") or artifact.open_types
+    trained, region = data.get("size", 256), options.region or ("auto" if windows else "full")
     return Recipe(
         size=options.size or (trained if region == "full" else None),
         sampler=options.sampler,

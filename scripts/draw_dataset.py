@@ -23,7 +23,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, help="side of a picture in px")
     parser.add_argument("--normals", type=int, default=24, help="flawless training pictures per material")
     parser.add_argument("--test-normals", type=int, default=6, help="flawless test pictures per material")
-    parser.add_argument("--defects", type=int, default=6, help=f"pictures per defect type ({', '.join(DEFECTS)})")
+    parser.add_argument("--defects", type=int, default=6, help="pictures per type of defect")
+    parser.add_argument(
+        "--types",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"types of defect to draw on every material, any of {', '.join(DEFECTS)}; none: those it can have",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn")
     parser.add_argument("--products", type=int, default=0, help="colourings of a material; 0: each picture its own")
     parser.add_argument(
@@ -49,6 +56,7 @@ def run(args: argparse.Namespace) -> Path:
             size=args.size,
             seed=args.seed,
             products=args.products,
+            defects=tuple(args.types),
             progress=progress,
         )
 

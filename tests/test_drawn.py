@@ -10,12 +10,25 @@ from types import ModuleType
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset, draw_defect, draw_surface
+from fast.data.drawn import DEFECTS, MATERIALS, defects_of, draw_dataset, draw_defect, draw_surface
+from fast.data.drawn.traits import KINDS, TRAITS, Traits
 from ldm.errors import UserError
 
 SIZE = 96
-SMALL = {"materials": ("leather", "wood"), "normals": 2, "test_normals": 1, "defects_per_type": 1, "size": 64}
+FEW = ("scratch", "crack", "hole")
+SMALL = {
+    "materials": ("leather", "wood"),
+    "normals": 2,
+    "test_normals": 1,
+    "defects_per_type": 1,
+    "size": 64,
+    "defects": FEW,
+}
+# Three materials for each type, from as many families as it occurs on.
+OCCURS = {d: [m for m in MATERIALS if d in defects_of(m)] for d in DEFECTS}
+SAMPLE = [(m, d) for d, ms in OCCURS.items() for m in ms[:: max(1, (len(ms) - 1) // 2)][:3]]
 
 
 def rng_for(*parts: object) -> np.random.Generator:
@@ -47,29 +60,89 @@ def test_a_surface_is_a_textured_picture_that_its_generator_alone_decides(materi
     assert 35 < first.mean() < 225
 
 
-@pytest.mark.parametrize("defect", DEFECTS)
-@pytest.mark.parametrize("material", MATERIALS)
-def test_a_defect_shows_inside_its_mask_and_touches_nothing_outside(material: str, defect: str) -> None:
+@pytest.fixture(scope="module")
+def surfaces() -> dict[str, NDArray[np.uint8]]:
+    return {m: draw_surface(m, rng_for(m), SIZE) for m in {m for m, _ in SAMPLE}}
+
+
+@pytest.mark.parametrize(("material", "defect"), SAMPLE)
+def test_a_defect_shows_inside_its_mask_and_touches_nothing_outside(
+    material: str, defect: str, surfaces: dict[str, NDArray[np.uint8]]
+) -> None:
+    image, shares = surfaces[material], []
+    before = image.copy()
     for i in range(2):
-        rng = rng_for(material, defect, i)
-        image = draw_surface(material, rng, SIZE)
-        before = image.copy()
-        drawn, mask = draw_defect(image, material, defect, rng)
+        drawn, mask = draw_defect(image, material, defect, rng_for(material, defect, i))
         assert np.array_equal(image, before)
         assert drawn.dtype == mask.dtype == np.uint8
         assert mask.shape == image.shape[:2]
         assert set(np.unique(mask)) == {0, 1}
         assert np.array_equal(drawn[mask == 0], image[mask == 0])
-        assert np.abs(drawn.astype(float) - image)[mask > 0].mean() >= 12
+        change = np.abs(drawn.astype(float) - image)[mask > 0]
+        assert change.mean() >= 12
+        shares.append((change.max(1) >= 3).mean())
+    assert np.mean(shares) >= 0.7
+    again, mask_again = draw_defect(image, material, defect, rng_for(material, defect, 1))
+    assert np.array_equal(again, drawn)
+    assert np.array_equal(mask_again, mask)
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("level", [0, 255])
 def test_a_defect_shows_on_ground_that_can_get_no_darker_or_lighter(defect: str, level: int) -> None:
     image = np.full((64, 90, 3), level, np.uint8)
-    drawn, mask = draw_defect(image, "stone_tile", defect, rng_for(defect, level))
+    drawn, mask = draw_defect(image, OCCURS[defect][0], defect, rng_for(defect, level))
     assert mask.shape == (64, 90)
     assert np.abs(drawn.astype(float) - image)[mask > 0].mean() >= 12
+
+
+def test_materials_have_the_defects_of_their_kind() -> None:
+    assert len(DEFECTS) >= 17
+    assert all(OCCURS.values())
+    for material in TRAITS:
+        types = defects_of(material)
+        assert len(types) >= 8
+        assert list(types) == [d for d in DEFECTS if d in types]
+    assert "rust" in defects_of("cast_metal")
+    assert not {"rust", "chip", "dent"} & set(defects_of("fabric"))
+    assert not {"fray", "tear", "thread"} & set(defects_of("glass"))
+    assert "missing" in defects_of("perforated_metal")
+    assert "missing" not in defects_of("leather")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_traits_stand_in_for_the_name_of_a_material(kind: str) -> None:
+    """A surface the project has no name for is described by its traits, and drawn on by them."""
+    image = draw_surface("wood", rng_for("traits"), 64)
+    own = Traits(kind, (200, 190, 180), 0.5, 0.2, 0.4, 0.3)
+    for defect in defects_of(own)[:3]:
+        drawn, mask = draw_defect(image, own, defect, rng_for(kind, defect))
+        assert np.array_equal(drawn[mask == 0], image[mask == 0])
+        assert mask.any()
+    named = next(m for m in TRAITS if TRAITS[m].kind == kind)
+    pair = [draw_defect(image, m, "hole", rng_for(kind)) for m in (named, TRAITS[named])]
+    assert np.array_equal(pair[0][0], pair[1][0])
+
+
+def test_traits_of_an_unknown_kind_are_refused() -> None:
+    image = np.full((64, 64, 3), 128, np.uint8)
+    with pytest.raises(UserError, match="unknown kind of material 'jelly'; choose from metal"):
+        draw_defect(image, Traits("jelly", (9, 9, 9), 0.1, 0.1, 0.1, 0.1), "hole", rng_for())
+
+
+def test_a_dent_is_lit_from_the_side_the_picture_is_lit_from() -> None:
+    """Where the lamp stands on the other side, the light and the dark flank of a dent change places."""
+    ramp = np.linspace(90, 170, 128)
+    leans = []
+    for levels in (ramp, ramp[::-1]):
+        image = np.repeat(np.tile(levels, (128, 1))[..., None], 3, axis=2).astype(np.uint8)
+        for seed in range(8):
+            drawn, mask = draw_defect(image, "rubber", "dent", np.random.default_rng(seed))
+            y, x = np.nonzero(mask)
+            change = (drawn.astype(float) - image).mean(2)[y, x]
+            leans.append(float(((change - change.mean()) * (x - x.mean())).sum()))
+    from_right, from_left = np.array(leans[:8]), np.array(leans[8:])
+    assert np.mean(from_right * from_left < 0) >= 0.8
 
 
 def test_defects_repeat_and_vary_in_size() -> None:
@@ -81,7 +154,7 @@ def test_defects_repeat_and_vary_in_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("material", "defect"), [("glass", "hole"), ("leather", "dent")], ids=["unknown material", "unknown defect"]
+    ("material", "defect"), [("cheese", "hole"), ("leather", "melancholy")], ids=["unknown material", "unknown defect"]
 )
 def test_unknown_names_are_refused_with_the_known_ones(material: str, defect: str) -> None:
     image = np.full((64, 64, 3), 128, np.uint8)
@@ -90,8 +163,8 @@ def test_unknown_names_are_refused_with_the_known_ones(material: str, defect: st
 
 
 def test_surface_refuses_unknown_material_and_tiny_size() -> None:
-    with pytest.raises(UserError, match="unknown material 'glass'"):
-        draw_surface("glass", np.random.default_rng(0))
+    with pytest.raises(UserError, match="unknown material 'cheese'"):
+        draw_surface("cheese", np.random.default_rng(0))
     with pytest.raises(UserError, match="size is 8; it must be 32 or more"):
         draw_surface("wood", np.random.default_rng(0), 8)
 
@@ -102,19 +175,28 @@ def test_dataset_has_the_layout_and_counts_change_no_picture(tmp_path: Path) -> 
     assert few == tmp_path / "few"
     names = set(read_all(few))
     expected = {"train/good/000.png", "train/good/001.png", "test/good/000.png"}
-    expected |= {f"test/{d}/000.png" for d in DEFECTS} | {f"ground_truth/{d}/000_mask.png" for d in DEFECTS}
+    expected |= {f"test/{d}/000.png" for d in FEW} | {f"ground_truth/{d}/000_mask.png" for d in FEW}
     assert names == {f"{m}/{p}" for m in ("leather", "wood") for p in expected}
-    assert [s[:2] for s in seen] == [(i + 1, 14) for i in range(14)]
+    assert [s[:2] for s in seen] == [(i + 1, 12) for i in range(12)]
     assert not list(tmp_path.glob("*.part"))
     mask = cv2.imread(str(few / "wood/ground_truth/crack/000_mask.png"), cv2.IMREAD_UNCHANGED)
     assert mask is not None
     assert mask.shape == (64, 64)
     assert set(np.unique(mask)) == {0, 255}
 
-    more = draw_dataset(tmp_path / "more", materials=("wood",), normals=1, test_normals=0, defects_per_type=2, size=64)
+    counts = {"normals": 1, "test_normals": 0, "defects_per_type": 2}
+    more = draw_dataset(tmp_path / "more", **{**SMALL, **counts, "materials": ("wood",)})  # type: ignore[arg-type]
     shared = read_all(few).keys() & read_all(more).keys()
-    assert len(shared) == 1 + 2 * len(DEFECTS)
+    assert len(shared) == 1 + 2 * len(FEW)
     assert all(read_all(few)[name] == read_all(more)[name] for name in shared)
+
+
+def test_a_material_gets_the_types_that_occur_on_it_unless_some_are_named(tmp_path: Path) -> None:
+    root = draw_dataset(tmp_path / "set", materials=("glass",), normals=0, test_normals=0, defects_per_type=1, size=32)
+    assert sorted(p.name for p in (root / "glass/test").iterdir()) == sorted(defects_of("glass"))
+    # A folder drawn when a material had other types is still known as drawn, and drawn anew.
+    draw_dataset(root, **{**SMALL, "materials": ("glass",)})  # type: ignore[arg-type]
+    assert sorted(p.name for p in (root / "glass/ground_truth").iterdir()) == sorted(FEW)
 
 
 def test_rerun_does_nothing_until_something_is_missing_or_asked_differently(tmp_path: Path) -> None:
@@ -145,8 +227,10 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"materials": ("glass",)}, "unknown material 'glass'"),
+        ({"materials": ("cheese",)}, "unknown material 'cheese'"),
         ({"materials": ()}, "no materials"),
+        ({"defects": ("melancholy",)}, "unknown defect 'melancholy'; choose from scratch"),
+        ({"defects": ("hole", "hole")}, "defects hole, hole name one twice"),
         ({"materials": ("wood", "wood")}, "name each once"),
         ({"normals": -1}, "normals is -1"),
         ({"size": 8}, "size is 8"),
@@ -167,10 +251,10 @@ def test_script_prints_the_folder_or_one_error_line(tmp_path: Path, capsys: pyte
     assert script.main(["--out", out, *counts, "--materials", "fabric"]) == 0
     assert capsys.readouterr().out.strip() == out
     assert (tmp_path / "set/fabric/train/good/000.png").is_file()
-    assert script.main(["--out", out, "--materials", "glass"]) == 2
+    assert script.main(["--out", out, "--materials", "cheese"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("error: unknown material 'glass'")
+    assert lines[0].startswith("error: unknown material 'cheese'")
 
 
 @pytest.mark.parametrize("material", MATERIALS)

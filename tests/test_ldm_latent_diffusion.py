@@ -450,7 +450,7 @@ def test_published_keys_are_taken() -> None:
     ("key", "value"),
     [
         ("load_only_unet", True), ("num_timesteps_cond", 2), ("original_elbo_weight", 0.1), ("learn_logvar", True),
-        ("logvar_init", 1.0), ("use_positional_encodings", True), ("parameterization", "v"), ("loss_type", "huber"),
+        ("logvar_init", 1.0), ("use_positional_encodings", True), ("parameterization", "w"), ("loss_type", "huber"),
         ("conditioning_key", "cross"), ("cond_stage_config", "__none__"), ("beta_schedule", "cubic"),
     ],
 )  # fmt: skip

@@ -290,7 +290,7 @@ def test_other_latent_sizes() -> None:
     model = unet(channel_mult=[1, 2, 2])
     assert model(noise(1, 4, 4, 12), T[:1]).shape == (1, 4, 4, 12)
     for shape in ((6, 8), (8, 5)):
-        with pytest.raises(UserError, match=r"does not halve 2 times.*multiples of 4"):
+        with pytest.raises(UserError, match=r"does not shrink 4 times.*multiples of 4"):
             model(noise(1, 4, *shape), T[:1])
     deep = unet(channel_mult=[1, 2], dims=3)
     with pytest.raises(UserError, match="multiples of 2"):

@@ -96,7 +96,7 @@ def _ours(device: str, size: str, precision: str, reuse: int) -> tuple[Callable[
 
     @torch.no_grad()
     def lane(x: Tensor) -> None:
-        denoise, _ = engine._denoiser([0] * width)
+        denoise, _ = engine._denoiser([0] * width, x[:, :1], x)
         for _ in range(evaluations):
             denoise(x, t)
 

@@ -1,6 +1,7 @@
 """What happens around the steps of a training: seeds, a stop at a bad loss, sample grids."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor
 
 from fast.data.images import write_image
+from fast.data.views import Pictures
+from fast.decoder import fit_decoder
 from fast.masks import to_image
+from fast.training.trainer import say
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -68,6 +72,26 @@ class Rate(pl.Callback):
                 if schedule is not None:
                     schedule.base_lrs[i] = group["initial_lr"] = self.rate
                     group["lr"] *= schedule.lr_lambdas[i](schedule.last_epoch)
+
+
+class DecoderFit(pl.Callback):
+    """Before the first step of a run whose FAST has `fit_decoder`: the fit, once; a resumed run brings its result.
+
+    `pictures()`: the training pictures, normals and defects, asked for only then.
+    """
+
+    def __init__(self, pictures: Callable[[], Pictures], seed: int):
+        self.pictures, self.seed = pictures, seed
+
+    def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        options = getattr(module, "fit_decoder", None)
+        if options is None or module.decoder_fitted:
+            return
+        pictures = self.pictures()
+        say(f"fitting the first stage's decoder to {len(pictures)} pictures, {options.steps} steps")
+        before, after = fit_decoder(module, len(pictures), lambda i, s: pictures.view(i, s)[0], options, self.seed)
+        module.decoder_fitted = True
+        say(f"the training pictures through the first stage: {before:.2f} dB before the fit, {after:.2f} dB after it")
 
 
 class SampleGrid(pl.Callback):

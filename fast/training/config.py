@@ -44,7 +44,18 @@ def load_recipe(path: str | os.PathLike[str], within: tuple[Path, ...] = ()) -> 
     includes = config.pop("include", [])
     includes = [includes] if isinstance(includes, str) else list(includes)
     parts = [load_recipe(path.parent / str(name), (*within, path.resolve())) for name in includes]
-    return cast(DictConfig, OmegaConf.merge(*parts, config))
+    return _merged([*parts, config])
+
+
+def _merged(recipes: Sequence[DictConfig]) -> DictConfig:
+    """Later ones win; one that names another class of data starts that section anew, for its params are its own."""
+    whole = OmegaConf.create()
+    for recipe in recipes:
+        now, then = OmegaConf.select(whole, "data.target"), OmegaConf.select(recipe, "data.target")
+        if now and then and now != then:
+            whole.pop("data")
+        whole = cast(DictConfig, OmegaConf.merge(whole, recipe))
+    return whole
 
 
 def merge(recipes: Sequence[str | os.PathLike[str]], overrides: Sequence[str] = ()) -> DictConfig:
@@ -57,10 +68,9 @@ def merge(recipes: Sequence[str | os.PathLike[str]], overrides: Sequence[str] = 
                 f"(sections: {', '.join(SECTIONS)}) or see --help for flags"
             )
     try:
-        config = OmegaConf.merge(*[load_recipe(r) for r in recipes], OmegaConf.from_dotlist(list(overrides)))
+        return _merged([*[load_recipe(r) for r in recipes], OmegaConf.from_dotlist(list(overrides))])
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"recipes do not merge: {' '.join(str(error).split())}") from None
-    return cast(DictConfig, config)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:

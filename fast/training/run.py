@@ -11,9 +11,11 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
+from fast.checkpoint import find_base, find_farm
 from fast.data.images import write_bytes
+from fast.data.views import Pictures
 from fast.door import is_first_process
-from fast.training.callbacks import Rate, SampleGrid, StepSeeds, StopOnBadLoss, Stopped, config_metadata
+from fast.training.callbacks import DecoderFit, Rate, SampleGrid, StepSeeds, StopOnBadLoss, Stopped, config_metadata
 from fast.training.logs import Log, LossTable
 from fast.training.memory import Checkpointing
 from fast.training.plan import CONFIG, Plan, plan
@@ -35,8 +37,12 @@ def build(run: Plan) -> tuple[Any, Any]:
     learns_types = getattr(target, "learns_types", False)
     if learns_types and not params.get("ckpt_path"):
         raise UserError(f"{model['target']} needs a trained base; give --actual_resume CKPT")
-    if params.get("ckpt_path") and not Path(params["ckpt_path"]).is_file():  # before minutes of reading images
-        raise UserError(f"checkpoint {params['ckpt_path']} does not exist; check --actual_resume")
+    if params.get("ckpt_path"):  # before minutes of reading images
+        params["ckpt_path"], beside = find_base(params["ckpt_path"])
+        if learns_types and beside:
+            params.setdefault("farm_from", beside)
+    if params.get("farm_from") and run.resume is None:
+        params["farm_from"] = find_farm(params["farm_from"])
     if "base_learning_rate" in model:
         params.setdefault("lr", model["base_learning_rate"])
     data = instantiate_from_config(run.config["data"])
@@ -52,6 +58,8 @@ def build(run: Plan) -> tuple[Any, Any]:
         # Not those of a base in training: its artifact has them all.
         if computes_in_bf16(run.settings["trainer"]):
             model = {**model, "params": {"frozen_precision": "bf16", **params}}
+    if params.get("farm_from") and run.resume is not None:  # its FARM comes with the resume point
+        model = {**model, "params": {**model["params"], "farm_from": None}}
     return instantiate_from_config(model), data
 
 
@@ -123,6 +131,7 @@ def _trainer(run: Plan, where: dict[str, Any], module: Any, data: Any) -> pl.Tra
     log = Log(table, folder / "tensorboard" if settings["tensorboard"] else None)
     metadata = config_metadata(run.config, data.split_hash)
     callbacks = [  # in the order in which they act on a step; the saver is the last
+        DecoderFit(lambda: _all_pictures(run), run.seed),
         Rate(run.config["model"]["params"].get("lr")),
         Checkpointing(settings["checkpointing"]),
         StepSeeds(run.seed),
@@ -133,6 +142,12 @@ def _trainer(run: Plan, where: dict[str, Any], module: Any, data: Any) -> pl.Tra
     ]
     where = {**where, "strategy": strategy(where, steps, all_used=isinstance(module, LatentDiffusion))}
     return make_trainer(steps, where, default_root_dir=str(folder), plugins=[file], callbacks=callbacks)
+
+
+def _all_pictures(run: Plan) -> Pictures:
+    """The training pictures with the normals among them, whatever the run itself trains on."""
+    section = run.config["data"]
+    return instantiate_from_config({**section, "params": {**section["params"], "use": "both"}}).pictures
 
 
 def _fit(run: Plan, trainer: pl.Trainer, module: Any, data: Any, step: int) -> None:

@@ -13,6 +13,7 @@ from ldm.checkpoint import load_strict, read_state_dict
 from ldm.errors import UserError
 from ldm.lr_scheduler import scheduled
 from ldm.modules.diffusionmodules.model import Decoder, Encoder
+from ldm.modules.diffusionmodules.tiny import TinyDecoder, TinyEncoder
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.util import check_params, instantiate_from_config, not_offered
 from taming.modules.vqvae.quantize import Info, VectorQuantizer2
@@ -32,7 +33,9 @@ def _plain(ddconfig: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _FirstStage(pl.LightningModule):
-    """What both autoencoders share: coders, loss, checkpoint, optimizer, validation, pictures."""
+    """What the autoencoders share: coders, loss, checkpoint, optimizer, validation, pictures."""
+
+    coders: tuple[type[nn.Module], type[nn.Module]] = (Encoder, Decoder)
 
     def __init__(
         self, ddconfig: Mapping[str, Any], lossconfig: Mapping[str, Any], image_key: str, colorize_nlabels: int | None
@@ -40,8 +43,9 @@ class _FirstStage(pl.LightningModule):
         super().__init__()
         self.ddconfig = _plain(ddconfig)
         self.image_key = image_key
-        self.encoder = Encoder(**self.ddconfig)
-        self.decoder = Decoder(**self.ddconfig)
+        encoder, decoder = self.coders
+        self.encoder = encoder(**self.ddconfig)
+        self.decoder = decoder(**self.ddconfig)
         self.loss = instantiate_from_config(lossconfig)
         if colorize_nlabels:
             self.register_buffer("colorize", torch.randn(3, colorize_nlabels, 1, 1))
@@ -82,7 +86,7 @@ class _FirstStage(pl.LightningModule):
         return batch[self.image_key].float()
 
     def get_last_layer(self) -> Tensor:
-        return self.decoder.conv_out.weight
+        return self.decoder.get_parameter("conv_out.weight")
 
     def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         if isinstance(self.loss, nn.Identity):
@@ -175,6 +179,28 @@ class AutoencoderKL(_FirstStage):
     def training_loss(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         reconstruction, posterior = self(x)
         return self.loss(x, reconstruction, posterior, self.global_step, self.get_last_layer())
+
+
+class AutoencoderTiny(AutoencoderKL):
+    """The same with small coders; `ddconfig` has the options of `TinyEncoder`."""
+
+    coders = (TinyEncoder, TinyDecoder)
+
+    def on_fit_start(self) -> None:
+        """The order of weights that convolutions want; it changes no name and no shape."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def standardize(self, mean: Tensor, std: Tensor) -> None:
+        """Fold `mean` and `std` (C,) of the latents into the 1 x 1 convolutions: latents become standard, pictures
+        stay what they were."""
+        channels = len(mean)
+        before, after = self.quant_conv, self.post_quant_conv
+        before.weight[:channels] /= std.view(-1, 1, 1, 1)
+        before.bias[:channels] = (before.bias[:channels] - mean) / std  # type: ignore[index]
+        before.bias[channels:] -= 2 * std.log()  # type: ignore[index]
+        after.bias += (after.weight[:, :, 0, 0] * mean).sum(1)  # type: ignore[operator]
+        after.weight *= std.view(1, -1, 1, 1)
 
 
 class VQModel(_FirstStage):

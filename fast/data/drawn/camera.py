@@ -17,7 +17,7 @@ class Scene:
 
     albedo: (n, n, 3) linear reflectance in [0, 1]; height: (n, n) in px. `gloss` and `shine` are the strength and the
     exponent of the highlight, `glow` an extra (n, n) factor on the light (anisotropic highlights), `key` the range of
-    the mean brightness of the finished picture in [0, 1].
+    the mean brightness of the finished picture in [0, 1], `defocus` what the lens adds to the blur, in px of it.
     """
 
     albedo: Field
@@ -26,6 +26,12 @@ class Scene:
     shine: float = 12.0
     glow: Field | None = None
     key: tuple[float, float] = (0.4, 0.55)
+    defocus: float = 0.0
+
+
+def defocus(rng: Rng) -> float:
+    """A blur in px as cameras on a line have it: most are sharp, one in three a little off."""
+    return float(max(rng.uniform(-1.8, 0.9), 0.0))
 
 
 def _slopes(height: Field) -> tuple[Field, Field]:
@@ -89,7 +95,7 @@ def photograph(scene: Scene, size: int, rng: Rng) -> NDArray[np.uint8]:
     """Shade, focus, expose and sample: uint8 (size, size, 3) RGB."""
     light = shade(scene, rng)
     scale = light.shape[0] / size
-    light = blur(light, scale * rng.uniform(0.3, 0.62))
+    light = blur(light, scale * (rng.uniform(0.3, 0.62) + scene.defocus))
     light = np.asarray(cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA), np.float32)
     cast = 1 + rng.normal(0, 0.018, 3)
     light = light * _vignette(rng, size)[..., None] * cast.astype(np.float32)

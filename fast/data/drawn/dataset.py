@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +14,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fast.data.drawn.defects import DEFECTS, draw_defect
+from fast.data.drawn.defects import DEFECTS, defects_of, draw_defect
 from fast.data.drawn.surfaces import MATERIALS, SMALLEST, check_material, draw_surface
 from ldm.errors import UserError
 
 RECORD = "drawn.json"
 # Raised whenever the drawing changes, so that a dataset of an older drawing is drawn anew.
-VERSION = 1
+VERSION = 2
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything a dataset depends on."""
+    """Everything a dataset depends on; without `defects`, each material gets those that occur on it."""
 
     materials: tuple[str, ...]
     normals: int
@@ -34,6 +35,7 @@ class Spec:
     size: int
     seed: int
     products: int = 0
+    defects: tuple[str, ...] = ()
     version: int = VERSION
 
 
@@ -64,7 +66,7 @@ def _pictures(spec: Spec) -> Iterator[Picture]:
     for material in spec.materials:
         yield from (Picture(material, "train", "", i) for i in range(spec.normals))
         yield from (Picture(material, "test", "", i) for i in range(spec.test_normals))
-        for defect in DEFECTS:
+        for defect in spec.defects or defects_of(material):
             yield from (Picture(material, "test", defect, i) for i in range(spec.defects_per_type))
 
 
@@ -83,6 +85,11 @@ def _check(spec: Spec) -> None:
         check_material(material)
     if len(set(spec.materials)) != len(spec.materials):
         raise UserError(f"materials {', '.join(spec.materials)} name one twice; name each once")
+    for defect in spec.defects:
+        if defect not in DEFECTS:
+            raise UserError(f"unknown defect {defect!r}; choose from {', '.join(DEFECTS)}")
+    if len(set(spec.defects)) != len(spec.defects):
+        raise UserError(f"defects {', '.join(spec.defects)} name one twice; name each once")
     least = {"normals": 0, "test_normals": 0, "defects_per_type": 0, "size": SMALLEST, "seed": 0, "products": 0}
     for name, low in least.items():
         value = getattr(spec, name)
@@ -94,9 +101,18 @@ def _recorded(root: Path) -> Spec | None:
     """The spec a folder was drawn with, or None if it is not a drawn dataset."""
     try:
         stored = json.loads((root / RECORD).read_text())
-        return Spec(**{**stored, "materials": tuple(stored["materials"])})
+        names = {key: tuple(stored.get(key, ())) for key in ("materials", "defects")}
+        return Spec(**{**stored, **names})
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _laid_out(path: str, materials: Sequence[str]) -> bool:
+    """Whether a relative path is one that a picture or mask of these materials can have."""
+    parts = path.split("/")
+    if len(parts) != 4 or parts[0] not in materials or parts[1] not in ("train", "test", "ground_truth"):
+        return False
+    return re.fullmatch(r"\d{3,}(_mask)?\.png", parts[3]) is not None
 
 
 def _is_current(root: Path, spec: Spec) -> bool:
@@ -105,7 +121,8 @@ def _is_current(root: Path, spec: Spec) -> bool:
         raise UserError(f"{root} is a file; name a folder for the drawn dataset")
     present = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
     old = _recorded(root)
-    foreign = present - (_paths(old) if old else set())
+    # What types a material has may have changed since, so the layout tells, not the list of today's paths.
+    foreign = {p for p in present if old is None or not (p == RECORD or _laid_out(p, old.materials))}
     if foreign:
         raise UserError(f"{root} holds files that were not drawn, such as {min(foreign)}; name another folder")
     return old == spec and present == _paths(spec)
@@ -158,16 +175,18 @@ def draw_dataset(
     size: int = 256,
     seed: int = 0,
     products: int = 0,
+    defects: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Path:
     """Draw a dataset in MVTec-AD layout under `root` and return `root`; one already there is left as it is.
 
     A dataset of other parameters in `root` is replaced; a folder with any file that was not drawn is refused.
     `products`: colourings of each material, taken in turn; 0 gives each picture its own.
+    `defects`: the types to draw on every material; none named: those that `defects_of` names for it.
     `progress` is called as (done, total, path) after each picture.
     """
     root = Path(root).absolute()
-    spec = Spec(tuple(materials), normals, test_normals, defects_per_type, size, seed, products)
+    spec = Spec(tuple(materials), normals, test_normals, defects_per_type, size, seed, products, tuple(defects))
     _check(spec)
     try:
         if not _is_current(root, spec):

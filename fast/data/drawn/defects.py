@@ -2,46 +2,116 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fast.data.drawn.areas import hole, stain
+from fast.data.drawn.areas import hole, pit
+from fast.data.drawn.damage import chip, crease, dent
+from fast.data.drawn.deposits import DEPOSITS
+from fast.data.drawn.fibres import fray, tear, thread
 from fast.data.drawn.lines import crack, scratch
 from fast.data.drawn.noise import Field, Rng, blur, white
 from fast.data.drawn.shapes import grain_direction, light_direction
-from fast.data.drawn.site import Change, Site
-from fast.data.drawn.surfaces import REFERENCE, SMALLEST, check_material
+from fast.data.drawn.site import Painter, Site
+from fast.data.drawn.structure import STRUCTURES
+from fast.data.drawn.surfaces import REFERENCE, SMALLEST
+from fast.data.drawn.traits import TRAITS, Traits
 from ldm.errors import UserError
 
 # Defects are drawn at twice the picture's resolution and averaged down, which antialiases them.
 OVERSAMPLE = 2
 # A change shows from this many grey levels on; next to a strong one, from a share of it on.
 VISIBLE, VISIBLE_SHARE = 5.0, 0.14
-LEAST_MEAN_CHANGE, LEAST_AREA = 17.0, 12
+# What is bared differs from the surface by at least this many grey levels.
+DISTINCT = 40.0
+# The mean change inside a mask is at least this much, more on ground whose own texture is strong.
+LEAST_MEAN_CHANGE, TEXTURE_SHARE, LEAST_AREA = 13.0, 0.4, 7
 
-
-PAINTERS: dict[str, Callable[[Site, Rng], Change]] = {"scratch": scratch, "hole": hole, "stain": stain, "crack": crack}
+PAINTERS: dict[str, Painter] = {
+    "scratch": scratch,
+    "crack": crack,
+    "hole": hole,
+    "pit": pit,
+    "dent": dent,
+    "chip": chip,
+    "crease": crease,
+    "fray": fray,
+    "tear": tear,
+    "thread": thread,
+    **DEPOSITS,
+    **STRUCTURES,
+}
 DEFECTS: tuple[str, ...] = tuple(PAINTERS)
 
+# What occurs on each family of materials, besides what any surface may have.
+ANYWHERE = ("scratch", "hole", "stain", "contamination")
+OF_KIND: dict[str, tuple[str, ...]] = {
+    "metal": ("crack", "pit", "dent", "chip", "oil", "burn", "rust"),
+    "wood": ("crack", "pit", "dent", "chip", "fray", "oil", "burn", "fade"),
+    "hide": ("crack", "crease", "fray", "tear", "pit", "oil", "burn", "fade"),
+    "cloth": ("crease", "fray", "tear", "thread", "oil", "burn", "fade"),
+    "mineral": ("crack", "pit", "chip", "oil", "burn", "fade"),
+    "polymer": ("crack", "pit", "dent", "crease", "chip", "tear", "oil", "burn", "fade", "bubble", "misprint"),
+    "paint": ("crack", "pit", "dent", "chip", "crease", "oil", "rust", "burn", "fade", "bubble", "misprint"),
+    "glass": ("crack", "pit", "chip", "oil", "bubble", "fade"),
+    "board": ("crack", "pit", "chip", "oil", "burn", "rust", "bubble", "missing", "doubled", "misprint", "shift"),
+    "paper": ("crease", "fray", "tear", "thread", "dent", "oil", "burn", "fade", "misprint"),
+}
+# What single materials have on top: parts that repeat can be missing, doubled or out of place.
+ALSO: dict[str, tuple[str, ...]] = {
+    "brushed_metal": ("crease",),
+    "rolled_metal": ("crease",),
+    "perforated_metal": ("crease", "missing", "doubled", "shift"),
+    "mesh": ("missing", "doubled", "shift", "rust"),
+    "fabric": ("missing", "doubled", "shift", "misprint"),
+    "knit": ("missing", "doubled", "shift"),
+    "carpet": ("shift",),
+    "stone_tile": ("missing",),
+    "ceramic_tile": ("missing", "misprint", "shift"),
+}
 
-def _site(image: NDArray[np.uint8], material: str) -> Site:
+
+def _traits(material: str | Traits) -> Traits:
+    if isinstance(material, Traits):
+        if material.kind not in OF_KIND:
+            raise UserError(f"unknown kind of material {material.kind!r}; choose from {', '.join(OF_KIND)}")
+        return material
+    if material not in TRAITS:
+        raise UserError(f"unknown material {material!r}; choose from {', '.join(TRAITS)}")
+    return TRAITS[material]
+
+
+def defects_of(material: str | Traits) -> tuple[str, ...]:
+    """The types of defect that occur on a material, in the order of `DEFECTS`."""
+    also = () if isinstance(material, Traits) else ALSO.get(material, ())
+    found = {*ANYWHERE, *OF_KIND[_traits(material).kind], *also}
+    return tuple(name for name in DEFECTS if name in found)
+
+
+def _site(image: NDArray[np.uint8], traits: Traits) -> Site:
     picture = image.astype(np.float32)
     grey = picture.mean(2)
     grain, clear = grain_direction(blur(grey, 0.8))
+    # Bared stuff that is as bright as the surface would not show: take it paler, or darker on pale ground.
+    level, inner = float(np.median(grey)), float(np.mean(traits.bare))
+    if abs(level - inner) < DISTINCT:
+        wanted = level + DISTINCT if level + DISTINCT < 235 else level - DISTINCT
+        red, green, blue = (min(c * wanted / max(inner, 1.0), 250.0) for c in traits.bare)
+        traits = replace(traits, bare=(red, green, blue))
     h, w = grey.shape
     large = np.asarray(
         cv2.resize(picture, (w * OVERSAMPLE, h * OVERSAMPLE), interpolation=cv2.INTER_LINEAR), np.float32
     )
     scale = OVERSAMPLE * max(min(h, w) / REFERENCE, 0.5)
-    return Site(large, scale, material, light_direction(grey), grain, clear > 0.3, float(grey.mean()) < 95)
+    return Site(large, scale, traits, light_direction(grey), grain, clear > 0.3, float(grey.mean()) < 95)
 
 
 def _visible(change: Field, solid: bool) -> NDArray[np.uint8]:
     """Mask (h, w) of 0 and 1 where a change (h, w, 3) in grey levels shows."""
-    size = cv2.blur(np.abs(change).max(2), (3, 3))
+    size = cv2.GaussianBlur(np.abs(change).max(2), (3, 3), 0.6)
     seen = size > VISIBLE
     if not seen.any():
         return np.zeros(size.shape, np.uint8)
@@ -73,32 +143,40 @@ def _apply(image: NDArray[np.uint8], change: Field, mask: NDArray[np.uint8]) -> 
     return drawn, float(np.abs(drawn.astype(np.float32) - image)[mask > 0].mean())
 
 
+def _least(image: NDArray[np.uint8]) -> float:
+    """The mean change in grey levels that shows on this picture's texture."""
+    grey = image.astype(np.float32).mean(2)
+    return float(LEAST_MEAN_CHANGE + TEXTURE_SHARE * min(float((grey - blur(grey, 3)).std()), 20))
+
+
 def _driven(image: NDArray[np.uint8], change: Field, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Apply a change, harder if it is faint on this ground: a mask over nothing would teach nothing."""
+    least = _least(image)
     for sign in (1, -1):
         strong = change * np.float32(sign)
         for _ in range(4):
             drawn, mean = _apply(image, strong, mask)
-            if mean >= LEAST_MEAN_CHANGE:
+            if mean >= least:
                 return drawn
-            strong = strong * np.float32(min(1.15 * LEAST_MEAN_CHANGE / max(mean, 1e-3), 2.5))
+            strong = strong * np.float32(min(1.15 * least / max(mean, 1e-3), 2.5))
         # Black cannot be darkened nor white lightened: turn the change round.
     return drawn
 
 
 def draw_defect(
-    image: NDArray[np.uint8], material: str, defect: str, rng: Rng
+    image: NDArray[np.uint8], material: str | Traits, defect: str, rng: Rng
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw a defect into a picture (h, w, 3) uint8: the new picture, and its mask (h, w) uint8 of 0 and 1.
 
-    Outside the mask every byte is the input's. The mask is never empty.
+    `material`: a name, or the traits of a surface that has none. Outside the mask every byte is the input's. The mask
+    is never empty.
     """
-    check_material(material)
+    traits = _traits(material)
     if defect not in PAINTERS:
         raise UserError(f"unknown defect {defect!r}; choose from {', '.join(DEFECTS)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
         raise ValueError(f"need uint8 (h, w, 3) of {SMALLEST} px or more, got {image.dtype} {image.shape}")
-    site = _site(image, material)
+    site = _site(image, traits)
     for attempt in range(12):
         # A ground that shows nothing (all black, say) is drawn on as if it were grey.
         ground = image if attempt < 6 else np.full_like(image, 128)

@@ -135,3 +135,48 @@ def cells(rng: Rng, n: int, spacing: float, jitter: float = 0.95) -> tuple[NDArr
     free[1:][labels[1:] != labels[:-1]] = 0
     border = cv2.distanceTransform(free, cv2.DIST_L2, 5)
     return np.asarray(labels - 1, np.int32), np.asarray(border, np.float32)
+
+
+def tint(rng: Rng, palette: Sequence[tuple[float, float, float]], spread: float = 0.1) -> Field:
+    """A colour (3,) near one of the palette's, itself or between two of them; linear light."""
+    first, second = rng.integers(len(palette), size=2)
+    mix = rng.uniform(0, 0.35)
+    colour = np.array(palette[first]) * (1 - mix) + np.array(palette[second]) * mix
+    colour = colour * (1 + rng.normal(0, spread)) * (1 + rng.normal(0, spread / 3, 3))
+    return np.clip(colour, 0.01, 0.95).astype(np.float32)
+
+
+def near_grey(rng: Rng, palette: Sequence[tuple[float, float, float]], spread: float = 0.1) -> Field:
+    """As `tint`, for greys: they lean towards yellow or blue, hardly ever towards green or violet."""
+    colour = np.array(palette[int(rng.integers(len(palette)))]) * (1 + rng.normal(0, spread))
+    warm = 1 + rng.normal(0, 0.036) * np.array([1.0, 0.1, -1.15]) + rng.normal(0, 0.006, 3)
+    return np.clip(colour * warm, 0.01, 0.95).astype(np.float32)
+
+
+def grains(rng: Rng, n: int, size: float) -> Field:
+    """Noise (n, n) with grains about `size` px wide, mean 0 and deviation 1; unlike one octave it shows no lattice."""
+    return unit(blur(white(rng, n, n), 0.33 * size))
+
+
+def sweep(rng: Rng, n: int, strength: float) -> Field:
+    """A soft gradient of light (n, n), mean 1 and never under 0.1: a ramp to one side and one wide bright place."""
+    across, along = frame(n, rng.uniform(-np.pi, np.pi))
+    across, along = across / n, along / n
+    ramp = across + np.float32(rng.uniform(-0.6, 0.6)) * across * across
+    x, y, wide = rng.uniform(-0.7, 0.7), rng.uniform(-0.7, 0.7), rng.uniform(0.3, 0.7)
+    place = np.exp(-((across - x) ** 2 + (along - y) ** 2) / (2 * wide * wide))
+    light = 1 + strength * (rng.uniform(0.3, 1.0) * ramp + rng.uniform(0.2, 0.9) * place)
+    return np.asarray(np.maximum(light / light.mean(), 0.1), np.float32)
+
+
+def spots(rng: Rng, n: int, count: int, least: float, greatest: float) -> Field:
+    """Round spots (n, n) in [0, 1] at random places; radii in px, small ones by far the most."""
+    canvas = np.zeros((n, n), np.uint8)
+    places = rng.uniform(0, n, (count, 2)) * 16
+    radii = least * (greatest / least) ** (rng.random(count) ** 2.2)
+    shapes = rng.uniform(0.75, 1.0, count)
+    for (x, y), radius, shape in zip(places, radii, shapes, strict=True):
+        axes = (max(1, int(radius * 16)), max(1, int(radius * shape * 16)))
+        turned = float(x) % 180
+        cv2.ellipse(canvas, (int(x), int(y)), axes, turned, 0, 360, (255,), -1, cv2.LINE_AA, 4)
+    return np.asarray(canvas, np.float32) / np.float32(255)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from fast.data.drawn.noise import Field, Rng, fractal
-from fast.data.drawn.shapes import Array
+from fast.data.drawn.shapes import Array, Curve
+from fast.data.drawn.traits import Traits
+
+# Sine and cosine of the height the lamp is taken to stand at, and the share of light that comes from all sides.
+LAMP_UP, LAMP_ASIDE, AMBIENT = 0.72, 0.69, 0.4
 
 
 @dataclass
@@ -16,7 +22,7 @@ class Site:
 
     picture: Field
     scale: float
-    material: str
+    traits: Traits
     light: tuple[float, float]
     grain: float
     grained: bool
@@ -46,15 +52,62 @@ class Change:
     solid: bool = False
 
 
+Painter = Callable[[Site, Rng], Change]
+
+
 def tinted(field: Field, colour: tuple[float, float, float] = (1, 1, 1)) -> Field:
+    """A field (h, w) times a colour: (h, w, 3)."""
     return field[..., None] * np.asarray(colour, np.float32)
 
 
-# What lies under the surface: colour in grey levels, and how light the torn edge is.
-BARE = {
-    "brushed_metal": (215, 216, 218),
-    "leather": (196, 160, 122),
-    "wood": (226, 196, 152),
-    "fabric": (205, 200, 190),
-    "stone_tile": (222, 219, 213),
-}
+def over(below: Change, above: Change) -> Change:
+    """The change that `above` makes to what `below` has made."""
+    return Change(below.gain * above.gain, below.add * above.gain + above.add, below.solid or above.solid)
+
+
+Place = tuple[slice, slice]
+
+
+def along(site: Site, curves: list[Curve], margin: float) -> tuple[Site, list[Curve], Place]:
+    """The piece of a site within `margin` px of the curves' box, the curves in it, and where the piece lies."""
+    h, w = site.shape
+    points = np.concatenate([c.points for c in curves])
+    low, high = points.min(0) - margin, points.max(0) + margin
+    x0, y0 = (int(np.clip(low[i], 0, (w, h)[i] - 16)) for i in (0, 1))
+    x1, y1 = (int(np.clip(high[i], (x0, y0)[i] + 16, (w, h)[i])) for i in (0, 1))
+    place = (slice(y0, y1), slice(x0, x1))
+    moved = [replace(c, points=c.points - np.array([x0, y0])) for c in curves]
+    return replace(site, picture=site.picture[place]), moved, place
+
+
+def placed(site: Site, place: Place, change: Change) -> Change:
+    """A change of a piece as a change of the whole site."""
+    gain = np.ones((*site.shape, change.gain.shape[2]), np.float32)
+    add = np.zeros((*site.shape, change.add.shape[2]), np.float32)
+    gain[place], add[place] = change.gain, change.add
+    return Change(gain, add, change.solid)
+
+
+def around(site: Site, centre: Array, reach: float) -> tuple[Site, Array, Place]:
+    """The piece of a site within `reach` px of a point, that point in it, and where the piece lies."""
+    dot = Curve(centre[None], np.zeros(1), np.zeros(1))
+    cut, moved, place = along(site, [dot], reach)
+    return cut, moved[0].points[0], place
+
+
+def lit(site: Site, height: Field, gloss: float | None = None) -> Change:
+    """The shading a bump or hollow of `height` (h, w) px, positive towards the camera, gets from the site's light."""
+    dx = cv2.Scharr(height, cv2.CV_32F, 1, 0, scale=1 / 32)
+    dy = cv2.Scharr(height, cv2.CV_32F, 0, 1, scale=1 / 32)
+    norm = 1 / np.sqrt(dx * dx + dy * dy + 1)
+    lean = np.float32(site.light[0]) * dx + np.float32(site.light[1]) * dy
+    facing = np.maximum(LAMP_UP - LAMP_ASIDE * lean, 0) * norm
+    light = (AMBIENT + (1 - AMBIENT) * facing / LAMP_UP).astype(np.float32)
+    # Halfway between the lamp and the camera: a slope that looks there mirrors the lamp.
+    half = 1 / np.sqrt(LAMP_ASIDE**2 + (LAMP_UP + 1) ** 2)
+    aligned = np.maximum((LAMP_UP + 1 - LAMP_ASIDE * lean) * norm * half, 0)
+    flat = (LAMP_UP + 1) * half
+    shine = site.traits.gloss if gloss is None else gloss
+    mirror = 70 * shine * (aligned**24 - flat**24)
+    # Pictures are gamma coded: twice the light is not twice the grey level.
+    return Change(light[..., None] ** np.float32(0.6), tinted(np.asarray(np.maximum(mirror, -25 * shine), np.float32)))

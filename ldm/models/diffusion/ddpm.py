@@ -35,6 +35,9 @@ class LatentDiffusion(pl.LightningModule):
 
     `frozen_precision`: "fp32", or "bf16" to keep in half the memory what does not train: the first stage, the
     conditioning model unless `cond_stage_trainable`, and the U-Net where `unet_trainable` is false.
+    `parameterization`: what the network predicts, eps, x0 or v (Salimans and Ho 2022). `min_snr_gamma`: a cap on the
+    weight of low-noise times (Hang et al. 2023), or none. `conditioning_key: hybrid` lets the network see the defect's
+    place too, see `with_place`; `hide_known`: the share of a training batch that does not see what lies under the mask.
     Latents are never clipped, whatever `clip_denoised` says, as in the original. The options from `load_only_unet` on
     stand in published configs at the value that asks for nothing; any other value is refused.
     """
@@ -57,6 +60,8 @@ class LatentDiffusion(pl.LightningModule):
         loss_type: str = "l2",
         l_simple_weight: float = 1.0,
         mask_weight: float = 0.0,
+        min_snr_gamma: float | None = None,
+        hide_known: float = 0.5,
         conditioning_key: str | None = None,
         concat_mode: bool = False,
         first_stage_key: str = "image",
@@ -87,8 +92,8 @@ class LatentDiffusion(pl.LightningModule):
         use_positional_encodings: bool = False,
     ):
         super().__init__()
-        if parameterization not in ("eps", "x0") or loss_type not in ("l1", "l2"):
-            raise UserError(f"parameterization={parameterization}, loss_type={loss_type}: use eps or x0, and l1 or l2")
+        if parameterization not in ("eps", "x0", "v") or loss_type not in ("l1", "l2"):
+            raise UserError(f"parameterization={parameterization}, loss_type={loss_type}: use eps, x0, v and l1, l2")
         not_offered(
             load_only_unet=load_only_unet,
             num_timesteps_cond=None if num_timesteps_cond == 1 else num_timesteps_cond,
@@ -101,7 +106,8 @@ class LatentDiffusion(pl.LightningModule):
         self.schedule = NoiseSchedule.named(*named) if given_betas is None else NoiseSchedule(np.array(given_betas))
         self.parameterization, self.loss_type = parameterization, loss_type
         self.l_simple_weight, self.mask_weight = l_simple_weight, mask_weight
-        self.first_stage_key, self.cond_stage_key = first_stage_key, cond_stage_key
+        self.min_snr_gamma, self.hide_known = min_snr_gamma, hide_known
+        self.first_stage_key, self.cond_stage_key, self.mask_key = first_stage_key, cond_stage_key, "mask"
         self.cond_stage_trainable, self.cond_stage_forward = cond_stage_trainable, cond_stage_forward
         self.image_size, self.channels, self.v_posterior = image_size, channels, v_posterior
         self.lr, self.weight_decay, self.scheduler_config = lr, weight_decay, scheduler_config
@@ -225,7 +231,7 @@ class LatentDiffusion(pl.LightningModule):
             return encode(self.cond_stage_model, condition, self.cond_stage_forward)
 
     def network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        """What the U-Net says of x (B,C,h,w) at t (B,) in 0..T-1: the noise, or x0 if `parameterization` is x0.
+        """What the U-Net says of x (B,C,h,w) at t (B,) in 0..T-1: the noise, x0 or v, as `parameterization` is.
 
         `cond`: a tensor, a list, or latent-diffusion's dict.
         """
@@ -238,7 +244,22 @@ class LatentDiffusion(pl.LightningModule):
     def apply_model(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         """Predicted noise, whatever the network predicts; arguments as for `network`."""
         out = self.network(x, t, cond)
-        return out if self.parameterization == "eps" else self.schedule.predict_eps(x, t + 1, out)
+        if self.parameterization == "eps":
+            return out
+        if self.parameterization == "v":
+            signal, sigma = self.schedule.scales(t + 1, x)
+            return signal * out + sigma * x
+        return self.schedule.predict_eps(x, t + 1, out)
+
+    def with_place(self, context: Any, mask: Tensor, known: Tensor) -> Any:
+        """The condition with the defect's place beside the prompt, for a hybrid base; for others `context` as it is.
+
+        `mask` (B,1,h,w) in {0,1}, 1 = defect; `known` (B,C,h,w): the scaled latent of the normal picture, or where it
+        is not known under the mask, of what lies around, zero under the mask.
+        """
+        if self.model.conditioning_key != "hybrid":
+            return context
+        return {"c_crossattn": [context], "c_concat": [torch.cat([mask, known], dim=1)]}
 
     # training
 
@@ -253,6 +274,25 @@ class LatentDiffusion(pl.LightningModule):
         if self.model.conditioning_key is None:
             return None
         return self.get_learned_conditioning(self._entry(batch, "cond_stage_key"))
+
+    def placed(self, batch: Mapping[str, Any], context: Any, x0: Tensor) -> Any:
+        """`context` with the place of a training batch's defects, by its `mask` and, if it has one, `normal_latent`."""
+        if self.model.conditioning_key != "hybrid" or isinstance(context, dict):
+            return context
+        mask = F.adaptive_max_pool2d(self._entry(batch, "mask_key").to(x0), (x0.shape[-2], x0.shape[-1]))
+        if "normal_latent" not in batch:
+            return self.with_place(context, mask, (1 - mask) * x0)
+        known = self.scale_factor * batch["normal_latent"]
+        hidden = self._hidden(batch, known)
+        return self.with_place(context, mask, (1 - hidden * mask) * known)
+
+    def _hidden(self, batch: Mapping[str, Any], like: Tensor) -> Tensor:
+        """1 for the samples (B,1,1,1) that do not see under the mask, a share of `hide_known`, by their seeds."""
+        if "seed" in batch:
+            drawn = [float(torch.rand((), generator=generator(int(s), 3))) for s in batch["seed"]]
+        else:
+            drawn = torch.rand(len(like)).tolist()
+        return torch.tensor([float(d < self.hide_known) for d in drawn]).to(like)[:, None, None, None]
 
     def _entry(self, batch: Mapping[str, Any], option: str) -> Any:
         key = getattr(self, option)
@@ -274,11 +314,29 @@ class LatentDiffusion(pl.LightningModule):
         """The training objective of a batch and what to log of it."""
         x0 = self.latents(batch)
         t, noise = self.draw(batch, x0)
-        out = self.network(self.schedule.q_sample(x0, t, noise), t - 1, self.conditioning(batch))
-        target = noise if self.parameterization == "eps" else x0
-        error = (F.mse_loss if self.loss_type == "l2" else F.l1_loss)(out.float(), target, reduction="none")
+        cond = self.placed(batch, self.conditioning(batch), x0)
+        out = self.network(self.schedule.q_sample(x0, t, noise), t - 1, cond)
+        error = (F.mse_loss if self.loss_type == "l2" else F.l1_loss)(
+            out.float(), self._target(x0, t, noise), reduction="none"
+        )
+        if self.min_snr_gamma is not None:
+            error = error * self._min_snr(x0, t, self.min_snr_gamma)
         simple = self._weighted_mean(error, batch)
         return self.l_simple_weight * simple, {"loss_simple": simple}
+
+    def _target(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """What the network is to predict at t in 1..T."""
+        if self.parameterization == "v":
+            signal, sigma = self.schedule.scales(t, x0)
+            return signal * noise - sigma * x0
+        return noise if self.parameterization == "eps" else x0
+
+    def _min_snr(self, x0: Tensor, t: Tensor, gamma: float) -> Tensor:
+        """min(SNR, gamma) as a weight (B,1,1,1) on the x0 error, in the network's own parameterization."""
+        signal, sigma = self.schedule.scales(t, x0)
+        snr = torch.as_tensor(signal / sigma).square()
+        capped = snr.clamp(max=gamma)
+        return {"eps": capped / snr, "x0": capped, "v": capped / (snr + 1)}[self.parameterization]
 
     def _weighted_mean(self, error: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Mean of error (B,C,h,w), cells with a defect pixel counting `1 + mask_weight` times."""
@@ -333,7 +391,7 @@ class LatentDiffusion(pl.LightningModule):
         """Pictures (B,3,H,W) for a sample grid: the batch through the first stage, and fresh samples."""
         x0 = self.latents(batch)
         noise = torch.stack([torch.randn(x0.shape[1:], generator=generator(0, i)) for i in range(len(x0))]).to(x0)
-        denoise = bind(self, self.conditioning(batch))
+        denoise = bind(self, self.placed(batch, self.conditioning(batch), x0))
         with self.ema_scope():
             z = samplers.ddim(denoise, self.schedule, noise, steps=min(steps, self.schedule.timesteps))
         return {"reconstructions": self.decode_first_stage(x0), "samples": self.decode_first_stage(z)}

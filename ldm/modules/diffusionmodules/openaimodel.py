@@ -204,7 +204,8 @@ class DeepFeatures:
 class UNetModel(nn.Module):
     """`forward(x (B,in,H,W), timesteps (B,) in 0..T-1, context (B,L,context_dim), y (B,)) -> (B,out,H,W)`.
 
-    H and W must be multiples of 2 ** (len(channel_mult) - 1). Options and keys as in latent-diffusion.
+    H and W must be multiples of patch_size * 2 ** (len(channel_mult) - 1). Options and keys as in latent-diffusion, and
+    `patch_size`: cells a side that the network takes together as one, so that fine latents cost it no more than coarse.
     """
 
     def __init__(
@@ -233,6 +234,7 @@ class UNetModel(nn.Module):
         context_dim: int | None = None,
         n_embed: int | None = None,
         legacy: bool = True,
+        patch_size: int = 1,
     ):
         super().__init__()
         if use_spatial_transformer != (context_dim is not None):
@@ -241,7 +243,8 @@ class UNetModel(nn.Module):
             raise UserError("unet_config needs num_heads or num_head_channels")
         self.image_size, self.in_channels, self.out_channels = image_size, in_channels, out_channels
         self.model_channels, self.num_classes = model_channels, num_classes
-        self.stride = 2 ** (len(channel_mult) - 1)
+        self.patch_size, cells = patch_size, patch_size**2
+        self.stride = patch_size * 2 ** (len(channel_mult) - 1)
         self.shallow = num_res_blocks + 1  # blocks on each side that work at the full number of cells
         heads = _Heads(num_heads, num_head_channels, legacy, use_spatial_transformer)
         up_heads = num_heads if num_heads_upsample == -1 else num_heads_upsample
@@ -264,7 +267,7 @@ class UNetModel(nn.Module):
             return AttentionBlock(channels, count, width, use_checkpoint, use_new_attention_order)
 
         self.input_blocks = nn.ModuleList(
-            [TimestepEmbedSequential(conv_nd(dims, in_channels, model_channels, 3, padding=1))]
+            [TimestepEmbedSequential(conv_nd(dims, cells * in_channels, model_channels, 3, padding=1))]
         )
         ch, ds, skips = model_channels, 1, [model_channels]
         for level, mult in enumerate(channel_mult):
@@ -296,7 +299,7 @@ class UNetModel(nn.Module):
                 self.output_blocks.append(TimestepEmbedSequential(*layers))
 
         self.out = nn.Sequential(
-            normalization(ch), nn.SiLU(), zero_module(conv_nd(dims, model_channels, out_channels, 3, padding=1))
+            normalization(ch), nn.SiLU(), zero_module(conv_nd(dims, model_channels, cells * out_channels, 3, padding=1))
         )
         if n_embed is not None:
             self.id_predictor = nn.Sequential(normalization(ch), conv_nd(dims, model_channels, n_embed, 1))
@@ -326,7 +329,7 @@ class UNetModel(nn.Module):
         sides = x.shape[3:] if x.dim() == 5 else x.shape[2:]  # a volume keeps its depth
         if any(side % self.stride for side in sides):
             raise UserError(
-                f"a latent of {tuple(sides)} cells does not halve {self.stride.bit_length() - 1} times; "
+                f"a latent of {tuple(sides)} cells does not shrink {self.stride} times; "
                 f"choose an image size whose latent sides are multiples of {self.stride}"
             )
         dtype: torch.dtype = next(self.time_embed.parameters()).dtype
@@ -336,6 +339,8 @@ class UNetModel(nn.Module):
         context = context.to(dtype) if isinstance(context, Tensor) else context
         outer = len(self.input_blocks) if deep is None else deep.outer
         h, skips = x.to(dtype), []
+        if self.patch_size > 1:
+            h = F.pixel_unshuffle(h, self.patch_size)
         for module in list(self.input_blocks)[:outer]:
             h = module(h, emb, context)
             skips.append(h)
@@ -347,7 +352,10 @@ class UNetModel(nn.Module):
         for module in list(self.output_blocks)[-outer:]:
             h = module(torch.cat([h, skips.pop()], dim=1), emb, context)
         head = self.id_predictor if hasattr(self, "id_predictor") else self.out
-        return head(h).to(x.dtype)
+        h = head(h)
+        if self.patch_size > 1:
+            h = F.pixel_shuffle(h, self.patch_size)
+        return h.to(x.dtype)
 
     def _inner(self, h: Tensor, emb: Tensor, context: Tensor | Projected | None, outer: int) -> Tensor:
         """All between the first `outer` input blocks and the last `outer` output blocks."""

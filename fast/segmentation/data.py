@@ -1,0 +1,175 @@
+"""Image-mask pairs from everywhere: a synthesis output, samples of a dataset, arrays; and the views of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.data.index import GOOD, Sample
+from fast.data.views import Augment
+from fast.regions import Region, cut
+from ldm.errors import UserError
+
+_MEMORY = 2 << 30  # keep pictures in memory up to this many bytes
+FLIPS_AND_ZOOM = Augment(flips=True, zoom=0.8)
+FLIPS = Augment(flips=True)
+CONTRAST, BRIGHTNESS = 0.2, 20.0  # largest change: a factor of 1 +- this, grey levels of 255
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """An image and its mask: files, or uint8 arrays (H,W,3) and (H,W), nonzero = defect; no mask: no defect.
+
+    `kind`: "category/defect type". `weight`: how often it is drawn in training, relative to others.
+    """
+
+    image: Path | np.ndarray
+    mask: Path | np.ndarray | None
+    kind: str = ""
+    weight: float = 1.0
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """image uint8 (H,W,3), mask uint8 (H,W) in {0,1}. UserError when they do not fit or cannot be read."""
+        image = self.image if isinstance(self.image, np.ndarray) else read_image(self.image)
+        if self.mask is None:
+            mask = np.zeros(image.shape[:2], np.uint8)
+        else:
+            mask = (self.mask != 0).astype(np.uint8) if isinstance(self.mask, np.ndarray) else read_mask(self.mask)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or mask.shape != image.shape[:2]:
+            raise UserError(
+                f"{self.name}: image {image.dtype} {image.shape} and mask {mask.shape} do not fit; "
+                "give uint8 (H, W, 3) and (H, W)"
+            )
+        return image, mask
+
+    @property
+    def name(self) -> str:
+        return str(self.image) if isinstance(self.image, Path) else f"array of '{self.kind}'"
+
+
+def from_arrays(images: Iterable[np.ndarray], masks: Iterable[np.ndarray | None], kind: str = "") -> list[Labelled]:
+    """Pairs in memory: uint8 (H,W,3) and (H,W), nonzero = defect."""
+    return [Labelled(image, mask, kind) for image, mask in zip(images, masks, strict=True)]
+
+
+def from_samples(samples: Iterable[Sample]) -> list[Labelled]:
+    """Samples of `fast.data.layouts`; take them from `check(...).usable`."""
+    return [Labelled(s.image, s.mask, f"{s.category}/{s.anomaly}") for s in samples]
+
+
+def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[list[Labelled], int]:
+    """Pairs of a synthesis output (`fast/output.py`), and how many were left out.
+
+    Left out are those that the manifest says were made from one of the files `held_out`, a mask or an image that
+    tests are done on: a segmenter that has seen their shape or surface would have an advantage. UserError when the
+    folder is no output or a line of its manifest is damaged.
+    """
+    folder = Path(folder)
+    manifest = folder / "manifest.jsonl"
+    if not manifest.is_file():
+        raise UserError(f"{folder} has no manifest.jsonl; give an output folder of generate_with_mask.py")
+    try:
+        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [(_sources(row), Labelled(folder / row["image"], folder / row["mask"], row["type"])) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{manifest} is damaged ({error!r}); restore it or synthesize again") from None
+    forbidden = {path.resolve() for path in held_out}
+    kept = [pair for sources, pair in found if not sources & forbidden]
+    return kept, len(found) - len(kept)
+
+
+def _sources(row: dict[str, str]) -> set[Path]:
+    return {Path(row[key]).resolve() for key in ("normal_source", "mask_source") if key in row}
+
+
+def merged(
+    synthetic: Sequence[Labelled],
+    real: Sequence[Labelled],
+    normals: Sequence[Labelled] = (),
+    real_share: float | None = None,
+    normal_share: float = 0.0,
+) -> list[Labelled]:
+    """All pairs to train on, weighted. Without `real_share` every defect is drawn equally often; with it, that share
+    of the defects drawn is real. `normal_share` of all that is drawn are normals."""
+    if real_share is not None and not (0 < real_share < 1 and synthetic and real):
+        raise UserError(f"real_share={real_share} needs synthetic and real pairs and a share between 0 and 1")
+    if not 0 <= normal_share < 1 or (normal_share and not normals):
+        raise UserError(f"normal share {normal_share} needs normal images and a share from 0 to below 1")
+    share = len(real) / max(1, len(real) + len(synthetic)) if real_share is None else real_share
+    parts = [
+        (real, share * (1 - normal_share)),
+        (synthetic, (1 - share) * (1 - normal_share)),
+        (normals if normal_share else (), normal_share),
+    ]
+    return [replace(pair, weight=total / len(part)) for part, total in parts for pair in part]
+
+
+def is_normal(pair: Labelled) -> bool:
+    return pair.mask is None or pair.kind.rpartition("/")[2] == GOOD
+
+
+class Views:
+    """What a network sees of pairs: image uint8 (size,size,3) and mask uint8 (size,size) in {0,1}.
+
+    Whole pictures are made square; a mask's pixel is defect if any source pixel that it overlaps is, which loses no
+    hairline. With `native` nothing is resized: training sees windows of that side. Pictures are kept in memory as far
+    as they fit.
+    """
+
+    def __init__(self, pairs: Sequence[Labelled], size: int, native: bool = False):
+        if size < 16:
+            raise UserError(f"size={size} is below 16 pixels; raise it")
+        self.pairs, self.size, self.native = pairs, size, native
+        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._free = _MEMORY
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def plain(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The picture without chance: resized, or with `native` whole (H,W,3) and (H,W)."""
+        if index not in self._kept:
+            image, mask = self.pairs[index].read()
+            if not self.native:
+                image, mask = resize_image(image, self.size), resize_mask(mask, self.size)
+            self._free -= image.nbytes + mask.nbytes
+            if self._free < 0:
+                return image, mask
+            self._kept[index] = image, mask
+        return self._kept[index]
+
+    def draw(self, index: int, rng: np.random.Generator, augment: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """A training view: flipped, turned by right angles, zoomed in a little, brighter or darker."""
+        image, mask = self.plain(index)
+        if self.native:
+            image, mask = window(image, mask, self.size, rng)
+        if not augment:
+            return image, mask
+        image, mask = (FLIPS if self.native else FLIPS_AND_ZOOM)(image, mask, rng)
+        if mask.shape != (self.size, self.size):
+            image, mask = resize_image(np.ascontiguousarray(image), self.size), resize_mask(mask, self.size)
+        return jitter(image, rng), mask
+
+
+def window(image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A window (size,size) of a picture at its own resolution; every other one, on average, holds a defect pixel, if
+    there is any, and the rest lie anywhere. A picture smaller than that is mirrored at its edge."""
+    points = np.argwhere(mask) if rng.random() < 0.5 else ()
+    point = points[rng.integers(len(points))] if len(points) else rng.integers(mask.shape)
+    corner = np.clip(point - rng.integers(size, size=2), 0, np.maximum(np.array(mask.shape) - size, 0))
+    region = Region(int(corner[0]), int(corner[1]), size, size, mask)
+    return cut(image, region), cut(mask, region)
+
+
+def jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another contrast, about the picture's mean, and another brightness."""
+    contrast = rng.uniform(1 - CONTRAST, 1 + CONTRAST)
+    brightness = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
+    mean = float(image.mean())
+    levels = np.clip((np.arange(256) - mean) * contrast + mean + brightness, 0, 255)
+    return np.rint(levels).astype(np.uint8)[image]

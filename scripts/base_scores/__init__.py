@@ -1,0 +1,1 @@
+"""What `evaluate_base.py` measures, in sections."""

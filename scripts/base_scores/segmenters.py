@@ -1,0 +1,198 @@
+"""What synthesized pairs are worth: segmenters trained on them, on true ones and on real ones."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, check_split
+from base_scores.tables import Table, mean_cell, percent
+from fast.checkpoint import Artifact, find_artifact
+from fast.data.layouts import Sample
+from fast.segmentation import build
+from fast.segmentation.data import Labelled, from_output, from_samples, merged
+from fast.segmentation.metrics import evaluate
+from fast.segmentation.train import train
+from ldm.checkpoint import file_hash
+from ldm.errors import UserError
+
+# 5. a segmenter on made pairs and on true ones
+
+
+def segmenter(bench: Bench, part: Part) -> Figures:
+    """The same normals, masks, types and steps; only what fills the masks differs."""
+    options = bench.options
+    test = [Labelled(p.image, p.mask, p.kind) for p in bench.true(options.test_pairs, TEST)]
+
+    def made() -> list[Labelled]:
+        truth, found = bench.made(bench.shipped, options.segmenter_pairs)
+        pasted = [np.where(p.mask[..., None] != 0, w, p.normal) for p, w in zip(truth, found.pictures, strict=True)]
+        return [Labelled(image, p.mask, p.kind) for image, p in zip(pasted, truth, strict=True)]
+
+    def true() -> list[Labelled]:
+        return [Labelled(p.image, p.mask, p.kind) for p in bench.true(options.segmenter_pairs, PAIRS)]
+
+    how = {"network": options.segmenter, "steps": options.steps}
+    trials = _trials(bench, part, {"true pairs": true, "FAST pairs": made}, test, **how)
+    rows = {name: _over_seeds(found) for name, found in trials.items()}
+    real, fake = (rows[name]["miou"]["mean"] for name in ("true pairs", "FAST pairs"))
+    return {
+        **rows,
+        "ratio": fake / real if real and fake is not None else None,
+        "counts": {"train": options.segmenter_pairs, "test": len(test)},
+    }
+
+
+def _trials(
+    bench: Bench,
+    part: Part,
+    sets: dict[str, Callable[[], list[Labelled]]],
+    test: Sequence[Labelled],
+    network: str,
+    steps: int,
+) -> dict[str, list[Figures]]:
+    """The figures of a segmenter for each set to train on and each seed; a set is called for only if one is missing."""
+    options, ready = bench.options, dict[str, list[Labelled]]()
+
+    def one(name: str, seed: int) -> Figures:
+        if name not in ready:
+            ready.clear()
+            ready[name] = sets[name]()
+        seen = {"size": options.size, "bf16": options.precision == "bf16", "device": bench.device}
+        weights = options.weights if network == "segformer" else None
+        start = time.perf_counter()
+        with tqdm(total=steps, desc=f"{name}, seed {seed}", disable=None, leave=False) as bar:
+
+            def progress(step: int, share: float, loss: float) -> None:
+                bar.update()
+
+            model = build(network, weights=weights, seed=seed)
+            how = {"steps": steps, "batch_size": options.batch_size, "lr": options.lr, "seed": seed}
+            model = train(model, ready[name], progress=progress, **how, **seen)
+        seconds = time.perf_counter() - start
+        found = evaluate(model, test, batch_size=options.batch_size, **seen)
+        return {**found, "pairs": len(ready[name]), "training_seconds": seconds}
+
+    return {name: [part(f"{name}, seed {seed}", partial(one, name, seed)) for seed in options.seeds] for name in sets}
+
+
+def _over_seeds(trials: list[Figures]) -> Figures:
+    """Mean and sample standard deviation over seeds, and the figures of each."""
+    result: Figures = {
+        name: _spread_of([t[name] for t in trials]) for name in ("miou", "acc", "ap", "miou_types", "acc_types")
+    }
+    result["types"] = {
+        kind: {name: _spread_of([t["types"][kind][name] for t in trials]) for name in ("iou", "acc")}
+        for kind in trials[0]["types"]
+    }
+    return {**result, "pairs": trials[0]["pairs"], "trials": trials}
+
+
+def _spread_of(values: list[float | None]) -> Figures:
+    known = [v for v in values if v is not None]
+    deviation = float(np.std(known, ddof=1)) if len(known) > 1 else None
+    return {"mean": float(np.mean(known)) if known else None, "std": deviation, "seeds": len(known)}
+
+
+def segmenter_tables(result: Figures) -> list[Table]:
+    rows = {name: result[name] for name in ("true pairs", "FAST pairs")}
+    tables = _trial_tables(rows, f"tested on {result['counts']['test']} other true pairs")
+    tables[0].rows.append(["FAST / true", "", percent(result["ratio"]), "", "", "", ""])
+    return tables
+
+
+def _trial_tables(rows: dict[str, Figures], title: str) -> list[Table]:
+    names = ("miou", "acc", "ap", "miou_types", "acc_types")
+    columns = ["trained on", "pairs", "mIoU, %", "Acc, %", "AP, %", "mean of types: IoU", "Acc"]
+    whole = [[name, str(row["pairs"]), *(mean_cell(row[n]) for n in names)] for name, row in rows.items()]
+    kinds = sorted({kind for row in rows.values() for kind in row["types"]})
+    each = [
+        [kind.rpartition("/")[2], *(mean_cell(row["types"][kind][n]) for n in ("iou", "acc") for row in rows.values())]
+        for kind in kinds
+    ]
+    types = ["", *(f"{name}: {n}" for n in ("IoU", "Acc") for name in rows)]
+    return [Table(title, columns, whole), Table("by type, %", types, each)]
+
+
+# 6. real pictures
+
+
+def real(bench: Bench, part: Part) -> Figures:
+    """The real third alone against the real third and made pairs; the other two thirds, untouched, are the test."""
+    options = bench.options
+    _, train_side, test_side, split = bench.divided
+    adapted = find_artifact(options.adapted)
+    check_split(adapted, split, "--adapted")
+    types = sorted({(s.category, s.anomaly) for s in train_side})
+    unknown = [f"{c}/{a}" for c, a in types if f"{c}/{a}" not in adapted.types]
+    if unknown:
+        raise UserError(f"--adapted {adapted.path.name} was not trained on {', '.join(unknown)}; adapt it to --real")
+    folder = options.out.with_suffix("") / f"real-{file_hash(adapted.path)[:12]}-{options.size}"
+    held_out = {path.resolve() for s in test_side for path in (s.image, s.mask) if path is not None}
+    third = from_samples(train_side)
+
+    def synthetic() -> list[Labelled]:
+        with bench.own_threads():
+            made = [
+                _fill(bench, adapted, [s for s in train_side if (s.category, s.anomaly) == t], folder) for t in types
+            ]
+        return [pair for output in made for pair in from_output(output, held_out)[0][: options.per_type]]
+
+    made_of = part("synthesis", lambda: {"pairs": len(synthetic()), "seconds_per_pair": _seconds(folder)})
+    sets = {
+        "real third": lambda: merged([], third),
+        "real third + FAST": lambda: merged(synthetic(), third, real_share=options.real_share),
+    }
+    test = from_samples(test_side)
+    trials = _trials(bench, part, sets, test, network=options.real_segmenter, steps=options.real_steps)
+    return {
+        **{name: _over_seeds(found) for name, found in trials.items()},
+        "synthesis": made_of,
+        "adapted": adapted.path.name,
+        "adapted_sha256": file_hash(adapted.path),
+        "split": split.hash,
+        "counts": {"train": len(third), "test": len(test), "types": len(types)},
+    }
+
+
+def _fill(bench: Bench, adapted: Artifact, samples: Sequence[Sample], folder: Path) -> Path:
+    """Pairs of one type through the synthesis door, which goes on where it was stopped: its masks of the training
+    third in pictures of training normals. Returns the output folder."""
+    from fast.synthesis_door import parser, synthesize
+
+    options, category, anomaly = bench.options, samples[0].category, samples[0].anomaly
+    masks, output = folder / "masks" / category / anomaly, folder / category / anomaly
+    masks.mkdir(parents=True, exist_ok=True)
+    for sample in samples:
+        assert sample.mask is not None
+        link = masks / sample.mask.name
+        if not link.is_symlink():  # a link and no copy: the manifest's sources then name the real file
+            link.symlink_to(sample.mask.resolve())
+    flags = ["--data_root", str(bench.divided[0].root), "--mask_path", str(masks), "--pt_path", str(adapted.path)]
+    flags += ["--anomaly_name", f"{category}/{anomaly}", "--sample_name", str(output), "--device", bench.device]
+    flags += ["--size", str(options.size), "--region", "full", "--steps", str(options.evaluations)]
+    flags += ["--count", str(options.per_type), "--seed", str(options.seed), "--precision", options.precision]
+    synthesize(parser().parse_args(flags))
+    return output
+
+
+def _seconds(folder: Path) -> float:
+    """Mean seconds of one thread for a pair, from the manifests."""
+    lines = [line for m in sorted(folder.glob("*/*/manifest.jsonl")) for line in m.read_text().splitlines()]
+    return float(np.mean([json.loads(line)["seconds"] for line in lines]))
+
+
+def real_tables(result: Figures) -> list[Table]:
+    counts, made = result["counts"], result["synthesis"]
+    rows = {name: result[name] for name in ("real third", "real third + FAST")}
+    title = (
+        f"{counts['train']} real and {made['pairs']} made to train, {counts['test']} real to test; split "
+        f"{result['split'][:12]}; {made['seconds_per_pair']:.2f} s of one thread per pair"
+    )
+    return _trial_tables(rows, title)

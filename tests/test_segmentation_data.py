@@ -1,0 +1,159 @@
+"""Pairs for segmenters, from where they come and what is made of them; and the door that trains on them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fast.data.images import write_image, write_mask
+from fast.data.layouts import check, open_dataset
+from fast.data.split import make_split
+from fast.door import open_door
+from fast.segmentation.data import Labelled, Views, from_arrays, from_output, from_samples, jitter, merged, window
+from fast.segmentation.networks import load
+from ldm.errors import UserError
+from scripts import segment
+
+
+def output(folder: Path, sources: list[tuple[str, str]]) -> Path:
+    """A synthesis output of one pair per (normal, mask) source."""
+    rows = []
+    for i, (normal, mask) in enumerate(sources):
+        drawn = np.zeros((40, 40), np.uint8)
+        drawn[10:20, 10 + i : 25] = 1
+        write_image(folder / f"image/{i:06d}.png", np.full((40, 40, 3), 50 * i, np.uint8))
+        write_mask(folder / f"mask/{i:06d}.png", drawn)
+        names = {"image": f"image/{i:06d}.png", "mask": f"mask/{i:06d}.png", "type": "wood/hole"}
+        rows.append({"index": i, **names, "normal_source": normal, "mask_source": mask})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_pairs_of_an_output_without_those_that_the_test_knows(tmp_path: Path) -> None:
+    tests = [tmp_path / "test" / "m.png", tmp_path / "test" / "n.png"]
+    sources = [("a.png", "b.png"), ("a.png", str(tests[0])), (str(tests[1]), "b.png")]
+    folder = output(tmp_path / "out", sources)
+    pairs, left_out = from_output(folder, tests)
+    assert (len(pairs), left_out) == (1, 2)
+    image, mask = pairs[0].read()
+    assert image.shape == (40, 40, 3)
+    assert mask.sum() == 150
+    assert pairs[0].kind == "wood/hole"
+    assert len(from_output(folder)[0]) == 3
+
+
+def test_bad_outputs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no manifest\.jsonl"):
+        from_output(tmp_path)
+    (tmp_path / "manifest.jsonl").write_text('{"image": "a.png"}\n')
+    with pytest.raises(UserError, match="is damaged"):
+        from_output(tmp_path)
+    with pytest.raises(UserError, match="do not fit"):
+        Labelled(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), np.uint8)).read()
+    with pytest.raises(UserError, match="do not fit"):
+        Labelled(np.zeros((8, 8)), None).read()
+
+
+def test_weights_give_the_asked_shares() -> None:
+    one = from_arrays([np.zeros((8, 8, 3), np.uint8)], [None])
+    plain = merged(one * 6, one * 2)
+    assert [p.weight for p in plain] == pytest.approx([1 / 8] * 8)
+    shared = merged(one * 6, one * 2, one * 4, real_share=0.5, normal_share=0.2)
+    assert [p.weight for p in shared] == pytest.approx([0.2] * 2 + [0.4 / 6] * 6 + [0.05] * 4)
+    assert len(merged(one, one, one)) == 2
+    with pytest.raises(UserError, match=r"real_share=0\.5"):
+        merged([], one, real_share=0.5)
+    with pytest.raises(UserError, match="normal share"):
+        merged(one, one, normal_share=0.5)
+
+
+def test_views_keep_the_mask_on_the_defect() -> None:
+    """White where the mask is, black elsewhere: so it must stay in every view, but for the resized edge."""
+    mask = np.zeros((60, 90), np.uint8)
+    mask[20:40, 15:50] = 1
+    pair = from_arrays([np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)], [mask])
+    for native in (False, True):
+        views = Views(pair, 48, native)
+        shares = []
+        for seed in range(12):
+            image, seen = views.draw(0, np.random.default_rng(seed))
+            assert image.shape == (48, 48, 3)
+            assert seen.shape == (48, 48)
+            assert ((image[..., 0] > 128) != (seen > 0)).mean() < 0.06
+            shares.append(seen.mean())
+        assert len(set(shares)) > 1
+
+
+def test_hairlines_survive_resizing() -> None:
+    mask = np.zeros((200, 200), np.uint8)
+    mask[101] = 1
+    views = Views(from_arrays([np.zeros((200, 200, 3), np.uint8)], [mask]), 32)
+    assert views.plain(0)[1].sum() == 32
+
+
+def test_half_of_the_windows_hold_the_defect() -> None:
+    mask = np.zeros((400, 400), np.uint8)
+    mask[200, 200] = 1
+    image = np.zeros((400, 400, 3), np.uint8)
+    hits = [window(image, mask, 20, np.random.default_rng(seed))[1].any() for seed in range(200)]
+    assert 80 <= sum(hits) <= 125
+    image, mask = window(np.ones((8, 30, 3), np.uint8), np.ones((8, 30), np.uint8), 16, np.random.default_rng(0))
+    assert image.min() == 1
+    assert mask.shape == (16, 16)
+
+
+def test_jitter_changes_grey_levels_within_bounds() -> None:
+    image = np.full((4, 4, 3), 100, np.uint8)
+    levels = {int(jitter(image, np.random.default_rng(seed))[0, 0, 0]) for seed in range(30)}
+    assert len(levels) > 10
+    assert 80 <= min(levels) <= max(levels) <= 120
+    np.testing.assert_array_equal(image, 100)
+
+
+def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -> None:
+    index = check(open_dataset(drawn_root)).usable
+    train, test = make_split(index).apply(index)
+    pairs = [("n.png", str(train[0].mask)), ("n.png", str(test[0].mask))]
+    folder, out = output(tmp_path / "pairs", pairs), tmp_path / "m.json"
+    flags = ["--train", str(drawn_root), str(folder), "--test", str(drawn_root), "--segmenter", "mini", "--size", "32"]
+    assert open_door(segment.main, [*flags, "--steps", "2", "--batch_size", "2", "--test_normals", "--normals", "0.3",
+                                    "--device", "cpu", "--out", str(out)]) == 0  # fmt: skip
+    result = json.loads(out.read_text())
+    assert result["counts"] == {"real": len(train), "synthetic": 1, "left out": 1, "normals": 6, "test": len(test) + 2}
+    assert result["split"] == make_split(index).hash
+    assert result["images"] == len(test) + 2
+    assert {kind for kind in result["types"] if not kind.endswith("/good")} == {p.kind for p in from_samples(test)}
+    with torch.no_grad():
+        assert load(tmp_path / "m.safetensors")(torch.zeros(1, 3, 32, 32)).shape == (1, 2, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--segmenter", "unet"], "segmenter 'unet' is unknown"),
+        (["--split", "none.json"], "cannot read the split"),
+        (["--steps", "0"], "steps=0"),
+        (["--size", "x"], "--size"),
+        (["--real_share", "0.5"], "real_share=0.5"),
+        (["--out", "x.safetensors"], "--out x.safetensors"),
+    ],
+)
+def test_door_refuses_in_one_line(
+    flags: list[str], words: str, drawn_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--train", str(drawn_root), "--test", str(drawn_root), "--segmenter", "mini", "--device", "cpu", *flags]
+    assert open_door(segment.main, argv) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_door_refuses_an_output_made_from_the_test_alone(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = check(open_dataset(drawn_root)).usable
+    folder = output(tmp_path / "pairs", [("n.png", str(make_split(index).apply(index)[1][0].mask))])
+    assert open_door(segment.main, ["--train", str(folder), "--test", str(drawn_root), "--segmenter", "mini"]) == 2
+    assert "made from files that are tested on" in capsys.readouterr().err
