@@ -91,11 +91,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
+    """`cover`: pictures to begin with."""
+
     title: str
     lead: str
     figures: Sequence[Figure]
     sections: Sequence[Section]
     foot: str = ""
+    cover: Sequence[Picture] = ()
 
 
 def pair_row(heading: str, normal: np.ndarray, mask: np.ndarray, synthetic: np.ndarray, note: str = "") -> Row:
@@ -166,12 +169,13 @@ def render(report: Report) -> str:
     title = escape(report.title)
     links = "".join(f'<li><a href="#s{i}">{escape(s.heading)}</a></li>' for i, s in enumerate(report.sections))
     sections = "".join(_section(i, section) for i, section in enumerate(report.sections))
+    cover = f'<div class="cells cover">{"".join(map(_picture, report.cover))}</div>\n' if report.cover else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{title}</title>\n<link rel="icon" href="data:,">\n<style>{_CSS}</style>\n</head>\n<body>\n'
         f'<header>\n<h1>{title}</h1>\n<p class="lead">{escape(report.lead)}</p>\n'
-        f'<dl class="figures">{"".join(map(_figure, report.figures))}</dl>\n'
+        f'{cover}<dl class="figures">{"".join(map(_figure, report.figures))}</dl>\n'
         f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n</header>\n<main>\n{sections}</main>\n'
         f"<footer><p>{escape(report.foot)}</p></footer>\n</body>\n</html>\n"
     )
@@ -201,12 +205,16 @@ def _gallery(gallery: Gallery) -> str:
 
 def _row(row: Row) -> str:
     note = f" <span>{escape(row.note)}</span>" if row.note else ""
-    cells = "".join(
-        f'<figure><img src="{data_uri(p.pixels)}" width="{p.pixels.shape[1]}" height="{p.pixels.shape[0]}" '
-        f'alt="{escape(p.alt)}"><figcaption>{escape(p.label)}</figcaption></figure>'
-        for p in row.pictures
-    )
+    cells = "".join(map(_picture, row.pictures))
     return f'<div class="row">\n<h4>{escape(row.heading)}{note}</h4>\n<div class="cells">{cells}</div>\n</div>\n'
+
+
+def _picture(picture: Picture) -> str:
+    height, width = picture.pixels.shape[:2]
+    return (
+        f'<figure><img src="{data_uri(picture.pixels)}" width="{width}" height="{height}" alt="{escape(picture.alt)}">'
+        f"<figcaption>{escape(picture.label)}</figcaption></figure>"
+    )
 
 
 def _table(table: Table) -> str:
@@ -259,7 +267,7 @@ max-width:20em;text-wrap:balance}
 .figures>.strong{background:var(--tint);border-color:var(--accent)}
 dt{font-size:15px;line-height:1.35;color:var(--soft)}
 dd{margin:0}
-.value{font-size:clamp(30px,3.4vw,40px);line-height:1.2;font-weight:650;letter-spacing:-.02em;margin-top:6px}
+.value{font-size:clamp(26px,2.7vw,34px);line-height:1.25;white-space:nowrap;font-weight:650;letter-spacing:-.02em;margin-top:6px}
 .strong .value{color:var(--accent)}
 .note{font-size:14px;line-height:1.4;color:var(--soft);margin-top:4px}
 nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:6px 24px;padding:0;margin:30px 0 0;font-size:15px}
@@ -274,6 +282,7 @@ h4 span{font-weight:400;color:var(--soft);margin-left:8px}
 .row{margin:26px 0 0;break-inside:avoid}
 .cells{display:grid;grid-template-columns:repeat(4,minmax(0,1fr));gap:clamp(8px,1.2vw,16px)}
 figure{margin:0}
+.cover{margin:0 0 34px}
 img{display:block;width:100%;height:auto;border-radius:8px;background:var(--code);box-shadow:0 0 0 1px var(--line)}
 figcaption{font-size:14px;line-height:1.4;color:var(--soft);padding-top:6px}
 .key{list-style:none;display:flex;flex-wrap:wrap;gap:4px 22px;padding:0;margin:16px 0 0;font-size:15px}
@@ -297,10 +306,12 @@ line-height:1.55}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
 footer{color:var(--soft);font-size:14px;padding-top:60px;padding-bottom:60px}
 footer p{margin:0;padding-top:20px;border-top:1px solid var(--line)}
+@media(max-width:980px){.figures{grid-template-columns:repeat(2,minmax(0,1fr))}}
 @media(max-width:640px){.cells{grid-template-columns:repeat(2,minmax(0,1fr))}}
+@media(max-width:460px){.figures{grid-template-columns:1fr}}
 @media print{:root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#ccc;--accent:#0a6b68;
 --tint:#fff;--weak:#999;--code:#f3f3f3}
 body{font-size:11pt}nav{display:none}header{padding-top:0}section{margin-top:28pt}
-h2,h3,h4{break-after:avoid}.figures>div,tr,pre{break-inside:avoid}.cells{grid-template-columns:repeat(4,1fr)}
-.bar,.bar i,.swatch,img{print-color-adjust:exact;-webkit-print-color-adjust:exact}pre{white-space:pre-wrap}}
+h2,h3,h4{break-after:avoid}.figures>div,tr,pre{break-inside:avoid}.cells,.figures{grid-template-columns:repeat(4,minmax(0,1fr))}
+.figures>div{padding:10px 12px}.value{font-size:18pt}.bar,.bar i,.swatch,img{print-color-adjust:exact;-webkit-print-color-adjust:exact}pre{white-space:pre-wrap}}
 """

@@ -137,10 +137,19 @@ class Store:
 
 
 def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
-    """What a section's figures depend on. Of files the name only: a place says nothing, and may be private."""
-    values = {flag: getattr(options, flag) for flag in flags}
-    plain = {k: v.name if isinstance(v, Path) else v for k, v in values.items()}
-    return {**plain, "artifact_sha256": about["artifact_sha256"], "base_sha256": about["base_sha256"]}
+    """What a section's figures depend on. Of artifacts the hash; of other files the name only: a place says nothing,
+    and may be private."""
+    from base_scores.bench import artifact_of
+
+    from ldm.checkpoint import file_hash
+
+    def said(flag: str, value: Any) -> Any:
+        if value is not None and flag in ("adapted", "fitted"):
+            return file_hash(artifact_of(f"--{flag}", value).path)
+        return value.name if isinstance(value, Path) else value
+
+    known = {"artifact_sha256": about["artifact_sha256"], "base_sha256": about["base_sha256"]}
+    return {**{flag: said(flag, getattr(options, flag)) for flag in flags}, **known}
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,13 +1,11 @@
 """The demo from nothing to its page, at the smallest size, on weights that are random."""
 
-import importlib.util
 import json
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,19 +17,12 @@ from fast.door import open_door
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # as when the script itself is run
+
+import demo
+from demo_parts import case, page, work
+
 MATERIAL = "marble"
-
-
-@pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    path = Path(__file__).resolve().parents[1] / "scripts" / "demo.py"
-    spec = importlib.util.spec_from_file_location("demo_script", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo_script"] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +38,12 @@ def weights(tiny_artifact: Path, tiny_base: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="module")
-def plan(demo: ModuleType) -> Any:
-    return demo.Plan((MATERIAL,), size=64, normals=2, handful=3, pairs=1, tests=1, evaluations=2, steps=2)
+def plan() -> case.Plan:
+    return case.Plan((MATERIAL,), size=64, normals=2, handful=3, pairs=1, tests=1, evaluations=2, steps=2, window=32)
 
 
 @pytest.fixture(scope="module")
-def out(demo: ModuleType, plan: Any, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(plan: case.Plan, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished demo. Read only."""
     folder = tmp_path_factory.mktemp("demo") / "demo"
     assert demo.run(plan, folder, str(weights)) == folder / "report.html"
@@ -65,34 +56,34 @@ def test_every_type_is_synthesized_by_its_words(out: Path) -> None:
     assert {(row["sampler"], row["steps"]) for row in rows} == {("aias", 2)}
 
 
-def test_real_defects_lie_in_their_masks_and_are_used_once(demo: ModuleType, plan: Any, out: Path) -> None:
-    few, tests = demo.handful(plan, out), demo.tests(plan, out)
+def test_real_defects_lie_in_their_masks_and_are_used_once(plan: case.Plan, out: Path) -> None:
+    few, tests = case.handful(plan, out), case.tests(plan, out)
     assert len(few) == 3
     assert len({d.defect for d in few}) == 3
     assert [d.defect for d in tests] == list(defects_of(MATERIAL))
     pictures = [read_image(d.image).tobytes() for d in [*few, *tests]]
-    pictures += [p.read_bytes() for p in demo.normals_of(plan, out, MATERIAL)]
+    pictures += [p.read_bytes() for p in case.normals_of(plan, out, MATERIAL)]
     assert len(set(pictures)) == len(pictures)
     by_hand = {read_mask(p).tobytes() for p in (out / "parts" / MATERIAL / "masks").rglob("*.png")}
     assert len(by_hand) == len(defects_of(MATERIAL))
     assert not by_hand & {read_mask(d.mask).tobytes() for d in [*few, *tests]}
 
 
-def test_the_page_says_what_was_measured(demo: ModuleType, plan: Any, out: Path) -> None:
+def test_the_page_says_what_was_measured(plan: case.Plan, out: Path) -> None:
     text = (out / "report.html").read_text()
-    for name, label in demo.SEGMENTERS.items():
+    for name, label in work.SEGMENTERS.items():
         both = either = 0
-        for job in demo.tests(plan, out):
-            found = read_mask(demo.found_path(out, name, job)) > 0
+        for job in case.tests(plan, out):
+            found = read_mask(work.found_path(out, name, job)) > 0
             truth = read_mask(job.mask) > 0
             both, either = both + int((found & truth).sum()), either + int((found | truth).sum())
         assert re.search(rf'<dt>IoU, {re.escape(label)}</dt><dd class="value">{100 * both / either:.1f} %</dd>', text)
-    assert text.count("<img") == 4 * (demo.PAIRS_SHOWN + demo.TRIALS_SHOWN)
+    assert text.count("<img") == 4 * (page.PAIRS_SHOWN + page.TRIALS_SHOWN) + 1
     assert all(f">{defect.capitalize()}</th>" in text for defect in defects_of(MATERIAL))
 
 
 def test_a_second_run_does_nothing_twice_and_a_broken_off_one_goes_on(
-    demo: ModuleType, plan: Any, out: Path, weights: Path, tmp_path: Path
+    plan: case.Plan, out: Path, weights: Path, tmp_path: Path
 ) -> None:
     again = tmp_path / "demo"
     shutil.copytree(out, again)
@@ -105,11 +96,9 @@ def test_a_second_run_does_nothing_twice_and_a_broken_off_one_goes_on(
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
-def test_a_folder_of_something_else_is_left_alone(
-    demo: ModuleType, plan: Any, out: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_a_folder_of_something_else_is_left_alone(plan: case.Plan, out: Path, weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds a run with other settings"):
-        demo.run(demo.Plan((MATERIAL,), size=64, seed=1), out, str(weights))
+        demo.run(case.Plan((MATERIAL,), size=64, seed=1), out, str(weights))
     (tmp_path / "own.txt").write_text("mine")
     with pytest.raises(UserError, match="holds other files"):
         demo.run(plan, tmp_path, str(weights))
@@ -121,7 +110,7 @@ def test_a_folder_of_something_else_is_left_alone(
     [(["--pt_path", "nowhere"], "no fast-<step>.safetensors"), (["--pairs", "0"], "--pairs 0"), (["--sise"], "--sise")],
 )
 def test_bad_input_is_one_line(
-    demo: ModuleType, tmp_path: Path, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert open_door(demo.main, ["--out", str(tmp_path / "demo"), *flags]) == 2
     error = capsys.readouterr().err
@@ -130,20 +119,19 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_demo_shows_all_types_on_materials_kept_apart(demo: ModuleType) -> None:
-    assert demo.Plan().materials == HELD_APART
-    shown = demo.spread(HELD_APART, demo.PAIRS_SHOWN)
+def test_the_demo_shows_all_types_on_materials_kept_apart() -> None:
+    assert case.Plan().materials == HELD_APART
+    shown = page.spread(HELD_APART, page.PAIRS_SHOWN, rarest=True)
     assert {d for types in shown.values() for d in types} == {d for m in HELD_APART for d in defects_of(m)}
 
 
-def test_processes_draw_what_one_draws(demo: ModuleType, tmp_path: Path) -> None:
-    plan = demo.Plan((MATERIAL,), size=32)
-    jobs = {
-        name: [demo.Drawing(MATERIAL, "", "normal", i, tmp_path / name / f"{i}.png", None) for i in range(n)]
-        for name, n in (("many", 2 * demo.AT_ONCE), ("few", 2))
+def test_processes_draw_what_one_draws(tmp_path: Path) -> None:
+    plan = case.Plan((MATERIAL,), size=32)
+    paths = {
+        name: [tmp_path / name / f"{i}.png" for i in range(n)] for name, n in (("many", 2 * case.AT_ONCE), ("few", 2))
     }
-    for tasks in jobs.values():
-        demo.in_processes(demo.draw_one, [(job, plan) for job in tasks])
-    for one, other in zip(jobs["many"], jobs["few"], strict=False):
-        np.testing.assert_array_equal(read_image(one.image), read_image(other.image))
-    assert all(job.done for job in jobs["many"])
+    for targets in paths.values():
+        case.in_processes([partial(case.draw_normal, plan, MATERIAL, i, path) for i, path in enumerate(targets)])
+    for one, other in zip(paths["many"], paths["few"], strict=False):
+        np.testing.assert_array_equal(read_image(one), read_image(other))
+    assert all(path.is_file() for path in paths["many"])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        self.artifact = find_artifact(options.base)
+        self.artifact = artifact_of("--base", options.base)
         for material in options.materials:
             check_material(material)
         self.groups = [(m, kind) for m in options.materials for kind in defects_of(m)]
@@ -218,6 +219,14 @@ def coded(model: FAST, image: np.ndarray) -> np.ndarray:
     """A picture (H,W,3) uint8 after the model's first stage and back."""
     x = to_tensor(image)[None].to(model.device)
     return to_image(model.first_stage_model.decode(model.first_stage_mean(x))[0])
+
+
+def artifact_of(flag: str, path: Path) -> Artifact:
+    """The artifact that a flag names. Raises `UserError`."""
+    try:
+        return find_artifact(path)
+    except UserError as error:
+        raise UserError(str(error).replace("--pt_path", flag)) from None
 
 
 def check_split(artifact: Artifact, split: Split, flag: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Truth, Variant, check_split, coded
+from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Truth, Variant, artifact_of, check_split, coded
 from base_scores.tables import Table, cell, percent
-from fast.checkpoint import find_artifact, load_fast
+from fast.checkpoint import load_fast
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import Sample
 from fast.measure import FEATURES, contrast, distance, features, noise_limit, psnr, set_distance, ssim
@@ -65,7 +65,7 @@ def first_stage(bench: Bench, part: Part) -> Figures:
     if bench.options.real:
         result["real"] = part("real", lambda: _first_stage_real(bench, bench.first_stage))
         if bench.options.fitted:
-            artifact = find_artifact(bench.options.fitted)
+            artifact = artifact_of("--fitted", bench.options.fitted)
             if not artifact.config["model"]["params"].get("fit_decoder"):
                 raise UserError(f"--fitted {artifact.path.name} holds no fitted decoder; adapt with fit_decoder")
             check_split(artifact, bench.divided[3], "--fitted")
@@ -240,7 +240,9 @@ def open_questions(bench: Bench, part: Part) -> Figures:
         but("printed coefficients", coefficients="printed"),
     ]
     if bench.first_stage.model.conditioning_key == "hybrid":
-        variants += [but(f"the U-Net sees {k} the normal picture", known=k) for k in ("full", "around")]
+        other = "around" if plain["known"] == "full" else "full"
+        what = {"full": "all of the normal picture", "around": "nothing of what lies under the mask"}
+        variants.append(but(f"the U-Net sees {what[other]}", known=other))
     rows = [part(v.name, partial(_row, bench, v, count, count)) for v in variants]
     shipped = asdict(bench.first_stage.aias_options)
     return {

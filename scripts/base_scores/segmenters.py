@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, check_split
+from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, artifact_of, check_split
 from base_scores.tables import Table, mean_cell, percent
-from fast.checkpoint import Artifact, find_artifact
+from fast.checkpoint import Artifact
 from fast.data.layouts import Sample
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_output, from_samples, merged
@@ -127,16 +127,18 @@ def real(bench: Bench, part: Part) -> Figures:
     """The real third alone against the real third and made pairs; the other two thirds, untouched, are the test."""
     options = bench.options
     _, train_side, test_side, split = bench.divided
-    adapted = find_artifact(options.adapted)
+    adapted = artifact_of("--adapted", options.adapted)
     check_split(adapted, split, "--adapted")
     types = sorted({(s.category, s.anomaly) for s in train_side})
     unknown = [f"{c}/{a}" for c, a in types if f"{c}/{a}" not in adapted.types]
     if unknown:
         raise UserError(f"--adapted {adapted.path.name} was not trained on {', '.join(unknown)}; adapt it to --real")
-    folder = options.out.with_suffix("") / f"real-{file_hash(adapted.path)[:12]}-{options.size}"
+    made_how = f"{options.size}-{options.evaluations}-{options.precision}-{options.seed}"
+    folder = options.out.with_suffix("") / f"real-{file_hash(adapted.path)[:12]}-{made_how}"
     held_out = {path.resolve() for s in test_side for path in (s.image, s.mask) if path is not None}
     third = from_samples(train_side)
 
+    @cache
     def synthetic() -> list[Labelled]:
         with bench.own_threads():
             made = [

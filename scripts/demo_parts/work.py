@@ -1,0 +1,100 @@
+"""The demo's work: pairs through the synthesis door, and two segmenters, without and with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from demo_parts.case import Plan, Real, handful, mask_folder, normals_of, tests, wait_for
+from demo_parts.record import say, timed
+from fast.data.drawn import defects_of
+from fast.data.images import read_image, write_mask
+
+SEGMENTERS = {"real": "real alone", "merged": "real + synthetic"}
+
+
+def synthesize(plan: Plan, out: Path, material: str, weights: str) -> None:
+    """Pairs of one material, as many as there are masks, through the synthesis door: by words and masks alone."""
+    from fast.synthesis_door import parser
+    from fast.synthesis_door import synthesize as fill
+
+    target, count = out / "pairs" / material, plan.pairs * len(defects_of(material))
+    if len(records(target)) == count:
+        return
+    flags = ["--data_root", str(normals_of(plan, out, material)[0].parent), "--mask_path"]
+    flags += [str(mask_folder(out, material)), "--pt_path", weights, "--anomaly_name", material]
+    flags += ["--sample_name", str(target), "--count", str(count), "--steps", str(plan.evaluations)]
+    flags += ["--precision", "bf16" if has_bf16() else "fp32", "--seed", str(plan.seed)]
+    say("python generate_with_mask.py " + " ".join(flags))
+    with timed(out, "pairs"):
+        fill(parser().parse_args(flags))
+
+
+def records(target: Path) -> list[dict[str, Any]]:
+    """The manifest's lines, one for each pair that is made."""
+    manifest = target / "manifest.jsonl"
+    return [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
+
+
+def has_bf16() -> bool:
+    """Whether this machine computes in bfloat16 faster than in float32."""
+    import torch
+
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return torch.cuda.is_available() or any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def segment(plan: Plan, out: Path) -> None:
+    """Train both segmenters side by side, a core each, and keep what they find in the test pictures."""
+    import torch
+    from tqdm import tqdm
+
+    left = [name for name in SEGMENTERS if not all(found_path(out, name, job).is_file() for job in tests(plan, out))]
+    if not left:
+        return
+    say(f"training: {' | '.join(SEGMENTERS[name] for name in left)}, {plan.steps} steps each")
+    stopping = Event()
+    with (
+        timed(out, "segmenters"),
+        tqdm(total=len(left) * plan.steps, unit="step", mininterval=0.5, disable=None) as bar,
+        ThreadPoolExecutor(len(left), initializer=lambda: torch.set_num_threads(1)) as pool,
+    ):
+
+        def progress(*_: float) -> None:
+            if stopping.is_set():
+                raise KeyboardInterrupt
+            bar.update()
+
+        wait_for([pool.submit(_segment, plan, out, name, progress) for name in left], lambda: None, stopping.set)
+
+
+def _segment(plan: Plan, out: Path, name: str, progress: Callable[[int, float, float], None]) -> None:
+    import torch
+
+    from fast.masks import to_tensor
+    from fast.segmentation import build
+    from fast.segmentation.data import Labelled, from_output, merged
+    from fast.segmentation.metrics import predict
+    from fast.segmentation.train import train
+
+    real = [Labelled(d.image, d.mask, f"{d.material}/{d.defect}") for d in handful(plan, out)]
+    synthetic = [p for m in plan.materials for p in from_output(out / "pairs" / m)[0]] if name == "merged" else []
+    normals = [Labelled(path, None, f"{m}/good") for m in plan.materials for path in normals_of(plan, out, m)]
+    pairs = merged(synthetic, real, normals, plan.real_share if synthetic else None, plan.normal_share)
+    device, fast = "cuda" if torch.cuda.is_available() else "cpu", has_bf16()
+    model = build("mini", seed=plan.seed)
+    # Windows, most of them around a defect, teach more in the same time than whole pictures.
+    options: dict[str, Any] = {"steps": plan.steps, "size": plan.window, "native": True, "seed": plan.seed}
+    train(model, pairs, bf16=fast, device=device, progress=progress, **options)
+    for job in tests(plan, out):
+        image = to_tensor(read_image(job.image))[None].to(device)
+        found = predict(model, image, bf16=fast).argmax(dim=1)[0].cpu().numpy()
+        write_mask(found_path(out, name, job), found)
+
+
+def found_path(out: Path, name: str, job: Real) -> Path:
+    return out / "found" / name / job.material / job.defect / f"{job.index:03d}.png"
