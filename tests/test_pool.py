@@ -133,5 +133,5 @@ def test_captions_name_the_defect_always_and_the_material_often() -> None:
 
 
 def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="scripts/train_base.py"):
+    with pytest.raises(UserError, match=r"scripts/train_base\.py"):
         PoolData(str(tmp_path))
