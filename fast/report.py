@@ -12,7 +12,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-JPEG_QUALITY = 86
+JPEG_QUALITY = 90
 DIFFERENCE = 3  # a change of that many times fewer grey levels is shown white
 # Pixels of a prediction: colours that are told apart without seeing red and green.
 FOUND, MISSED, FALSE = (0, 158, 140), (240, 150, 0), (204, 70, 170)
@@ -313,5 +313,6 @@ footer p{margin:0;padding-top:20px;border-top:1px solid var(--line)}
 --tint:#fff;--weak:#999;--code:#f3f3f3}
 body{font-size:11pt}nav{display:none}header{padding-top:0}section{margin-top:28pt}
 h2,h3,h4{break-after:avoid}.figures>div,tr,pre{break-inside:avoid}.cells,.figures{grid-template-columns:repeat(4,minmax(0,1fr))}
-.figures>div{padding:10px 12px}.value{font-size:18pt}.bar,.bar i,.swatch,img{print-color-adjust:exact;-webkit-print-color-adjust:exact}pre{white-space:pre-wrap}}
+.figures>div{padding:10px 12px}.value{font-size:18pt}
+.bar,.bar i,.swatch,img{print-color-adjust:exact;-webkit-print-color-adjust:exact}pre{white-space:pre-wrap}}
 """
