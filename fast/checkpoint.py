@@ -18,7 +18,7 @@ from fast.model import FAST
 from ldm.checkpoint import hash_aside, load_strict, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.modules.encoders.modules import TextEncoder
-from ldm.util import get_obj_from_str, instantiate_from_config
+from ldm.util import check_params, get_obj_from_str, instantiate_from_config
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -100,6 +100,7 @@ def load_fast(
     params = artifact.config["model"]["params"]
     model.thaw_unet = bool(params.get("thaw_unet"))
     fit = params.get("fit_decoder")
+    check_params(FitOptions, fit or {}, f"{artifact.path}: fit_decoder")
     model.fit_decoder = None if fit is None else FitOptions(**fit)
     # A thawed U-Net is too large to be copied; the rest is small and need not keep a mapped file alive.
     state = {k: v if k.startswith("model.") else v.clone() for k, v in read_state_dict(artifact.path).items()}
@@ -127,10 +128,10 @@ def _build(artifact: Artifact, path: Path, dtype: torch.dtype | None) -> FAST:
 
 
 def _base_path(artifact: Artifact, given: str | None) -> Path:
-    """Where the base is: as `given`, or as recorded, from here, beside the artifact, or from the project's folder."""
+    """Where the base is: as `given`, or as recorded, beside the artifact, from here, or from the project's folder."""
     recorded = Path(given or artifact.base)
-    places = [recorded, in_project(recorded)]
-    places += [] if given or not artifact.base else [artifact.path.parent / recorded.name]
+    beside = [] if given or not artifact.base else [artifact.path.parent / recorded.name]
+    places = [*beside, recorded, in_project(recorded)]
     return next((p for p in places if p.is_file()), recorded)
 
 

@@ -36,9 +36,9 @@ class FitOptions:
                 raise UserError(
                     f"fit_decoder.{name}={value} is not a whole number from 1; leave fit_decoder out for none"
                 )
-        if not isinstance(self.lr, int | float) or self.lr <= 0:
+        if isinstance(self.lr, bool) or not isinstance(self.lr, int | float) or self.lr <= 0:
             raise UserError(f"fit_decoder.lr={self.lr} must be a number above 0")
-        if len(self.crop) != 2 or not 8 <= self.crop[0] <= self.crop[1]:
+        if not hasattr(self.crop, "__len__") or len(self.crop) != 2 or not 8 <= self.crop[0] <= self.crop[1]:
             raise UserError(f"fit_decoder.crop={self.crop} is not [least, most] in pixels, from 8; write [64, 128]")
 
 

@@ -226,8 +226,10 @@ class FAST(LatentDiffusion):
 
 def _lora_options(given: Mapping[str, Any] | int | None, thaw_unet: bool) -> Mapping[str, Any]:
     """The options of `Adapters`; empty for none (0, nothing, or a rank of 0)."""
+    if isinstance(given, bool) or not (given is None or isinstance(given, int | Mapping)):
+        raise UserError(f"model.params.lora={given} is no rank and no options; write lora: {{rank: 8}}, or 0 for none")
     if isinstance(given, int):
-        given = {"rank": int(given)}
+        given = {"rank": given}
     if not given or given.get("rank") == 0:
         return {}
     check_params(Adapters, given, "model.params.lora", complete=False)

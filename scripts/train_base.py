@@ -124,6 +124,7 @@ def _base(args: argparse.Namespace) -> None:
     from ldm.checkpoint import read_state_dict, save_safetensors
 
     first_stage = _require(_standard(args), "autoencoder")
+    _same_first_stage(args)
     trained = _train(
         args, "base", args.base_steps, f"model.params.first_stage_config.params.ckpt_path={first_stage}", artifact="ldm"
     )
@@ -136,12 +137,36 @@ def _base(args: argparse.Namespace) -> None:
 
 
 def _farm(args: argparse.Namespace) -> None:
-    """FARM and the vectors of the drawn types, upon the base as it ships."""
+    """FARM and the vectors of the drawn types, upon the base as it ships; in bfloat16 too."""
+    import torch
+
+    from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
+
     base = _require(args.ship / "base.safetensors", "base")
     trained = _train(args, "farm", args.farm_steps, f"model.params.ckpt_path={base}", artifact="fast")
-    for old in args.ship.glob("fast-*.safetensors"):
+    metadata = read_metadata(trained)
+    if metadata.get("base_sha256") != file_hash(base):
+        raise UserError(f"{args.out / 'farm'} was trained on another base than {base}; remove it and train it anew")
+    state = {k: v.to(torch.bfloat16) for k, v in read_state_dict(trained).items()}
+    save_safetensors(state, args.ship / trained.name, metadata)
+    for old in set(args.ship.glob("fast-*.safetensors")) - {args.ship / trained.name}:
         old.unlink()
-    shutil.copy(trained, args.ship / trained.name)
+
+
+def _same_first_stage(args: argparse.Namespace) -> None:
+    """Raise `UserError` if the latents, or a base under way, are of another first stage than the one there is."""
+    from fast.data.images import write_bytes
+    from ldm.checkpoint import file_hash, read_metadata
+
+    present = file_hash(_standard(args))
+    for shard in sorted((args.out / "pool").glob("pool-*.safetensors")):
+        latents = _require(shard.with_name(shard.name.replace("pool-", "latents-")), "latents")
+        if read_metadata(latents).get("first_stage") != present:
+            raise UserError(f"{latents} is of another first stage; run the stage latents first")
+    note = args.out / "base.first_stage"
+    if (args.out / "base").is_dir() and note.is_file() and note.read_text() != present:
+        raise UserError(f"{args.out / 'base'} was trained on another first stage; remove it or name another --out")
+    write_bytes(note, present.encode())
 
 
 def _require(path: Path, stage: str) -> Path:
@@ -157,15 +182,21 @@ def _train(args: argparse.Namespace, recipe: str, steps: int, *extra: str, artif
 
     folder = args.out / recipe
     wanted = folder / "checkpoints" / f"{artifact}-{steps}.safetensors"
+    going_on = (folder / "checkpoints" / "last.ckpt").is_file()
+    if args.overrides and (going_on or wanted.is_file()):
+        raise UserError(f"{folder} was begun without {args.overrides[0]}; remove it or name another --out")
     if not wanted.is_file():
-        if (folder / "checkpoints" / "last.ckpt").is_file():
+        if going_on:
             flags = ["-t", "-r", str(folder), "--max_steps", str(steps)]
         else:
             flags = ["--base", str(RECIPES / f"{recipe}.yaml"), "-t", "-l", str(args.out), "-n", recipe]
             flags += ["-s", str(args.seed), "--max_steps", str(steps), f"data.params.path={args.out / 'pool'}"]
+            flags += [f"data.params.shards={args.shards}"]
             flags += [*extra, *args.overrides]
         print("main.py " + " ".join(flags), flush=True)
         train(parse_training(flags))
+    if not wanted.is_file():
+        raise UserError(f"{folder} is trained beyond step {steps}; ask for no fewer steps, or name another --out")
     return wanted
 
 

@@ -1,11 +1,12 @@
 """What the base is trained on: a pool of drawn and photographed surfaces with drawn defects, and the pool's latents.
 
-A pool is a folder of shards, each a function of the seed and its number, so that it may be filled by many processes,
+A pool is a folder of shards, each a function of the recipe and its number, so that it may be filled by many processes,
 stopped, gone on with and made larger at any time. Every defect comes with its mask and with the picture before it.
 """
 
 import json
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -24,14 +25,14 @@ from fast.data.images import list_images, read_image
 from ldm.checkpoint import read_metadata, save_safetensors
 from ldm.errors import UserError
 
-VERSION = 1  # raised whenever the same recipe would give other pictures
+VERSION = 2  # raised whenever the same recipe would give other pictures, drawn ones among them
 NORMALS, DEFECTS = 64, 4  # pictures in a shard, defects drawn into each
 GREY = 0.25  # share of pictures as a monochrome camera takes them
 # What a photograph is drawn on as, by words of its file's name.
 PHOTOGRAPHED = {
     "wood": "wood", "plank": "wood", "leather": "leather", "fabric": "fabric", "cloth": "fabric", "carpet": "carpet",
     "concrete": "concrete", "stone": "stone_tile", "rock": "stone_tile", "brick": "concrete", "tile": "ceramic_tile",
-    "marble": "stone_tile", "perforated": "perforated_metal", "grate": "perforated_metal", "metal": "rolled_metal",
+    "perforated": "perforated_metal", "grate": "perforated_metal", "metal": "rolled_metal",
     "plate": "rolled_metal", "steel": "rolled_metal", "rust": "cast_metal", "paint": "painted", "paper": "cardboard",
     "board": "chipboard", "plastic": "plastic", "rubber": "plastic", "glass": "glass",
 }  # fmt: skip
@@ -39,7 +40,8 @@ PHOTOGRAPHED = {
 
 @dataclass(frozen=True)
 class PoolRecipe:
-    """Everything a shard depends on beside its number. `photos`: a folder of surfaces to mix in, `share` of them."""
+    """Everything a shard depends on beside its number and the photographs themselves. `photos`: a folder of surfaces to
+    mix in, a `share` of the pictures. Those whose names tell of a material that is kept apart are left out."""
 
     size: int = 256
     seed: int = 0
@@ -102,6 +104,11 @@ def _photo(path: Path, size: int, rng: np.random.Generator) -> tuple[np.ndarray,
     return np.asarray(cv2.resize(window, (size, size), interpolation=how), np.uint8), material
 
 
+def _apart(path: Path) -> bool:
+    name = path.stem.lower()
+    return any(material.split("_")[0] in name for material in HELD_APART)
+
+
 def _turned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = np.rot90(image, int(rng.integers(4)))
     return np.ascontiguousarray(image[:, ::-1] if rng.random() < 0.5 else image)
@@ -131,9 +138,9 @@ def _store(number: int, recipe: PoolRecipe, folder: Path, photos: Sequence[Path]
 def read_shard(path: Path) -> Shard:
     """A stored shard. Raises `UserError` for a file that is none."""
     names = read_metadata(path).get("names")
-    if names is None:
+    stored = {} if names is None else load_file(path)
+    if names is None or not {"normals", "defects", "masks", "owner"} <= set(stored):
         raise UserError(f"{path} is no shard of a pool; remove it and run the same command again")
-    stored = load_file(path)
     masks = np.unpackbits(stored["masks"].numpy(), axis=-1, count=stored["defects"].shape[2])
     pairs = [(str(material), str(kind)) for material, kind in json.loads(names)]
     return Shard(stored["normals"].numpy(), stored["defects"].numpy(), masks, stored["owner"].numpy(), pairs)
@@ -151,7 +158,7 @@ def fill_pool(
     `progress` is called as (done, total). Raises `UserError` where the folder holds a pool of another recipe, or the
     photographs are missing.
     """
-    photos = list_images(recipe.photos) if recipe.photos else []
+    photos = [p for p in list_images(recipe.photos) if not _apart(p)] if recipe.photos else []
     if recipe.photos and not photos:
         raise UserError(f"{recipe.photos} holds no pictures of surfaces; name another folder or leave it out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,13 +169,20 @@ def fill_pool(
             absent.append(number)
         elif read_metadata(path).get("recipe") != recipe.text:
             raise UserError(f"{path} was drawn by another recipe; name another folder for the pool")
-    done = shards - len(absent)
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    done, pool = shards - len(absent), ProcessPoolExecutor(workers or os.cpu_count(), initializer=_leave_interrupts)
+    try:
         for future in as_completed([pool.submit(_store, n, recipe, folder, photos) for n in absent]):
             future.result()
             done += 1
             if progress:
                 progress(done, shards)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # shards under way are finished, no others begun
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the main one sees to its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """A pool as training data: crops of its pictures for a first stage, its latents with masks and words for a base."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from fast.data.pool import Shard, read_shard
 from fast.data.sampler import StepSampler, Ticket
 from fast.prompts import prompt_text
+from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -38,8 +40,6 @@ class PoolData(pl.LightningDataModule):
     pictures: `image` (B,3,crop,crop), `seed`.
     """
 
-    split_hash = "pool"
-
     def __init__(
         self,
         path: str,
@@ -56,6 +56,8 @@ class PoolData(pl.LightningDataModule):
         if not paths:
             raise UserError(f"{path} holds no pool-*.safetensors; fill it with scripts/train_base.py")
         shards_read = [read_shard(p) for p in paths]
+        told = "".join(f"{p.name} {read_metadata(p).get('recipe')}" for p in paths)
+        self.split_hash = "pool-" + hashlib.sha256(told.encode()).hexdigest()[:16]
         names = [pair for shard in shards_read for pair in shard.names]
         kinds = sorted({kind for _, kind in names})
         self.types = [f"{CATEGORY}/{kind}" for kind in kinds]

@@ -53,11 +53,15 @@ def segment(plan: Plan, out: Path) -> None:
     import torch
     from tqdm import tqdm
 
+    from fast.segmentation import build
+
     left = [name for name in SEGMENTERS if not all(found_path(out, name, job).is_file() for job in tests(plan, out))]
     if not left:
         return
     say(f"training: {' | '.join(SEGMENTERS[name] for name in left)}, {plan.steps} steps each")
     stopping = Event()
+    # One after the other: the seed is the whole process's.
+    models = {name: build("mini", seed=plan.seed) for name in left}
     with (
         timed(out, "segmenters"),
         tqdm(total=len(left) * plan.steps, unit="step", mininterval=0.5, disable=None) as bar,
@@ -69,14 +73,14 @@ def segment(plan: Plan, out: Path) -> None:
                 raise KeyboardInterrupt
             bar.update()
 
-        wait_for([pool.submit(_segment, plan, out, name, progress) for name in left], lambda: None, stopping.set)
+        jobs = [pool.submit(_segment, plan, out, name, model, progress) for name, model in models.items()]
+        wait_for(jobs, lambda: None, stopping.set)
 
 
-def _segment(plan: Plan, out: Path, name: str, progress: Callable[[int, float, float], None]) -> None:
+def _segment(plan: Plan, out: Path, name: str, model: Any, progress: Callable[[int, float, float], None]) -> None:
     import torch
 
     from fast.masks import to_tensor
-    from fast.segmentation import build
     from fast.segmentation.data import Labelled, from_output, merged
     from fast.segmentation.metrics import predict
     from fast.segmentation.train import train
@@ -86,7 +90,6 @@ def _segment(plan: Plan, out: Path, name: str, progress: Callable[[int, float, f
     normals = [Labelled(path, None, f"{m}/good") for m in plan.materials for path in normals_of(plan, out, m)]
     pairs = merged(synthetic, real, normals, plan.real_share if synthetic else None, plan.normal_share)
     device, fast = "cuda" if torch.cuda.is_available() else "cpu", has_bf16()
-    model = build("mini", seed=plan.seed)
     # Windows, most of them around a defect, teach more in the same time than whole pictures.
     options: dict[str, Any] = {"steps": plan.steps, "size": plan.window, "native": True, "seed": plan.seed}
     train(model, pairs, bf16=fast, device=device, progress=progress, **options)

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 
 from fast.data.drawn.noise import Field, Rng, blur, smoothstep
 from fast.data.drawn.shapes import Array, Curve, bezier, contour, dense, groove
-from fast.data.drawn.site import Change, Painter, Site, over, tinted
+from fast.data.drawn.site import Change, Painter, Site, around, over, placed, relief, tinted
 from fast.data.drawn.traits import Colour
-
-Place = tuple[slice, slice]
-
-
-def around(site: Site, centre: Array, reach: float) -> tuple[Site, Array, Place]:
-    """The piece of a site within `reach` px of a point, that point in it, and where the piece lies."""
-    h, w = site.shape
-    x0, y0 = (int(np.clip(c - reach, 0, n - 16)) for c, n in zip(centre, (w, h), strict=True))
-    x1, y1 = (int(np.clip(c + reach, a + 16, n)) for c, a, n in zip(centre, (x0, y0), (w, h), strict=True))
-    place = (slice(y0, y1), slice(x0, x1))
-    return replace(site, picture=site.picture[place]), centre - np.array([x0, y0]), place
-
-
-def placed(site: Site, place: Place, change: Change) -> Change:
-    """A change of a piece as a change of the whole site."""
-    gain = np.ones((*site.shape, change.gain.shape[2]), np.float32)
-    add = np.zeros((*site.shape, change.add.shape[2]), np.float32)
-    gain[place], add[place] = change.gain, change.add
-    return Change(gain, add, change.solid)
 
 
 def covered(alpha: Field, colour: Field | Colour) -> Change:
     """Cover with a colour in grey levels, (3,) or (h, w, 3), as far as alpha (h, w) in [0, 1] says."""
     cover = np.asarray(np.clip(alpha, 0, 1), np.float32)[..., None]
     return Change(1 - cover, np.asarray(cover * np.asarray(colour, np.float32), np.float32))
-
-
-def relief(site: Site, height: Field) -> Field:
-    """How far each px of a height field (h, w) in px faces the lamp, in (-1, 1)."""
-    dx = cv2.Scharr(height.astype(np.float32), cv2.CV_32F, 1, 0, scale=1 / 32)
-    dy = cv2.Scharr(height.astype(np.float32), cv2.CV_32F, 0, 1, scale=1 / 32)
-    facing = -(dx * np.float32(site.light[0]) + dy * np.float32(site.light[1]))
-    return np.asarray(facing / np.sqrt(1 + dx * dx + dy * dy), np.float32)
 
 
 def extent(site: Site, rng: Rng, low: float, high: float) -> float:

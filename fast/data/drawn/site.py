@@ -95,12 +95,27 @@ def around(site: Site, centre: Array, reach: float) -> tuple[Site, Array, Place]
     return cut, moved[0].points[0], place
 
 
+def _slopes(site: Site, height: Field) -> tuple[Field, Field, Field]:
+    """How steeply a field of heights (h, w) px rises along x, along y and towards the lamp."""
+    height = np.asarray(height, np.float32)
+    dx = np.asarray(cv2.Scharr(height, cv2.CV_32F, 1, 0, scale=1 / 32), np.float32)
+    dy = np.asarray(cv2.Scharr(height, cv2.CV_32F, 0, 1, scale=1 / 32), np.float32)
+    return dx, dy, dx * np.float32(site.light[0]) + dy * np.float32(site.light[1])
+
+
+def relief(site: Site, height: Field) -> Field:
+    """How far each px of a field of heights (h, w) px faces the lamp, in (-1, 1); 0 where it is level.
+
+    Scales the colour of what is laid on a surface; `lit` shades the surface that is there, which may be glossy.
+    """
+    dx, dy, lean = _slopes(site, height)
+    return np.asarray(-lean / np.sqrt(1 + dx * dx + dy * dy), np.float32)
+
+
 def lit(site: Site, height: Field, gloss: float | None = None) -> Change:
     """The shading a bump or hollow of `height` (h, w) px, positive towards the camera, gets from the site's light."""
-    dx = cv2.Scharr(height, cv2.CV_32F, 1, 0, scale=1 / 32)
-    dy = cv2.Scharr(height, cv2.CV_32F, 0, 1, scale=1 / 32)
+    dx, dy, lean = _slopes(site, height)
     norm = 1 / np.sqrt(dx * dx + dy * dy + 1)
-    lean = np.float32(site.light[0]) * dx + np.float32(site.light[1]) * dy
     facing = np.maximum(LAMP_UP - LAMP_ASIDE * lean, 0) * norm
     light = (AMBIENT + (1 - AMBIENT) * facing / LAMP_UP).astype(np.float32)
     # Halfway between the lamp and the camera: a slope that looks there mirrors the lamp.

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fast.data.drawn.deposits import around, blob, box, covered, extent, placed, relief, standing_out
+from fast.data.drawn.deposits import blob, box, covered, extent, standing_out
 from fast.data.drawn.noise import Field, Rng, blur, smoothstep
 from fast.data.drawn.shapes import Array, Curve, bezier, contour, dense, groove
-from fast.data.drawn.site import Change, Painter, Site, over, tinted
+from fast.data.drawn.site import Change, Painter, Site, around, over, placed, relief, tinted
 from fast.data.drawn.traits import Colour
 
 Mask = NDArray[np.uint8]

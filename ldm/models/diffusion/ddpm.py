@@ -94,6 +94,8 @@ class LatentDiffusion(pl.LightningModule):
         super().__init__()
         if parameterization not in ("eps", "x0", "v") or loss_type not in ("l1", "l2"):
             raise UserError(f"parameterization={parameterization}, loss_type={loss_type}: use eps, x0, v and l1, l2")
+        if (min_snr_gamma is not None and min_snr_gamma <= 0) or not 0 <= hide_known <= 1:
+            raise UserError(f"min_snr_gamma={min_snr_gamma} must be above 0, hide_known={hide_known} lie in 0..1")
         not_offered(
             load_only_unet=load_only_unet,
             num_timesteps_cond=None if num_timesteps_cond == 1 else num_timesteps_cond,

@@ -241,6 +241,8 @@ class UNetModel(nn.Module):
             raise UserError("unet_config: context_dim and use_spatial_transformer go together; give both or neither")
         if num_heads == -1 and num_head_channels == -1:
             raise UserError("unet_config needs num_heads or num_head_channels")
+        if patch_size < 1:
+            raise UserError(f"unet_config: patch_size={patch_size} is below 1; correct it")
         self.image_size, self.in_channels, self.out_channels = image_size, in_channels, out_channels
         self.model_channels, self.num_classes = model_channels, num_classes
         self.patch_size, cells = patch_size, patch_size**2
