@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the doors are no
 
 from fast.data.drawn import draw_dataset
 from fast.model import FAST
-from ldm.checkpoint import save_safetensors
+from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.models.diffusion.ddpm import LatentDiffusion
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them are about.
@@ -75,6 +75,18 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> 
         name, tensors = model.artifact()
         metadata = {"step": str(step), "config": json.dumps(config), "split": "none", **model.artifact_metadata()}
         save_safetensors(tensors, folder / "checkpoints" / f"{name}-{step}.safetensors", metadata)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped(tiny_artifact: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the project ships one: a base, and an artifact on it that serves any words. Read only."""
+    folder = tmp_path_factory.mktemp("models") / "mini"
+    folder.mkdir()
+    shutil.copy(tiny_base, folder / "base.safetensors")
+    source = tiny_artifact / "checkpoints" / "fast-7.safetensors"
+    metadata = {**read_metadata(source), "base": "nowhere/base.safetensors", "open_types": "true"}
+    save_safetensors(read_state_dict(source), folder / "fast-7.safetensors", metadata)
     return folder
 
 

@@ -14,7 +14,6 @@ from fast.data.drawn import defects_of
 from fast.data.drawn.traits import HELD_APART
 from fast.data.images import read_image, read_mask
 from fast.door import open_door
-from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # as when the script itself is run
@@ -26,27 +25,15 @@ MATERIAL = "marble"
 
 
 @pytest.fixture(scope="module")
-def weights(tiny_artifact: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the project ships one, with random weights."""
-    folder = tmp_path_factory.mktemp("models") / "mini"
-    folder.mkdir()
-    shutil.copy(tiny_base, folder / "base.safetensors")
-    source = tiny_artifact / "checkpoints" / "fast-3.safetensors"
-    metadata = {**read_metadata(source), "base": "base.safetensors", "open_types": "true"}
-    save_safetensors(read_state_dict(source), folder / "fast-3.safetensors", metadata)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def plan() -> case.Plan:
     return case.Plan((MATERIAL,), size=64, normals=2, handful=3, pairs=1, tests=1, evaluations=2, steps=2, window=32)
 
 
 @pytest.fixture(scope="module")
-def out(plan: case.Plan, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(plan: case.Plan, shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished demo. Read only."""
     folder = tmp_path_factory.mktemp("demo") / "demo"
-    assert demo.run(plan, folder, str(weights)) == folder / "report.html"
+    assert demo.run(plan, folder, str(shipped)) == folder / "report.html"
     return Path(folder)
 
 
@@ -83,7 +70,7 @@ def test_the_page_says_what_was_measured(plan: case.Plan, out: Path) -> None:
 
 
 def test_a_second_run_does_nothing_twice_and_a_broken_off_one_goes_on(
-    plan: case.Plan, out: Path, weights: Path, tmp_path: Path
+    plan: case.Plan, out: Path, shipped: Path, tmp_path: Path
 ) -> None:
     again = tmp_path / "demo"
     shutil.copytree(out, again)
@@ -91,17 +78,17 @@ def test_a_second_run_does_nothing_twice_and_a_broken_off_one_goes_on(
     before = lost.read_bytes()
     lost.unlink()
     kept = {p: p.stat().st_mtime_ns for p in again.rglob("*.png") if "test" not in p.relative_to(again).parts}
-    demo.run(plan, again, str(weights))
+    demo.run(plan, again, str(shipped))
     assert lost.read_bytes() == before
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
-def test_a_folder_of_something_else_is_left_alone(plan: case.Plan, out: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(plan: case.Plan, out: Path, shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds a run with other settings"):
-        demo.run(case.Plan((MATERIAL,), size=64, seed=1), out, str(weights))
+        demo.run(case.Plan((MATERIAL,), size=64, seed=1), out, str(shipped))
     (tmp_path / "own.txt").write_text("mine")
     with pytest.raises(UserError, match="holds other files"):
-        demo.run(plan, tmp_path, str(weights))
+        demo.run(plan, tmp_path, str(shipped))
     assert [p.name for p in tmp_path.iterdir()] == ["own.txt"]
 
 

@@ -17,22 +17,10 @@ from fast.model import FAST
 from fast.prompts import by_word, check_words, is_vocabulary, prompt_text
 from fast.sources import NormalSource, category_of, open_types
 from fast.training.config import merge
-from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
+from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError
 
 KNOWN = ["surface/scratch", "surface/oil_stain"]
-
-
-@pytest.fixture(scope="module")
-def shipped(tiny_artifact: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the project ships one: a base, and an artifact on it that serves any words. Read only."""
-    folder = tmp_path_factory.mktemp("models") / "mini"
-    folder.mkdir()
-    shutil.copy(tiny_base, folder / "base.safetensors")
-    source = tiny_artifact / "checkpoints" / "fast-7.safetensors"
-    metadata = {**read_metadata(source), "base": "nowhere/base.safetensors", "open_types": "true"}
-    save_safetensors(read_state_dict(source), folder / "fast-7.safetensors", metadata)
-    return folder
 
 
 # names

@@ -26,7 +26,11 @@ def output(folder: Path, sources: list[tuple[str, str]]) -> Path:
         write_image(folder / f"image/{i:06d}.png", np.full((40, 40, 3), 50 * i, np.uint8))
         write_mask(folder / f"mask/{i:06d}.png", drawn)
         names = {"image": f"image/{i:06d}.png", "mask": f"mask/{i:06d}.png", "type": "wood/hole"}
-        rows.append({"index": i, **names, "normal_source": normal, "mask_source": mask})
+        for source in (normal, mask):
+            there = folder / source  # an absolute name stays what it is
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.touch()
+        rows.append({"index": i, **names, "normal_source": str(folder / normal), "mask_source": str(folder / mask)})
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -42,6 +46,10 @@ def test_pairs_of_an_output_without_those_that_the_test_knows(tmp_path: Path) ->
     assert mask.sum() == 150
     assert pairs[0].kind == "wood/hole"
     assert len(from_output(folder)[0]) == 3
+    (folder / "b.png").unlink()
+    assert len(from_output(folder)[0]) == 3
+    with pytest.raises(UserError, match=r"b\.png, which a pair was made from, is not there"):
+        from_output(folder, tests)
 
 
 def test_bad_outputs_are_refused(tmp_path: Path) -> None:

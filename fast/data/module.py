@@ -139,17 +139,7 @@ class DefectData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         trainer = self.trainer
-        per_step = trainer.accumulate_grad_batches
-        sampler = StepSampler(
-            self._groups(),
-            self.batch_size,
-            trainer.max_steps * per_step,
-            self.seed,
-            trainer.global_rank,
-            trainer.world_size,
-            start=lambda: trainer.global_step * per_step,
-            whole_from=round(self.crop_until * trainer.max_steps) * per_step,
-        )
+        sampler = StepSampler.of(trainer, self._groups(), self.batch_size, self.seed, self.crop_until)
         data = self.latents(trainer.lightning_module) if self.cache else self.pictures
         return DataLoader(data, batch_sampler=sampler, num_workers=self.workers, worker_init_fn=_leave_interrupts)  # type: ignore[arg-type]
 

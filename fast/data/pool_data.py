@@ -76,17 +76,7 @@ class PoolData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        trainer = self.trainer
-        per_step = trainer.accumulate_grad_batches
-        sampler = StepSampler(
-            self.groups,
-            self.batch_size,
-            trainer.max_steps * per_step,
-            self.seed,
-            trainer.global_rank,
-            trainer.world_size,
-            start=lambda: trainer.global_step * per_step,
-        )
+        sampler = StepSampler.of(self.trainer, self.groups, self.batch_size, self.seed)
         return DataLoader(self.rows, batch_sampler=sampler, num_workers=self.workers)  # type: ignore[arg-type]
 
     def examples(self, count: int) -> dict[str, Any]:

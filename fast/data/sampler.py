@@ -1,7 +1,7 @@
 """Which samples make up which batch: a function of (seed, step), so that resumed and distributed runs draw the same."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -41,6 +41,23 @@ class StepSampler(Sampler[list[Ticket]]):
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         self.rank, self.world, self.start, self.whole_from = rank, world, start, whole_from
         self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    @classmethod
+    def of(
+        cls, trainer: Any, groups: Sequence[Sequence[int]], batch_size: int, seed: int, crop_until: float = 0
+    ) -> "StepSampler":
+        """The tickets of a Lightning trainer's run and rank; `crop_until`: the share of its steps that see crops."""
+        per_step = trainer.accumulate_grad_batches
+        return cls(
+            groups,
+            batch_size,
+            trainer.max_steps * per_step,
+            seed,
+            trainer.global_rank,
+            trainer.world_size,
+            start=lambda: trainer.global_step * per_step,
+            whole_from=round(crop_until * trainer.max_steps) * per_step,
+        )
 
     def _order(self, group: int, lap: int) -> np.ndarray:
         """The order of a group's samples on one lap; group -1 is the order of the groups themselves."""

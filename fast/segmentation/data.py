@@ -67,7 +67,7 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
 
     Left out are those that the manifest says were made from one of the files `held_out`, a mask or an image that
     tests are done on: a segmenter that has seen their shape or surface would have an advantage. UserError when the
-    folder is no output or a line of its manifest is damaged.
+    folder is no output, a line of its manifest is damaged, or its sources are not where it says.
     """
     folder = Path(folder)
     manifest = folder / "manifest.jsonl"
@@ -79,6 +79,10 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{manifest} is damaged ({error!r}); restore it or synthesize again") from None
     forbidden = {path.resolve() for path in held_out}
+    lost = [source for sources, _ in found for source in sources if forbidden and not source.is_file()]
+    if lost or (forbidden and not all(sources for sources, _ in found)):
+        what = f"{lost[0]}, which a pair was made from, is not there" if lost else "a pair does not say its sources"
+        raise UserError(f"{manifest}: {what}; without it nobody can tell test pictures apart: run where it was made")
     kept = [pair for sources, pair in found if not sources & forbidden]
     return kept, len(found) - len(kept)
 
