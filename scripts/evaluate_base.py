@@ -122,7 +122,8 @@ class Store:
         """What is known of a section. Raises `UserError` if that was measured otherwise."""
         entry: dict[str, Any] = self.content.setdefault(name, {"settings": settings, "parts": {}, "seconds": 0.0})
         before = entry["settings"]
-        other = [k for k, v in settings.items() if v is not None and before.get(k) != v]
+        # A section measured with a dataset or an artifact stands when the next call does not name it.
+        other = [k for k, v in settings.items() if (v is not None or k not in PLACES) and before.get(k) != v]
         if other:
             raise UserError(
                 f"{self.path}: {name} was measured with {other[0]} {before.get(other[0])}, not {settings[other[0]]}; "
@@ -136,6 +137,9 @@ class Store:
         write_bytes(self.path, (json.dumps(self.content, indent=1) + "\n").encode())
 
 
+PLACES = ("real", "fitted", "adapted")
+
+
 def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
     """What a section's figures depend on. Of artifacts the hash; of other files the name only: a place says nothing,
     and may be private."""
@@ -146,6 +150,8 @@ def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict
     def said(flag: str, value: Any) -> Any:
         if value is not None and flag in ("adapted", "fitted"):
             return file_hash(artifact_of(f"--{flag}", value).path)
+        if value is not None and flag == "weights" and Path(value).is_file():
+            return file_hash(value)
         return value.name if isinstance(value, Path) else value
 
     known = {"artifact_sha256": about["artifact_sha256"], "base_sha256": about["base_sha256"]}
