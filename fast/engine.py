@@ -142,7 +142,7 @@ class Engine:
         seen = torch.empty(1, wide, cells, cells, device=meta)
         pack(self.unet, lambda unet: unet(seen, t, context=context), int8, release, keep)
         prompt = self._prompts[0].to(meta)
-        pack(self.model.farm, lambda farm: farm(x.to(self.dtype), x[:, :1], t, prompt), keep=keep)
+        pack(self.model.farm, lambda farm: farm(x.to(self.dtype), x[:, :1], t, prompt, x), keep=keep)
         if hasattr(first_stage, "encoder"):
             pack(first_stage.encoder, lambda encoder: encoder(image), release=release, keep=keep)
             pack(first_stage.decoder, lambda decoder: decoder(x.to(self.dtype)), release=release, keep=keep)
@@ -165,16 +165,19 @@ class Engine:
         overlap = -(-side // 4 // stride) * stride if side > stride else 0
         return {"tile": side // factor, "overlap": overlap // factor}
 
-    def _denoiser(self, types: Sequence[int], mask: Tensor, background: Tensor) -> tuple[Denoise, Tensor]:
+    def _known(self, mask: Tensor, background: Tensor) -> Tensor:
+        """What the networks may see of the normal picture's latent."""
+        return background if self.options.known == "full" else (1 - mask) * background
+
+    def _denoiser(self, types: Sequence[int], mask: Tensor, known: Tensor) -> tuple[Denoise, Tensor]:
         """(the U-Net under the types' prompts, those prompts (B,L,width)); a hybrid one sees the `mask` (B,1,h,w) and
-        the `background` (B,C,h,w) too."""
+        what is `known` (B,C,h,w) too."""
         prompts = torch.cat([self._prompts[t] for t in types])
         keys = [self._keys[t] for t in types]
         context: Any = prompts
         if None not in keys:
             layers = zip(*keys, strict=True)  # type: ignore[arg-type]
             context = [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]
-        known = background if self.options.known == "full" else (1 - mask) * background
         placed = self.model.with_place(context, mask, known)
         whole = placed if isinstance(placed, dict) else {"c_crossattn": [context]}
         deep: dict[Any, DeepFeatures] = {}
@@ -216,10 +219,11 @@ class Engine:
         background = self._background(normals, keys or [None] * len(normals))
         pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
         mask = latent_mask(pixels, background.shape[-2:])
-        denoise, prompts = self._denoiser(types, mask, background)
+        known = self._known(mask, background)
+        denoise, prompts = self._denoiser(types, mask, known)
 
         def farm(x: Tensor, t: Tensor) -> Tensor:
-            return model.farm(x.to(self.dtype), mask, t, prompts).float()
+            return model.farm(x.to(self.dtype), mask, t, prompts, known).float()
 
         guidance = Guidance(model.schedule, mask, background, farm if self.recipe.use_farm else None)
         noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])

@@ -30,11 +30,12 @@ class FARM(nn.Module):
         time_width: int = 128,
         skip: bool = True,
         context_dim: int | None = None,
+        sees_known: bool = False,
     ):
         super().__init__()
         w = base_width
-        self.time_width = time_width
-        self.enc1 = nn.Sequential(_conv(channels, w), _conv(w, w))
+        self.time_width, self.sees_known = time_width, sees_known
+        self.enc1 = nn.Sequential(_conv(2 * channels if sees_known else channels, w), _conv(w, w))
         self.enc2 = nn.Sequential(_conv(w, 2 * w), _conv(2 * w, 2 * w))
         self.enc3 = nn.Sequential(_conv(2 * w, 4 * w), _conv(4 * w, 4 * w), nn.Conv2d(4 * w, 4 * w, 1))
         self.gate = nn.Sequential(nn.Linear(time_width, 4 * w), nn.ReLU(), nn.Linear(4 * w, 4 * w))
@@ -46,10 +47,14 @@ class FARM(nn.Module):
         self.skip = zero_module(nn.Linear(time_width, channels)) if skip else None
         self.words = zero_module(nn.Linear(context_dim, 8 * w)) if context_dim else None
 
-    def forward(self, x: Tensor, mask: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor, t: Tensor, context: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor:
         mask = mask.to(x.dtype)
         tau = timestep_embedding(t, self.time_width).to(x.dtype)
-        h1 = self.enc1(x)
+        if self.sees_known and known is None:
+            raise ValueError("this FARM was built to see what is known of the picture; give known")
+        h1 = self.enc1(torch.cat([x, known.to(x.dtype)], dim=1) if self.sees_known and known is not None else x)
         h2 = self.enc2(F.max_pool2d(h1, 2, ceil_mode=True))
         h3 = self.enc3(F.max_pool2d(h2, 2, ceil_mode=True))
         down2 = F.adaptive_max_pool2d(mask, h2.shape[-2:])

@@ -79,6 +79,8 @@ class FAST(LatentDiffusion):
         self.model.requires_grad_(thaw_unet)
         if not thaw_unet:
             self.model.eval()
+        if farm.get("sees_known") and self.model.conditioning_key != "hybrid":
+            raise UserError("farm.sees_known=true needs a base that sees the picture (conditioning_key: hybrid)")
         sees_prompt = farm.get("context_dim", encoder.width)
         self.farm = FARM(**{**farm, "channels": self.channels, "context_dim": sees_prompt})
         self.prompts = LearnedPrompts(types, encoder.width, prompt_tokens)
@@ -157,7 +159,7 @@ class FAST(LatentDiffusion):
         x_t = self.schedule.q_sample(x0, t, eps)
         cond = self.conditioning(batch)
         placed = self.placed(batch, cond, x0)
-        anomaly = self.farm(x_t, m, t - 1, cond).float()
+        anomaly = self.farm(x_t, m, t - 1, cond, _known(placed)).float()
         seen = (1 - m) * x_t + m * self.schedule.q_sample(anomaly, t, eps)  # Eq. 11-12, the same eps
         predicted = self.apply_model(seen, t - 1, placed).float()
         loss_eps = F.mse_loss(predicted, eps)
@@ -213,15 +215,21 @@ class FAST(LatentDiffusion):
         x0 = self.latents(batch)
         m = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
         cond = self.conditioning(batch)
-        guidance = Guidance(self.schedule, m, x0, lambda x, t: self.farm(x, m, t, cond).float())
+        placed = self.placed(batch, cond, x0)
+        guidance = Guidance(self.schedule, m, x0, lambda x, t: self.farm(x, m, t, cond, _known(placed)).float())
         noise = PairNoise([generator(0, i) for i in range(len(x0))])
         options = self.aias_options if steps is None else replace(self.aias_options, steps=steps)
-        denoise = bind(self, self.placed(batch, cond, x0))
+        denoise = bind(self, placed)
         z = sample_latents(denoise, guidance, x0, noise=noise, options=options)
         real = self.decode_first_stage(x0)
         pixels = F.interpolate(batch["mask"].to(real), real.shape[-2:], mode="nearest")
         made = pixels * self.decode_first_stage(z) + (1 - pixels) * real
         return {"real": real, "mask": (pixels * 2 - 1).expand_as(real), "synthetic": made}
+
+
+def _known(placed: Any) -> Tensor | None:
+    """What a hybrid base is shown of the picture (B,C,h,w), out of `LatentDiffusion.placed`; None for other bases."""
+    return placed["c_concat"][0][:, 1:] if isinstance(placed, dict) else None
 
 
 def _lora_options(given: Mapping[str, Any] | int | None, thaw_unet: bool) -> Mapping[str, Any]:

@@ -111,3 +111,14 @@ def test_the_prompt_counts_once_it_has_weights() -> None:
     randomize(farm, 3)
     assert not torch.allclose(farm(x, mask, t, prompt), farm(x, mask, t, prompt.flip(0)))
     assert FARM(base_width=8).words is None
+
+
+@torch.no_grad()
+def test_one_that_sees_the_picture_answers_by_it() -> None:
+    farm = FARM(base_width=16, sees_known=True).eval()
+    randomize(farm, 4)
+    x, mask, t = inputs(2, 8, 8)
+    known = torch.randn(2, 4, 8, 8, generator=generator(6))
+    assert not torch.equal(farm(x, mask, t, None, known), farm(x, mask, t, None, known + 1))
+    with pytest.raises(ValueError, match="give known"):
+        farm(x, mask, t)

@@ -162,3 +162,30 @@ def test_a_base_without_a_place_is_given_none(tiny_fast: FAST) -> None:
 def test_what_is_known_is_one_of_two() -> None:
     with pytest.raises(UserError, match=r"aias\.known=half is unknown; use full or around"):
         AIASOptions(known="half")
+
+
+@pytest.mark.parametrize("known", ["full", "around"])
+def test_farm_sees_what_the_network_sees(section: dict[str, Any], model: FAST, known: str) -> None:
+    section["params"]["farm"] = {**section["params"]["farm"], "sees_known": True}
+    section["params"]["aias"] = {**section["params"]["aias"], "known": known}
+    sees = FAST(**section["params"])
+    randomize(sees.farm, 2)
+    shown: list[Tensor] = []
+    sees.farm.register_forward_pre_hook(lambda m, given: shown.append(given[4].detach().clone()))
+    seen, given = seen_by(sees), batch()
+    sees.loss(given)
+    assert torch.equal(shown[0], seen[0][:, 5:])
+    sees.log_images(given)
+    engine = Engine(sees, Recipe(steps=2))
+    shown.clear()
+    engine.generate([picture(0, SIDE, SIDE)], [mask(SIDE, SIDE)], [0], [0])
+    background = engine._background([picture(0, SIDE, SIDE)], [None])
+    cells = torch.nn.functional.max_pool2d(torch.from_numpy(mask(SIDE, SIDE)).float()[None, None], 4)
+    assert shown
+    assert torch.allclose(shown[0], background if known == "full" else (1 - cells) * background)
+
+
+def test_a_farm_that_sees_the_picture_needs_such_a_base(tiny_fast_config: dict[str, Any], tiny_base: Path) -> None:
+    params = {**tiny_fast_config["params"], "farm": {"base_width": 8, "sees_known": True}}
+    with pytest.raises(UserError, match=r"farm\.sees_known"):
+        FAST(types=TYPES, ckpt_path=str(tiny_base), **params)
