@@ -32,7 +32,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--photos", default="", help="folder of photographed surfaces to mix in")
     parser.add_argument("--shards", type=int, default=48, help="shards of 256 defects each in the pool")
     parser.add_argument("--seed", type=int, default=0, help="seed of the pool and of the trainings")
-    for stage, steps in (("autoencoder", 4500), ("base", 10000), ("farm", 1500)):
+    for stage, steps in (("autoencoder", 4500), ("base", 10000), ("farm", 1000)):
         parser.add_argument(f"--{stage}_steps", type=int, default=steps, help=f"optimiser steps of the {stage}")
     parser.add_argument("overrides", nargs="*", help="section.key=value for the recipe of the stage in --only")
     return parser.parse_args(argv)
