@@ -76,7 +76,8 @@ def _front(
     return Report(
         title="Defects from words and masks, for parts the model has never seen",
         lead=(
-            f"{len(plan.materials)} materials that were kept out of all training, {few} real defects in all, and "
+            f"{len(plan.materials)} materials that were kept out of all training, {few} real defects in all (real here "
+            "means drawn, not synthesized: the project ships no photographs), and "
             f"{count} synthetic pairs made from normal pictures, masks and a few words. Does a segmentation network "
             "trained on them find more of the defects it has not seen? Every number on this page was measured in the "
             "run that wrote it."
