@@ -5,6 +5,7 @@ stopped, gone on with and made larger at any time. Every defect comes with its m
 """
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -169,7 +170,9 @@ def fill_pool(
             absent.append(number)
         elif read_metadata(path).get("recipe") != recipe.text:
             raise UserError(f"{path} was drawn by another recipe; name another folder for the pool")
-    done, pool = shards - len(absent), ProcessPoolExecutor(workers or os.cpu_count(), initializer=_leave_interrupts)
+    # Not forked: a process whose libraries have threads would hand on their locks.
+    fresh = multiprocessing.get_context("spawn")
+    done, pool = shards - len(absent), ProcessPoolExecutor(workers or os.cpu_count(), fresh, _leave_interrupts)
     try:
         for future in as_completed([pool.submit(_store, n, recipe, folder, photos) for n in absent]):
             future.result()

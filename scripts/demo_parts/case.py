@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -141,7 +142,8 @@ def in_processes(tasks: Sequence[Callable[[], object]]) -> None:
                 task()
                 bar.update()
             return
-        with ProcessPoolExecutor(workers, initializer=_single) as pool:
+        # Not forked: a process whose libraries have threads would hand on their locks.
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _single) as pool:
             futures = [pool.submit(task) for task in tasks]
             wait_for(futures, bar.update, lambda: pool.shutdown(wait=False, cancel_futures=True))
 
