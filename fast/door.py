@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -54,3 +55,8 @@ def _say(line: str, everywhere: bool = True) -> int:
     if everywhere or is_first_process():
         print(" ".join(line.split()), file=sys.stderr, flush=True)
     return 2
+
+
+def leave_interrupts(*_: object) -> None:
+    """For worker processes: Ctrl-C reaches every process of a terminal; the main one ends its work, with their help."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import signal
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -20,7 +19,7 @@ from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require
 from fast.data.sampler import StepSampler, Ticket
 from fast.data.split import Split, make_split
 from fast.data.views import Augment, Latents, Pictures
-from fast.door import write_failure
+from fast.door import leave_interrupts, write_failure
 from fast.masks import to_tensor
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
@@ -141,7 +140,7 @@ class DefectData(pl.LightningDataModule):
         trainer = self.trainer
         sampler = StepSampler.of(trainer, self._groups(), self.batch_size, self.seed, self.crop_until)
         data = self.latents(trainer.lightning_module) if self.cache else self.pictures
-        return DataLoader(data, batch_sampler=sampler, num_workers=self.workers, worker_init_fn=_leave_interrupts)  # type: ignore[arg-type]
+        return DataLoader(data, batch_sampler=sampler, num_workers=self.workers, worker_init_fn=leave_interrupts)  # type: ignore[arg-type]
 
     def examples(self, count: int) -> dict[str, Any]:
         """A fixed batch for sample grids, spread over the types."""
@@ -218,8 +217,3 @@ def _store(tensors: dict[str, Tensor], file: Path) -> None:
         if reason is None:
             raise
         raise UserError(f"{file}: {reason}; free space there and run the same command again") from None
-
-
-def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one finishes its step, and needs its workers for that."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

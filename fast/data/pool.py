@@ -7,7 +7,6 @@ stopped, gone on with and made larger at any time. Every defect comes with its m
 import json
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from fast.data.drawn import draw_defect, draw_surface
 from fast.data.drawn.defects import defects_of
 from fast.data.drawn.traits import HELD_APART, TRAITS
 from fast.data.images import list_images, read_image
+from fast.door import leave_interrupts
 from ldm.checkpoint import read_metadata, save_safetensors
 from ldm.errors import UserError
 
@@ -172,7 +172,7 @@ def fill_pool(
             raise UserError(f"{path} was drawn by another recipe; name another folder for the pool")
     # Not forked: a process whose libraries have threads would hand on their locks.
     fresh = multiprocessing.get_context("spawn")
-    done, pool = shards - len(absent), ProcessPoolExecutor(workers or os.cpu_count(), fresh, _leave_interrupts)
+    done, pool = shards - len(absent), ProcessPoolExecutor(workers or os.cpu_count(), fresh, leave_interrupts)
     try:
         for future in as_completed([pool.submit(_store, n, recipe, folder, photos) for n in absent]):
             future.result()
@@ -181,11 +181,6 @@ def fill_pool(
                 progress(done, shards)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # shards under way are finished, no others begun
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the main one sees to its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @torch.no_grad()

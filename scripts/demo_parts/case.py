@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from fast.data.drawn import defects_of, draw_defect, draw_surface
 from fast.data.drawn.dataset import picture_rng
 from fast.data.drawn.traits import HELD_APART
 from fast.data.images import read_image, write_image, write_mask
+from fast.door import leave_interrupts
 
 AT_ONCE = 12  # pictures for which one more process is worth its start
 
@@ -153,7 +153,7 @@ def _single() -> None:
     import cv2
 
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_interrupts()
 
 
 def wait_for(futures: Sequence[Future[Any]], each: Callable[[], object], stop: Callable[[], object]) -> None:
