@@ -152,3 +152,14 @@ def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.nda
     white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
     gap = np.full((mask.shape[0], GAP, 3), 255, np.uint8)
     return np.concatenate([normal, gap, white, gap, image], axis=1)
+
+
+def read_records(output: Path) -> list[dict[str, Any]]:
+    """The lines of a synthesis output's manifest. Raises `UserError`."""
+    manifest = output / "manifest.jsonl"
+    try:
+        return [dict(json.loads(line)) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise UserError(f"{output} has no manifest.jsonl; give an output folder of generate_with_mask.py") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{manifest} is damaged ({error}); restore it or synthesize again") from None

@@ -3,7 +3,6 @@
 python scripts/contact_sheet.py samples/fast_output [more outputs] --out sheet.png --rows 12
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -22,13 +21,11 @@ def main(argv: list[str]) -> None:
     options = p.parse_args(argv)
 
     from fast.contact_sheet import contact_sheet, read_row
-    from ldm.errors import UserError
+    from fast.output import read_records
 
     rows = []
     for output in options.outputs:
-        if not (output / "manifest.jsonl").is_file():
-            raise UserError(f"{output} has no manifest.jsonl; give an output folder of generate_with_mask.py")
-        records = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
+        records = read_records(output)
         step = max(1, len(records) // options.rows)
         rows += [read_row(output, r) for r in records[::step][: options.rows]]
     print(contact_sheet(rows, options.out, options.cell))

@@ -1,0 +1,1 @@
+"""The bench: does synthesis help a segmenter, and whose helps most."""

@@ -1,0 +1,168 @@
+"""Does it help? Real defects alone, synthetic pairs alone, both, and how many pairs: a protocol and a page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from fast.bench.answer_page import Answer, page
+from fast.bench.grid import Cell
+from fast.bench.plan import Category, Column, Plan
+from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule
+from fast.bench.work import WEIGHTS, pairs_folder
+from fast.contact_sheet import read_row
+from fast.data.images import resize_image, resize_mask
+from fast.generators import LATENT
+from fast.masks import to_tensor
+from fast.output import read_records
+from fast.report import render
+from fast.segmentation.data import from_samples
+from fast.segmentation.metrics import predict
+from fast.segmentation.networks import load
+
+REAL, SYNTHETIC, BOTH = "real only", "synthetic only", "real + synthetic"
+PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
+SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type on the page
+EVALUATIONS = 10  # of a method on a latent base
+
+
+def protocol_of(options: argparse.Namespace) -> Protocol:
+    """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike."""
+    method, count = options.method or "fast", options.count or 100
+    network, size = options.segmenter or "segformer", options.size or 256
+    how: dict[str, Any] = {"sampler": None, "steps": EVALUATIONS} if method in LATENT else {}
+    how |= {"windows": True} if method in LATENT else {}
+    entries = [
+        Entry(REAL),
+        Entry(SYNTHETIC, method, real="none", **how),
+        Entry(BOTH, method, **how),
+        *(Entry(str(n), method, count=n, **how) for n in sorted({count // part for part in PARTS}) if n),
+    ]
+    fast_cpu = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    precision = "bf16" if torch.cuda.is_available() or fast_cpu else "fp32"
+    crop = size // 2 if size >= 128 else None
+    return Protocol(
+        f"answer-{method}-{network}",
+        "Does it help?",
+        tuple(entries),
+        column="pairs",
+        metrics=("mIoU", "Acc", "AP"),
+        pairs=PairsRule(per_type=count, size=size, precision=precision),
+        training=TrainingRule(recipes="small"),
+        segmentation=Segmentation(
+            networks=(network,),
+            seeds=tuple(range(options.seeds or 3)),
+            steps=options.steps or 600,
+            batch_size=8,
+            size=size,
+            crop=crop,
+            precision=precision,
+            start=Start(steps=1500, size=size, crop=crop, precision=precision),
+        ),
+    )
+
+
+def commands(options: argparse.Namespace, plan: Plan) -> list[tuple[str, str]]:
+    """(what it does, command line) to see this again, go on with it, and use what it made."""
+    again = f"python scripts/bench.py --dataset {options.dataset} --out {options.out}"
+    flags = ("category", "method", "count", "segmenter", "seeds", "steps", "size")
+    again += "".join(f" --{name} {getattr(options, name)}" for name in flags if getattr(options, name) is not None)
+    both = next(c for c in plan.columns if c.entry.label == BOTH)
+    assert both.pairs is not None
+    more = f"python scripts/contact_sheet.py {pairs_folder(both.pairs, both.category.types[0])} --out pairs.png"
+    return [("This page again; a run that was stopped goes on", again), ("Look at more of the pairs", more)]
+
+
+def write_pages(plan: Plan, commands: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """(file name, HTML) for each category of a plan that `protocol_of` made."""
+    several = len(plan.categories) > 1
+    for category in plan.categories:
+        columns = {c.entry.label: c for c in plan.columns if c.category is category}
+        yield (
+            f"{category.name}.html" if several else "report.html",
+            render(page(_answer(plan, category, columns, commands))),
+        )
+
+
+def _answer(plan: Plan, category: Category, columns: dict[str, Column], commands: list[tuple[str, str]]) -> Answer:
+    seg, (network,) = plan.protocol.segmentation, plan.protocol.segmentation.networks
+    runs = {label: _metrics(columns[label]) for label in (REAL, SYNTHETIC, BOTH)}
+    counted = sorted((int(label), column) for label, column in columns.items() if label.isdigit())
+    curve = [(0, runs[REAL]), *((_pairs(c), _metrics(c)) for _, c in counted), (_pairs(columns[BOTH]), runs[BOTH])]
+    both = columns[BOTH]
+    cells = {cell.folder: cell for c in columns.values() for cell in _all(c)}
+    counts = {
+        "real": len(category.train),
+        "synthetic": _pairs(both),
+        "normals": len(category.index.normals),
+        "test": len(category.test) + (len(category.index.test_normals) if seg.test_normals else 0),
+        "steps": seg.steps,
+        "size": seg.size,
+    }
+    return Answer(
+        name=category.name,
+        method=str(both.entry.method),
+        network=network,
+        runs=runs,
+        curve=[(n, found) for n, found in curve if found],
+        counts=counts,
+        split=category.split.hash,
+        pictures=both.pictures.result() if both.pictures and both.pictures.done else None,
+        pairs=list(_shown_pairs(both)),
+        predictions=list(_predictions(columns, category, network, seg)),
+        commands=commands,
+        seconds=sum(cell.seconds for cell in cells.values()),
+    )
+
+
+def _metrics(column: Column) -> list[dict[str, Any]]:
+    return [cell.result()["metrics"] for cell in column.segments.values() if cell.done]
+
+
+def _pairs(column: Column) -> int:
+    """Synthetic pairs of all types that a column trains on, at most."""
+    assert column.pairs is not None
+    per_type = column.entry.count or column.pairs.key["per_type"]
+    return int(per_type * len(column.pairs.key["types"]))
+
+
+def _all(column: Column) -> Iterator[Cell]:
+    waiting = [cell for cell in (*column.segments.values(), column.pictures) if cell is not None]
+    while waiting:
+        cell = waiting.pop()
+        waiting += cell.needs
+        yield cell
+
+
+def _shown_pairs(column: Column) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """(type, normal, mask, synthetic) of the first pairs of each type."""
+    assert column.pairs is not None
+    if not column.pairs.done:
+        return
+    for kind in column.pairs.key["types"]:
+        folder = pairs_folder(column.pairs, kind)
+        for record in read_records(folder)[:SHOWN_PAIRS]:
+            row = read_row(folder, record)
+            yield kind, row.normal, row.mask, row.synthetic
+
+
+def _predictions(
+    columns: dict[str, Column], category: Category, network: str, seg: Segmentation
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """The first test pictures of each type as the first seed's networks see them: not chosen."""
+    cells = {label: columns[label].segments[network, seg.seeds[0]] for label in (REAL, BOTH)}
+    if not all(cell.done for cell in cells.values()):
+        return
+    networks = {label: load(cell.folder / WEIGHTS) for label, cell in cells.items()}
+    for kind in category.types:
+        for pair in from_samples([s for s in category.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]):
+            image, mask = pair.read()
+            image, mask = resize_image(image, seg.size), resize_mask(mask, seg.size)
+            found = {
+                label: predict(one, to_tensor(image)[None])[0].argmax(0).numpy() > 0 for label, one in networks.items()
+            }
+            yield kind, image, mask, found

@@ -1,0 +1,186 @@
+"""What a grid has found so far: tables, figures, pictures and the numbers behind them, written into one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fast.bench import figures, gallery, paper, tables
+from fast.bench.figures import Bars, Panel, Series
+from fast.bench.grid import Cell
+from fast.bench.plan import Category, Column, Plan
+from fast.bench.results import from_json
+from fast.bench.tables import Table
+from fast.bench.work import pairs_folder
+from fast.data.images import write_bytes, write_image
+from fast.output import read_records
+from ldm.errors import UserError
+
+MEASURES = ("empty", "outside", "seam", "copied", "set_distance")  # of `fast.bench.pictures` in the footing
+DEEP = ("kid", "is", "ic_lpips")
+
+
+def results(plan: Plan) -> list[dict[str, Any]]:
+    """Every finished training of the plan, as plain values."""
+    found = []
+    for column in plan.columns:
+        for (network, seed), cell in column.segments.items():
+            if cell.done:
+                where = {"category": column.category.name, "label": column.entry.label}
+                found.append({**where, "backbone": network, "seed": seed, "cell": cell.folder.name, **cell.result()})
+    return found
+
+
+def build_table(plan: Plan) -> Table:
+    """Raises `UserError` where nothing is finished."""
+    found = [from_json(result) for result in results(plan)]
+    if not found:
+        raise UserError(f"nothing of {plan.protocol.name} is finished; run the same command again")
+    protocol = plan.protocol
+    return tables.build(
+        found,
+        metrics=protocol.metrics,
+        column=protocol.column,
+        paper=[paper.load(name) for name in protocol.paper],
+        labels=[entry.label for entry in protocol.entries],
+        categories=[category.name for category in plan.categories],
+        backbones=protocol.segmentation.networks,
+        seeds=protocol.segmentation.seeds,
+        title=protocol.title,
+    )
+
+
+def write(plan: Plan, folder: Path) -> list[Path]:
+    """Write what there is; returns the files. Raises `UserError` where nothing is finished."""
+    table = build_table(plan)
+    files = {
+        "protocol.json": (plan.protocol.text + "\n").encode(),
+        "results.json": (json.dumps(results(plan), indent=1) + "\n").encode(),
+        "table.md": (tables.markdown(table) + "\n" + footing(plan)).encode(),
+        "table.csv": tables.csv(table).encode(),
+        "table.tex": tables.latex(table).encode(),
+        **dict(_drawings(plan, table)),
+    }
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    pictures = dict(_galleries(plan))
+    for name, picture in pictures.items():
+        write_image(folder / name, picture)
+    return [folder / name for name in (*files, *pictures)]
+
+
+# how each came about
+
+
+def footing(plan: Plan) -> str:
+    """A Markdown table for each category: what every column was given, what it took, and what its pairs are like."""
+    lines = []
+    for category in plan.categories:
+        rows = [_footing(column, plan.protocol.column) for column in plan.columns if column.category is category]
+        if not any(rows):
+            continue
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        real = f"{len(category.train)} real defects to train on, {len(category.test)} to test on"
+        lines += [
+            f"{category.name}: split {category.split.hash[:12]}, {real}, {len(category.index.normals)} normals.",
+            "",
+        ]
+        lines += ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+        lines += ["| " + " | ".join(row.get(name, "-") for name in names) + " |" for row in rows if row] + [""]
+    return "\n".join(lines)
+
+
+def _footing(column: Column, column_key: str) -> dict[str, str]:
+    made = column.pairs
+    if made is None or not made.done:
+        return {}
+    first = read_records(pairs_folder(made, made.key["types"][0]))[0]
+    row = {
+        column_key: column.entry.label,
+        "masks": "training side's" if made.key["masks"] == "given" else made.key["masks"],
+        "background": "a normal picture" if first["normal_source"] else "its own",
+        "evaluations": str(first.get("steps") or first.get("options", {}).get("steps") or "-"),
+        "pairs": str(made.result()["pairs"]),
+        "s per pair": f"{made.result()['seconds_per_pair']:.2f}",
+    }
+    for need in made.needs:
+        trained = need.result()
+        row |= {"optimiser steps": str(trained["steps"]), "minutes": f"{trained['minutes']:.1f}"}
+    return row | _measured(column.pictures, MEASURES) | _measured(column.deep, DEEP)
+
+
+def _measured(cell: Cell | None, names: Sequence[str]) -> dict[str, str]:
+    if cell is None or not cell.done:
+        return {}
+    found = cell.result()
+    return {n.replace("_", " "): "-" if found.get(n) is None else f"{found[n]:.2f}" for n in names if n in found}
+
+
+# pictures
+
+
+def _drawings(plan: Plan, table: Table) -> Iterator[tuple[str, bytes]]:
+    """Curves where the columns are numbers, bars where they are not: the mean over the categories."""
+    category = table.rows[-1][1]  # the average, or the only one
+    numeric = all(label.isdigit() for label in table.labels)
+    for backbone in plan.protocol.segmentation.networks:
+        for metric in plan.protocol.metrics[:2] if numeric else [None]:
+            if numeric:
+                assert metric is not None
+                figure = _curve(table, backbone, category, metric)
+            else:
+                figure = _bars(table, backbone, category, plan.protocol.metrics[:2])
+            if figure is not None:
+                name = "-".join(filter(None, ("figure", backbone, metric and metric.lower().replace(" ", "_"))))
+                yield f"{name}.png", figures.png(figure)
+                yield f"{name}.svg", figures.svg(figure).encode()
+
+
+def _curve(table: Table, backbone: str, category: str, metric: str) -> Any:
+    cells = [table.cell(backbone, category, label, metric) for label in table.labels]
+    x = [float(label) for label in table.labels]
+    if not any(cell.ours for cell in cells):
+        return None
+    ours = [cell.ours.mean if cell.ours else None for cell in cells]
+    spread = [cell.ours.spread if cell.ours else None for cell in cells]
+    series = [Series("ours", x, ours, spread)]
+    if any(cell.paper for cell in cells):
+        series.append(
+            Series(figures.PAPER, x, [cell.paper.number if cell.paper else None for cell in cells], paper=True)
+        )
+    return figures.curve(
+        series, x_label=table.column, y_label=f"{metric} [%]", title=f"{table.title}, {backbone}", log=x[0] > 0
+    )
+
+
+def _bars(table: Table, backbone: str, category: str, metrics: Sequence[str]) -> Any:
+    panels = []
+    for metric in metrics:
+        cells = [table.cell(backbone, category, label, metric) for label in table.labels]
+        values = [cell.ours.mean if cell.ours else None for cell in cells]
+        spread = [cell.ours.spread if cell.ours else None for cell in cells]
+        theirs = [cell.paper.number if cell.paper else None for cell in cells]
+        if any(v is not None for v in values):
+            panels.append(Panel(f"{metric} [%]", [Bars("ours", values, spread, theirs)]))
+    return figures.bars(table.labels, panels, title=f"{table.title}, {backbone}") if panels else None
+
+
+def _galleries(plan: Plan) -> Iterator[tuple[str, np.ndarray]]:
+    """The same normals and masks filled by each column, for each category."""
+    for category in plan.categories:
+        made = [c for c in plan.columns if c.category is category and c.pairs is not None and c.pairs.done]
+        if made:
+            yield f"gallery-{category.name}.png", _gallery(category, made)
+
+
+def _gallery(category: Category, columns: Sequence[Column]) -> np.ndarray:
+    """A line for each defect type: its first pair by every column."""
+    lines = []
+    for kind in category.types:
+        outputs = {c.entry.label: pairs_folder(c.pairs, kind) for c in columns if c.pairs is not None}
+        lines += gallery.read_lines(outputs, types=[kind])
+    return gallery.grid(lines)

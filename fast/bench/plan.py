@@ -1,0 +1,251 @@
+"""From a protocol and a dataset to the cells of its grid."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from fast.bench.grid import Cell
+from fast.bench.protocol import Entry, Protocol
+from fast.checkpoint import find_weights, in_project
+from fast.data.images import list_images
+from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
+from fast.data.split import Split, make_split
+from fast.generators import LATENT, method_class
+from fast.generators.base import Learned
+from fast.training.config import load_recipe
+from ldm.checkpoint import file_hash
+from ldm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user has beside the protocol. `weights`: trained runs by method, instead of trainings of the grid;
+    `imagenet`: initial weights by segmenter; `textures`: a folder for DRAEM and GLASS; `networks`: files by name
+    (`inception`, `lpips`) for scores of the pairs. `device`: of synthesis and segmenters."""
+
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    imagenet: Mapping[str, Path] = field(default_factory=dict)
+    networks: Mapping[str, Path] = field(default_factory=dict)
+    textures: Path | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category of a dataset, divided. `place`: the folder of its cells."""
+
+    name: str
+    root: Path
+    index: DatasetIndex
+    train: list[Sample]
+    test: list[Sample]
+    split: Split
+    place: Path
+
+    @property
+    def types(self) -> list[str]:
+        """Defect types that there is something to train on for, "category/type"."""
+        return sorted({f"{s.category}/{s.anomaly}" for s in self.train})
+
+    @property
+    def split_file(self) -> Path:
+        return self.place / "split.json"
+
+    @property
+    def masks(self) -> Path:
+        return self.place / "masks"
+
+
+@dataclass(frozen=True)
+class Column:
+    """The cells of one entry on one category. `segments`: by (network, seed)."""
+
+    entry: Entry
+    category: Category
+    pairs: Cell | None
+    pictures: Cell | None
+    deep: Cell | None
+    segments: dict[tuple[str, int], Cell]
+
+
+@dataclass(frozen=True)
+class Plan:
+    protocol: Protocol
+    categories: list[Category]
+    columns: list[Column]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Each after those it needs, each once."""
+        found: dict[Path, Cell] = {}
+
+        def add(cell: Cell | None) -> None:
+            if cell is None or cell.folder in found:
+                return
+            for need in cell.needs:
+                add(need)
+            found[cell.folder] = cell
+
+        # All columns with the first seed, then all with the next: a grid that is stopped early has whole tables.
+        for column in self.columns:
+            add(column.pairs)
+        for seed in self.protocol.segmentation.seeds:
+            for column in self.columns:
+                for network in self.protocol.segmentation.networks:
+                    add(column.segments[network, seed])
+        for column in self.columns:
+            add(column.pictures)
+            add(column.deep)
+        return list(found.values())
+
+
+def plan(protocol: Protocol, root: str | Path, out: str | Path, given: Given | None = None) -> Plan:
+    """The grid of a protocol on a dataset, its folders under `out`. Raises `UserError` for what cannot be done."""
+    given = given or Given()
+    categories = divide(protocol, root, Path(out))
+    columns = [
+        _column(protocol, entry, category, Path(out), given) for category in categories for entry in protocol.entries
+    ]
+    return Plan(protocol, categories, columns)
+
+
+def divide(protocol: Protocol, root: str | Path, out: Path) -> list[Category]:
+    """The categories of a dataset, each with its own part of the split. Raises `UserError`."""
+    whole = open_dataset(root)
+    unknown = sorted(set(protocol.categories) - set(whole.categories))
+    if unknown:
+        raise UserError(f"{root} has no category {', '.join(unknown)}; it has {', '.join(whole.categories)}")
+    found = []
+    for name in protocol.categories or whole.categories:
+        index = check(open_dataset(root, category=name) if len(whole.categories) > 1 else whole).usable
+        require_defects(index)
+        rule = protocol.split
+        split = Split.load(rule.file) if rule.file else make_split(index, rule.fraction, rule.seed)
+        train, test = split.apply(index)
+        for side, samples in (("train", train), ("test", test)):
+            if not samples:
+                raise UserError(f"{root}, {name}: the split leaves no defect to {side} on; use another split")
+        found.append(Category(name, Path(root), index, train, test, split, out / f"{name}-{split.hash[:8]}"))
+    return found
+
+
+def _column(protocol: Protocol, entry: Entry, category: Category, out: Path, given: Given) -> Column:
+    pairs = None if entry.method is None else _pairs(protocol, entry, category, given)
+    seg = protocol.segmentation
+    segments = {
+        (network, seed): _segment(protocol, entry, category, pairs, network, seed, out, given)
+        for network in seg.networks
+        for seed in seg.seeds
+    }
+    pictures = deep = None
+    if pairs is not None and protocol.pictures:
+        pictures = Cell("pictures", entry.method or "", {}, category.place / "pictures", (pairs,), {"of": category})
+    if pairs is not None and given.networks:
+        key = {name: _hash(path) for name, path in sorted(given.networks.items())}
+        use = {"of": category, "networks": dict(given.networks)}
+        deep = Cell("deep", entry.method or "", key, category.place / "deep", (pairs,), use)
+    return Column(entry, category, pairs, pictures, deep, segments)
+
+
+def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -> Cell:
+    method, rule = str(entry.method), protocol.pairs
+    found = method_class(method)
+    learns = issubclass(found, Learned)
+    needs = (_fit(protocol, entry, category, given),) if learns else ()
+    files = found.takes_mask and not (rule.own_masks and found.own_masks)
+    key = {
+        "split": category.split.hash,
+        "method": method,
+        "per_type": rule.per_type,
+        "types": category.types,
+        "size": rule.size,
+        "seed": rule.seed,
+        "masks": rule.masks if files else "own",
+        "options": list(entry.options),
+    }
+    use: dict[str, Any] = {"of": category, "device": given.device}
+    if method in LATENT:
+        key |= {"sampler": entry.sampler, "steps": entry.steps, "flags": list(entry.flags)}
+        key |= {"windows": entry.windows, "precision": rule.precision}
+    if given.textures and method in ("draem", "glass"):
+        key |= {"textures": _names(given.textures)}
+        use |= {"textures": given.textures}
+    return Cell("pairs", method, key, category.place / "pairs", needs, use)
+
+
+def _fit(protocol: Protocol, entry: Entry, category: Category, given: Given) -> Cell:
+    method, rule, place = str(entry.method), protocol.training, category.place / "fits"
+    if method in given.weights:
+        found = method_class(method)
+        assert issubclass(found, Learned)
+        file = find_weights(given.weights[method], found.artifact, flag=f"--weights {method}=")
+        key: dict[str, Any] = {"weights_sha256": _hash(file), "split": category.split.hash}
+        return Cell("given", method, key, place, (), {"of": category, "file": file})
+    folder = "configs/methods" if rule.recipes == "small" else "configs/methods/full"
+    recipe = in_project(Path(entry.recipe or f"{folder}/{method}.yaml"))
+    key = {
+        "method": method,
+        "recipe": _recipe_hash(recipe),
+        "overrides": [*rule.overrides, *entry.train],
+        "limits": [rule.max_steps, rule.max_minutes],
+        "seed": rule.seed,
+        "category": category.name,
+        "split": category.split.hash,
+        # Methods on a base see what they are to make: whole pictures of the pairs' size.
+        "size": protocol.pairs.size if method in LATENT and not entry.windows else None,
+    }
+    return Cell("fit", method, key, place, (), {"of": category, "recipe": recipe})
+
+
+def _segment(
+    protocol: Protocol,
+    entry: Entry,
+    category: Category,
+    pairs: Cell | None,
+    network: str,
+    seed: int,
+    out: Path,
+    given: Given,
+) -> Cell:
+    seg = protocol.segmentation
+    key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start")}
+    real = entry.real or seg.real
+    key |= {"network": network, "seed": seed, "split": category.split.hash, "category": category.name, "real": real}
+    key |= {"count": entry.count if pairs else None}
+    use: dict[str, Any] = {"of": category, "keep": seed == seg.seeds[0], "device": given.device}
+    needs = () if pairs is None else (pairs,)
+    if network in given.imagenet:
+        key |= {"weights_sha256": _hash(given.imagenet[network])}
+        use |= {"weights": given.imagenet[network]}
+    elif seg.start is not None:
+        start = {**asdict(seg.start), "network": network}
+        needs = (*needs, Cell("start", network, start, out / "starts", (), {"device": given.device}))
+    return Cell("segment", f"{_slug(entry.label)}-{network}-{seed}", key, category.place / "segments", needs, use)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "x"
+
+
+@cache
+def _hash(path: Path) -> str:
+    return file_hash(path)
+
+
+@cache
+def _recipe_hash(path: Path) -> str:
+    return hashlib.sha256(OmegaConf.to_yaml(load_recipe(path), sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _names(folder: Path) -> str:
+    """A folder of pictures by its names: reading gigabytes of textures for every plan would be too dear."""
+    return hashlib.sha256("\n".join(p.name for p in list_images(folder)).encode()).hexdigest()

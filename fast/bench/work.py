@@ -1,0 +1,254 @@
+"""The work of each kind of cell: train a method, make pairs, measure them, train and test a segmenter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fast.bench.grid import Cell
+from fast.bench.plan import Category
+from fast.checkpoint import PROJECT, find_weights
+from fast.data.images import read_mask, write_mask
+from fast.data.pool import PoolRecipe, draw_shard
+from fast.generators import LATENT, method_class
+from fast.generators.base import Learned
+from fast.output import read_records
+from fast.segmentation import build
+from fast.segmentation.data import Labelled, from_arrays, from_output, from_samples, merged
+from fast.segmentation.metrics import evaluate
+from fast.segmentation.networks import save
+from fast.segmentation.train import train
+from ldm.checkpoint import file_hash, read_metadata
+from ldm.errors import UserError
+
+WEIGHTS = "segmenter.safetensors"
+
+
+def work(cell: Cell) -> dict[str, Any]:
+    """Do a cell, in its folder; returns what its manifest records. Raises `UserError`."""
+    return KINDS[cell.kind](cell)
+
+
+def fit(cell: Cell) -> dict[str, Any]:
+    """Train a method by its recipe with main.py; a training that was stopped goes on."""
+    key, category = cell.key, _prepared(cell.use["of"])
+    folder = cell.folder / "run"
+    limits = [
+        f"--{name}={value}" for name, value in zip(("max_steps", "max_minutes"), key["limits"], strict=True) if value
+    ]
+    if (folder / "config.yaml").is_file():
+        _run(cell, "main.py", "-r", str(folder), "-t", *limits)
+    else:
+        flags = ["--mvtec_path", str(category.root), "--category", category.name, "--split", str(category.split_file)]
+        flags += ["-s", str(key["seed"]), "-n", "run", "-l", str(cell.folder), *limits]
+        if key["size"] is not None:
+            flags += ["data.params.native=false", f"data.params.size={key['size']}"]
+        _run(cell, "main.py", "--base", str(cell.use["recipe"]), "-t", *flags, *key["overrides"])
+    return _artifact(key["method"], folder)
+
+
+def given(cell: Cell) -> dict[str, Any]:
+    """A training that the user brings. It must know this split, or it may have seen what is tested on; one that saw
+    normals alone knows no split."""
+    file, category = Path(cell.use["file"]), _prepared(cell.use["of"])
+    meta = read_metadata(file)
+    split = meta.get("split", "")
+    if split != category.split.hash and _saw(meta) != "normals":
+        raise UserError(
+            f"{file} was trained on the split {split[:12] or '(none)'}, not {category.split.hash[:12]}: it may have "
+            "seen what is tested on; train it on this split, or name its split in the protocol"
+        )
+    return _artifact(cell.name, file)
+
+
+def _saw(metadata: dict[str, str]) -> str:
+    """What a training was shown: `data.params.use` of its recipe."""
+    config = json.loads(metadata.get("config", "{}"))
+    return str(config.get("data", {}).get("params", {}).get("use", ""))
+
+
+def _artifact(method: str, place: Path) -> dict[str, Any]:
+    found = method_class(method)
+    assert issubclass(found, Learned)
+    file = find_weights(place, found.artifact)
+    meta = read_metadata(file)
+    return {
+        "weights": os.path.abspath(file),
+        "weights_sha256": file_hash(file),
+        "steps": int(meta.get("step", 0)),
+        "minutes": float(meta.get("minutes", 0)),
+    }
+
+
+def pairs(cell: Cell) -> dict[str, Any]:
+    """Make the pairs of each defect type with generate_with_mask.py; what was stopped goes on."""
+    key, category = cell.key, _prepared(cell.use["of"])
+    seconds: list[float] = []
+    for number, kind in enumerate(key["types"]):
+        folder = pairs_folder(cell, kind)
+        _run(cell, "generate_with_mask.py", *_flags(cell, category, kind, number, folder))
+        records = read_records(folder)
+        if len(records) < key["per_type"]:
+            raise UserError(f"{folder} has {len(records)} of {key['per_type']} pairs; run the same command again")
+        seconds += [float(r["seconds"]) for r in records]
+    return {"pairs": len(seconds), "seconds_per_pair": float(np.median(seconds))}
+
+
+def pairs_folder(cell: Cell, kind: str) -> Path:
+    """Where the pairs of a type "category/type" lie."""
+    return cell.folder / kind.split("/", 1)[1]
+
+
+def _flags(cell: Cell, category: Category, kind: str, number: int, folder: Path) -> list[str]:
+    key, method = cell.key, cell.key["method"]
+    flags = ["--method", method, "--data_root", str(category.root / _inside(category)), "--sample_name", str(folder)]
+    flags += ["--count", str(key["per_type"]), "--anomaly_name", kind, "--device", cell.use["device"]]
+    # The noise of two types' pairs must not be the same.
+    flags += ["--seed", str(key["seed"] * 1000 + number)]
+    if not key.get("windows"):
+        flags += ["--size", str(key["size"])]
+    if key["masks"] != "own":
+        flags += ["--mask_path", str(category.masks), "--masks", key["masks"]]
+    for need in cell.needs:
+        flags += ["--pt_path", need.result()["weights"]]
+    if method in LATENT:
+        flags += ["--precision", key["precision"], *(["--region", "auto"] if key["windows"] else [])]
+        flags += [f"--{name}={key[name]}" for name in ("sampler", "steps") if key[name]] + key["flags"]
+    if "textures" in cell.use:
+        flags.append(f"method.textures={cell.use['textures']}")
+    return [*flags, *key["options"]]
+
+
+def _inside(category: Category) -> str:
+    """The category's own folder in a root of many."""
+    return category.name if (category.root / category.name).is_dir() else "."
+
+
+def _prepared(category: Category) -> Category:
+    """Write the split and the training side's masks, in folders by type, where they are not yet."""
+    for i, sample in enumerate(category.train):
+        target = category.masks / sample.anomaly / f"{i:04d}.png"
+        if sample.mask is not None and not target.is_file():
+            write_mask(target, read_mask(sample.mask))
+    if not category.split_file.is_file():
+        category.split.save(category.split_file)
+    return category
+
+
+def _run(cell: Cell, script: str, *flags: str) -> None:
+    """A program of the project in a process of its own, with its own threads and memory; its words go to a log."""
+    log = cell.folder / "log.txt"
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"$ python {script} {' '.join(flags)}\n")
+        file.flush()
+        command = [sys.executable, str(PROJECT / script), *flags]
+        done = subprocess.run(command, env=env, stdout=file, stderr=subprocess.STDOUT, cwd=PROJECT)
+    if done.returncode:
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
+        raise UserError(f"{script} ended with {done.returncode}: {last.removeprefix('error: ')} ({log})")
+
+
+def start(cell: Cell) -> dict[str, Any]:
+    """Initial weights of a segmenter from drawn materials and defects: nothing of the dataset is in them."""
+    key = cell.key
+    recipe = PoolRecipe(size=key["size"], seed=key["seed"])
+    drawn: list[Labelled] = []
+    for number in range(key["shards"]):
+        shard = draw_shard(number, recipe)
+        drawn += from_arrays(shard.defects, shard.masks, "drawn/defect")
+        drawn += from_arrays(shard.normals[::4], [None] * len(shard.normals[::4]), "drawn/good")
+    network = build(key["network"], seed=key["seed"])
+    how = {name: key[name] for name in ("steps", "batch_size", "lr", "seed", "size", "crop")}
+    how["bf16"] = key["precision"] == "bf16"
+    losses: list[float] = []
+    network = train(network, drawn, progress=lambda _, __, loss: losses.append(loss), device=_device(cell), **how)
+    save(network, cell.folder / WEIGHTS, key["network"])
+    return {"pairs": len(drawn), "last_loss": float(np.mean(losses[-50:]))}
+
+
+def segment(cell: Cell) -> dict[str, Any]:
+    """Train a segmenter on the pairs, the real training side, or both; test it on the held-out side."""
+    key, category = cell.key, cell.use["of"]
+    made = next((need for need in cell.needs if need.kind == "pairs"), None)
+    begin = next((need.folder / WEIGHTS for need in cell.needs if need.kind == "start"), cell.use.get("weights"))
+    synthetic = [] if made is None else synthetic_pairs(made, category, key["count"])
+    real = from_samples(category.train) if key["real"] == "merged" else []
+    normals = from_samples(category.index.normals) if key["normals"] else []
+    share = key["real_share"] if synthetic and real else None
+    network = build(key["network"], weights=begin, seed=key["seed"])
+    seen = {"size": key["size"], "bf16": key["precision"] == "bf16", "device": _device(cell)}
+    how = {name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "crop", "seed")}
+    network = train(network, merged(synthetic, real, normals, share, key["normals"]), **how, **seen)
+    test = from_samples(category.test + (category.index.test_normals if key["test_normals"] else []))
+    metrics = evaluate(network, test, batch_size=key["batch_size"], **seen)
+    if cell.use["keep"]:
+        save(network, cell.folder / WEIGHTS, key["network"])
+    return {
+        "pairs": {"synthetic": len(synthetic), "real": len(real), "normals": len(normals)},
+        "test": len(test),
+        "metrics": metrics,
+    }
+
+
+def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[Labelled]:
+    """The first `count` pairs of each type (None: all) of a pairs cell, none made from what is tested on."""
+    held_out = {path.resolve() for s in category.test for path in (s.image, s.mask) if path is not None}
+    held_out |= {s.image.resolve() for s in category.index.test_normals}
+    # Of a method that draws its own background the weights' split says what it has seen.
+    names_sources = made.key["method"] != "dfmgan"
+    found: list[Labelled] = []
+    for kind in made.key["types"]:
+        kept, _ = from_output(pairs_folder(made, kind), held_out if names_sources else ())
+        found += kept[:count]
+    return found
+
+
+def pictures(cell: Cell) -> dict[str, Any]:
+    """What can be said of the pairs without a network: each type's measures, and their means over the types."""
+    from fast.bench.pictures import measures
+
+    made, real = cell.needs[0], from_samples(cell.use["of"].train)
+    types = {}
+    for kind in made.key["types"]:
+        found = measures(pairs_folder(made, kind), real)
+        types[kind] = {name: value for name, value in found.items() if name != "types"}
+    names = [name for name, value in types[made.key["types"][0]].items() if not isinstance(value, dict)]
+    known = {name: [t[name] for t in types.values() if t[name] is not None] for name in names}
+    return {**{name: float(np.mean(v)) if v else None for name, v in known.items()}, "types": types}
+
+
+def deep(cell: Cell) -> dict[str, Any]:
+    """KID, IS and IC-LPIPS, as far as the user has the networks."""
+    from fast.bench.deep import scores
+
+    made, category = cell.needs[0], cell.use["of"]
+    folders = [pairs_folder(made, kind) for kind in made.key["types"]]
+    return scores(folders, from_samples(category.train), **cell.use["networks"])
+
+
+def _device(cell: Cell) -> str:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if cell.use["device"] == "cuda" and not cuda:
+        raise UserError("--device cuda: there is no GPU here; use --device cpu")
+    return "cuda" if cuda and cell.use["device"] != "cpu" else "cpu"
+
+
+KINDS: dict[str, Callable[[Cell], dict[str, Any]]] = {
+    "fit": fit,
+    "given": given,
+    "pairs": pairs,
+    "start": start,
+    "segment": segment,
+    "pictures": pictures,
+    "deep": deep,
+}
