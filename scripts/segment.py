@@ -39,17 +39,28 @@ def parser() -> argparse.ArgumentParser:
                       help="share of what is drawn that are training normals of the test dataset (default: 0)")
     data.add_argument("--test_normals", action="store_true", help="test on the held-out normals too")
     run = p.add_argument_group("training")
-    run.add_argument("--segmenter", default="segformer", help="segformer or mini (default: segformer)")
-    run.add_argument("--weights", type=Path, metavar="FILE", help="ImageNet weights of SegFormer's encoder")
+    run.add_argument("--segmenter", default="segformer",
+                     help="segformer, bisenetv2, stdc, stdc2 or mini (default: segformer)")
+    run.add_argument("--weights", type=Path, metavar="FILE",
+                     help="what to start from: weights that this program wrote for the same segmenter, or ImageNet "
+                          "weights of SegFormer's encoder or STDC's backbone")
+    run.add_argument("--recipe", default="common",
+                     help="optimizer, learning rate and schedule: common, the same for all segmenters, or published, "
+                          "each one's own (default: common)")
     run.add_argument("--steps", type=int, help="optimiser steps (default: 1000, unless --minutes is given)")
     run.add_argument("--minutes", type=float, help="train by the clock; not the same twice")
-    run.add_argument("--batch_size", type=int, default=8, help="default: 8")
-    run.add_argument("--lr", type=float, default=5e-4, help="highest learning rate (default: 5e-4)")
-    run.add_argument("--loss", default="ce+dice", help="ce or ce+dice (default: ce+dice)")
+    run.add_argument("--batch_size", type=int, help="default: the recipe's, 8 in the common one")
+    run.add_argument("--lr", type=float, help="highest learning rate (default: the recipe's, 5e-4 in the common one)")
+    run.add_argument("--loss", help="ce, ce+dice, or published: the segmenter's own (default: the recipe's, ce+dice in "
+                                    "the common one)")
     run.add_argument("--defect_weight", type=float, default=3.0,
-                     help="of a defect pixel in the cross-entropy (default: 3)")
+                     help="of a defect pixel in the cross-entropy of ce and ce+dice (default: 3)")
+    run.add_argument("--ema", type=float, default=0.0, metavar="DECAY",
+                     help="keep a running mean of the weights instead of the last ones, such as 0.999 (default: 0)")
     run.add_argument("--no_augment", action="store_true", help="leave flips, turns, zoom and brightness out")
     run.add_argument("--size", type=int, default=256, help="side in pixels that the network sees (default: 256)")
+    run.add_argument("--crop", type=int, metavar="N",
+                     help="train on windows of N pixels of the resized pictures; tests see the whole (default: off)")
     run.add_argument("--native", action="store_true", help="see windows of that side, and leave the pictures' scale")
     run.add_argument("--seed", type=int, default=0, help="default: 0")
     run.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="default: fp32")
@@ -143,6 +154,7 @@ def main(argv: list[str]) -> None:
     from fast.segmentation import build
     from fast.segmentation.metrics import evaluate
     from fast.segmentation.networks import save
+    from fast.segmentation.recipes import find
     from fast.segmentation.train import train
     from ldm.errors import UserError
 
@@ -155,6 +167,10 @@ def main(argv: list[str]) -> None:
     if options.steps is None and options.minutes is None:
         options.steps = 1000
     model = build(options.segmenter, weights=options.weights, seed=options.seed)
+    plan = find(options.recipe, model)
+    options.batch_size = plan.batch_size if options.batch_size is None else options.batch_size
+    options.lr = plan.lr if options.lr is None else options.lr
+    options.loss = options.loss or ("published" if options.recipe == "published" else plan.loss)
     data = gather(options)
     print(
         ", ".join(f"{count} {what}" for what, count in data.counts.items()) + f"; split {data.split[:12]}", flush=True
@@ -178,11 +194,14 @@ def main(argv: list[str]) -> None:
             loss=options.loss,
             defect_weight=options.defect_weight,
             augment=not options.no_augment,
+            crop=options.crop,
+            recipe=options.recipe,
+            ema=options.ema,
             progress=progress,
             **seen,
         )
     trained = time.perf_counter() - start
-    result = evaluate(model, data.test, batch_size=options.batch_size, **seen)
+    result = evaluate(model, data.test, batch_size=min(options.batch_size, 8), **seen)
     print(table(result))
     weights = save(model, options.out.with_suffix(".safetensors"), options.segmenter)
     settings = {k: [str(p) for p in v] if isinstance(v, list) else v for k, v in vars(options).items()}

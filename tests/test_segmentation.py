@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from fast.masks import to_tensor
 from fast.segmentation import SEGMENTERS, build
 from fast.segmentation.data import Labelled, from_arrays
+from fast.segmentation.layers import Heads
+from fast.segmentation.losses import dice, objective
 from fast.segmentation.metrics import evaluate, predict
 from fast.segmentation.networks import load, save
-from fast.segmentation.train import dice, objective, schedule, train
+from fast.segmentation.recipes import COMMON
+from fast.segmentation.train import train
 from ldm.errors import UserError
 
 
@@ -155,19 +158,19 @@ def test_training_is_the_same_twice_and_leaves_the_generator_alone() -> None:
 def test_objective_against_a_picture_worked_by_hand() -> None:
     logits = torch.zeros(1, 2, 1, 4)  # a half for either class everywhere: cross-entropy log 2
     target = torch.tensor([[[1, 0, 0, 0]]])
-    assert objective(logits, target, "ce").item() == pytest.approx(np.log(2))
+    assert objective(Heads([logits]), target, "ce").item() == pytest.approx(np.log(2))
     assert dice(torch.full((1, 1, 4), 0.5), target.float()).item() == pytest.approx(1 - (2 * 0.5 + 1) / (2 + 1 + 1))
-    assert objective(logits, target).item() == pytest.approx(np.log(2) + 0.5)
+    assert objective(Heads([logits]), target, "ce+dice").item() == pytest.approx(np.log(2) + 0.5)
     logits[0, 1, 0, 0] = 2.0  # now the defect pixel is better; weighted 3 in 3 + 1 + 1 + 1
     expected = (3 * np.log(1 + np.exp(-2)) + 3 * np.log(2)) / 6
-    assert objective(logits, target, "ce", defect_weight=3).item() == pytest.approx(expected)
+    assert objective(Heads([logits]), target, "ce", defect_weight=3).item() == pytest.approx(expected)
 
 
 def test_schedule_rises_and_falls_to_zero() -> None:
-    assert schedule(0.0) == pytest.approx(0.01)
-    assert schedule(0.05) == pytest.approx(0.95**0.9)
-    assert schedule(0.025) == pytest.approx(0.5 * 0.975**0.9)
-    assert schedule(1.0) == 0
+    assert COMMON.factor(0.0) == pytest.approx(0.01)
+    assert COMMON.factor(0.05) == pytest.approx(0.95**0.9)
+    assert COMMON.factor(0.025) == pytest.approx(0.5 * 0.975**0.9)
+    assert COMMON.factor(1.0) == 0
 
 
 @pytest.mark.parametrize(

@@ -139,11 +139,14 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
     folder, out = output(tmp_path / "pairs", pairs), tmp_path / "m.json"
     flags = ["--train", str(drawn_root), str(folder), "--test", str(drawn_root), "--segmenter", "mini", "--size", "32"]
     assert open_door(segment.main, [*flags, "--steps", "2", "--batch_size", "2", "--test_normals", "--normals", "0.3",
+                                    "--crop", "16", "--ema", "0.9",
                                     "--device", "cpu", "--out", str(out)]) == 0  # fmt: skip
     result = json.loads(out.read_text())
     assert result["counts"] == {"real": len(train), "synthetic": 1, "left out": 1, "normals": 6, "test": len(test) + 2}
     assert result["split"] == make_split(index).hash
     assert result["images"] == len(test) + 2
+    used = {name: result["settings"][name] for name in ("crop", "ema", "recipe", "lr", "loss")}
+    assert used == {"crop": 16, "ema": 0.9, "recipe": "common", "lr": 5e-4, "loss": "ce+dice"}
     assert {kind for kind in result["types"] if not kind.endswith("/good")} == {p.kind for p in from_samples(test)}
     with torch.no_grad():
         assert load(tmp_path / "m.safetensors")(torch.zeros(1, 3, 32, 32)).shape == (1, 2, 32, 32)
@@ -156,6 +159,8 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
         (["--split", "none.json"], "cannot read the split"),
         (["--steps", "0"], "steps=0"),
         (["--size", "x"], "--size"),
+        (["--crop", "8"], "crop=8"),
+        (["--recipe", "published"], "nothing is published for Mini"),
         (["--real_share", "0.5"], "real_share=0.5"),
         (["--out", "x.safetensors"], "--out x.safetensors"),
     ],

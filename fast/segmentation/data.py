@@ -25,13 +25,15 @@ CONTRAST, BRIGHTNESS = 0.2, 20.0  # largest change: a factor of 1 +- this, grey 
 class Labelled:
     """An image and its mask: files, or uint8 arrays (H,W,3) and (H,W), nonzero = defect; no mask: no defect.
 
-    `kind`: "category/defect type". `weight`: how often it is drawn in training, relative to others.
+    `kind`: "category/defect type". `weight`: how often it is drawn in training, relative to others. `label`: class of
+    its defect pixels for a network that tells types apart; 1 for all where there is only defect and background.
     """
 
     image: Path | np.ndarray
     mask: Path | np.ndarray | None
     kind: str = ""
     weight: float = 1.0
+    label: int = 1
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 (H,W,3), mask uint8 (H,W) in {0,1}. UserError when they do not fit or cannot be read."""
@@ -122,14 +124,18 @@ class Views:
     """What a network sees of pairs: image uint8 (size,size,3) and mask uint8 (size,size) in {0,1}.
 
     Whole pictures are made square; a mask's pixel is defect if any source pixel that it overlaps is, which loses no
-    hairline. With `native` nothing is resized: training sees windows of that side. Pictures are kept in memory as far
-    as they fit.
+    hairline. With `crop` training sees windows of that side in them. With `native` nothing is resized: training sees
+    windows of side `size`. Pictures are kept in memory as far as they fit.
     """
 
-    def __init__(self, pairs: Sequence[Labelled], size: int, native: bool = False):
+    def __init__(self, pairs: Sequence[Labelled], size: int, native: bool = False, crop: int | None = None):
         if size < 16:
             raise UserError(f"size={size} is below 16 pixels; raise it")
-        self.pairs, self.size, self.native = pairs, size, native
+        if crop is not None and native:
+            raise UserError(f"crop={crop} is a window of a resized picture; with native, size is the window's: use it")
+        if crop is not None and not 16 <= crop <= size:
+            raise UserError(f"crop={crop} lies outside 16..{size}, the side of the picture; change it")
+        self.pairs, self.size, self.native, self.crop = pairs, size, native, crop
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._free = _MEMORY
 
@@ -151,13 +157,14 @@ class Views:
     def draw(self, index: int, rng: np.random.Generator, augment: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """A training view: flipped, turned by right angles, zoomed in a little, brighter or darker."""
         image, mask = self.plain(index)
-        if self.native:
-            image, mask = window(image, mask, self.size, rng)
+        side = self.crop or self.size
+        if self.native or self.crop:
+            image, mask = window(image, mask, side, rng)
         if not augment:
             return image, mask
         image, mask = (FLIPS if self.native else FLIPS_AND_ZOOM)(image, mask, rng)
-        if mask.shape != (self.size, self.size):
-            image, mask = resize_image(np.ascontiguousarray(image), self.size), resize_mask(mask, self.size)
+        if mask.shape != (side, side):
+            image, mask = resize_image(np.ascontiguousarray(image), side), resize_mask(mask, side)
         return jitter(image, rng), mask
 
 

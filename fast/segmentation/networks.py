@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from fast.segmentation.bisenetv2 import BiSeNetV2
 from fast.segmentation.mini import Mini
 from fast.segmentation.segformer import SegFormer
+from fast.segmentation.stdc import STDC, STDC1, STDC2
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 
-SEGMENTERS: dict[str, Callable[..., nn.Module]] = {"mini": Mini, "segformer": SegFormer}
-ENCODERS = ("segformer",)  # those that take `weights`
+SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
+    "bisenetv2": BiSeNetV2,
+    "mini": Mini,
+    "segformer": SegFormer,
+    "stdc": partial(STDC, modules=STDC1),
+    "stdc2": partial(STDC, modules=STDC2),
+}
+ENCODERS = ("segformer", "stdc", "stdc2")  # those whose published ImageNet weights fit
+TRAINING_ONLY = "aux."
 
 
 def build(
@@ -23,27 +33,41 @@ def build(
 ) -> nn.Module:
     """A segmentation network: image (B,3,H,W) float in [-1, 1] to logits (B,num_classes,H,W); class 0 is background.
 
-    `weights`: a `.safetensors` file with ImageNet weights of the encoder ("segformer" only). `seed`: makes the initial
-    weights the same each time and leaves the global generator alone; without it they are drawn from that.
+    `weights`: a file that `save` wrote for the same segmenter, of which all is taken, or with another number of
+    classes all but the layers that answer; or ImageNet weights of the encoder (`ENCODERS` only). `seed`: makes the
+    initial weights the same each time and leaves the global generator alone; without it they are drawn from that.
     """
     if name not in SEGMENTERS:
         raise UserError(f"segmenter '{name}' is unknown; use one of {', '.join(sorted(SEGMENTERS))}")
     if num_classes < 2:
         raise UserError(f"num_classes={num_classes} is below 2; background is a class too")
-    if weights is not None and name not in ENCODERS:
+    saved = None if weights is None else _segmenter_in(weights)
+    if saved is not None and saved != name:
+        raise UserError(f"{weights} holds a segmenter '{saved}', not '{name}'; give weights of the same one")
+    if weights is not None and saved is None and name not in ENCODERS:
         raise UserError(
-            f"segmenter '{name}' takes no encoder weights; leave {weights} out or use {', '.join(ENCODERS)}"
+            f"segmenter '{name}' takes no encoder weights; leave {weights} out, use {', '.join(ENCODERS)}, "
+            "or give what scripts/segment.py wrote for it"
         )
-    options = {} if weights is None else {"weights": weights}
+    options = {} if weights is None or saved is not None else {"weights": weights}
     if seed is None:
-        return SEGMENTERS[name](num_classes, **options)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return SEGMENTERS[name](num_classes, **options)
+        model = SEGMENTERS[name](num_classes, **options)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = SEGMENTERS[name](num_classes, **options)
+    if weights is not None and saved is not None:
+        _load_whole(model, weights, num_classes)
+    return model
+
+
+def inference_parameters(model: nn.Module) -> int:
+    """How many parameters answer when nothing is trained: without auxiliary heads."""
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(TRAINING_ONLY))
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], name: str, num_classes: int = 2) -> Path:
-    """Write the weights as `.safetensors`, whole or not at all; `load` reads them."""
+    """Write the weights as `.safetensors`, whole or not at all; `load` and `build` read them."""
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
     save_safetensors(state, path, {"segmenter": name, "num_classes": str(num_classes)})
     return Path(path)
@@ -51,10 +75,23 @@ def save(model: nn.Module, path: str | os.PathLike[str], name: str, num_classes:
 
 def load(path: str | os.PathLike[str]) -> nn.Module:
     """A network that `save` has written, in evaluation mode. UserError when the file is something else."""
-    state = read_state_dict(path)
     about = read_metadata(path)
     if about.get("segmenter") not in SEGMENTERS or not about.get("num_classes", "").isdecimal():
         raise UserError(f"{path} holds no segmenter; give a file that scripts/segment.py wrote")
-    model = build(about["segmenter"], int(about["num_classes"]))
-    load_strict(model, state, str(path))
-    return model.eval()
+    return build(about["segmenter"], int(about["num_classes"]), weights=path).eval()
+
+
+def _segmenter_in(path: str | os.PathLike[str]) -> str | None:
+    """The name of the segmenter that `save` wrote there; None for any other file."""
+    path = Path(path)
+    return read_metadata(path).get("segmenter") if path.suffix == ".safetensors" and path.is_file() else None
+
+
+def _load_whole(model: nn.Module, path: str | os.PathLike[str], num_classes: int) -> None:
+    own, state = model.state_dict(), read_state_dict(path)
+    if read_metadata(path).get("num_classes") != str(num_classes):  # layers that answer keep their initial weights
+        differing = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+        state = {**state, **{k: own[k] for k in differing}}
+    # In the memory layout that the network was made with.
+    fits = {k: k in own and own[k].shape == v.shape for k, v in state.items()}
+    load_strict(model, {k: own[k].clone().copy_(v) if fits[k] else v for k, v in state.items()}, str(path))

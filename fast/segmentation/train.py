@@ -1,25 +1,28 @@
-"""Training a segmentation network: AdamW, a warm-up, a fall to zero; nothing is chosen by a score."""
+"""Training a segmentation network: a warm-up, a fall to zero; nothing is chosen by a score."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-import numpy as np
+import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import nn
+from torch.utils.data import DataLoader
 
-from fast.masks import to_tensor
 from fast.segmentation.data import Labelled, Views
+from fast.segmentation.module import Batches, Segmentation
+from fast.segmentation.recipes import find, published
+from fast.training.trainer import quiet
 from ldm.errors import UserError
-from ldm.rng import seed_of
 
-LOSSES = ("ce", "ce+dice")
-WARM_UP = 0.05  # share of the training
-DECAY = 0.01
-CLIP = 5.0  # largest norm of the gradient
+LOSSES = ("ce", "ce+dice", "published")
+_ENDLESS = 1 << 40  # steps of a training that the clock ends
 
 
 def train(
@@ -28,14 +31,17 @@ def train(
     *,
     steps: int | None = None,
     minutes: float | None = None,
-    batch_size: int = 8,
-    lr: float = 5e-4,
+    batch_size: int | None = None,
+    lr: float | None = None,
     seed: int = 0,
     size: int = 256,
+    crop: int | None = None,
     native: bool = False,
-    loss: str = "ce+dice",
+    loss: str | None = None,
     defect_weight: float = 3.0,
     augment: bool = True,
+    recipe: str = "common",
+    ema: float = 0.0,
     bf16: bool = False,
     device: str | torch.device = "cpu",
     progress: Callable[[int, float, float], None] | None = None,
@@ -43,81 +49,94 @@ def train(
     """Train `model` on pairs, drawn by their weights; returns it, in evaluation mode, on `device`.
 
     `steps` or `minutes`, or both: what ends first; a training by the clock is not the same twice. `size`: side of the
-    square that pictures are resized to, with `native` of the windows taken at their own resolution. `loss`:
-    cross-entropy, or with Dice added, which does not fade as defects get small; `defect_weight`: weight of a defect
-    pixel in the cross-entropy. `bf16`: matrix products in bfloat16. `progress(step, share, loss)` follows each step.
+    square that pictures are resized to, `crop` of the windows of it that training sees (None: all of it); with
+    `native` `size` is that of the windows taken at the pictures' own resolution. `recipe`: "common", or "published",
+    which each network was published with; `batch_size`, `lr` and `loss` are the recipe's if not given. `loss`: "ce",
+    or "ce+dice", as Dice does not fade when defects get small, of the main head and auxiliary ones alike, with
+    `defect_weight` on a defect pixel in the cross-entropy; or "published", the network's own. `ema`: decay of a
+    running mean of the weights, which is then what is returned. `bf16`: matrix products in bfloat16.
+    `progress(step, share, loss)` follows each step. Raises `UserError` for options that do not go together, labels
+    that the network has no class for, and a loss that is no longer finite.
     """
-    _check(pairs, steps, minutes, batch_size, lr, loss, defect_weight)
+    plan = find(recipe, model)
+    batch_size = plan.batch_size if batch_size is None else batch_size
+    lr = plan.lr if lr is None else lr
+    _check(pairs, steps, minutes, batch_size, lr, loss, defect_weight, ema)
+    if loss == "published" or (loss is None and recipe == "published"):
+        loss, defect_weight = published(model).loss, 1.0
     device = torch.device(device)
-    model = model.to(device).train()
-    views = Views(pairs, size, native)
-    weights = np.array([pair.weight for pair in pairs], np.float64)
-    optimizer = torch.optim.AdamW(_groups(model), lr=lr, weight_decay=DECAY)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gpus = [device] if device.type == "cuda" else []
-    start, step, share = time.perf_counter(), 0, 0.0
-    with torch.random.fork_rng(devices=gpus):
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    batches = Batches(Views(pairs, size, native, crop), steps or _ENDLESS, batch_size, seed, augment)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _QUIET:
         torch.manual_seed(seed)  # dropout
-        while share < 1:
-            for group in optimizer.param_groups:
-                group["lr"] = lr * schedule(share)
-            image, target = _batch(views, weights, batch_size, seed, step, augment)
-            image, target = image.to(device), target.to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(image)
-            value = objective(logits.float(), target, loss, defect_weight)
-            now = float(value.detach())
-            if not math.isfinite(now):
-                raise UserError(f"the loss became {now} at step {step}; lower lr={lr}")
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            nn.utils.clip_grad_norm_(parameters, CLIP)
-            optimizer.step()
-            step += 1
-            spent = (time.perf_counter() - start) / 60
-            share = max(step / steps if steps else 0.0, spent / minutes if minutes else 0.0)
-            if progress:
-                progress(step, min(share, 1.0), now)
-    return model.eval()
+        module = Segmentation(
+            model.to(device).train(), plan, lr=lr, loss=loss or plan.loss, defect_weight=defect_weight,
+            classes=1 + max(pair.label for pair in pairs), steps=steps, minutes=minutes, ema=ema, bf16=bf16,
+            progress=progress,
+        )  # fmt: skip
+        with _interruptible():
+            # A generator of its own: the loader would draw a number from the global one.
+            loader = DataLoader(batches, batch_size=None, generator=torch.Generator())
+            _trainer(device, plan.clip).fit(module, loader)
+    return module.finish().to(device)
 
 
-def schedule(share: float) -> float:
-    """Factor of the learning rate: linear up to 1 in the first steps, then down as (1 - share)^0.9."""
-    return max(0.01, min(1.0, share / WARM_UP)) * math.pow(1 - share, 0.9)
+def _trainer(device: torch.device, clip: float | None) -> pl.Trainer:
+    where: dict[str, Any] = {"accelerator": "gpu" if device.type == "cuda" else device.type, "devices": 1}
+    if device.type == "cuda":
+        where["devices"] = [device.index]
+    return pl.Trainer(
+        **where,
+        max_epochs=1,
+        gradient_clip_val=clip,
+        plugins=[LightningEnvironment()],  # one process, whatever started this one
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
 
 
-def objective(logits: Tensor, target: Tensor, loss: str = "ce+dice", defect_weight: float = 1.0) -> Tensor:
-    """Scalar loss of logits (B,K,H,W) for labels (B,H,W) in 0..K-1; class 0 is background, all others are defects."""
-    weight = torch.full((logits.shape[1],), float(defect_weight), device=logits.device)
-    weight[0] = 1.0
-    value = F.cross_entropy(logits, target, weight)
-    return value if loss == "ce" else value + dice(1 - logits.softmax(dim=1)[:, 0], (target > 0).float())
+class _Quiet:
+    """`quiet` for trainings side by side in threads: the first to begin silences Lightning, the last to end stops."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.stack = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.users:
+                self.stack.enter_context(quiet())
+            self.users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.stack.close()
 
 
-def dice(probability: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of the whole batch, (B,H,W) each. Pooled, so that a picture without a defect does not decide it."""
-    both = (probability * target).sum()
-    return 1 - (2 * both + 1) / (probability.sum() + target.sum() + 1)
+_QUIET = _Quiet()
 
 
-def _batch(
-    views: Views, weights: np.ndarray, batch_size: int, seed: int, step: int, augment: bool
-) -> tuple[Tensor, Tensor]:
-    """image (B,3,size,size) in [-1, 1] and labels int64 (B,size,size); depends on the seed and the step alone."""
-    rng = np.random.default_rng(seed_of(seed, step))
-    chosen = rng.choice(len(views), size=batch_size, p=weights / weights.sum())
-    drawn = [views.draw(int(i), rng, augment) for i in chosen]
-    images = torch.stack([to_tensor(image) for image, _ in drawn])
-    return images, torch.from_numpy(np.stack([mask for _, mask in drawn]).astype(np.int64))
-
-
-def _groups(model: nn.Module) -> list[dict[str, object]]:
-    """Biases and the scales of norms do not decay."""
-    free = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in free if p.ndim > 1]},
-        {"params": [p for p in free if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C comes out as KeyboardInterrupt, a request to end as an exit that says so. Lightning makes SystemExit of
+    the former and ignores the next ones, or fails on that outside the main thread; and of the latter a success."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except BaseException as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 def _check(
@@ -126,11 +145,14 @@ def _check(
     minutes: float | None,
     batch_size: int,
     lr: float,
-    loss: str,
+    loss: str | None,
     defect_weight: float,
+    ema: float,
 ) -> None:
     if not pairs:
         raise UserError("no pairs to train a segmenter on; give a folder that holds some")
+    if any(pair.label < 1 for pair in pairs):
+        raise UserError("a pair has a label below 1, which is the background's; number the types from 1")
     limits = [limit for limit in (steps, minutes) if limit is not None]
     if not limits or min(limits) <= 0:
         raise UserError(f"steps={steps}, minutes={minutes}: give one of them, above 0")
@@ -138,5 +160,7 @@ def _check(
         raise UserError(f"batch_size={batch_size} is below 2, which batch normalisation needs; raise it")
     if not lr > 0 or not defect_weight > 0:
         raise UserError(f"lr={lr} and defect_weight={defect_weight} must be above 0")
-    if loss not in LOSSES:
+    if loss is not None and loss not in LOSSES:
         raise UserError(f"loss '{loss}' is unknown; use one of {', '.join(LOSSES)}")
+    if not 0 <= ema < 1:
+        raise UserError(f"ema={ema} lies outside 0 to below 1; 0.999 is usual")
