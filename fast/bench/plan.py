@@ -56,6 +56,11 @@ class Category:
         return sorted({f"{s.category}/{s.anomaly}" for s in self.train})
 
     @property
+    def kinds(self) -> list[str]:
+        """All defect types, on either side of the split."""
+        return sorted({f"{s.category}/{s.anomaly}" for s in (*self.train, *self.test)})
+
+    @property
     def split_file(self) -> Path:
         return self.place / "split.json"
 

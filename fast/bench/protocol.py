@@ -36,8 +36,8 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class PairsRule:
-    """`per_type`: pairs of each defect type; `size`: their side in pixels; `masks`: `given` or `augmented`, those of the
-    training side. `own_masks`: methods that draw masks use theirs."""
+    """`per_type`: pairs of each defect type; `size`: their side in pixels; `masks`: `given` or `augmented`, those of
+    the training side. `own_masks`: methods that draw masks use theirs."""
 
     per_type: int = 500
     size: int = 256
@@ -75,18 +75,21 @@ class Start:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """`seeds`: one training each. `real`: whether the real training side is `merged` with the pairs. `normals`: share
-    of what is drawn that are training normals. `test_normals`: held-out normals are tested on too."""
+    """`seeds`: one training each. `batch_size`, `lr`, `loss`: null for those of the `recipe`, which is `common` to all
+    networks or the one each was `published` with. `classes`: one, `defect`, or as many as `types`. `real`: whether the
+    real training side is `merged` with the pairs. `normals`: share of what is drawn that are training normals.
+    `test_normals`: held-out normals are tested on too."""
 
     networks: tuple[str, ...] = ("segformer",)
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 20000
-    batch_size: int = 16
+    batch_size: int | None = None
     size: int = 256
     crop: int | None = None
-    lr: float = 5e-4
-    loss: str = "ce+dice"
+    lr: float | None = None
+    loss: str | None = None
     recipe: str = "common"
+    classes: str = "defect"
     ema: float = 0.0
     precision: str = "fp32"
     real: str = "merged"
@@ -205,6 +208,8 @@ def _check(protocol: Protocol, where: str) -> None:
         ("pairs.precision", pairs.precision, ("fp32", "bf16")),
         ("training.recipes", protocol.training.recipes, RECIPES),
         ("segmentation.real", seg.real, REAL),
+        ("segmentation.classes", seg.classes, ("defect", "types")),
+        ("segmentation.recipe", seg.recipe, ("common", "published")),
         ("segmentation.precision", seg.precision, ("fp32", "bf16")),
         *[("segmentation.networks", name, tuple(SEGMENTERS)) for name in seg.networks],
         *[("paper", name, paper_names()) for name in protocol.paper],

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,19 +184,27 @@ def segment(cell: Cell) -> dict[str, Any]:
     real = from_samples(category.train) if key["real"] == "merged" else []
     normals = from_samples(category.index.normals) if key["normals"] else []
     share = key["real_share"] if synthetic and real else None
-    network = build(key["network"], weights=begin, seed=key["seed"])
+    labels = dict(enumerate(category.kinds, 1)) if key["classes"] == "types" else None
+    network = build(key["network"], 1 + len(labels or (1,)), weights=begin, seed=key["seed"])
     seen = {"size": key["size"], "bf16": key["precision"] == "bf16", "device": _device(cell)}
-    how = {name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "crop", "seed")}
-    network = train(network, merged(synthetic, real, normals, share, key["normals"]), **how, **seen)
+    how = {name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "seed")}
+    pairs = _labelled(merged(synthetic, real, normals, share, key["normals"]), labels)
+    network = train(network, pairs, crop=key["crop"], **how, **seen)
     test = from_samples(category.test + (category.index.test_normals if key["test_normals"] else []))
-    metrics = evaluate(network, test, batch_size=key["batch_size"], **seen)
+    metrics = evaluate(network, _labelled(test, labels), labels=labels, **seen)
     if cell.use["keep"]:
-        save(network, cell.folder / WEIGHTS, key["network"])
+        save(network, cell.folder / WEIGHTS, key["network"], 1 + len(labels or (1,)))
     return {
         "pairs": {"synthetic": len(synthetic), "real": len(real), "normals": len(normals)},
         "test": len(test),
         "metrics": metrics,
     }
+
+
+def _labelled(pairs: list[Labelled], labels: dict[int, str] | None) -> list[Labelled]:
+    """With the class of their type, where there is more than one."""
+    numbers = {kind: i for i, kind in (labels or {}).items()}
+    return [replace(pair, label=numbers.get(pair.kind, 1)) for pair in pairs] if labels else pairs
 
 
 def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[Labelled]:
