@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from fast.prompts import by_word
 from fast.sampling import SAMPLERS, sample_latents
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
+from ldm.rng import generator
 from ldm.util import check_params
 
 
@@ -24,8 +26,16 @@ class FAST(PromptedDiffusion):
     """Takes the parameters of `PromptedDiffusion` and, beside them:
 
     `farm`: FARM's options (`context_dim: null` hides the prompt from it); `farm_from`: a trained artifact on the same
-    base, whose FARM and, by defect word, vectors this one starts from; `lambda1`, `lambda2`: weights of Eq. 18's two
-    terms; `aias`: sampling defaults (`fast.aias.AIASOptions`).
+    base, whose FARM and, by defect word, vectors this one starts from; `use_farm`: False trains and samples without
+    FARM, the network on the real defects alone; `lambda1`, `lambda2`: weights of Eq. 18's two terms; `aias`: sampling
+    defaults (`fast.aias.AIASOptions`).
+    As published FARM's reconstruction, a mean and so without detail, stands in for the defect in every sample, a
+    perfect answer to which is that reconstruction; the error is that of the noise, by which a network that predicts v
+    learns next to nothing at large t; and a small defect is a few cells of a mean over all. Three options differ:
+    `real_share`: the share of samples (0..1) in which the real defect stays, as when FARM is out of its
+    `aias.farm_window`; `objective`: "eps", or "network" for the error of what the network predicts (v on the mini
+    base); `defect_share`: the share (0..1) that the cells of the mask have in each sample's loss, whatever their
+    number; None for the plain mean.
     """
 
     name = "fast"
@@ -36,6 +46,10 @@ class FAST(PromptedDiffusion):
         farm: Mapping[str, Any] | None = None,
         lambda1: float = 1.0,
         lambda2: float = 5.0,
+        use_farm: bool = True,
+        real_share: float = 0.0,
+        objective: str = "eps",
+        defect_share: float | None = None,
         farm_from: str | None = None,
         aias: Mapping[str, Any] | None = None,
         **base: Any,
@@ -44,12 +58,18 @@ class FAST(PromptedDiffusion):
         check_params(FARM, farm, "model.params.farm", complete=False)
         check_params(AIASOptions, aias, "model.params.aias")
         super().__init__(**base)
-        self.lambda1, self.lambda2 = lambda1, lambda2
+        if objective not in ("eps", "network"):
+            raise UserError(f"model.params.objective={objective} is unknown; use eps or network")
+        for option, share in (("real_share", real_share), ("defect_share", defect_share)):
+            if share is not None and not 0 <= share <= 1:
+                raise UserError(f"model.params.{option}={share} is no share; give 0 to 1, or leave it out")
+        self.lambda1, self.lambda2, self.use_farm = lambda1, lambda2, use_farm
+        self.real_share, self.objective, self.defect_share = real_share, objective, defect_share
         self.aias_options = AIASOptions(**aias)
         if farm.get("sees_known") and self.model.conditioning_key != "hybrid":
             raise UserError("farm.sees_known=true needs a base that sees the picture (conditioning_key: hybrid)")
         sees_prompt = farm.get("context_dim", self.prompts.vectors.shape[2])
-        self.farm = FARM(**{**farm, "channels": self.channels, "context_dim": sees_prompt})
+        self.farm = FARM(**{**farm, "channels": self.channels, "context_dim": sees_prompt}).requires_grad_(use_farm)
         if farm_from:
             known = self._start_from(Path(farm_from))
             self.prompts.start_from(self._text_encoder(self.prompts.tokens), self.init_word, known)
@@ -59,8 +79,9 @@ class FAST(PromptedDiffusion):
         metadata, state = read_metadata(path), read_state_dict(path)
         if metadata.get("base_sha256") != self.base_hash:
             raise UserError(f"farm_from={path} was trained on another base than {self.base_path}; leave it out")
-        farm = {k.removeprefix("farm."): v.clone() for k, v in state.items() if k.startswith("farm.")}
-        load_strict(self.farm, farm, f"FARM of farm_from={path}")
+        if self.use_farm:
+            farm = {k.removeprefix("farm."): v.clone() for k, v in state.items() if k.startswith("farm.")}
+            load_strict(self.farm, farm, f"FARM of farm_from={path}")
         vectors = state["prompts.vectors"]
         if vectors.shape[1:] != self.prompts.vectors.shape[1:]:
             raise UserError(f"farm_from={path} has {vectors.shape[1]} vectors per type; set prompt_tokens to that")
@@ -74,15 +95,44 @@ class FAST(PromptedDiffusion):
         x_t = self.schedule.q_sample(x0, t, eps)
         cond = self.conditioning(batch)
         placed = self.placed(batch, cond, x0)
+        if not self.use_farm:
+            loss_eps = self._noise_loss(x_t, x0, t, eps, placed, m)
+            return self.lambda1 * loss_eps, {"loss_eps": loss_eps}
         anomaly = self.farm(x_t, m, t - 1, cond, _known(placed)).float()
-        seen = (1 - m) * x_t + m * self.schedule.q_sample(anomaly, t, eps)  # Eq. 11-12, the same eps
-        predicted = self.apply_model(seen, t - 1, placed).float()
-        loss_eps = F.mse_loss(predicted, eps)
-        loss_farm = F.mse_loss(anomaly, m * x0)
+        stands_in = m * self._replaced(batch, x0)
+        seen = (1 - stands_in) * x_t + stands_in * self.schedule.q_sample(anomaly, t, eps)  # Eq. 11-12, the same eps
+        clean = (1 - stands_in) * x0 + stands_in * anomaly
+        loss_eps = self._noise_loss(seen, clean, t, eps, placed, m)
+        loss_farm = self._mean_error(anomaly, m * x0, m)
         return self.lambda1 * loss_eps + self.lambda2 * loss_farm, {"loss_eps": loss_eps, "loss_farm": loss_farm}
 
+    def _noise_loss(self, seen: Tensor, clean: Tensor, t: Tensor, eps: Tensor, placed: Any, m: Tensor) -> Tensor:
+        """How well the network tells `clean` from the noise `eps` in `seen`, at t in 1..T."""
+        if self.objective == "eps":
+            return self._mean_error(self.apply_model(seen, t - 1, placed).float(), eps, m)
+        return self._mean_error(self.network(seen, t - 1, placed).float(), self._target(clean, t, eps), m)
+
+    def _mean_error(self, found: Tensor, target: Tensor, m: Tensor) -> Tensor:
+        """Squared error of found (B,C,h,w): its mean over all cells, or with `defect_share` of each sample's two means,
+        inside the mask m (B,1,h,w) and outside it, so that a pinhole counts like a defect that fills the picture."""
+        if self.defect_share is None:
+            return F.mse_loss(found, target)
+        cells = (found - target).square().mean(dim=1, keepdim=True)
+        inside, outside = (_masked_mean(cells, own) for own in (m, 1 - m))
+        return (self.defect_share * inside + (1 - self.defect_share) * outside).mean()
+
+    def _replaced(self, batch: Mapping[str, Any], like: Tensor) -> Tensor:
+        """1 for the samples (B,1,1,1) in which FARM's defect stands in, all but a share of `real_share`, by their
+        seeds."""
+        if "seed" in batch:
+            drawn = [float(torch.rand((), generator=generator(int(s), 7))) for s in batch["seed"]]
+        else:
+            drawn = torch.rand(len(like)).tolist() if self.real_share else [1.0] * len(like)
+        return torch.tensor([float(d >= self.real_share) for d in drawn]).to(like)[:, None, None, None]
+
     def own_parts(self) -> dict[str, nn.Module]:
-        return {"farm": self.farm, **super().own_parts()}
+        own = {"farm": self.farm} if self.use_farm else {}
+        return {**own, **super().own_parts()}
 
     # synthesis
 
@@ -94,7 +144,7 @@ class FAST(PromptedDiffusion):
         def example(farm: nn.Module, x: Tensor, prompt: Tensor) -> Tensor:
             return farm(x, x[:, :1], x.new_zeros(1).long(), prompt, x)
 
-        return [(self.farm, example)]
+        return [(self.farm, example)] if self.use_farm else []
 
     def fill(self, place: Place) -> Tensor:
         """AIAS, or another sampler with the same background and FARM. `place.options`: `use_farm`, `stop_at`."""
@@ -103,7 +153,7 @@ class FAST(PromptedDiffusion):
         def farm(x: Tensor, t: Tensor) -> Tensor:
             return self.farm(x.to(place.dtype), place.mask, t, place.prompts, place.known).float()
 
-        use_farm = place.options.get("use_farm", True)
+        use_farm = self.use_farm and place.options.get("use_farm", True)
         guidance = Guidance(self.schedule, place.mask, place.background, farm if use_farm else None)
         return sample_latents(
             place.denoise, guidance, place.background, noise=place.noise, options=options, sampler=place.sampler
@@ -116,3 +166,8 @@ class FAST(PromptedDiffusion):
 def _known(placed: Any) -> Tensor | None:
     """What a hybrid base is shown of the picture (B,C,h,w), out of `LatentDiffusion.placed`; None for other bases."""
     return placed["c_concat"][0][:, 1:] if isinstance(placed, dict) else None
+
+
+def _masked_mean(cells: Tensor, own: Tensor) -> Tensor:
+    """Mean (B,) of cells (B,1,h,w) where own is 1; 0 where it is nowhere."""
+    return (cells * own).sum(dim=(1, 2, 3)) / own.sum(dim=(1, 2, 3)).clamp(min=1)

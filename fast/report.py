@@ -4,6 +4,7 @@
 """
 
 import base64
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,11 +13,20 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from fast.svg import inline
+
 JPEG_QUALITY = 90
 DIFFERENCE = 3  # a change of that many times fewer grey levels is shown white
 # Pixels of a prediction: colours that are told apart without seeing red and green.
 FOUND, MISSED, FALSE = (0, 158, 140), (240, 150, 0), (204, 70, 170)
 PREDICTION_KEY = (("found", FOUND), ("missed", MISSED), ("false alarm", FALSE))
+THEME = {  # colours of a chart and the page's own for them, light and dark
+    "#ffffff": "var(--bg)",
+    "#1a1f24": "var(--ink)",
+    "#5a646e": "var(--soft)",
+    "#d5dade": "var(--line)",
+    "#0072b2": "var(--blue)",
+}
 TINT = 0.6  # how much of a prediction's colour covers the picture
 
 
@@ -83,10 +93,30 @@ class Commands:
 
 
 @dataclass(frozen=True)
+class Points:
+    """Statements under each other: (the statement in a few words, more about it)."""
+
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing that is as sharp and as dark as the page. `svg`: an SVG document, as `fast.bench.figures.svg` writes
+    it; the colours of `THEME` in it become the page's. `alt` says in words what it shows."""
+
+    svg: str
+    alt: str
+    note: str = ""
+
+
+Part = Gallery | Table | Commands | Points | Chart
+
+
+@dataclass(frozen=True)
 class Section:
     heading: str
     text: str
-    parts: Sequence[Gallery | Table | Commands]
+    parts: Sequence[Part]
 
 
 @dataclass(frozen=True)
@@ -146,9 +176,11 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Like 0.42 s, 7.3 s, 48 s, 2 min 05 s."""
+    """Like 0.42 s, 7.3 s, 48 s, 2 min 05 s, 3 h 07 min."""
     if seconds < 59.5:
         return f"{seconds:.{2 if seconds < 1 else 1 if seconds < 10 else 0}f} s"
+    if seconds >= 3599.5:
+        return "{} h {:02d} min".format(*divmod(round(seconds / 60), 60))
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
 
@@ -245,13 +277,31 @@ def _commands(commands: Commands) -> str:
     return f'<ol class="commands">{steps}</ol>\n'
 
 
-_PARTS: dict[type, Callable[..., str]] = {Gallery: _gallery, Table: _table, Commands: _commands}
+def _points(points: Points) -> str:
+    items = "".join(f"<li><strong>{escape(head)}</strong> {escape(more)}</li>" for head, more in points.items)
+    return f'<ul class="points">{items}</ul>\n'
+
+
+def _chart(chart: Chart) -> str:
+    # Two charts of one page must not share names; equal ones may.
+    prefix = f"c{hashlib.sha256(chart.svg.encode()).hexdigest()[:8]}-"
+    note = f"<figcaption>{escape(chart.note)}</figcaption>" if chart.note else ""
+    return f'<figure class="chart">{inline(chart.svg, prefix, chart.alt, THEME)}{note}</figure>\n'
+
+
+_PARTS: dict[type, Callable[..., str]] = {
+    Gallery: _gallery,
+    Table: _table,
+    Commands: _commands,
+    Points: _points,
+    Chart: _chart,
+}
 
 _CSS = """
 :root{color-scheme:light dark;--bg:#fafaf9;--card:#fff;--ink:#1a1f24;--soft:#5a646e;--line:#e2e6e9;--accent:#0a6b68;
---tint:#e5f2f1;--weak:#a9b4bc;--code:#f1f3f4}
+--tint:#e5f2f1;--weak:#a9b4bc;--code:#f1f3f4;--blue:#0072b2}
 @media(prefers-color-scheme:dark){:root{--bg:#14171a;--card:#1c2024;--ink:#e8ebed;--soft:#a0aab3;--line:#2e343a;
---accent:#57c7bf;--tint:#163331;--weak:#66727c;--code:#22272c}}
+--accent:#57c7bf;--tint:#163331;--weak:#66727c;--code:#22272c;--blue:#58aee6}}
 *{box-sizing:border-box}
 html{scroll-behavior:smooth;-webkit-text-size-adjust:100%}
 @media(prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
@@ -298,6 +348,11 @@ tfoot th,tfoot td{font-weight:660;border-bottom:0}
 background:var(--code);margin-right:12px;overflow:hidden}
 .bar i{display:block;height:100%;background:var(--weak);border-radius:4px}
 .bar.strong i{background:var(--accent)}
+.chart{max-width:680px;margin-top:22px}
+.chart svg{display:block;width:100%;height:auto;stroke-linejoin:round}
+.points{padding-left:1.2em;margin:18px 0 0;max-width:48em}
+.points li{padding-left:.2em;margin-bottom:12px;color:var(--soft)}
+.points strong{color:var(--ink);font-weight:620}
 .commands{padding-left:1.4em;margin-top:22px}
 .commands li{padding-left:.3em;margin-bottom:20px}
 .commands p{margin:0 0 8px}
@@ -306,13 +361,15 @@ line-height:1.55}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}
 footer{color:var(--soft);font-size:14px;padding-top:60px;padding-bottom:60px}
 footer p{margin:0;padding-top:20px;border-top:1px solid var(--line)}
-@media(max-width:980px){.figures{grid-template-columns:repeat(2,minmax(0,1fr))}}
+@media(max-width:980px){.figures{grid-template-columns:repeat(2,minmax(0,1fr))}
+.figures>:last-child:nth-child(odd){grid-column:1/-1}}
 @media(max-width:640px){.cells{grid-template-columns:repeat(2,minmax(0,1fr))}}
 @media(max-width:460px){.figures{grid-template-columns:1fr}}
 @media print{:root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#ccc;--accent:#0a6b68;
---tint:#fff;--weak:#999;--code:#f3f3f3}
+--tint:#fff;--weak:#999;--code:#f3f3f3;--blue:#0072b2}
 body{font-size:11pt}nav{display:none}header{padding-top:0}section{margin-top:28pt}
 h2,h3,h4{break-after:avoid}.figures>div,tr,pre{break-inside:avoid}.cells,.figures{grid-template-columns:repeat(4,minmax(0,1fr))}
+.figures>:last-child:nth-child(odd){grid-column:auto}.chart{break-inside:avoid;max-width:130mm}
 .figures>div{padding:10px 12px}.value{font-size:18pt}
 .bar,.bar i,.swatch,img{print-color-adjust:exact;-webkit-print-color-adjust:exact}pre{white-space:pre-wrap}}
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TYPES, randomize
@@ -12,9 +13,10 @@ from conftest import TYPES, randomize
 from fast.checkpoint import find_artifact, load_model, read_artifact
 from fast.masks import latent_mask
 from fast.model import FAST
+from fast.prompted import Place
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
-from ldm.rng import generator
+from ldm.rng import PairNoise, generator
 
 
 def batch() -> dict[str, Any]:
@@ -41,6 +43,94 @@ def test_the_loss_is_equation_18(tiny_fast: FAST) -> None:
     torch.testing.assert_close(parts["loss_farm"], loss_farm)
     torch.testing.assert_close(loss, 1.0 * loss_eps + 5.0 * loss_farm)
     assert torch.equal(latent_mask(given["mask"], (16, 16)), m)
+
+
+def configured(base: Path, section: dict[str, Any], **options: Any) -> FAST:
+    """A FAST with random FARM and prompts, as `tiny_fast`, and options beside."""
+    model = FAST(types=TYPES, ckpt_path=str(base), **{**section["params"], **options})
+    randomize(model.farm, 2)
+    randomize(model.prompts, 2)
+    return model
+
+
+def numpy_error(found: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, share: float) -> float:
+    """Per sample the means of the squared error inside and outside the mask, in the share given; averaged."""
+    squares, own = (found - target).detach().double().numpy() ** 2, mask.bool().numpy()
+    rows = zip(squares, own, strict=True)
+    return float(np.mean([share * s[:, m[0]].mean() + (1 - share) * s[:, ~m[0]].mean() for s, m in rows]))
+
+
+def test_the_loss_by_real_share_objective_and_defect_share(tiny_base: Path, tiny_fast_config: dict[str, Any]) -> None:
+    options = {"real_share": 0.5, "objective": "network", "defect_share": 0.75, "parameterization": "v"}
+    model, given = configured(tiny_base, tiny_fast_config, **options), batch()
+    # One sample keeps the real defect, in the other FARM's stands in: found by their draws.
+    given["seed"] = torch.tensor([next(s for s in range(99) if (draw(s) < 0.5) == kept) for kept in (True, False)])
+    _, parts = model.loss(given)
+    x0 = model.scale_factor * given["latent"]
+    t, eps = model.draw(given, x0)
+    m = torch.nn.functional.max_pool2d(given["mask"], 4)
+    bar = torch.tensor([model.schedule.alpha_bar(int(n)) for n in t])[:, None, None, None].float()
+    cond = model.prompts(model.cond_stage_model, given["type"])
+    anomaly = model.farm(bar.sqrt() * x0 + (1 - bar).sqrt() * eps, m, t - 1, cond)
+    clean = torch.stack([x0[0], torch.where(m[1].bool(), anomaly[1], x0[1])])
+    velocity = bar.sqrt() * eps - (1 - bar).sqrt() * clean
+    found = model.network(bar.sqrt() * clean + (1 - bar).sqrt() * eps, t - 1, cond)
+    assert float(parts["loss_eps"]) == pytest.approx(numpy_error(found, velocity, m, 0.75), rel=1e-4)
+    assert float(parts["loss_farm"]) == pytest.approx(numpy_error(anomaly, m * x0, m, 0.75), rel=1e-4)
+
+
+def draw(seed: int) -> float:
+    return float(torch.rand((), generator=generator(seed, 7)))
+
+
+def test_what_is_off_changes_no_bit(tiny_base: Path, tiny_fast_config: dict[str, Any], tiny_fast: FAST) -> None:
+    """As published: F.mse_loss of the noise and of FARM's defect, which stands in everywhere; base recipes' mask_weight
+    is not FAST's."""
+    model, given = configured(tiny_base, tiny_fast_config, mask_weight=10.0), batch()
+    x0 = model.scale_factor * given["latent"]
+    m, (t, eps) = latent_mask(given["mask"], (16, 16)), model.draw(given, x0)
+    x_t, cond = model.schedule.q_sample(x0, t, eps), model.conditioning(given)
+    anomaly = model.farm(x_t, m, t - 1, cond)
+    seen = (1 - m) * x_t + m * model.schedule.q_sample(anomaly, t, eps)
+    mse = torch.nn.functional.mse_loss
+    assert torch.equal(model.loss(given)[0], mse(model.apply_model(seen, t - 1, cond), eps) + 5 * mse(anomaly, m * x0))
+
+
+def test_without_farm_the_network_learns_from_the_real_defect_alone(
+    tiny_base: Path, tiny_fast_config: dict[str, Any]
+) -> None:
+    model, given = configured(tiny_base, tiny_fast_config, use_farm=False), batch()
+    assert {name.split(".")[0] for name in model.own_state()} == {"prompts"}
+    assert not any(p.requires_grad for p in model.farm.parameters())
+    assert model.beside() == []
+    loss, parts = model.loss(given)
+    x0 = model.scale_factor * given["latent"]
+    t, eps = model.draw(given, x0)
+    predicted = model.apply_model(model.schedule.q_sample(x0, t, eps), t - 1, model.conditioning(given))
+    torch.testing.assert_close(loss, (predicted - eps).square().mean())
+    assert set(parts) == {"loss_eps"}
+    made = model.log_images(given, steps=3)["synthetic"]
+    assert torch.isfinite(made).all()
+
+
+def test_without_farm_the_artifact_makes_what_use_farm_false_makes(
+    tiny_base: Path, tiny_fast_config: dict[str, Any], tiny_fast: FAST
+) -> None:
+    """Sampling is that of a FAST with FARM whose FARM is left out."""
+    model, given = configured(tiny_base, tiny_fast_config, use_farm=False), batch()
+    filled = []
+    for each, options in ((model, {}), (tiny_fast, {"use_farm": False}), (tiny_fast, {})):
+        x0, prompts = given["latent"], each.prompts(each.cond_stage_model, given["type"])
+        mask, noise = latent_mask(given["mask"], (16, 16)), PairNoise([generator(i) for i in range(2)])
+
+        def denoise(x: torch.Tensor, t: torch.Tensor, each: FAST = each, prompts: Any = prompts) -> torch.Tensor:
+            return each.apply_model(x, t, prompts)
+
+        place = Place(mask, x0, prompts, x0, noise, "aias", 4, denoise, options)  # type: ignore[arg-type]
+        with torch.no_grad():
+            filled.append(each.fill(place))
+    assert torch.equal(filled[0], filled[1])
+    assert not torch.equal(filled[0], filled[2])
 
 
 def test_a_sample_s_loss_does_not_depend_on_its_batch(tiny_fast: FAST) -> None:
@@ -122,6 +212,9 @@ def test_a_resume_point_holds_no_frozen_weight(tiny_fast: FAST, tiny_base: Path)
     ("change", "message"),
     [
         ({"farm": {"width": 3}}, "unknown config key width for model.params.farm"),
+        ({"objective": "x0"}, "model.params.objective=x0 is unknown"),
+        ({"real_share": 1.5}, "model.params.real_share=1.5 is no share"),
+        ({"defect_share": -1}, "model.params.defect_share=-1 is no share"),
         ({"aias": {"step": 3}}, "unknown config key step for model.params.aias"),
         ({"aias": {"steps": 0}}, "aias.steps=0"),
         ({"prompt_tokens": 0}, "prompt_tokens=0"),

@@ -15,10 +15,13 @@ from fast.report import (
     FOUND,
     MISSED,
     Bar,
+    Chart,
     Commands,
     Figure,
     Gallery,
+    Part,
     Picture,
+    Points,
     Report,
     Section,
     Table,
@@ -30,6 +33,7 @@ from fast.report import (
     render,
     trial_row,
 )
+from ldm.errors import UserError
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -72,7 +76,17 @@ def squares() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return normal, mask, synthetic
 
 
-def page(*parts: Gallery | Table | Commands, title: str = "A page") -> Page:
+def drawing(inside: str = "") -> str:
+    """An SVG document that names a shape and uses it."""
+    return (
+        '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        'width="460pt" height="270pt" viewBox="0 0 460 270"><metadata>https://example.org</metadata>'
+        '<g id="unused"><path id="mark" style="fill: #1a1f24"/><use xlink:href="#mark" style="stroke: #d55e00"/>'
+        f'<g clip-path="url(#mark)"/>{inside}</g></svg>'
+    )
+
+
+def page(*parts: Part, title: str = "A page") -> Page:
     return Page(render(Report(title, "Lead", [Figure("1", "one")], [Section("Part", "Words", parts)], "Foot")))
 
 
@@ -91,6 +105,8 @@ def test_all_that_is_given_is_shown_as_it_is() -> None:
                     Gallery(nasty, [pair_row(nasty, normal, mask, synthetic, nasty)], [(nasty, (1, 2, 3))]),
                     Table(nasty, [nasty, nasty], [[nasty, nasty]]),
                     Commands([(nasty, nasty)]),
+                    Points([(nasty, nasty)]),
+                    Chart(drawing(), nasty, nasty),
                 ],
             )
         ],
@@ -98,7 +114,7 @@ def test_all_that_is_given_is_shown_as_it_is() -> None:
     )
     shown = Page(render(report))
     assert shown.of("script") == []
-    assert sum(nasty in words for words in shown.words) >= 17
+    assert sum(nasty in words for words in shown.words) >= 20
     assert all(nasty in str(image["alt"]) for image in shown.of("img"))
 
 
@@ -190,7 +206,17 @@ def test_sizes_need_not_be_square() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.416, "0.42 s"), (7.34, "7.3 s"), (48.2, "48 s"), (59.7, "1 min 00 s"), (125, "2 min 05 s"), (0.0, "0.00 s")],
+    [
+        (0.416, "0.42 s"),
+        (7.34, "7.3 s"),
+        (48.2, "48 s"),
+        (59.7, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (0.0, "0.00 s"),
+        (3599.2, "59 min 59 s"),
+        (3599.7, "1 h 00 min"),
+        (11225, "3 h 07 min"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -199,3 +225,32 @@ def test_durations(seconds: float, text: str) -> None:
 def test_shares() -> None:
     assert percent(0.3333) == "33.3 %"
     assert percent(None) == "–"
+
+
+def test_a_chart_is_part_of_the_page_and_of_its_colours() -> None:
+    shown = page(Chart(drawing(), "A rising curve", "Read it so"))
+    (svg,) = shown.of("svg")
+    assert (svg["role"], svg["aria-label"], svg["viewbox"]) == ("img", "A rising curve", "0 0 460 270")
+    assert "width" not in svg
+    (path,), (use,) = shown.of("path"), shown.of("use")
+    assert path["style"] == "fill: var(--ink)"
+    assert use["style"] == "stroke: #d55e00"
+    assert use["href"] == f"#{path['id']}"
+    assert [g for g in shown.of("g") if g] == [{"clip-path": f"url(#{path['id']})"}]
+    assert "Read it so" in shown.words
+
+
+def test_charts_of_a_page_do_not_share_names_nor_run_anything() -> None:
+    hostile = drawing('<script>alert(1)</script><a xlink:href="https://example.org" onclick="alert(1)"/>')
+    report = Report("A", "B", [], [Section("C", "", [Chart(drawing(), "one"), Chart(hostile, "two")])])
+    text = render(report)
+    first, second = (path["id"] for path in Page(text).of("path"))
+    assert first != second
+    assert not re.search(r"https?:|<script|alert", text)
+    assert render(report) == text
+
+
+@pytest.mark.parametrize("svg", ["", "<svg", "<p>words</p>"])
+def test_a_chart_that_is_none(svg: str) -> None:
+    with pytest.raises(UserError, match=r"a chart is .*; draw it again"):
+        page(Chart(svg, "broken"))

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fast.bench.answer_page import Answer, page
+from fast.bench.answer_page import page
 from fast.bench.grid import Cell
 from fast.bench.plan import Category, Column, Plan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule
+from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
 from fast.contact_sheet import read_row
 from fast.data.images import resize_image, resize_mask
@@ -24,7 +25,6 @@ from fast.segmentation.data import from_samples
 from fast.segmentation.metrics import predict
 from fast.segmentation.networks import load
 
-REAL, SYNTHETIC, BOTH = "real only", "synthetic only", "real + synthetic"
 PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
 SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type on the page
 EVALUATIONS = 10  # of a method on a latent base

@@ -110,6 +110,7 @@ def _footing(column: Column, column_key: str) -> dict[str, str]:
     for need in made.needs:
         trained = need.result()
         row |= {"optimiser steps": str(trained["steps"]), "minutes": f"{trained['minutes']:.1f}"}
+        row |= {"weights learned": f"{trained['parameters'] / 1e6:.2f} M", "trained at": f"{trained['trained_at']} px"}
     return row | _measured(column.pictures, MEASURES) | _measured(column.deep, DEEP)
 
 

@@ -155,7 +155,7 @@ def _column(protocol: Protocol, entry: Entry, category: Category, out: Path, giv
         pictures = Cell("pictures", entry.method or "", {}, category.place / "pictures", (pairs,), {"of": category})
     if pairs is not None and given.networks:
         key = {name: _hash(path) for name, path in sorted(given.networks.items())}
-        use = {"of": category, "networks": dict(given.networks)}
+        use = {"of": category, "networks": dict(given.networks), "device": given.device}
         deep = Cell("deep", entry.method or "", key, category.place / "deep", (pairs,), use)
     return Column(entry, category, pairs, pictures, deep, segments)
 

@@ -26,7 +26,7 @@ from fast.segmentation.data import Labelled, from_arrays, from_output, from_samp
 from fast.segmentation.metrics import evaluate
 from fast.segmentation.networks import save
 from fast.segmentation.train import train
-from ldm.checkpoint import file_hash, read_metadata
+from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError
 
 WEIGHTS = "segmenter.safetensors"
@@ -61,7 +61,7 @@ def given(cell: Cell) -> dict[str, Any]:
     file, category = Path(cell.use["file"]), _prepared(cell.use["of"])
     meta = read_metadata(file)
     split = meta.get("split", "")
-    if split != category.split.hash and _saw(meta) != "normals":
+    if split != category.split.hash and _data(meta).get("use") != "normals":
         raise UserError(
             f"{file} was trained on the split {split[:12] or '(none)'}, not {category.split.hash[:12]}: it may have "
             "seen what is tested on; train it on this split, or name its split in the protocol"
@@ -69,10 +69,10 @@ def given(cell: Cell) -> dict[str, Any]:
     return _artifact(cell.name, file)
 
 
-def _saw(metadata: dict[str, str]) -> str:
-    """What a training was shown: `data.params.use` of its recipe."""
+def _data(metadata: dict[str, str]) -> dict[str, Any]:
+    """What a training was shown: `data.params` of its recipe."""
     config = json.loads(metadata.get("config", "{}"))
-    return str(config.get("data", {}).get("params", {}).get("use", ""))
+    return dict(config.get("data", {}).get("params", {}))
 
 
 def _artifact(method: str, place: Path) -> dict[str, Any]:
@@ -83,8 +83,10 @@ def _artifact(method: str, place: Path) -> dict[str, Any]:
     return {
         "weights": os.path.abspath(file),
         "weights_sha256": file_hash(file),
+        "parameters": sum(tensor.numel() for tensor in read_state_dict(file).values()),
         "steps": int(meta.get("step", 0)),
         "minutes": float(meta.get("minutes", 0)),
+        "trained_at": _data(meta).get("size"),
     }
 
 
@@ -170,7 +172,7 @@ def start(cell: Cell) -> dict[str, Any]:
     how = {name: key[name] for name in ("steps", "batch_size", "lr", "seed", "size", "crop")}
     how["bf16"] = key["precision"] == "bf16"
     losses: list[float] = []
-    network = train(network, drawn, progress=lambda _, __, loss: losses.append(loss), device=_device(cell), **how)
+    network = train(network, drawn, progress=lambda _, __, loss: losses.append(loss), device=device_of(cell), **how)
     save(network, cell.folder / WEIGHTS, key["network"])
     return {"pairs": len(drawn), "last_loss": float(np.mean(losses[-50:]))}
 
@@ -186,7 +188,7 @@ def segment(cell: Cell) -> dict[str, Any]:
     share = key["real_share"] if synthetic and real else None
     labels = dict(enumerate(category.kinds, 1)) if key["classes"] == "types" else None
     network = build(key["network"], 1 + len(labels or (1,)), weights=begin, seed=key["seed"])
-    seen = {"size": key["size"], "bf16": key["precision"] == "bf16", "device": _device(cell)}
+    seen = {"size": key["size"], "bf16": key["precision"] == "bf16", "device": device_of(cell)}
     how = {name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "seed")}
     pairs = _labelled(merged(synthetic, real, normals, share, key["normals"]), labels)
     network = train(network, pairs, crop=key["crop"], **how, **seen)
@@ -236,14 +238,17 @@ def pictures(cell: Cell) -> dict[str, Any]:
 
 def deep(cell: Cell) -> dict[str, Any]:
     """KID, IS and IC-LPIPS, as far as the user has the networks."""
-    from fast.bench.deep import scores
+    from fast.bench.deep import Options, load_inception, load_lpips, measures
 
-    made, category = cell.needs[0], cell.use["of"]
-    folders = [pairs_folder(made, kind) for kind in made.key["types"]]
-    return scores(folders, from_samples(category.train), **cell.use["networks"])
+    made, category, files = cell.needs[0], cell.use["of"], cell.use["networks"]
+    inception = load_inception(files["inception"]) if "inception" in files else None
+    embed = load_lpips(files["lpips"]).embed if "lpips" in files else None
+    found = synthetic_pairs(made, category, None)
+    options = Options(device=device_of(cell))
+    return measures(found, from_samples(category.train), inception=inception, embed=embed, options=options)
 
 
-def _device(cell: Cell) -> str:
+def device_of(cell: Cell) -> str:
     import torch
 
     cuda = torch.cuda.is_available()

@@ -1,9 +1,9 @@
-"""How well defects are segmented: IoU and Acc as the papers compute them, AP and AUROC over all pixels."""
+"""How well defects are segmented: IoU and Acc as the papers compute them; AP, AUROC, F1-max and PRO over all scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fast.masks import to_tensor
 from fast.segmentation.data import Labelled, Views, is_normal
+from fast.segmentation.pro import area_under_pro, shares
 from fast.tiling import tiled
 from ldm.errors import UserError
 
@@ -24,36 +25,68 @@ class Tally:
     mean over pictures would weigh a picture with a pinhole like one with a gash."""
 
     images: int = 0
+    pixels: int = 0
     both: int = 0  # pixels that are defect and found
     found: int = 0
     defect: int = 0
+    regions: int = 0  # 8-connected components of the masks
+    recalls: float = 0.0  # sum of the regions' found shares
     scores: np.ndarray = field(default_factory=lambda: np.zeros((2, _BINS), np.int64))  # good, defect pixels per score
+    shares: np.ndarray = field(default_factory=lambda: np.zeros(_BINS))  # per score, of the regions (`pro.shares`)
 
     def add(self, found: np.ndarray, mask: np.ndarray, score: np.ndarray) -> None:
         """found, mask: bool (H,W); score: float (H,W), higher = more surely a defect; only its order matters."""
+        share, regions = shares(mask)
         self.images += 1
+        self.pixels += mask.size
+        self.regions += regions
+        self.recalls += float(share[found].sum())
         self.both += int((found & mask).sum())
         self.found += int(found.sum())
         self.defect += int(mask.sum())
         bins = _order(score)
         self.scores[0] += np.bincount(bins[~mask], minlength=_BINS)
         self.scores[1] += np.bincount(bins[mask], minlength=_BINS)
+        self.shares += np.bincount(bins[mask], weights=share[mask], minlength=_BINS)
 
     def merge(self, other: Tally) -> None:
-        for name in ("images", "both", "found", "defect"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.scores += other.scores
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
     @property
     def iou(self) -> float | None:
         """Of the defect class; None without a defect pixel, found or true."""
-        union = self.found + self.defect - self.both
-        return self.both / union if union else None
+        return _ratio(self.both, self.found + self.defect - self.both)
 
     @property
     def acc(self) -> float | None:
         """Share of the defect pixels that were found; None where there are none."""
-        return self.both / self.defect if self.defect else None
+        return _ratio(self.both, self.defect)
+
+    @property
+    def aacc(self) -> float | None:
+        """Share of all pixels, good and defect, that are told right."""
+        return _ratio(self.pixels - self.found - self.defect + 2 * self.both, self.pixels)
+
+    @property
+    def f1(self) -> float | None:
+        """F1 = 2 TP / (2 TP + FP + FN) of `found`, in the binary case of a defect's probability above 0.5; None without
+        a defect pixel, found or true. Not `f1_max`."""
+        return _ratio(2 * self.both, self.found + self.defect)
+
+    @property
+    def pro_at_half(self) -> float | None:
+        """Mean recall of the regions by `found`, at one threshold; None without a region. Not the area `pro`."""
+        return _ratio(self.recalls, self.regions)
+
+    def f1_max(self) -> float | None:
+        """Largest F1 at any threshold, every distinct score of all pixels being one; None where there is no defect."""
+        good, defect = (np.cumsum(row[::-1]) for row in self.scores)
+        return float((2 * defect / np.maximum(good + defect + defect[-1], 1)).max()) if defect[-1] else None
+
+    def pro(self) -> float | None:
+        """Area under the per-region overlap up to a false-positive rate of 0.3, divided by 0.3 (`area_under_pro`)."""
+        return area_under_pro(self.scores[0], self.shares, self.regions)
 
     def ap(self) -> float | None:
         """Average precision: sum of precision times gain of recall over all distinct scores, falling."""
@@ -74,7 +107,41 @@ class Tally:
         return float((defect / defect.sum() * ((below + good / 2) / good.sum())).sum())
 
     def report(self) -> dict[str, Any]:
-        return {"images": self.images, "iou": self.iou, "acc": self.acc, "ap": self.ap(), "auroc": self.auroc()}
+        """All figures in 0..1 by the names of `evaluate`, and the number of images."""
+        at_half = {"iou": self.iou, "acc": self.acc, "aacc": self.aacc, "f1": self.f1, "pro_at_half": self.pro_at_half}
+        over_all = {"ap": self.ap(), "auroc": self.auroc(), "f1_max": self.f1_max(), "pro": self.pro()}
+        return {"images": self.images, **at_half, **over_all}
+
+
+@dataclass
+class ClassTally:
+    """Pixel counts of each of K classes over any number of pictures, areas summed first as in `Tally`."""
+
+    count: int
+    areas: np.ndarray = field(init=False)  # (3, K) pixels: in common, predicted, true
+
+    def __post_init__(self) -> None:
+        self.areas = np.zeros((3, self.count), np.int64)
+
+    def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
+        """Label maps, integer (H,W) in 0..K-1, 0 = good."""
+        for row, labels in enumerate((predicted[predicted == truth], predicted, truth)):
+            self.areas[row] += np.bincount(labels.reshape(-1), minlength=self.count)
+
+    def report(self, names: Mapping[int, str]) -> dict[str, Any]:
+        """`classes`: IoU and Acc of the named classes; `miou_classes`, `acc_classes`: means over those that have one
+        (IoU: true or predicted anywhere, Acc: true anywhere); `aacc_classes`: all pixels told right of all pixels."""
+        both, predicted, true = self.areas.tolist()
+        each = {
+            name: {"iou": _ratio(both[k], predicted[k] + true[k] - both[k]), "acc": _ratio(both[k], true[k])}
+            for k, name in names.items()
+        }
+        return {
+            "miou_classes": _mean([row["iou"] for row in each.values()]),
+            "acc_classes": _mean([row["acc"] for row in each.values()]),
+            "aacc_classes": _ratio(sum(both), sum(true)),
+            "classes": each,
+        }
 
 
 def _order(score: np.ndarray) -> np.ndarray:
@@ -95,29 +162,67 @@ def evaluate(
     batch_size: int = 8,
     bf16: bool = False,
     device: str | torch.device = "cpu",
+    labels: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
     """Scores of a two-or-more-class segmenter on test pairs, all in 0..1; None where nothing can be said.
 
-    `miou`, `acc`: of the defect pixels of the whole set, background not averaged in; `ap`, `auroc`: of the pooled
-    pixels, scored by the log-odds of a defect; `miou_types`, `acc_types`: means over the defect types; `types`: the
-    same figures of each type's pictures alone. Normals count in the totals, by what is found in them by mistake.
+    A pixel is found where the most probable class is no background, of two classes at a probability above 0.5.
+    `miou`, `acc`: of the defect pixels of the whole set, background not averaged in; `f1`: the same pixels' F1;
+    `pro_at_half`: mean recall of the regions; `aacc`: all pixels told right. Over all thresholds, of the pooled pixels
+    scored by the log-odds of a defect: `ap`, `auroc`, `f1_max`, and `pro`, the area under the per-region overlap up to
+    a false-positive rate of 0.3, divided by 0.3. `miou_types`, `acc_types`: means over the defect types; `types`: all
+    of it of each type's pictures alone. Normals count in the totals, by what is found in them by mistake.
+
+    `labels`, {class: name} of a network of several defect classes, adds how well it tells them apart
+    (`ClassTally.report`); a pair's own class is `Labelled.label`.
+
     Pictures and masks are resized to `size` as in training, or with `native` left as they are and seen in tiles.
     """
     if not pairs:
         raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
     model = model.to(device).eval()
-    views = Views(pairs, size, native)
     types: dict[str, Tally] = {}
+    classes: ClassTally | None = None
+    for pair, mask, logits in _answers(model, pairs, size, native, batch_size, bf16, device):
+        predicted = logits.argmax(dim=0).numpy()
+        score = defect_score(logits[None])[0].numpy()
+        types.setdefault(pair.kind, Tally()).add(predicted > 0, mask > 0, score)
+        if labels is not None:
+            classes = classes or _classes(pairs, labels, len(logits))
+            classes.add(predicted, mask.astype(np.int64) * pair.label)
+    found = _summary(types, {pair.kind for pair in pairs if is_normal(pair)})
+    return found if classes is None or labels is None else {**found, **classes.report(labels)}
+
+
+def _answers(
+    model: nn.Module,
+    pairs: Sequence[Labelled],
+    size: int,
+    native: bool,
+    batch_size: int,
+    bf16: bool,
+    device: str | torch.device,
+) -> Iterator[tuple[Labelled, np.ndarray, Tensor]]:
+    """Each pair, its mask (H,W) in {0,1} at the resolution of the evaluation, and logits (K,H,W) on the CPU."""
+    views = Views(pairs, size, native)
     step = 1 if native else batch_size
     for start in range(0, len(pairs), step):
         batch = [views.plain(i) for i in range(start, min(start + step, len(pairs)))]
         images = torch.stack([to_tensor(image) for image, _ in batch])
         logits = predict(model, images.to(device), tile=size if native else None, bf16=bf16).cpu()
-        found = (logits.argmax(dim=1) > 0).numpy()
-        score = defect_score(logits).numpy()
         for k, (_, mask) in enumerate(batch):
-            types.setdefault(pairs[start + k].kind, Tally()).add(found[k], mask > 0, score[k])
-    return _summary(types, {pair.kind for pair in pairs if is_normal(pair)})
+            yield pairs[start + k], mask, logits[k]
+
+
+def _classes(pairs: Sequence[Labelled], labels: Mapping[int, str], count: int) -> ClassTally:
+    """An empty tally; UserError where the names fit neither the segmenter's `count` classes nor the pairs."""
+    wrong = sorted(k for k in labels if not 0 < k < count)
+    if wrong:
+        raise UserError(f"labels name class {wrong[0]}, but the segmenter has the defect classes 1..{count - 1}")
+    strange = sorted({pair.label for pair in pairs if pair.mask is not None} - labels.keys())
+    if strange:
+        raise UserError(f"a test pair has class {strange[0]}, which labels do not name; name it or leave the pair out")
+    return ClassTally(count)
 
 
 @torch.no_grad()
@@ -148,6 +253,10 @@ def _summary(types: dict[str, Tally], normal: set[str]) -> dict[str, Any]:
         "acc_types": _mean([row["acc"] for row in defects]),
         "types": each,
     }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
 def _mean(values: list[float | None]) -> float | None:

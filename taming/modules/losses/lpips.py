@@ -1,6 +1,7 @@
-"""Learned perceptual distance (Zhang et al. 2018): weighted differences of normalized VGG16 features."""
+"""Learned perceptual distance (Zhang et al. 2018): weighted differences of normalized VGG16 or AlexNet features."""
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 # Output channels of the convolutions of each slice; all slices but the first begin with a 2x2 maximum.
 SLICES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+# Number in `features`, output channels and kernel of AlexNet's later convolutions, and whether a 3x3 maximum precedes.
+ALEX = ((3, 192, 5, True), (6, 384, 3, True), (8, 256, 3, False), (10, 256, 3, False))
 
 
 class VGG16Features(nn.Module):
@@ -38,8 +42,32 @@ class VGG16Features(nn.Module):
         return features
 
 
+class AlexNetFeatures(nn.Module):
+    """ReLU outputs of AlexNet's convolutions. Layers carry the numbers they have in torchvision's `features`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slice1 = nn.Sequential(OrderedDict({"0": nn.Conv2d(3, 64, 11, 4, 2), "1": nn.ReLU(inplace=True)}))
+        before = 64
+        for s, (number, width, side, pooled) in enumerate(ALEX, start=2):
+            part = nn.Sequential()
+            if pooled:
+                part.add_module(str(number - 1), nn.MaxPool2d(3, 2))
+            part.add_module(str(number), nn.Conv2d(before, width, side, padding=side // 2))
+            part.add_module(str(number + 1), nn.ReLU(inplace=True))
+            self.add_module(f"slice{s}", part)
+            before = width
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for part in self.children():
+            x = part(x)
+            features.append(x)
+        return features
+
+
 class ScalingLayer(nn.Module):
-    """[-1, 1] to the statistics VGG16 was trained with."""
+    """[-1, 1] to the statistics the networks were trained with."""
 
     shift: Tensor
     scale: Tensor
@@ -71,17 +99,19 @@ def _unit(x: Tensor) -> Tensor:
 
 
 class LPIPS(nn.Module):
-    """Frozen distance between images; `weights`: a file to load strictly, None leaves it random (for tests).
+    """Frozen distance between images; `weights`: a file to load strictly, None leaves it random (for tests); `net`:
+    "vgg" or "alex".
 
     Raises `FileNotFoundError` or, for a file that is not such weights, `ValueError`.
     """
 
-    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, weights: str | os.PathLike[str] | None = None, net: str = "vgg") -> None:
         super().__init__()
         self.scaling_layer = ScalingLayer()
-        self.net = VGG16Features()
-        for i, widths in enumerate(SLICES):
-            self.add_module(f"lin{i}", NetLinLayer(widths[-1]))
+        self.net = {"vgg": VGG16Features, "alex": AlexNetFeatures}[net]()
+        widths = [w[-1] for w in SLICES] if net == "vgg" else [64, *(width for _, width, _, _ in ALEX)]
+        for i, width in enumerate(widths):
+            self.add_module(f"lin{i}", NetLinLayer(width))
         if weights is not None:
             self._load(Path(weights))
         self.requires_grad_(False)
@@ -100,6 +130,15 @@ class LPIPS(nn.Module):
             total = total + self.get_submodule(f"lin{i}")(difference).mean((2, 3), keepdim=True)
         return total
 
+    def embed(self, image: Tensor) -> Tensor:
+        """(B,3,H,W) in [-1, 1] -> (B,D): the squared Euclidean distance of two embeddings is their `forward`. For
+        weights that are no less than 0, as trained ones are."""
+        parts = []
+        for i, feature in enumerate(self.net(self.scaling_layer(image))):
+            weight = self.get_parameter(f"lin{i}.model.1.weight")
+            parts.append((_unit(feature) * (weight.sqrt() / feature[0, 0].numel() ** 0.5)).flatten(1))
+        return torch.cat(parts, dim=1)
+
     def _load(self, path: Path) -> None:
         own = self.state_dict()
         state = _rename(_read(path), own)
@@ -109,7 +148,7 @@ class LPIPS(nn.Module):
         if wrong:
             raise ValueError(
                 f"{path} does not hold LPIPS weights: {len(wrong)} keys missing, unexpected or of another shape "
-                f"({', '.join(wrong[:3])}, ...); it needs VGG16 and lin0..lin4 in one file"
+                f"({', '.join(wrong[:3])}, ...); it needs the convolutions and lin0..lin4 in one file"
             )
         self.load_state_dict(state, strict=True)
 
@@ -131,7 +170,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _rename(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's VGG16 names to ours; its classifier is dropped, the constants of the scaling layer filled in."""
+    """torchvision's names to ours; its classifier is dropped, the constants of the scaling layer filled in."""
     slices = {".".join(k.split(".")[2:]): k for k in own if k.startswith("net.")}  # "0.weight" -> "net.slice1.0.weight"
     renamed = {k: own[k] for k in own if k.startswith("scaling_layer.")}
     for name, value in state.items():

@@ -1,0 +1,250 @@
+"""How good the pictures of a synthesis output are, without a network: can the defect be seen, is the rest untouched, is
+there a seam, is it a copy, and how far are the defects from real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fast.bench.copies import Gallery
+from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.measure import AROUND, Floats, contrast, features, set_distance, spread
+from fast.segmentation.data import Labelled
+from ldm.errors import UserError
+
+SIGMAS = (0.8, 2.0)  # pixels: a hairline is seen sharp, a stain through the grain
+QUANTILES = (2, 50, 98)  # percent: the darkest, the middle and the brightest inside the mask
+REACH = 24  # pixels around the mask that the local noise is taken from
+NOISE = 1.0  # grey levels: a viewer sees no less, on however even a ground
+# Noise levels below which a pair looks empty. Judged by eye on magnetic tile: those below show next to nothing, and of
+# those up to twice as much about half are faint.
+VISIBLE = 1.7
+# Likeness from which a defect counts as a copy. On magnetic tile one defect in two photographs has 0.97 and more, and
+# what shares only its shape and shading up to about 0.93.
+ALIKE = 0.95
+_GRID = (np.arange(200) + 0.5) / 200  # at which two sets of any sizes are compared
+
+
+def visibility(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> float:
+    """How far the defect stands out, in units of the normal picture's noise around it.
+
+    normal, image: uint8 (H,W,3); mask (H,W), nonzero = defect. Inside the mask the 2nd, 50th and 98th percentiles of
+    picture and normal are compared per channel, after a blur of each of `SIGMAS`; the largest difference counts, over
+    the noise: half the range of the middle 68 % of what that blur leaves and one of three times its width takes away,
+    in the normal picture within `REACH` pixels. Percentiles, not pixels: the same grain in another order is no defect.
+    """
+    box = _around(mask, REACH)
+    before, after, own = normal[box].astype(np.float32), image[box].astype(np.float32), mask[box] != 0
+    best = 0.0
+    for sigma in SIGMAS:
+        ground, shown = _blurred(before, sigma), _blurred(after, sigma)
+        low, high = np.percentile(ground - _blurred(before, 3 * sigma), [16, 84], axis=(0, 1))
+        apart = np.abs(np.percentile(shown[own], QUANTILES, axis=0) - np.percentile(ground[own], QUANTILES, axis=0))
+        best = max(best, float((apart / np.maximum((high - low) / 2, NOISE)).max()))
+    return best
+
+
+def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+
+def _around(mask: np.ndarray, reach: int) -> tuple[slice, slice]:
+    """The mask's bounding box, grown."""
+    left, top, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
+    return slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
+
+
+def seam(image: np.ndarray, mask: np.ndarray) -> float | None:
+    """The step across the mask's border over the steps next to it, on the same row or column; 1, no seam.
+
+    image uint8 (H,W,3), mask (H,W). A step is the absolute difference of two neighbours, the mean of the channels; 1
+    grey level is added to both means. A lens spreads a real edge over some pixels, a paste changes within one. None
+    where the border has no step with a neighbour that is no border itself.
+    """
+    across, beside = [], []
+    for axis in (0, 1):
+        values, own = np.moveaxis(image.astype(np.float32), axis, 0), np.moveaxis(mask != 0, axis, 0)
+        step, border = np.abs(np.diff(values, axis=0)).mean(2), own[1:] != own[:-1]
+        across.append(step[border])
+        beside += [step[:-1][border[1:] & ~border[:-1]], step[1:][border[:-1] & ~border[1:]]]
+    crossing, near = np.concatenate(across), np.concatenate(beside)
+    return float((crossing.mean() + 1) / (near.mean() + 1)) if len(crossing) and len(near) else None
+
+
+def appearance(image: np.ndarray, mask: np.ndarray) -> Floats:
+    """`measure.features` (5,) against an even ground, the mean colour within `AROUND` pixels around the mask: what can
+    be asked of a real defect, whose flawless picture nobody has."""
+    box = _around(mask, 2 * AROUND)
+    shown, own = image[box], mask[box] != 0
+    reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * AROUND + 1, 2 * AROUND + 1))
+    ring = (cv2.dilate(own.astype(np.uint8), reach) != 0) & ~own
+    ground = shown[ring if ring.any() else own].mean(0)
+    return features(np.broadcast_to(ground, shown.shape), shown, own)
+
+
+@dataclass
+class Found:
+    """The measures of each picture of one type; a picture that a measure says nothing of is left out there."""
+
+    pairs: int = 0
+    visibility: list[float] = field(default_factory=list)
+    outside: list[float] = field(default_factory=list)
+    seam: list[float] = field(default_factory=list)
+    likeness: list[float] = field(default_factory=list)
+    features: list[Floats] = field(default_factory=list)
+
+    def add(self, image: np.ndarray, mask: np.ndarray, normal: np.ndarray | None, alike: float | None) -> None:
+        self.pairs += 1
+        self.features.append(appearance(image, mask))
+        for values, value in ((self.seam, seam(image, mask)), (self.likeness, alike)):
+            if value is not None:
+                values.append(value)
+        if normal is not None:
+            self.visibility.append(visibility(normal, image, mask))
+            self.outside.append(contrast(normal, image, mask).outside)
+
+    def merge(self, other: Found) -> None:
+        self.pairs += other.pairs
+        for name in ("visibility", "outside", "seam", "likeness", "features"):
+            getattr(self, name).extend(getattr(other, name))
+
+    def report(self) -> dict[str, Any]:
+        return {
+            "pairs": self.pairs,
+            "visibility": _over(np.median, self.visibility),
+            "empty": _over(lambda x: np.mean(np.array(x) < VISIBLE), self.visibility),
+            "outside": _over(np.mean, self.outside),
+            "seam": _over(np.median, self.seam),
+            "likeness": _over(np.median, self.likeness),
+            "copied": _over(lambda x: np.mean(np.array(x) >= ALIKE), self.likeness),
+        }
+
+
+def _over(function: Callable[[list[float]], Any], values: list[float]) -> float | None:
+    return float(function(values)) if values else None
+
+
+def measures(folder: str | Path, real_pairs: Sequence[Labelled], limit: int = 200) -> dict[str, Any]:
+    """All measures of a synthesis output (`fast/output.py`) beside the real training defects `real_pairs`.
+
+    At most `limit` pairs are looked at, evenly chosen. In the result, and under `types` for each type:
+    - `visibility`, median, and `empty`, the share of pairs below `VISIBLE`: where a viewer would say nothing is there;
+    - `outside`: mean absolute change outside the mask, in grey levels of 255;
+    - `seam`: median;
+    - `likeness` to the most alike real defect of its type (`Gallery.nearest`), median, and `copied`, the share from
+      `ALIKE` up;
+    - `set_distance`: of the defects' `appearance` from the real ones' of their type, in units of how much two real ones
+      of a type differ (`measure.set_distance`), the mean of the features.
+    `real`: `seam`, `likeness`, `copied` and `set_distance` of the real defects themselves, against the others or in two
+    halves: what the numbers are to be compared with; a part photographed twice is there a copy. None where nothing can
+    be said: without the normal picture (methods that draw it themselves), for defects of few pixels, without a real
+    defect of the type.
+
+    When all pictures of the output have one shape, the real ones are resized to it; else they are taken as they are.
+    UserError when the folder is no output or its files are not where its manifest says.
+    """
+    rows = _rows(Path(folder), limit)
+    real = _Real(real_pairs, _shape(Path(folder), rows))
+    types: dict[str, Found] = {}
+    for row in rows:
+        image, mask = read_image(Path(folder) / row["image"]), read_mask(Path(folder) / row["mask"])
+        normal = resize_image(read_image(row["normal_source"]), image.shape[:2]) if row.get("normal_source") else None
+        if mask.any():
+            nearest = real.gallery(row["type"]).nearest(image, mask)
+            types.setdefault(row["type"], Found()).add(image, mask, normal, nearest[0] if nearest else None)
+    made = {kind: found.features for kind, found in types.items()}
+    total = _total(types)
+    return {
+        **total.report(),
+        "set_distance": real.distance(made),
+        "real": real.report(),
+        "types": {
+            kind: {**found.report(), "set_distance": real.distance({kind: found.features})}
+            for kind, found in sorted(types.items())
+        },
+    }
+
+
+def _rows(folder: Path, limit: int) -> list[dict[str, Any]]:
+    manifest = folder / "manifest.jsonl"
+    if not manifest.is_file():
+        raise UserError(f"{folder} has no manifest.jsonl; give an output folder of generate_with_mask.py")
+    try:
+        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
+        complete = all({"image", "mask", "type"} <= row.keys() for row in rows)
+    except (ValueError, AttributeError):
+        complete = False
+    if not complete or not rows:
+        raise UserError(f"{manifest} is damaged or empty; restore it or synthesize again")
+    if limit < 1:
+        raise UserError(f"limit={limit} pairs to look at are none; raise it")
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int)]
+
+
+def _shape(folder: Path, rows: Sequence[dict[str, Any]]) -> tuple[int, int] | None:
+    """The one shape (H,W) of all pictures, None where there are several."""
+    shapes = {read_mask(folder / row["mask"]).shape for row in rows}
+    return (*shapes.pop(),) if len(shapes) == 1 else None  # type: ignore[return-value]
+
+
+def _total(types: dict[str, Found]) -> Found:
+    total = Found()
+    for found in types.values():
+        total.merge(found)
+    return total
+
+
+class _Real:
+    """The real defects: their galleries and features by type."""
+
+    def __init__(self, pairs: Sequence[Labelled], shape: tuple[int, int] | None):
+        self._galleries: dict[str, Gallery] = {}
+        self._types: dict[str, Found] = {}
+        shown: list[tuple[str, np.ndarray, np.ndarray]] = []
+        for pair in pairs:
+            image, mask = pair.read()
+            if shape is not None:
+                image, mask = resize_image(image, shape), resize_mask(mask, shape)
+            if mask.any():
+                self._galleries.setdefault(pair.kind, Gallery()).add(image, mask, len(shown))
+                shown.append((pair.kind, image, mask))
+        for i, (kind, image, mask) in enumerate(shown):
+            nearest = self._galleries[kind].nearest(image, mask, but=i)
+            self._types.setdefault(kind, Found()).add(image, mask, None, nearest[0] if nearest else None)
+        several = [(kind, f) for kind, found in self._types.items() for f in found.features if len(found.features) > 1]
+        self._unit = spread([f for _, f in several], [kind for kind, _ in several]) if several else None
+
+    def gallery(self, kind: str) -> Gallery:
+        """Of the type's defects."""
+        return self._galleries.get(kind, Gallery())
+
+    def distance(self, made: dict[str, list[Floats]]) -> float | None:
+        """Of defects by type, the mean over the features and over the types by their numbers."""
+        return self._distance(made, {kind: found.features for kind, found in self._types.items()})
+
+    def _distance(self, made: dict[str, list[Floats]], true: dict[str, list[Floats]]) -> float | None:
+        known = [kind for kind in made if true.get(kind)]
+        if self._unit is None or not known:
+            return None
+        apart = [
+            set_distance(_quantiles(made[kind]), _quantiles(true[kind]), [kind] * len(_GRID), self._unit).mean()
+            for kind in known
+        ]
+        return float(np.average(apart, weights=[len(made[kind]) for kind in known]))
+
+    def report(self) -> dict[str, Any]:
+        figures = _total(self._types).report()
+        halves = [{kind: found.features[i::2] for kind, found in self._types.items()} for i in (0, 1)]
+        keys = ("pairs", "seam", "likeness", "copied")
+        return {**{key: figures[key] for key in keys}, "set_distance": self._distance(halves[0], halves[1])}
+
+
+def _quantiles(found: Sequence[Floats]) -> list[Floats]:
+    """A set of any size as one of `_GRID`'s, feature by feature: the same distribution."""
+    return list(np.quantile(np.array(found), _GRID, axis=0, method="inverted_cdf"))
