@@ -14,6 +14,7 @@ import generate_with_mask
 from fast.bench import work
 from fast.bench.grid import Cell
 from fast.door import open_door
+from fast.output import read_records
 
 PROTOCOL = """
 name: tiny
@@ -26,6 +27,7 @@ segmentation: {networks: [mini], seeds: [0], steps: 2, batch_size: 2, size: 64, 
 entries:
   - {label: no synthesis}
   - {label: CutPaste, method: cutpaste, real: none}
+  - {label: DRAEM, method: draem, real: none}
 """
 
 
@@ -57,14 +59,16 @@ def test_a_grid_from_a_dataset_to_its_tables(drawn_root: Path, tmp_path: Path, i
     assert {(r["label"], r["backbone"], r["seed"]) for r in results} == {
         ("no synthesis", "mini", 0),
         ("CutPaste", "mini", 0),
+        ("DRAEM", "mini", 0),
     }
     by_label = {r["label"]: r for r in results}
     assert by_label["no synthesis"]["pairs"]["synthetic"] == 0
-    assert by_label["CutPaste"]["pairs"] == {
-        "synthetic": 2 * len(set(in_process_types(tmp_path))),
-        "real": 0,
-        "normals": 0,
-    }
+    one, two = ([r for file in sorted(tmp_path.glob(f"out/*/pairs/{m}-*/*/manifest.jsonl"))
+                 for r in read_records(file.parent)] for m in ("cutpaste", "draem"))  # fmt: skip
+    assert by_label["CutPaste"]["pairs"] == {"synthetic": len(one), "real": 0, "normals": 0}
+    assert [(r["normal_source"], r["mask_source"]) for r in one] == [
+        (r["normal_source"], r["mask_source"]) for r in two
+    ]
     table = (folder / "table.md").read_text()
     assert "CutPaste" in table
     assert "split" in table
@@ -78,20 +82,19 @@ def test_a_grid_from_a_dataset_to_its_tables(drawn_root: Path, tmp_path: Path, i
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("cell.json")}
 
 
-def in_process_types(tmp_path: Path) -> list[str]:
-    return [p.parent.name for p in (tmp_path / "out").glob("leather-*/pairs/*/*/manifest.jsonl")]
-
-
 def test_a_method_that_fails_leaves_the_rest_and_the_exit_says_so(
     drawn_root: Path, tmp_path: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = PROTOCOL.replace("real: none}", "real: none, options: [method.variant=nonsense]}")
+    text = PROTOCOL.replace("cutpaste, real: none}", "cutpaste, real: none, options: [method.variant=nonsense]}")
     flags = ["--protocol", protocol(tmp_path, text), "--dataset", str(drawn_root), "--out", str(tmp_path / "out")]
     assert open_door(bench.main, flags) == 2
     told = capsys.readouterr()
     assert "cells failed" in told.err
     assert "variant" in told.err
-    assert [r["label"] for r in json.loads((tmp_path / "out/tiny/results.json").read_text())] == ["no synthesis"]
+    assert [r["label"] for r in json.loads((tmp_path / "out/tiny/results.json").read_text())] == [
+        "no synthesis",
+        "DRAEM",
+    ]
 
 
 def test_a_plan_does_nothing(
@@ -99,7 +102,7 @@ def test_a_plan_does_nothing(
 ) -> None:
     flags = ["--protocol", protocol(tmp_path), "--dataset", str(drawn_root), "--out", str(tmp_path / "out"), "--plan"]
     assert open_door(bench.main, flags) == 0
-    assert "0 of 4 cells are done" in capsys.readouterr().out
+    assert "0 of 7 cells are done" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 

@@ -12,7 +12,6 @@ from training_runs import door
 from fast.contact_sheet import read_row
 from fast.data.images import read_image, read_mask, resize_image
 from fast.data.layouts import open_dataset
-from fast.door import open_door
 from fast.generators import FREE, LATENT, METHODS, create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
@@ -256,26 +255,6 @@ def test_the_preview_is_of_the_very_masks(drawn_root: Path, tmp_path: Path, runs
         assert pair.normal is not None
         image = resize_image(read_image(pair.normal), job.maker.size or 64)
         assert (job.mask_of(image, pair) == read_mask(tmp_path / "out" / row["mask"])).all()
-
-
-def test_all_on_one_footing(drawn_root: Path, tmp_path: Path) -> None:
-    from scripts.compare_methods import main
-
-    argv = ["--data_root", str(drawn_root / "wood"), "--out", str(tmp_path / "cmp"), "--size", "48", "--count", "6"]
-    argv += ["--methods", "cutpaste", "draem"]
-    assert open_door(main, argv) == 0
-    table = (tmp_path / "cmp" / "footing.md").read_text().splitlines()
-    assert [line.split(" | ")[0] for line in table[4:]] == ["| cutpaste", "| draem"]
-    split = json.loads((tmp_path / "cmp" / "split.json").read_text())
-    assert f"Split {split['hash'][:12]}" in table[0]
-    assert len(list((tmp_path / "cmp" / "masks").rglob("*.png"))) == len(split["train"])
-    one, two = (manifest(tmp_path / "cmp" / "pairs" / m) for m in ("cutpaste", "draem"))
-    assert [(a["normal_source"], a["mask_source"]) for a in one] == [
-        (b["normal_source"], b["mask_source"]) for b in two
-    ]
-    assert read_image(tmp_path / "cmp" / "methods.png").ndim == 3
-    assert open_door(main, [*argv, "--size", "32"]) == 2  # another comparison
-    assert open_door(main, ["--data_root", str(drawn_root), "--out", str(tmp_path / "other")]) == 2
 
 
 def test_a_limit_of_minutes_ends_a_run_that_goes_on_later(
