@@ -159,7 +159,7 @@ def read_records(output: Path) -> list[dict[str, Any]]:
     manifest = output / "manifest.jsonl"
     try:
         return [dict(json.loads(line)) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{output} has no manifest.jsonl; give an output folder of generate_with_mask.py") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{manifest} is damaged ({error}); restore it or synthesize again") from None

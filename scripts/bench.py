@@ -7,6 +7,8 @@ python scripts/bench.py --dataset parts --out bench                             
 from __future__ import annotations
 
 import argparse
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
                    help="a run of this split, instead of training the method")
     p.add_argument("--imagenet", action="append", default=[], metavar="SEGMENTER=FILE",
                    help="initial weights of a segmenter, .safetensors")
+    p.add_argument("--base", type=Path, metavar="FILE", help="checkpoint that the methods on a latent base stand on")
+    p.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="the tokenizer of that checkpoint")
     p.add_argument("--textures", type=Path, metavar="FOLDER", help="textures for draem and glass (default: drawn)")
     p.add_argument("--inception", type=Path, metavar="FILE", help="network for KID and IS")
     p.add_argument("--lpips", type=Path, metavar="FILE", help="network for IC-LPIPS")
@@ -51,13 +55,16 @@ def parser() -> argparse.ArgumentParser:
     helps.add_argument("--seeds", type=int, help="trainings of each kind (default: 3)")
     helps.add_argument("--steps", type=int, help="optimiser steps of each segmenter (default: 600)")
     helps.add_argument("--size", type=int, help="side in pixels that a segmenter sees (default: 256)")
+    helps.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 where the machine is made for it")
     # fmt: on
     return p
 
 
 def main(argv: list[str]) -> None:
     options, overrides = parser().parse_known_args(argv)
+    options.command = shlex.join(["python", "scripts/bench.py", *argv])
     check_options(options, overrides)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a program that a cell has started is told to stop too
     from fast.bench.protocol import load_protocol
 
     if options.protocol:
@@ -73,7 +80,7 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
     odd = next((o for o in overrides if o.startswith("-") or "=" not in o), None)
     if odd is not None:
         raise UserError(f"{odd} is not understood; see --help")
-    helps = ("method", "count", "segmenter", "seeds", "steps", "size")
+    helps = ("method", "count", "segmenter", "seeds", "steps", "size", "precision")
     given = [name for name in helps if getattr(options, name) is not None]
     if options.protocol and given:
         raise UserError(f"--{given[0]} is for a run without --protocol; override the protocol, e.g. pairs.per_type=100")
@@ -86,7 +93,7 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
 def run(options: argparse.Namespace, protocol: Protocol) -> None:
     from dataclasses import replace
 
-    from fast.bench.grid import Grid
+    from fast.bench.grid import Grid, alone
     from fast.bench.outcome import write
     from fast.bench.plan import plan
     from fast.bench.work import work
@@ -101,23 +108,28 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
         show(found)
         return
     failed = {} if options.tables else Grid(found.cells, work, lambda line: print(line, flush=True)).run()
-    for file in [*write(found, options.out / protocol.name), *pages(options, found)]:
-        print(file)
+    first = next((f"{name}: {why}" for name, why in failed.items()), "")
+    told = f"{len(failed)} of {len(found.cells)} cells failed, the first, {first}"
+    if failed and not any(cell.done for column in found.columns for cell in column.segments.values()):
+        raise UserError(told)
+    folder = options.out / found.name
+    with alone(folder):
+        for file in [*write(found, folder), *pages(options, found, folder)]:
+            print(file)
     if failed:
-        name, why = next(iter(failed.items()))
-        raise UserError(f"{len(failed)} of {len(found.cells)} cells failed, the first, {name}: {why}")
+        raise UserError(told)
 
 
-def pages(options: argparse.Namespace, found: Plan) -> list[Path]:
+def pages(options: argparse.Namespace, found: Plan, folder: Path) -> list[Path]:
     """The pages of a run without a protocol: does it help?"""
     if options.protocol:
         return []
-    from fast.bench.answer import commands, write_pages
+    from fast.bench.answer import write_pages
     from fast.data.images import write_bytes
 
     written = []
-    for name, html in write_pages(found, commands(options, found)):
-        written.append(options.out / found.protocol.name / name)
+    for name, html in write_pages(found, options.command):
+        written.append(folder / name)
         write_bytes(written[-1], html.encode())
     return written
 
@@ -129,16 +141,18 @@ def given(options: argparse.Namespace) -> Given:
     from fast.segmentation import SEGMENTERS
 
     networks = {name: getattr(options, name) for name in ("inception", "lpips") if getattr(options, name)}
-    for path in [*networks.values(), *([options.textures] if options.textures else [])]:
-        if not path.exists():
+    for path in [*networks.values(), options.textures, options.base, options.tokenizer]:
+        if path is not None and not path.exists():
             raise UserError(f"{path} does not exist; check the path")
     learning = [name for name in METHODS if name not in FREE]
     return Given(
-        _named("--weights", options.weights, learning),
-        _named("--imagenet", options.imagenet, list(SEGMENTERS)),
-        networks,
-        options.textures,
-        options.device,
+        weights=_named("--weights", options.weights, learning),
+        imagenet=_named("--imagenet", options.imagenet, list(SEGMENTERS)),
+        base=options.base,
+        tokenizer=options.tokenizer,
+        networks=networks,
+        textures=options.textures,
+        device=options.device,
     )
 
 

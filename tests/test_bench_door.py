@@ -1,6 +1,9 @@
 """The bench from the command line: a grid, its tables, and what goes wrong in one line."""
 
 import json
+import multiprocessing
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import bench
 
 import generate_with_mask
-from fast.bench import work
+from fast.bench import answer, work
 from fast.bench.grid import Cell
+from fast.data import pool
 from fast.door import open_door
 from fast.output import read_records
 
@@ -54,7 +58,7 @@ def protocol(folder: Path, text: str = PROTOCOL) -> str:
 def test_a_grid_from_a_dataset_to_its_tables(drawn_root: Path, tmp_path: Path, in_process: list[str]) -> None:
     flags = ["--protocol", protocol(tmp_path), "--dataset", str(drawn_root), "--out", str(tmp_path / "out")]
     assert open_door(bench.main, flags) == 0
-    folder = tmp_path / "out/tiny"
+    folder = tmp_path / "out/tiny-leather"
     results = json.loads((folder / "results.json").read_text())
     assert {(r["label"], r["backbone"], r["seed"]) for r in results} == {
         ("no synthesis", "mini", 0),
@@ -91,7 +95,7 @@ def test_a_method_that_fails_leaves_the_rest_and_the_exit_says_so(
     told = capsys.readouterr()
     assert "cells failed" in told.err
     assert "variant" in told.err
-    assert [r["label"] for r in json.loads((tmp_path / "out/tiny/results.json").read_text())] == [
+    assert [r["label"] for r in json.loads((tmp_path / "out/tiny-leather/results.json").read_text())] == [
         "no synthesis",
         "DRAEM",
     ]
@@ -159,3 +163,147 @@ def test_a_program_that_fails_is_quoted(tmp_path: Path) -> None:
     cell.folder.mkdir(parents=True)
     with pytest.raises(UserError, match=r"main\.py ended with 2: .*nothing\.yaml does not exist"):
         work._run(cell, "main.py", "--base", "nothing.yaml", "-t")
+
+
+def test_a_dataset_alone_is_answered_with_a_page(
+    drawn_root: Path, tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answer, "SHARDS", 1)
+    monkeypatch.setattr(answer, "START_STEPS", 1)
+    monkeypatch.setattr(pool, "NORMALS", 2)  # of a shard
+    flags = ["--dataset", str(drawn_root), "--category", "wood", "--out", str(tmp_path / "out"), "--method", "cutpaste"]
+    flags += ["--count", "4", "--segmenter", "mini", "--seeds", "2", "--steps", "2", "--size", "64"]
+    assert open_door(bench.main, flags) == 0
+    folder = tmp_path / "out/answer-cutpaste-mini-wood"
+    page = (folder / "report.html").read_text()
+    assert "Does it help" in page or "help" in page
+    found = json.loads((folder / "results.json").read_text())
+    assert {r["label"] for r in found} == {"real only", "synthetic only", "real + synthetic", "1", "2"}
+    by_label = {r["label"]: r["pairs"] for r in found}
+    kinds = len({d.name for d in (tmp_path / "out").glob("wood-*/pairs/*/*") if d.is_dir()})
+    assert by_label["real only"]["synthetic"] == by_label["synthetic only"]["real"] == 0
+    assert [by_label[label]["synthetic"] for label in ("1", "2", "real + synthetic")] == [kinds, 2 * kinds, 4 * kinds]
+    assert len({by_label[label]["normals"] for label in by_label}) == 1  # one footing
+    measured = json.loads(next((tmp_path / "out").glob("wood-*/pictures/*/cell.json")).read_text())["result"]
+    assert measured["pairs"] == 4 * kinds
+    assert measured["real"]["seam"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--seeds", "0"], "--seeds 0 must be above 0"),
+        (["--count", "-3"], "--count -3 must be above 0"),
+        (["--segmenter", "resnet"], "resnet"),
+        (["--method", "gan"], "gan"),
+        (["--size", "8"], "size"),
+        (["--steps", "-4"], "steps"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_refused_at_once(
+    flags: list[str], told: str, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert open_door(bench.main, ["--dataset", str(drawn_root), "--out", str(tmp_path / "out"), *flags]) == 2
+    line = capsys.readouterr().err
+    assert told in line
+    assert line.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corrected_mask_is_another_dataset(drawn_root: Path, tmp_path: Path) -> None:
+    from shutil import copytree
+
+    from fast.bench.plan import plan
+    from fast.bench.protocol import load_protocol
+    from fast.data.images import read_mask, write_mask
+
+    root = copytree(drawn_root, tmp_path / "data")
+    tiny = load_protocol(protocol(tmp_path))
+    before, again = (plan(tiny, root, tmp_path / "out").cells for _ in range(2))
+    assert [c.folder for c in before] == [c.folder for c in again]
+    mask = next((root / "leather/ground_truth").rglob("*.png"))
+    write_mask(mask, 1 - read_mask(mask))
+    after = plan(tiny, root, tmp_path / "out").cells
+    assert not {c.digest for c in before} & {c.digest for c in after}
+
+
+def _prepare(root: Path, out: Path, file: Path) -> None:
+    from fast.bench.plan import plan
+    from fast.bench.protocol import load_protocol
+
+    work._prepared(plan(load_protocol(file), root, out).categories[0])
+
+
+def test_two_processes_may_begin_together(drawn_root: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    file = Path(protocol(tmp_path))
+    crew = [context.Process(target=_prepare, args=(drawn_root, tmp_path / "out", file)) for _ in range(3)]
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join()
+    assert [process.exitcode for process in crew] == [0, 0, 0]
+
+
+def test_an_interrupt_reaches_the_program_and_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n    pathlib.Path('saved').touch()\n    sys.exit(2)\n"
+        "signal.signal(signal.SIGINT, stop)\npathlib.Path('ready').touch()\nsignal.pause()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(work, "PROJECT", tmp_path)
+    cell = Cell("fit", "x", {}, tmp_path)
+    cell.folder.mkdir(parents=True)
+
+    class Impatient(subprocess.Popen):  # type: ignore[type-arg]
+        asked = False
+
+        def wait(self, timeout: float | None = None) -> int:
+            if not self.asked:
+                self.asked = True
+                while not Path("ready").exists():
+                    os.sched_yield()
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(work.subprocess, "Popen", Impatient)
+    with pytest.raises(KeyboardInterrupt):
+        work._run(cell, "slow.py")
+    assert Path("saved").exists()
+
+
+PROTOCOLS = sorted((Path(__file__).resolve().parents[1] / "protocols").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PROTOCOLS, ids=lambda p: p.stem)
+def test_every_protocol_can_be_planned_and_its_trainings_are_commands_of_main(
+    path: Path, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from fast.bench.plan import Given, plan
+    from fast.bench.protocol import load_protocol
+    from fast.training.config import merge
+    from fast.training.options import parse_training
+
+    base = tmp_path / "base.ckpt"
+    base.write_bytes(b"weights")
+    calls: list[tuple[str, ...]] = []
+    monkeypatch.setattr(work, "_run", lambda cell, script, *flags: calls.append((script, *flags)))
+    monkeypatch.setattr(work, "_artifact", lambda method, place: {})
+    protocol = replace(load_protocol(path), categories=("leather",))
+    found = plan(protocol, drawn_root, tmp_path / "out", Given(base=base, tokenizer=tmp_path))
+    fits = [cell for cell in found.cells if cell.kind == "fit"]
+    for cell in fits:
+        work.fit(cell)
+    assert len(calls) == len(fits) == len({cell.folder for cell in fits}) > 0
+    for cell, (script, *argv) in zip(fits, calls, strict=True):
+        options = parse_training(argv)
+        config = merge(options.base, options.overrides)
+        latent = cell.key["method"] in ("fast", "stage", "anomalydiffusion")
+        assert script == "main.py"
+        assert options.train
+        assert config.data.params.layout == "auto"
+        assert (options.actual_resume == str(base)) == latent
+        assert not latent or config.data.params.size == protocol.pairs.size

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fast.bench import figures, gallery, paper, tables
+from fast.bench import figures, gallery, outcome, paper, tables
 from fast.bench.results import Record
 from fast.data.images import write_image, write_mask
 from ldm.errors import UserError
@@ -107,6 +108,50 @@ def test_a_table_of_several_categories_has_a_group_per_row() -> None:
     assert sorted((round(p.get_x() + 0.2), p.get_height()) for p in first.patches) == [(0, 1), (0, 3), (1, 7), (2, 5)]
     assert sorted(p.get_height() for p in second.patches) == [2, 4, 6, 8]
     assert [label.get_text() for label in second.get_xticklabels()] == ["tile", "wood", "Average"]
+
+
+def drawings(monkeypatch: pytest.MonkeyPatch, table: tables.Table, *networks: str) -> dict[str, Figure]:
+    """The figures of a grid by file, without being drawn."""
+    monkeypatch.setattr(figures, "png", lambda figure: figure)
+    monkeypatch.setattr(figures, "svg", lambda figure: "")
+    plan: Any = SimpleNamespace(protocol=SimpleNamespace(segmentation=SimpleNamespace(networks=networks)))
+    return {name: made for name, made in outcome._drawings(plan, table) if isinstance(made, Figure)}
+
+
+def test_a_grid_of_steps_has_a_curve_of_each_metric_and_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        Record(category, label, "mini", 0, {"mIoU": m, "Acc": m + 1})
+        for category, label, m in [("a", "5", 10.0), ("b", "5", 20.0), ("a", "50", 30.0), ("b", "50", 50.0)]
+    ]
+    theirs = paper.load("fast_table3_mvtec_steps")
+    metrics = ["mIoU", "Acc", "AP"]
+    networks = ("stdc", "mini")
+    table = tables.build(found, metrics=metrics, column="steps", labels=STEPS, paper=theirs, backbones=networks)
+    made = drawings(monkeypatch, table, *networks)
+    assert list(made) == ["figure-mini-miou.png", "figure-mini-acc.png"]  # of stdc there is nothing yet
+    ours, _ = made["figure-mini-acc.png"].axes[0].get_lines()
+    assert ours.get_xydata().tolist() == [[5, 16], [50, 41]]  # the average alone
+    note = made["figure-mini-acc.png"].get_supxlabel()
+    assert note == "paper: average over MVTec-AD's 15 categories; the paper's is SegFormer's"
+    legend = made["figure-mini-acc.png"].axes[0].get_legend()
+    assert legend is not None
+    assert legend.get_texts()[-1].get_text() == "paper"
+
+
+def test_a_grid_of_anything_else_has_bars_of_each_network_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        Record("own", label, backbone, 0, {"mIoU": m, "Acc": m + 1, "PRO": 99.0})
+        for label, backbone, m in [("FAST", "mini", 1.0), ("DRAEM", "mini", 3.0), ("FAST", "segformer", 5.0)]
+    ]
+    theirs = paper.load("fast_table1_mvtec_segformer")
+    networks = ("segformer", "mini")
+    metrics = ["mIoU", "Acc", "PRO"]
+    table = tables.build(found, metrics=metrics, column="method", paper=theirs, backbones=networks)
+    made = drawings(monkeypatch, table, *networks)
+    assert list(made) == ["figure-segformer.png", "figure-mini.png"]
+    heights = [[patch.get_height() for patch in axes.patches] for axes in made["figure-mini.png"].axes]
+    assert heights == [[1, 3], [2, 4]]
+    assert made["figure-segformer.png"].get_supxlabel() == "paper: average over MVTec-AD's 15 categories"
 
 
 def test_equal_numbers_give_equal_bytes() -> None:

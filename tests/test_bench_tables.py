@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 
@@ -132,14 +133,16 @@ def test_a_result_becomes_a_record_in_percent() -> None:
     assert found.values == pytest.approx({"mIoU": 41.0, "Acc": 60.0, "F1-max": 50.0})
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"category": "a", "label": "b", "backbone": "c", "seed": 0}'])
-def test_a_damaged_result_is_named(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "result.json"
-    file.write_text(text)
-    with pytest.raises(UserError, match=r"result\.json is damaged"):
-        results.read(file)
-    with pytest.raises(UserError, match="cannot read the result"):
-        results.read(tmp_path / "none.json")
+@pytest.mark.parametrize("result", [[], {}, {"category": "a", "label": "b", "backbone": "c", "seed": 0}])
+def test_an_incomplete_result_is_refused(result: Any) -> None:
+    with pytest.raises(UserError, match="a result is incomplete"):
+        results.from_json(result)
+
+
+def test_a_result_of_several_classes_has_their_means() -> None:
+    where = {"category": "a", "label": "b", "backbone": "c", "seed": 0}
+    found = results.from_json({**where, "metrics": {"miou_classes": 0.25, "acc_classes": 0.5}})
+    assert found.values == {"mIoU (classes)": 25.0, "Acc (classes)": 50.0}
 
 
 # --- tables
@@ -173,16 +176,11 @@ def test_a_table_by_hand() -> None:
     ]
 
 
-def test_lower_may_be_better_and_a_single_label_has_no_rank() -> None:
-    found = [record("A", KID=1.0, PRO=1.0), record("B", KID=2.0, PRO=2.0), record("C", KID=3.0, PRO=3.0)]
-    table = tables.build(found, metrics=["KID", "PRO"], column="method", higher_is_better={"PRO": True})
-    assert [table.cell("segformer", "tile", label, "KID").rank for label in "ABC"] == [1, 2, 0]
-    assert [table.cell("segformer", "tile", label, "PRO").rank for label in "ABC"] == [0, 2, 1]
-    assert "Lower is better: KID." in tables.caption(table)
-    assert "in percent" not in tables.caption(table)
-    turned = tables.build(found, metrics=["PRO"], column="method", higher_is_better={"PRO": False})
-    assert turned.cell("segformer", "tile", "A", "PRO").rank == 1
-    assert tables.build(found[:1], metrics=["KID"], column="method").cell("segformer", "tile", "A", "KID").rank == 0
+def test_a_single_label_has_no_rank() -> None:
+    found = [record("A", PRO=3.0), record("B", PRO=2.0), record("C", PRO=1.0)]
+    for some, ranks in ((found, [1, 2, 0]), (found[:1], [0])):
+        table = tables.build(some, metrics=["PRO"], column="method")
+        assert [table.cell("segformer", "tile", label, "PRO").rank for label in table.labels] == ranks
 
 
 def test_averages_over_categories() -> None:
@@ -221,12 +219,32 @@ def test_of_several_papers_each_has_its_own_method_and_backbone() -> None:
     two = [TABLE1, paper.load("stage_table2_mvtec_segformer"), STDC]
     table = tables.build(found, metrics=["mIoU"], column="method", paper=two)
     shown = {(b, label): table.cell(b, "tile", label, "mIoU").paper for b, _ in table.rows for label in table.labels}
-    assert {key: value.number for key, value in shown.items() if value} == {
-        ("segformer", "FAST"): 90.13,
-        ("segformer", "STAGE"): 90.76,
-        ("stdc", "STAGE"): 83.04,
+    assert {key: (value.number, value.notes) for key, value in shown.items() if value} == {
+        ("segformer", "FAST"): (90.13, ()),
+        ("segformer", "STAGE"): (90.76, ()),
+        ("stdc", "STAGE"): (83.04, ()),
+        ("mini", "FAST"): (90.13, ("the paper's is SegFormer's",)),
+        ("mini", "STAGE"): (90.76, ("the paper's is SegFormer's",)),
     }
     assert "| backbone | FAST | paper | STAGE | paper |" in tables.markdown(table)
+
+
+def test_a_network_that_no_paper_used_is_shown_the_table_s_only_one() -> None:
+    def beside(backbone: str, name: str, category: str) -> paper.Value | None:
+        return paper.orientation([paper.load(name)], backbone, category, "FAST", "mIoU", [category])
+
+    (stdc,) = (float(r[2]) for r in lines_of("fast_table5_mvtec_stdc") if r[:2] == ["bottle", "FAST"])
+    assert beside("stdc2", "fast_table5_mvtec_stdc", "bottle") == paper.Value(stdc, ("the paper's is STDC's",))
+    assert beside("mini", TABLE1.name, "own") == paper.Value(
+        76.72, ("paper: average over MVTec-AD's 15 categories", "the paper's is SegFormer's")
+    )
+    assert beside("mini", "fast_table2_btad", "01") is None  # which of its three?
+    assert beside("stdc", TABLE1.name, "bottle") is None  # has numbers of its own in another table
+    text = tables.markdown(
+        tables.build([record("FAST", backbone="mini", mIoU=1.0)], metrics=["mIoU"], column="method", paper=TABLE1)
+    )
+    assert "| FAST | 1.00 | 90.13<sup>a</sup> |" in text
+    assert "<sup>a</sup> the paper's is SegFormer's." in text
 
 
 def test_a_category_that_the_paper_lacks_shows_its_average_and_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from fast.bench.answer_page import page
 from fast.bench.grid import Cell
 from fast.bench.plan import Category, Column, Plan
-from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule
+from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule, check
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
 from fast.contact_sheet import read_row
@@ -24,71 +25,79 @@ from fast.report import render
 from fast.segmentation.data import from_samples
 from fast.segmentation.metrics import predict
 from fast.segmentation.networks import load
+from ldm.errors import UserError
 
 PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
 SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type on the page
+SHARDS, START_STEPS = 8, 1500  # of the drawn defects that segmenters begin with
 EVALUATIONS = 10  # of a method on a latent base
 
 
 def protocol_of(options: argparse.Namespace) -> Protocol:
-    """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike."""
-    method, count = options.method or "fast", options.count or 100
-    network, size = options.segmenter or "segformer", options.size or 256
-    how: dict[str, Any] = {"sampler": None, "steps": EVALUATIONS} if method in LATENT else {}
-    how |= {"windows": True} if method in LATENT else {}
+    """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike.
+
+    Raises `UserError` for options that cannot be.
+    """
+    method, count = _or(options.method, "fast"), _or(options.count, 100)
+    network, size, seeds = _or(options.segmenter, "segformer"), _or(options.size, 256), _or(options.seeds, 3)
+    for name, number in (("count", count), ("seeds", seeds)):
+        if number < 1:
+            raise UserError(f"--{name} {number} must be above 0")
+    how: dict[str, Any] = {"steps": EVALUATIONS, "windows": True} if method in LATENT else {}
     entries = [
         Entry(REAL),
         Entry(SYNTHETIC, method, real="none", **how),
         Entry(BOTH, method, **how),
         *(Entry(str(n), method, count=n, **how) for n in sorted({count // part for part in PARTS}) if n),
     ]
-    fast_cpu = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    precision = "bf16" if torch.cuda.is_available() or fast_cpu else "fp32"
-    crop = size // 2 if size >= 128 else None
-    return Protocol(
+    suits = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    precision = options.precision or ("bf16" if suits else "fp32")
+    protocol = Protocol(
         f"answer-{method}-{network}",
         "Does it help?",
         tuple(entries),
         column="pairs",
         metrics=("mIoU", "Acc", "AP"),
-        pairs=PairsRule(per_type=count, size=size, precision=precision),
+        pairs=PairsRule(per_type=count, size=size, masks="given", precision=precision),
         training=TrainingRule(recipes="small"),
         segmentation=Segmentation(
             networks=(network,),
-            seeds=tuple(range(options.seeds or 3)),
-            steps=options.steps or 600,
+            seeds=tuple(range(seeds)),
+            steps=_or(options.steps, 600),
             batch_size=8,
             size=size,
-            crop=crop,
+            lr=1e-3,
+            normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
             precision=precision,
-            start=Start(steps=1500, size=size, crop=crop, precision=precision),
+            start=Start(SHARDS, START_STEPS, size, crop=size // 2 if size >= 32 else None, precision=precision),
         ),
     )
+    check(protocol, "the command")
+    return protocol
 
 
-def commands(options: argparse.Namespace, plan: Plan) -> list[tuple[str, str]]:
-    """(what it does, command line) to see this again, go on with it, and use what it made."""
-    again = f"python scripts/bench.py --dataset {options.dataset} --out {options.out}"
-    flags = ("category", "method", "count", "segmenter", "seeds", "steps", "size")
-    again += "".join(f" --{name} {getattr(options, name)}" for name in flags if getattr(options, name) is not None)
-    both = next(c for c in plan.columns if c.entry.label == BOTH)
-    assert both.pairs is not None
-    more = f"python scripts/contact_sheet.py {pairs_folder(both.pairs, both.category.types[0])} --out pairs.png"
-    return [("This page again; a run that was stopped goes on", again), ("Look at more of the pairs", more)]
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
 
 
-def write_pages(plan: Plan, commands: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """(file name, HTML) for each category of a plan that `protocol_of` made."""
+def write_pages(plan: Plan, command: str) -> Iterator[tuple[str, str]]:
+    """(file name, HTML) for each category of a plan that `protocol_of` made; `command`: the line that made it."""
     several = len(plan.categories) > 1
     for category in plan.categories:
         columns = {c.entry.label: c for c in plan.columns if c.category is category}
-        yield (
-            f"{category.name}.html" if several else "report.html",
-            render(page(_answer(plan, category, columns, commands))),
-        )
+        html = render(page(_answer(plan, category, columns, command)))
+        yield f"{category.name}.html" if several else "report.html", html
 
 
-def _answer(plan: Plan, category: Category, columns: dict[str, Column], commands: list[tuple[str, str]]) -> Answer:
+def _commands(column: Column, command: str) -> list[tuple[str, str]]:
+    """(what it does, command line)"""
+    assert column.pairs is not None
+    folder = pairs_folder(column.pairs, column.category.types[0])
+    more = shlex.join(["python", "scripts/contact_sheet.py", str(folder), "--out", "pairs.png"])
+    return [("This page again; a run that was stopped goes on", command), ("Look at more of the pairs", more)]
+
+
+def _answer(plan: Plan, category: Category, columns: dict[str, Column], command: str) -> Answer:
     seg, (network,) = plan.protocol.segmentation, plan.protocol.segmentation.networks
     runs = {label: _metrics(columns[label]) for label in (REAL, SYNTHETIC, BOTH)}
     counted = sorted((int(label), column) for label, column in columns.items() if label.isdigit())
@@ -114,7 +123,7 @@ def _answer(plan: Plan, category: Category, columns: dict[str, Column], commands
         pictures=both.pictures.result() if both.pictures and both.pictures.done else None,
         pairs=list(_shown_pairs(both)),
         predictions=list(_predictions(columns, category, network, seg)),
-        commands=commands,
+        commands=_commands(both, command),
         seconds=sum(cell.seconds for cell in cells.values()),
     )
 

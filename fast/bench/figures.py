@@ -14,8 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fast.bench.paper import ELSEWHERE, Value
-from fast.bench.results import METRICS
+from fast.bench.paper import ANOTHER, ELSEWHERE, Value
 from fast.bench.tables import Cell, Table
 from ldm.errors import UserError
 
@@ -224,7 +223,7 @@ def steps(table: Table, metric: str, *, title: str = "") -> Figure:
         if any(v is not None for v in theirs) and not (elsewhere and any(s.label == PAPER for s in series)):
             series.append(Series(PAPER if elsewhere else name, x, theirs, paper=True))
     return curve(
-        series, x_label="sampling steps", y_label=_unit(metric), title=title, log=True, note=_paper_note(table)
+        series, x_label="sampling steps", y_label=f"{metric} (%)", title=title, log=True, note=_paper_note(table)
     )
 
 
@@ -238,7 +237,7 @@ def grouped(table: Table, *, title: str = "") -> Figure:
         if single:
             cells = [[line[0] for line in cells]]
         names = [table.rows[0][1]] if single else table.labels
-        panels.append(Panel(_unit(metric), [_bars(name, line) for name, line in zip(names, cells, strict=True)]))
+        panels.append(Panel(f"{metric} (%)", [_bars(name, line) for name, line in zip(names, cells, strict=True)]))
     groups = table.labels if single else [_row_name(table, *row) for row in table.rows]
     return bars(groups, panels, title=title, note=_paper_note(table))
 
@@ -259,17 +258,13 @@ def _row_name(table: Table, backbone: str, category: str) -> str:
 
 
 def _paper_note(table: Table) -> str:
-    """Of the papers' numbers that stand for another category than their row says."""
-    values = [cell.paper for cell in table.cells.values() if cell.paper]
-    return "; ".join(dict.fromkeys(v.notes[0] for v in values if _stands_for_others(v)))
+    """Of the papers' numbers that stand for another category or network than their row says."""
+    notes = [note for cell in table.cells.values() if cell.paper for note in cell.paper.notes]
+    return "; ".join(dict.fromkeys(note for note in notes if note.startswith((ELSEWHERE, ANOTHER))))
 
 
 def _stands_for_others(value: Value) -> bool:
     return bool(value.notes) and value.notes[0].startswith(ELSEWHERE)
-
-
-def _unit(metric: str) -> str:
-    return f"{metric} (%)" if metric in METRICS else metric
 
 
 def png(figure: Figure) -> bytes:

@@ -4,7 +4,6 @@ A line is a pair of a defect type: normal picture, mask, and what each label (a 
 made of them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fast.contact_sheet import Row, read_row
 from fast.data.images import resize_image, resize_mask
+from fast.output import read_records
 from ldm.errors import UserError
 
 GAP, MARGIN, PAD = 6, 12, 5  # pixels between cells, around all, around words
@@ -71,12 +71,7 @@ def read_lines(outputs: Mapping[str, Path], *, types: Sequence[str] | None = Non
 
 
 def _records(folder: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        raise UserError(f"{folder} has no manifest.jsonl; give the folder of a finished synthesis") from None
-    except ValueError:
-        raise UserError(f"{folder / 'manifest.jsonl'} is damaged; make the pairs again") from None
+    rows = read_records(folder)
     if not rows:
         raise UserError(f"{folder} holds no pairs; make some, or leave it out")
     return rows

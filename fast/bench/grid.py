@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.data.images import write_bytes
+from fast.door import write_failure
 from ldm.errors import UserError
 
 POLL = 5.0  # seconds between looks at what other processes are doing
@@ -94,7 +96,17 @@ def claimed(cell: Cell) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
+        os.set_inheritable(file.fileno(), True)  # a program that outlives this process still holds its cell
         yield True
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Waits until no other process is in this folder's critical section."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass
@@ -142,6 +154,17 @@ class Grid:
         start = time.perf_counter()
         try:
             cell.finish(self.work(cell), time.perf_counter() - start)
-        except UserError as error:
-            failed[cell.folder.name] = str(error)
-            self.say(f"failed: {cell.folder.name}: {error}")
+        except Exception as error:  # a bug or a full GPU in one cell must not end the others either
+            failed[cell.folder.name] = self._why(cell, error)
+            self.say(f"failed: {cell.folder.name}: {failed[cell.folder.name]}")
+
+    @staticmethod
+    def _why(cell: Cell, error: Exception) -> str:
+        if isinstance(error, UserError):
+            return str(error)
+        reason = write_failure(error)
+        if reason:  # a full disk fails every cell
+            raise error
+        log = cell.folder / "error.txt"
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        return f"{type(error).__name__}: {error} (all of it in {log})"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from fast.bench import figures, gallery, paper, tables
-from fast.bench.figures import Bars, Panel, Series
 from fast.bench.grid import Cell
 from fast.bench.plan import Category, Column, Plan
 from fast.bench.results import from_json
@@ -22,6 +23,7 @@ from ldm.errors import UserError
 
 MEASURES = ("empty", "outside", "seam", "copied", "set_distance")  # of `fast.bench.pictures` in the footing
 DEEP = ("kid", "is", "ic_lpips")
+DECIMALS = {"kid": 4}  # of those that two say too little of
 
 
 def results(plan: Plan) -> list[dict[str, Any]]:
@@ -118,56 +120,40 @@ def _measured(cell: Cell | None, names: Sequence[str]) -> dict[str, str]:
     if cell is None or not cell.done:
         return {}
     found = cell.result()
-    return {n.replace("_", " "): "-" if found.get(n) is None else f"{found[n]:.2f}" for n in names if n in found}
+    return {
+        n.replace("_", " "): "-" if found.get(n) is None else f"{found[n]:.{DECIMALS.get(n, 2)}f}"
+        for n in names
+        if n in found
+    }
 
 
 # pictures
 
 
 def _drawings(plan: Plan, table: Table) -> Iterator[tuple[str, bytes]]:
-    """Curves where the columns are numbers, bars where they are not: the mean over the categories."""
-    category = table.rows[-1][1]  # the average, or the only one
-    numeric = all(label.isdigit() for label in table.labels)
+    """For each network that has results: a curve of each of the first two metrics where the columns are steps, else
+    bars of both."""
+    by_steps = table.column == "steps" and all(label.isdecimal() and int(label) for label in table.labels)
     for backbone in plan.protocol.segmentation.networks:
-        for metric in plan.protocol.metrics[:2] if numeric else [None]:
-            if numeric:
-                assert metric is not None
-                figure = _curve(table, backbone, category, metric)
-            else:
-                figure = _bars(table, backbone, category, plan.protocol.metrics[:2])
-            if figure is not None:
-                name = "-".join(filter(None, ("figure", backbone, metric and metric.lower().replace(" ", "_"))))
-                yield f"{name}.png", figures.png(figure)
-                yield f"{name}.svg", figures.svg(figure).encode()
+        title, metrics = f"{table.title}, {backbone}", table.metrics[:2]
+        shown = {metric: _part(table, backbone, (metric,), by_steps) for metric in metrics}
+        there = [metric for metric in metrics if any(cell.ours for cell in shown[metric].cells.values())]
+        drawn: dict[str, Figure] = {}
+        if by_steps:
+            drawn = {f"-{m.lower().replace(' ', '_')}": figures.steps(shown[m], m, title=title) for m in there}
+        elif there:
+            drawn = {"": figures.grouped(_part(table, backbone, there), title=title)}
+        for name, figure in drawn.items():
+            yield f"figure-{backbone}{name}.png", figures.png(figure)
+            yield f"figure-{backbone}{name}.svg", figures.svg(figure).encode()
 
 
-def _curve(table: Table, backbone: str, category: str, metric: str) -> Any:
-    cells = [table.cell(backbone, category, label, metric) for label in table.labels]
-    x = [float(label) for label in table.labels]
-    if not any(cell.ours for cell in cells):
-        return None
-    ours = [cell.ours.mean if cell.ours else None for cell in cells]
-    spread = [cell.ours.spread if cell.ours else None for cell in cells]
-    series = [Series("ours", x, ours, spread)]
-    if any(cell.paper for cell in cells):
-        series.append(
-            Series(figures.PAPER, x, [cell.paper.number if cell.paper else None for cell in cells], paper=True)
-        )
-    return figures.curve(
-        series, x_label=table.column, y_label=f"{metric} [%]", title=f"{table.title}, {backbone}", log=x[0] > 0
-    )
-
-
-def _bars(table: Table, backbone: str, category: str, metrics: Sequence[str]) -> Any:
-    panels = []
-    for metric in metrics:
-        cells = [table.cell(backbone, category, label, metric) for label in table.labels]
-        values = [cell.ours.mean if cell.ours else None for cell in cells]
-        spread = [cell.ours.spread if cell.ours else None for cell in cells]
-        theirs = [cell.paper.number if cell.paper else None for cell in cells]
-        if any(v is not None for v in values):
-            panels.append(Panel(f"{metric} [%]", [Bars("ours", values, spread, theirs)]))
-    return figures.bars(table.labels, panels, title=f"{table.title}, {backbone}") if panels else None
+def _part(table: Table, backbone: str, metrics: Sequence[str], averaged: bool = False) -> Table:
+    """The rows of one network and some metrics; `averaged`: of several categories the average alone."""
+    rows = [row for row in table.rows if row[0] == backbone]
+    rows = rows[-1:] if averaged else rows
+    cells = {key: cell for key, cell in table.cells.items() if key[:2] in rows and key[3] in metrics}
+    return replace(table, rows=tuple(rows), metrics=tuple(metrics), cells=cells)
 
 
 def _galleries(plan: Plan) -> Iterator[tuple[str, np.ndarray]]:

@@ -17,6 +17,7 @@ from ldm.errors import UserError
 AVERAGE = "Average"
 DECIMALS = 2  # as printed
 ELSEWHERE = "paper: average over "  # a note that begins so: the number stands for other categories than ours
+ANOTHER = "the paper's is "  # a note that begins so: the number is another network's than ours
 # (title, dataset, segmenter of a table without a column for it)
 _TITLES = {
     "fast_table1_mvtec_segformer": ("FAST, Table 1", "MVTec-AD", "segformer"),
@@ -33,6 +34,8 @@ _TITLES = {
     "stage_table6_mvtec_auroc_pro": ("STAGE, Table VI", "MVTec-AD", "segformer"),
     "stage_table7_mvtec_f1_ap": ("STAGE, Table VII", "MVTec-AD", "segformer"),
 }
+# Segmenters of the papers, as they write them.
+_SEGMENTERS = {"segformer": "SegFormer", "bisenetv2": "BiSeNetV2", "stdc": "STDC"}
 _SWAPPED = "the printed row has DFMGAN and RealNet the other way round than FAST's Table 5, which its averages fit"
 _IMPOSSIBLE = "printed with Acc below mIoU, which no prediction gives: one of the two is a misprint"
 _REPEATED = "the printed value is that of BiSeNetV2 (STAGE's Table III); FAST's Table 5 has mIoU 42.88, Acc 54.74"
@@ -171,17 +174,30 @@ def orientation(
     """The number to show beside ours; None where no table has this backbone, label and metric. The first that has
     counts.
 
+    A backbone that neither paper has used is shown the number of a table's only one, and a note that says whose.
     Beside an average: the paper's over the same `categories`. For a category that the paper lacks, or an average over
     such: the paper's average over its own, and a note that says so.
     """
     for table in tables:
-        if backbone in table.backbones and label in table.labels and metric in table.metrics:
-            own = table.categories(backbone)
-            if category in own:
-                return table.value(category, label, metric, backbone)
-            if category == AVERAGE and set(categories) <= set(own):
-                return table.average(label, metric, backbone, categories)
-            found = table.average(label, metric, backbone)
-            note = f"{ELSEWHERE}{table.dataset}'s {len(own)} categories"
-            return found and Value(found.number, (note, *found.notes), found.computed)
+        (only,) = table.backbones if len(table.backbones) == 1 else (backbone,)
+        theirs = backbone if backbone in _SEGMENTERS else only
+        if theirs in table.backbones and label in table.labels and metric in table.metrics:
+            found = _beside(table, theirs, category, label, metric, categories)
+            if found is None or theirs == backbone:
+                return found
+            return Value(found.number, (*found.notes, f"{ANOTHER}{_SEGMENTERS[theirs]}'s"), found.computed)
     return None
+
+
+def _beside(
+    table: PaperTable, backbone: str, category: str, label: str, metric: str, categories: Collection[str]
+) -> Value | None:
+    """`orientation` by a table that has the backbone, label and metric."""
+    own = table.categories(backbone)
+    if category in own:
+        return table.value(category, label, metric, backbone)
+    if category == AVERAGE and set(categories) <= set(own):
+        return table.average(label, metric, backbone, categories)
+    found = table.average(label, metric, backbone)
+    note = f"{ELSEWHERE}{table.dataset}'s {len(own)} categories"
+    return found and Value(found.number, (note, *found.notes), found.computed)

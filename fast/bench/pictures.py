@@ -3,7 +3,6 @@ there a seam, is it a copy, and how far are the defects from real ones."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from fast.bench.copies import Gallery
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.measure import AROUND, Floats, contrast, features, set_distance, spread
+from fast.output import read_records
 from fast.segmentation.data import Labelled
 from ldm.errors import UserError
 
@@ -172,16 +172,9 @@ def measures(folder: str | Path, real_pairs: Sequence[Labelled], limit: int = 20
 
 
 def _rows(folder: Path, limit: int) -> list[dict[str, Any]]:
-    manifest = folder / "manifest.jsonl"
-    if not manifest.is_file():
-        raise UserError(f"{folder} has no manifest.jsonl; give an output folder of generate_with_mask.py")
-    try:
-        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
-        complete = all({"image", "mask", "type"} <= row.keys() for row in rows)
-    except (ValueError, AttributeError):
-        complete = False
-    if not complete or not rows:
-        raise UserError(f"{manifest} is damaged or empty; restore it or synthesize again")
+    rows = read_records(folder)
+    if not rows or not all({"image", "mask", "type"} <= row.keys() for row in rows):
+        raise UserError(f"{folder / 'manifest.jsonl'} is damaged or empty; restore it or synthesize again")
     if limit < 1:
         raise UserError(f"limit={limit} pairs to look at are none; raise it")
     return [rows[i] for i in np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int)]

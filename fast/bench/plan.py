@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from fast.bench.grid import Cell
-from fast.bench.protocol import Entry, Protocol
+from fast.bench.protocol import Entry, Protocol, Segmentation
 from fast.checkpoint import find_weights, in_project
 from fast.data.images import list_images
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
@@ -24,15 +24,21 @@ from fast.training.config import load_recipe
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 
+# What decides a segmenter's training beside network, pairs, steps and seed.
+HOW = ("batch_size", "size", "crop", "lr", "loss", "recipe", "classes", "ema", "precision", "normals")
+
 
 @dataclass(frozen=True)
 class Given:
     """What the user has beside the protocol. `weights`: trained runs by method, instead of trainings of the grid;
     `imagenet`: initial weights by segmenter; `textures`: a folder for DRAEM and GLASS; `networks`: files by name
-    (`inception`, `lpips`) for scores of the pairs. `device`: of synthesis and segmenters."""
+    (`inception`, `lpips`) for scores of the pairs; `base`, `tokenizer`: the checkpoint that the methods on a latent
+    base stand on, and its tokenizer's folder, where the recipes name none. `device`: of synthesis and segmenters."""
 
     weights: Mapping[str, Path] = field(default_factory=dict)
     imagenet: Mapping[str, Path] = field(default_factory=dict)
+    base: Path | None = None
+    tokenizer: Path | None = None
     networks: Mapping[str, Path] = field(default_factory=dict)
     textures: Path | None = None
     device: str = "auto"
@@ -40,7 +46,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Category:
-    """One category of a dataset, divided. `place`: the folder of its cells."""
+    """One category of a dataset, divided. `content`: SHA-256 of its files. `place`: the folder of its cells."""
 
     name: str
     root: Path
@@ -48,6 +54,7 @@ class Category:
     train: list[Sample]
     test: list[Sample]
     split: Split
+    content: str
     place: Path
 
     @property
@@ -83,7 +90,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Plan:
+    """`name`: of its results' folder, by protocol and dataset."""
+
     protocol: Protocol
+    name: str
     categories: list[Category]
     columns: list[Column]
 
@@ -114,12 +124,11 @@ class Plan:
 
 def plan(protocol: Protocol, root: str | Path, out: str | Path, given: Given | None = None) -> Plan:
     """The grid of a protocol on a dataset, its folders under `out`. Raises `UserError` for what cannot be done."""
-    given = given or Given()
-    categories = divide(protocol, root, Path(out))
-    columns = [
-        _column(protocol, entry, category, Path(out), given) for category in categories for entry in protocol.entries
-    ]
-    return Plan(protocol, categories, columns)
+    given, out = given or Given(), Path(os.path.abspath(out))
+    categories = divide(protocol, os.path.abspath(root), out)
+    columns = [_column(protocol, entry, category, out, given) for category in categories for entry in protocol.entries]
+    dataset = categories[0].name if len(categories) == 1 else Path(os.path.abspath(root)).name
+    return Plan(protocol, f"{protocol.name}-{dataset}", categories, columns)
 
 
 def divide(protocol: Protocol, root: str | Path, out: Path) -> list[Category]:
@@ -138,8 +147,18 @@ def divide(protocol: Protocol, root: str | Path, out: Path) -> list[Category]:
         for side, samples in (("train", train), ("test", test)):
             if not samples:
                 raise UserError(f"{root}, {name}: the split leaves no defect to {side} on; use another split")
-        found.append(Category(name, Path(root), index, train, test, split, out / f"{name}-{split.hash[:8]}"))
+        content = content_of(index)
+        mark = hashlib.sha256(f"{split.hash} {content}".encode()).hexdigest()[:8]
+        found.append(Category(name, Path(root), index, train, test, split, content, out / f"{name}-{mark}"))
     return found
+
+
+def content_of(index: DatasetIndex) -> str:
+    """Of the names and bytes of all pictures and masks: a corrected mask is another dataset."""
+    samples = [*index.normals, *index.test_normals, *index.defects]
+    files = sorted({path for s in samples for path in (s.image, s.mask) if path is not None})
+    lines = [f"{path.relative_to(index.root).as_posix()} {file_hash(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _column(protocol: Protocol, entry: Entry, category: Category, out: Path, given: Given) -> Column:
@@ -168,6 +187,7 @@ def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -
     files = found.takes_mask and not (rule.own_masks and found.own_masks)
     key = {
         "split": category.split.hash,
+        "data": category.content,
         "method": method,
         "per_type": rule.per_type,
         "types": category.types,
@@ -182,17 +202,18 @@ def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -
         key |= {"windows": entry.windows, "precision": rule.precision}
     if given.textures and method in ("draem", "glass"):
         key |= {"textures": _names(given.textures)}
-        use |= {"textures": given.textures}
+        use |= {"textures": os.path.abspath(given.textures)}
     return Cell("pairs", method, key, category.place / "pairs", needs, use)
 
 
 def _fit(protocol: Protocol, entry: Entry, category: Category, given: Given) -> Cell:
     method, rule, place = str(entry.method), protocol.training, category.place / "fits"
-    if method in given.weights:
+    changed = [item for item in entry.train if item.startswith("model.")]
+    if method in given.weights and not changed:  # an entry that trains another model trains it itself
         found = method_class(method)
         assert issubclass(found, Learned)
         file = find_weights(given.weights[method], found.artifact, flag=f"--weights {method}=")
-        key: dict[str, Any] = {"weights_sha256": _hash(file), "split": category.split.hash}
+        key: dict[str, Any] = {"weights_sha256": _hash(file), "split": category.split.hash, "data": category.content}
         return Cell("given", method, key, place, (), {"of": category, "file": file})
     folder = "configs/methods" if rule.recipes == "small" else "configs/methods/full"
     recipe = in_project(Path(entry.recipe or f"{folder}/{method}.yaml"))
@@ -204,10 +225,27 @@ def _fit(protocol: Protocol, entry: Entry, category: Category, given: Given) -> 
         "seed": rule.seed,
         "category": category.name,
         "split": category.split.hash,
+        "data": category.content,
         # Methods on a base see what they are to make: whole pictures of the pairs' size.
         "size": protocol.pairs.size if method in LATENT and not entry.windows else None,
     }
-    return Cell("fit", method, key, place, (), {"of": category, "recipe": recipe})
+    use: dict[str, Any] = {"of": category, "recipe": recipe}
+    if method in LATENT:
+        base = given.base or _base_of(recipe)
+        key |= {"base_sha256": None if base is None else _hash(base)}
+        use |= {"base": given.base and os.path.abspath(given.base)}
+        use |= {"tokenizer": given.tokenizer and os.path.abspath(given.tokenizer)}
+    return Cell("fit", method, key, place, (), use)
+
+
+def _base_of(recipe: Path) -> Path | None:
+    """The checkpoint that a recipe stands on, if it names one that is there."""
+    named = OmegaConf.select(load_recipe(recipe), "model.params.ckpt_path")
+    if not named:
+        return None
+    path = in_project(Path(named))
+    path = path / "base.safetensors" if path.is_dir() else path
+    return path if path.is_file() else None
 
 
 def _segment(
@@ -224,6 +262,7 @@ def _segment(
     key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start")}
     real = entry.real or seg.real
     key |= {"network": network, "seed": seed, "split": category.split.hash, "category": category.name, "real": real}
+    key |= {"data": category.content}
     key |= {"count": entry.count if pairs else None}
     use: dict[str, Any] = {"of": category, "keep": seed == seg.seeds[0], "device": given.device}
     needs = () if pairs is None else (pairs,)
@@ -231,13 +270,23 @@ def _segment(
         key |= {"weights_sha256": _hash(given.imagenet[network])}
         use |= {"weights": given.imagenet[network]}
     elif seg.start is not None:
-        start = {**asdict(seg.start), "network": network}
-        needs = (*needs, Cell("start", network, start, out / "starts", (), {"device": given.device}))
-    return Cell("segment", f"{_slug(entry.label)}-{network}-{seed}", key, category.place / "segments", needs, use)
+        needs = (*needs, _start(seg, category, network, out, given))
+    # Not by the label: what two protocols call by different names is one cell.
+    name = f"{entry.method or 'real'}-{network}-{seed}"
+    return Cell("segment", name, key, category.place / "segments", needs, use)
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "x"
+def _start(seg: Segmentation, category: Category, network: str, out: Path, given: Given) -> Cell:
+    """Initial weights from drawn defects, which serve every dataset, and from the real training side after them."""
+    assert seg.start is not None
+    key = {k: v for k, v in asdict(seg.start).items() if k != "real_steps"} | {"network": network}
+    drawn = Cell("start", network, key, out / "starts", (), {"device": given.device})
+    if not seg.start.real_steps:
+        return drawn
+    key = {name: getattr(seg, name) for name in HOW} | {"network": network, "seed": seg.start.seed}
+    key |= {"steps": seg.start.real_steps, "split": category.split.hash, "data": category.content}
+    use = {"of": category, "device": given.device}
+    return Cell("warm", network, key, category.place / "starts", (drawn,), use)
 
 
 @cache

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +16,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from fast.bench.paper import names as paper_names
+from fast.bench import paper
+from fast.bench.results import METRICS
 from fast.generators import LATENT, METHODS
+from fast.sampling import SAMPLERS
 from fast.segmentation.networks import SEGMENTERS
+from fast.segmentation.recipes import PUBLISHED
+from fast.segmentation.recipes import RECIPES as SCHEDULES
+from fast.segmentation.train import LOSSES
 from fast.training.config import load_recipe
 from ldm.errors import UserError
 from ldm.util import check_params, check_values
@@ -22,6 +31,29 @@ from ldm.util import check_params, check_values
 COLUMNS = ("method", "steps", "farm", "sampler", "configuration", "pairs")
 REAL = ("merged", "none")
 RECIPES = ("small", "full")
+PRECISIONS = ("fp32", "bf16")
+CLASSES = ("defect", "types")
+# What numbers may be; none of these is looked at where it is null.
+LEAST = {
+    "split.seed": 0,
+    "pairs.per_type": 1,
+    "pairs.size": 16,
+    "pairs.seed": 0,
+    "training.max_steps": 1,
+    "training.seed": 0,
+    "segmentation.steps": 1,
+    "segmentation.batch_size": 2,  # of one picture batch normalisation learns nothing
+    "segmentation.size": 16,
+    "segmentation.start.shards": 1,
+    "segmentation.start.steps": 1,
+    "segmentation.start.size": 16,
+    "segmentation.start.batch_size": 2,
+    "segmentation.start.seed": 0,
+    "segmentation.start.real_steps": 0,
+}
+ABOVE_ZERO = ("training.max_minutes", "segmentation.lr", "segmentation.start.lr")
+SHARES = ("split.fraction", "segmentation.real_share")  # neither 0 nor 1
+SHARES_OR_ZERO = ("segmentation.normals", "segmentation.ema")
 T = TypeVar("T")
 
 
@@ -61,7 +93,8 @@ class TrainingRule:
 
 @dataclass(frozen=True)
 class Start:
-    """Initial weights of the segmenters, the same for all methods: a training on drawn materials and defects."""
+    """Initial weights of the segmenters, the same for all methods: a training on drawn materials and defects, then
+    `real_steps` on the real training side, by the segmenters' own schedule."""
 
     shards: int = 8
     steps: int = 3000
@@ -71,6 +104,7 @@ class Start:
     lr: float = 5e-4
     precision: str = "fp32"
     seed: int = 0
+    real_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,63 +211,133 @@ def parse(content: Mapping[Any, Any], where: str) -> Protocol:
         raise UserError(f"{where}: entries must be a list of columns, each with a label")
     found["entries"] = [_make(Entry, entry, f"{where}: entries[{i}]") for i, entry in enumerate(entries)]
     protocol = _make(Protocol, found, where)
-    _check(protocol, where)
+    check(protocol, where)
     return protocol
 
 
 def _make(cls: type[T], given: Mapping[Any, Any], where: str) -> T:
-    """A dataclass of this module from plain values; lists become tuples, sections their own class."""
+    """A dataclass of this module from plain values; lists become tuples, sections their own class. A section or list
+    that is left empty is the default."""
     if not isinstance(given, Mapping):
         raise UserError(f"{where} must be a section of key: value, not {given!r}")
-    values = {str(k): v for k, v in given.items()}
+    lists = {f.name for f in fields(cls) if "tuple" in str(f.type)}  # type: ignore[arg-type]
+    values = {str(k): v for k, v in given.items() if v is not None or not (k in PARTS or k in lists)}
     check_params(cls, values, where)
     check_values(cls, values, where)
     for f in fields(cls):  # type: ignore[arg-type]
         value = values.get(f.name)
         if f.name in PARTS and value is not None:
             values[f.name] = _make(PARTS[f.name], value, f"{where}: {f.name}")
-        elif "tuple" in str(f.type) and f.name in values:
+        elif f.name in lists and f.name in values:
             if not isinstance(value, list | tuple):
                 raise UserError(f"{where}: {f.name}={value} must be a list")
             values[f.name] = tuple(value)
     return cls(**values)
 
 
-def _check(protocol: Protocol, where: str) -> None:
-    labels = [entry.label for entry in protocol.entries]
-    seg, pairs = protocol.segmentation, protocol.pairs
-    choices = [
-        ("column", protocol.column, COLUMNS),
-        ("pairs.masks", pairs.masks, ("given", "augmented")),
-        ("pairs.precision", pairs.precision, ("fp32", "bf16")),
-        ("training.recipes", protocol.training.recipes, RECIPES),
-        ("segmentation.real", seg.real, REAL),
-        ("segmentation.classes", seg.classes, ("defect", "types")),
-        ("segmentation.recipe", seg.recipe, ("common", "published")),
-        ("segmentation.precision", seg.precision, ("fp32", "bf16")),
-        *[("segmentation.networks", name, tuple(SEGMENTERS)) for name in seg.networks],
-        *[("paper", name, paper_names()) for name in protocol.paper],
-        *[(f"method of {e.label!r}", e.method, tuple(METHODS)) for e in protocol.entries if e.method],
-        *[(f"real of {e.label!r}", e.real, REAL) for e in protocol.entries if e.real],
-    ]
-    for name, value, allowed in choices:
-        if value not in allowed:
-            raise UserError(f"{where}: {name} is {value!r}; use one of {', '.join(allowed)}")
-    if len(set(labels)) < len(labels):
-        raise UserError(f"{where}: two entries have the label {max(labels, key=labels.count)!r}; labels must differ")
-    if not seg.networks or not seg.seeds or len(set(seg.seeds)) < len(seg.seeds):
-        raise UserError(f"{where}: segmentation needs networks and seeds, each seed once")
-    least = {"pairs.per_type": pairs.per_type, "segmentation.steps": seg.steps, "pairs.size": pairs.size}
-    for name, number in least.items():
-        if number < 1:
-            raise UserError(f"{where}: {name}={number} must be above 0")
+def check(protocol: Protocol, where: str) -> None:
+    """Raise a `UserError` of one line for what a protocol cannot mean; `where`: the name to complain about."""
+    if not re.fullmatch(r"\w[\w .+-]*", protocol.name):
+        raise UserError(f"{where}: name {protocol.name!r} is no plain file name; use letters, digits, - and _")
+    _check_lists(protocol, where)
+    _check_choices(protocol, where)
+    _check_numbers(protocol, where)
+    for name in protocol.paper:
+        if (column := paper.load(name).column) != protocol.column:
+            raise UserError(f"{where}: paper {name} compares {column}, not {protocol.column}; leave it out")
+    seg = protocol.segmentation
+    for network in seg.networks:
+        if "published" in (seg.recipe, seg.loss) and not _is_published(network):
+            raise UserError(f"{where}: nothing is published for segmenter {network}; use recipe: common, no loss")
+    told = [metric for metric in protocol.metrics if metric.endswith("(classes)")]
+    if told and seg.classes != "types":
+        raise UserError(f"{where}: metric {told[0]} needs segmentation.classes: types; set it, or leave the metric out")
     for entry in protocol.entries:
         _check_entry(entry, protocol, where)
+
+
+def _check_lists(protocol: Protocol, where: str) -> None:
+    """Words are words, seeds are seeds, nothing is there twice, and nothing is missing."""
+    seg = protocol.segmentation
+    entries = {f"{e.label!r}: ": e for e in protocol.entries}
+    sections = {"": protocol, "training.": protocol.training, "segmentation.": seg, **entries}
+    for prefix, section in sections.items():
+        for f in fields(section):  # type: ignore[arg-type]
+            odd = [v for v in getattr(section, f.name) or () if not isinstance(v, str)] if "[str" in str(f.type) else []
+            if odd:
+                raise UserError(f"{where}: {prefix}{f.name} has {odd[0]!r}, which is no word; put it in quotes")
+    if not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seg.seeds):
+        raise UserError(f"{where}: segmentation.seeds={list(seg.seeds)} must be whole numbers of 0 or more")
+    lists: dict[str, tuple[Any, ...]] = {
+        "entries": tuple(entry.label for entry in protocol.entries),
+        "metrics": protocol.metrics,
+        "segmentation.networks": seg.networks,
+        "segmentation.seeds": seg.seeds,
+        "paper": protocol.paper,
+        "categories": protocol.categories,
+    }
+    for name, values in lists.items():
+        if not values and name not in ("paper", "categories"):
+            raise UserError(f"{where}: {name} is empty; give one or more")
+        if len(set(values)) < len(values):
+            raise UserError(f"{where}: {name} has {max(values, key=values.count)!r} twice; give each once")
+
+
+def _check_choices(protocol: Protocol, where: str) -> None:
+    seg, pairs, entries = protocol.segmentation, protocol.pairs, protocol.entries
+    choices: list[tuple[str, str | None, tuple[str, ...]]] = [
+        ("column", protocol.column, COLUMNS),
+        ("pairs.masks", pairs.masks, ("given", "augmented")),
+        ("pairs.precision", pairs.precision, PRECISIONS),
+        ("training.recipes", protocol.training.recipes, RECIPES),
+        ("segmentation.real", seg.real, REAL),
+        ("segmentation.classes", seg.classes, CLASSES),
+        ("segmentation.recipe", seg.recipe, SCHEDULES),
+        ("segmentation.loss", seg.loss, LOSSES),
+        ("segmentation.precision", seg.precision, PRECISIONS),
+        ("segmentation.start.precision", seg.start.precision if seg.start else None, PRECISIONS),
+        *[("segmentation.networks", name, tuple(SEGMENTERS)) for name in seg.networks],
+        *[("metrics", name, tuple(METRICS)) for name in protocol.metrics],
+        *[("paper", name, paper.names()) for name in protocol.paper],
+        *[(f"method of {e.label!r}", e.method, tuple(METHODS)) for e in entries],
+        *[(f"sampler of {e.label!r}", e.sampler, SAMPLERS) for e in entries],
+        *[(f"real of {e.label!r}", e.real, REAL) for e in entries],
+    ]
+    for name, value, allowed in choices:
+        if value is not None and value not in allowed:
+            raise UserError(f"{where}: {name} is {value!r}; use one of {', '.join(allowed)}")
+
+
+def _check_numbers(protocol: Protocol, where: str) -> None:
+    def at(path: str) -> Any:
+        """None where the path leads nowhere."""
+        return reduce(lambda section, name: section and getattr(section, name), path.split("."), protocol)
+
+    bounds: list[tuple[str, str, Callable[[Any], bool]]] = [
+        (path, f"{least} or more", partial(operator.le, least)) for path, least in LEAST.items()
+    ]
+    bounds += [(path, "above 0 and finite", lambda x: 0 < x < math.inf) for path in ABOVE_ZERO]
+    bounds += [(path, "between 0 and 1", lambda x: 0 < x < 1) for path in SHARES]
+    bounds += [(path, "0 or more and below 1", lambda x: 0 <= x < 1) for path in SHARES_OR_ZERO]
+    for section in ("segmentation", "segmentation.start"):
+        size = at(f"{section}.size") or 0
+        bounds.append((f"{section}.crop", f"within 16..{size}, the size", range(16, size + 1).__contains__))
+    for path, wanted, fits in bounds:
+        number = at(path)
+        if number is not None and not fits(number):
+            raise UserError(f"{where}: {path}={number} must be {wanted}")
+
+
+def _is_published(network: str) -> bool:
+    maker = SEGMENTERS[network]
+    return getattr(maker.func if isinstance(maker, partial) else maker, "__name__", "") in PUBLISHED
 
 
 def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
     if entry.method is None and (entry.real or protocol.segmentation.real) == "none":
         raise UserError(f"{where}: {entry.label!r} has no method and no real pairs: nothing to train on; set one")
+    if entry.steps is not None and entry.steps < 1:
+        raise UserError(f"{where}: steps={entry.steps} of {entry.label!r} must be 1 or more")
     if entry.method not in LATENT and (entry.sampler or entry.steps or entry.flags or entry.windows):
         raise UserError(f"{where}: {entry.label!r}: sampler, steps, flags and windows are for {', '.join(LATENT)}")
     if entry.count is not None and not 0 < entry.count <= protocol.pairs.per_type:

@@ -1,12 +1,10 @@
 """Results of trained and tested segmenters, and what several seeds of one say together."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from ldm.errors import UserError
@@ -22,9 +20,9 @@ METRICS = {
     "PRO": "pro",
     "mIoU (types)": "miou_types",
     "Acc (types)": "acc_types",
+    "mIoU (classes)": "miou_classes",  # of a network that tells types apart
+    "Acc (classes)": "acc_classes",
 }
-# Of everything a table may be asked for, what is better when it is small; all else is better when large.
-LOWER_IS_BETTER = frozenset({"KID", "FID", "seconds", "hours", "background"})
 
 
 @dataclass(frozen=True)
@@ -60,16 +58,6 @@ def from_json(result: Mapping[str, Any]) -> Record:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"a result is incomplete ({type(error).__name__}: {error}); make it again") from None
-
-
-def read(file: str | Path) -> Record:
-    """A `result.json`. Raises `UserError` that names the file."""
-    try:
-        return from_json(json.loads(Path(file).read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{file}: cannot read the result ({error.strerror}); check the path") from None
-    except (ValueError, UserError) as error:
-        raise UserError(f"{file} is damaged ({error}); remove it and make it again") from None
 
 
 def summarize(values: Iterable[float]) -> Summary | None:

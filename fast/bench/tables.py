@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from fast.bench.paper import AVERAGE, PaperTable, Value, orientation
-from fast.bench.results import LOWER_IS_BETTER, METRICS, Grid, Record, Summary
+from fast.bench.results import Grid, Record, Summary
 from ldm.errors import UserError
 
 DECIMALS = 2
@@ -46,7 +46,6 @@ class Table:
     expected: int
     seeds: int
     papers: tuple[str, ...] = ()
-    lower_is_better: tuple[str, ...] = ()
 
     def cell(self, backbone: str, category: str, label: str, metric: str) -> Cell:
         return self.cells[backbone, category, label, metric]
@@ -62,7 +61,6 @@ def build(
     categories: Sequence[str] | None = None,
     backbones: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
-    higher_is_better: Mapping[str, bool] | None = None,
     title: str = "",
 ) -> Table:
     """Mean and spread over seeds, the average over categories where there are several, and the paper's numbers.
@@ -78,7 +76,6 @@ def build(
     grid = Grid.of(records, labels, categories, backbones, seeds)
     several = len(grid.categories) > 1
     rows = [(b, c) for b in grid.backbones for c in (*grid.categories, *([AVERAGE] * several))]
-    better = {m: m not in LOWER_IS_BETTER for m in metrics} | dict(higher_is_better or {})
     cells: dict[tuple[str, str, str, str], Cell] = {}
     for (backbone, category), metric in product(rows, metrics):
         averaged = category == AVERAGE and several
@@ -86,7 +83,7 @@ def build(
             label: grid.average(backbone, label, metric) if averaged else grid.cell(backbone, category, label, metric)
             for label in grid.labels
         }
-        ranks = _ranks({label: s.mean for label, s in ours.items() if s}, better[metric])
+        ranks = _ranks({label: s.mean for label, s in ours.items() if s})
         for label in grid.labels:
             theirs = orientation(papers, backbone, category, label, metric, grid.categories)
             cells[backbone, category, label, metric] = Cell(ours[label], theirs, ranks.get(label, 0))
@@ -101,30 +98,27 @@ def build(
         grid.size(),
         len(grid.seeds),
         tuple(one.title for one in papers),
-        tuple(m for m in metrics if not better[m]),
     )
 
 
-def _ranks(means: Mapping[str, float], higher: bool) -> dict[str, int]:
-    """Best 1, second 2, as printed: what reads alike shares its rank. Nothing where there is nothing to compare."""
+def _ranks(means: Mapping[str, float]) -> dict[str, int]:
+    """Largest 1, second 2, as printed: what reads alike shares its rank. Nothing where there is nothing to compare."""
     if len(means) < 2:
         return {}
     shown = {label: float(_number(mean)) for label, mean in means.items()}
-    order = sorted(set(shown.values()), reverse=higher)
+    order = sorted(set(shown.values()), reverse=True)
     return {label: order.index(v) + 1 for label, v in shown.items() if order.index(v) < 2}
 
 
 def caption(table: Table) -> str:
     """What the numbers are, how many of them are there, and whose the paper's are."""
-    unit = " in percent" if all(m in METRICS for m in table.metrics) else ""
     seeds = "one seed" if table.seeds == 1 else f"mean ± sample standard deviation over {table.seeds} seeds"
     backbones, categories = _backbones(table), _categories(table)
     fixed = [names[0] for names in (categories, backbones) if len(names) == 1]
     parts = [
         table.title,
         ", ".join(fixed),
-        f"{', '.join(table.metrics)}{unit}, {seeds}; best bold, second underlined",
-        f"Lower is better: {', '.join(table.lower_is_better)}" if table.lower_is_better else "",
+        f"{', '.join(table.metrics)} in percent, {seeds}; best bold, second underlined",
         f"paper: {'; '.join(table.papers)}" if _has_paper(table) else "",
         f"{table.finished} of {table.expected} trainings are finished" if table.finished < table.expected else "",
     ]

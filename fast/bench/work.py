@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from fast.bench.grid import Cell
+from fast.bench.grid import Cell, alone
 from fast.bench.plan import Category
 from fast.checkpoint import PROJECT, find_weights
 from fast.data.images import read_mask, write_mask
@@ -48,7 +51,10 @@ def fit(cell: Cell) -> dict[str, Any]:
         _run(cell, "main.py", "-r", str(folder), "-t", *limits)
     else:
         flags = ["--mvtec_path", str(category.root), "--category", category.name, "--split", str(category.split_file)]
-        flags += ["-s", str(key["seed"]), "-n", "run", "-l", str(cell.folder), *limits]
+        flags += ["-s", str(key["seed"]), "-n", "run", "-l", str(cell.folder), "data.params.layout=auto", *limits]
+        flags += ["--actual_resume", cell.use["base"]] if cell.use.get("base") else []
+        if cell.use.get("tokenizer"):
+            flags.append(f"model.params.cond_stage_config.params.tokenizer={cell.use['tokenizer']}")
         if key["size"] is not None:
             flags += ["data.params.native=false", f"data.params.size={key['size']}"]
         _run(cell, "main.py", "--base", str(cell.use["recipe"]), "-t", *flags, *key["overrides"])
@@ -122,7 +128,7 @@ def _flags(cell: Cell, category: Category, kind: str, number: int, folder: Path)
     for need in cell.needs:
         flags += ["--pt_path", need.result()["weights"]]
     if method in LATENT:
-        flags += ["--precision", key["precision"], *(["--region", "auto"] if key["windows"] else [])]
+        flags += ["--precision", key["precision"]]
         flags += [f"--{name}={key[name]}" for name in ("sampler", "steps") if key[name]] + key["flags"]
     if "textures" in cell.use:
         flags.append(f"method.textures={cell.use['textures']}")
@@ -136,12 +142,13 @@ def _inside(category: Category) -> str:
 
 def _prepared(category: Category) -> Category:
     """Write the split and the training side's masks, in folders by type, where they are not yet."""
-    for i, sample in enumerate(category.train):
-        target = category.masks / sample.anomaly / f"{i:04d}.png"
-        if sample.mask is not None and not target.is_file():
-            write_mask(target, read_mask(sample.mask))
-    if not category.split_file.is_file():
-        category.split.save(category.split_file)
+    with alone(category.place):
+        for i, sample in enumerate(category.train):
+            target = category.masks / sample.anomaly / f"{i:04d}.png"
+            if sample.mask is not None and not target.is_file():
+                write_mask(target, read_mask(sample.mask))
+        if not category.split_file.is_file():
+            category.split.save(category.split_file)
     return category
 
 
@@ -149,14 +156,24 @@ def _run(cell: Cell, script: str, *flags: str) -> None:
     """A program of the project in a process of its own, with its own threads and memory; its words go to a log."""
     log = cell.folder / "log.txt"
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    command = [sys.executable, str(PROJECT / script), *flags]
     with open(log, "a", encoding="utf-8") as file:
-        file.write(f"$ python {script} {' '.join(flags)}\n")
+        file.write(f"$ python {script} {shlex.join(flags)}\n")
         file.flush()
-        command = [sys.executable, str(PROJECT / script), *flags]
-        done = subprocess.run(command, env=env, stdout=file, stderr=subprocess.STDOUT, cwd=PROJECT)
-    if done.returncode:
+        # A session of its own: Ctrl-C reaches it through this process, once, and it is given the time to save. Open
+        # files are the cell's lock, which it keeps should this process be killed.
+        program = subprocess.Popen(
+            command, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, close_fds=False
+        )
+        try:
+            code = program.wait()
+        except BaseException:
+            program.send_signal(signal.SIGINT)
+            program.wait()
+            raise
+    if code:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
-        raise UserError(f"{script} ended with {done.returncode}: {last.removeprefix('error: ')} ({log})")
+        raise UserError(f"{script} ended with {code}: {last.removeprefix('error: ')} ({log})")
 
 
 def start(cell: Cell) -> dict[str, Any]:
@@ -177,30 +194,64 @@ def start(cell: Cell) -> dict[str, Any]:
     return {"pairs": len(drawn), "last_loss": float(np.mean(losses[-50:]))}
 
 
+def warm(cell: Cell) -> dict[str, Any]:
+    """Those initial weights, trained on the real training side: where every method's training goes on."""
+    key, category = cell.key, cell.use["of"]
+    network = _network(cell)
+    _train(cell, network, _merged(cell, [], from_samples(category.train)))
+    save(network, cell.folder / WEIGHTS, key["network"], 1 + len(_labels(cell) or (1,)))
+    return {"real": len(category.train)}
+
+
 def segment(cell: Cell) -> dict[str, Any]:
     """Train a segmenter on the pairs, the real training side, or both; test it on the held-out side."""
     key, category = cell.key, cell.use["of"]
     made = next((need for need in cell.needs if need.kind == "pairs"), None)
-    begin = next((need.folder / WEIGHTS for need in cell.needs if need.kind == "start"), cell.use.get("weights"))
     synthetic = [] if made is None else synthetic_pairs(made, category, key["count"])
     real = from_samples(category.train) if key["real"] == "merged" else []
-    normals = from_samples(category.index.normals) if key["normals"] else []
-    share = key["real_share"] if synthetic and real else None
-    labels = dict(enumerate(category.kinds, 1)) if key["classes"] == "types" else None
-    network = build(key["network"], 1 + len(labels or (1,)), weights=begin, seed=key["seed"])
-    seen = {"size": key["size"], "bf16": key["precision"] == "bf16", "device": device_of(cell)}
-    how = {name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "seed")}
-    pairs = _labelled(merged(synthetic, real, normals, share, key["normals"]), labels)
-    network = train(network, pairs, crop=key["crop"], **how, **seen)
+    network, labels = _network(cell), _labels(cell)
+    _train(cell, network, _merged(cell, synthetic, real))
     test = from_samples(category.test + (category.index.test_normals if key["test_normals"] else []))
-    metrics = evaluate(network, _labelled(test, labels), labels=labels, **seen)
+    metrics = evaluate(network, _labelled(test, labels), labels=labels, **_seen(cell))
     if cell.use["keep"]:
         save(network, cell.folder / WEIGHTS, key["network"], 1 + len(labels or (1,)))
     return {
-        "pairs": {"synthetic": len(synthetic), "real": len(real), "normals": len(normals)},
+        "pairs": {"synthetic": len(synthetic), "real": len(real), "normals": len(_normals(cell))},
         "test": len(test),
         "metrics": metrics,
     }
+
+
+def _network(cell: Cell) -> nn.Module:
+    """A network with the initial weights that the cell names."""
+    begin = [need.folder / WEIGHTS for need in cell.needs if need.kind in ("start", "warm")] + [cell.use.get("weights")]
+    return build(cell.key["network"], 1 + len(_labels(cell) or (1,)), weights=begin[0], seed=cell.key["seed"])
+
+
+def _train(cell: Cell, network: nn.Module, pairs: list[Labelled]) -> None:
+    key = cell.key
+    how = {name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "seed", "crop")}
+    train(network, _labelled(pairs, _labels(cell)), **how, **_seen(cell))
+
+
+def _seen(cell: Cell) -> dict[str, Any]:
+    return {"size": cell.key["size"], "bf16": cell.key["precision"] == "bf16", "device": device_of(cell)}
+
+
+def _labels(cell: Cell) -> dict[int, str] | None:
+    """The type of each class, where there is more than one of defects."""
+    return dict(enumerate(cell.use["of"].kinds, 1)) if cell.key["classes"] == "types" else None
+
+
+def _merged(cell: Cell, synthetic: list[Labelled], real: list[Labelled]) -> list[Labelled]:
+    """All to train on; a dataset without normals has none to show, whatever share the protocol asks for."""
+    normals, key = _normals(cell), cell.key
+    share = key.get("real_share") if synthetic and real else None
+    return merged(synthetic, real, normals, share, key["normals"] if normals else 0.0)
+
+
+def _normals(cell: Cell) -> list[Labelled]:
+    return from_samples(cell.use["of"].index.normals) if cell.key["normals"] else []
 
 
 def _labelled(pairs: list[Labelled], labels: dict[int, str] | None) -> list[Labelled]:
@@ -231,9 +282,19 @@ def pictures(cell: Cell) -> dict[str, Any]:
     for kind in made.key["types"]:
         found = measures(pairs_folder(made, kind), real)
         types[kind] = {name: value for name, value in found.items() if name != "types"}
-    names = [name for name, value in types[made.key["types"][0]].items() if not isinstance(value, dict)]
-    known = {name: [t[name] for t in types.values() if t[name] is not None] for name in names}
-    return {**{name: float(np.mean(v)) if v else None for name, v in known.items()}, "types": types}
+    return {
+        **_means(list(types.values())),
+        "pairs": sum(t["pairs"] for t in types.values()),
+        "real": _means([t["real"] for t in types.values() if t.get("real")]),
+        "types": types,
+    }
+
+
+def _means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """The mean of each number over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if not isinstance(value, dict))
+    known = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
+    return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 
 def deep(cell: Cell) -> dict[str, Any]:
@@ -242,7 +303,7 @@ def deep(cell: Cell) -> dict[str, Any]:
 
     made, category, files = cell.needs[0], cell.use["of"], cell.use["networks"]
     inception = load_inception(files["inception"]) if "inception" in files else None
-    embed = load_lpips(files["lpips"]).embed if "lpips" in files else None
+    embed = load_lpips(files["lpips"]).to(device_of(cell)).embed if "lpips" in files else None
     found = synthetic_pairs(made, category, None)
     options = Options(device=device_of(cell))
     return measures(found, from_samples(category.train), inception=inception, embed=embed, options=options)
@@ -262,6 +323,7 @@ KINDS: dict[str, Callable[[Cell], dict[str, Any]]] = {
     "given": given,
     "pairs": pairs,
     "start": start,
+    "warm": warm,
     "segment": segment,
     "pictures": pictures,
     "deep": deep,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.index import GOOD, Sample
 from fast.data.views import Augment
+from fast.output import read_records
 from fast.regions import Region, cut
 from ldm.errors import UserError
 
@@ -73,13 +73,10 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
     folder is no output, a line of its manifest is damaged, or its sources are not where it says.
     """
     folder = Path(folder)
-    manifest = folder / "manifest.jsonl"
-    if not manifest.is_file():
-        raise UserError(f"{folder} has no manifest.jsonl; give an output folder of generate_with_mask.py")
+    manifest, rows = folder / "manifest.jsonl", read_records(folder)
     try:
-        rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
         found = [(_sources(row), Labelled(folder / row["image"], folder / row["mask"], row["type"])) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{manifest} is damaged ({error!r}); restore it or synthesize again") from None
     forbidden = {path.resolve() for path in held_out}
     lost = [source for sources, _ in found for source in sources if forbidden and not source.is_file()]
