@@ -74,8 +74,11 @@ def test_a_grid_from_a_dataset_to_its_tables(drawn_root: Path, tmp_path: Path, i
         (r["normal_source"], r["mask_source"]) for r in two
     ]
     table = (folder / "table.md").read_text()
-    assert "CutPaste" in table
-    assert "split" in table
+    assert "| CutPaste |" in table
+    assert (
+        f"split {json.loads(next((tmp_path / 'out').glob('leather-*/split.json')).read_text())['hash'][:12]}" in table
+    )
+    assert "| made for | masks | background |" in table
     assert {"table.csv", "table.tex", "protocol.json", "gallery-leather.png"} <= {p.name for p in folder.iterdir()}
     assert list(folder.glob("figure-mini*.svg"))
 

@@ -54,7 +54,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
     precision = options.precision or ("bf16" if suits else "fp32")
     protocol = Protocol(
         f"answer-{method}-{network}",
-        "Does it help?",
+        "Real defects, synthetic pairs, or both",
         tuple(entries),
         column="pairs",
         metrics=("mIoU", "Acc", "AP"),

@@ -82,8 +82,8 @@ def footing(plan: Plan) -> str:
     """A Markdown table for each category: what every column was given, what it took, and what its pairs are like."""
     lines = []
     for category in plan.categories:
-        rows = [_footing(column, plan.protocol.column) for column in plan.columns if column.category is category]
-        if not any(rows):
+        rows = [_footing(columns) for columns in _by_pairs(plan, category)]
+        if not rows:
             continue
         names = list(dict.fromkeys(name for row in rows for name in row))
         real = f"{len(category.train)} real defects to train on, {len(category.test)} to test on"
@@ -92,17 +92,26 @@ def footing(plan: Plan) -> str:
             "",
         ]
         lines += ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-        lines += ["| " + " | ".join(row.get(name, "-") for name in names) + " |" for row in rows if row] + [""]
+        lines += ["| " + " | ".join(row.get(name, "-") for name in names) + " |" for row in rows] + [""]
     return "\n".join(lines)
 
 
-def _footing(column: Column, column_key: str) -> dict[str, str]:
-    made = column.pairs
-    if made is None or not made.done:
-        return {}
+def _by_pairs(plan: Plan, category: Category) -> list[list[Column]]:
+    """The columns of a category whose pairs are made, those together that use the same."""
+    found: dict[Path, list[Column]] = {}
+    for column in plan.columns:
+        if column.category is category and column.pairs is not None and column.pairs.done:
+            found.setdefault(column.pairs.folder, []).append(column)
+    return list(found.values())
+
+
+def _footing(columns: Sequence[Column]) -> dict[str, str]:
+    """Of columns with the same pairs."""
+    column, made = columns[0], columns[0].pairs
+    assert made is not None
     first = read_records(pairs_folder(made, made.key["types"][0]))[0]
     row = {
-        column_key: column.entry.label,
+        "made for": ", ".join(column.entry.label for column in columns),
         "masks": "training side's" if made.key["masks"] == "given" else made.key["masks"],
         "background": "a normal picture" if first["normal_source"] else "its own",
         "evaluations": str(first.get("steps") or first.get("options", {}).get("steps") or "-"),
