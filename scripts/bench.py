@@ -64,7 +64,6 @@ def main(argv: list[str]) -> None:
     options, overrides = parser().parse_known_args(argv)
     options.command = shlex.join(["python", "scripts/bench.py", *argv])
     check_options(options, overrides)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a program that a cell has started is told to stop too
     from fast.bench.protocol import load_protocol
 
     if options.protocol:
@@ -175,4 +174,5 @@ def show(found: Plan) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a program that a cell has started is told to stop too
     sys.exit(open_door(main))
