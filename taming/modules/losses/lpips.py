@@ -17,7 +17,18 @@ SLICES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 ALEX = ((3, 192, 5, True), (6, 384, 3, True), (8, 256, 3, False), (10, 256, 3, False))
 
 
-class VGG16Features(nn.Module):
+class _Slices(nn.Module):
+    """Parts one after the other, each one's output a feature."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for part in self.children():
+            x = part(x)
+            features.append(x)
+        return features
+
+
+class VGG16Features(_Slices):
     """ReLU outputs before each pooling of VGG16. Layers carry the numbers they have in torchvision's `features`."""
 
     def __init__(self) -> None:
@@ -34,15 +45,8 @@ class VGG16Features(nn.Module):
                 number, before = number + 2, width
             self.add_module(f"slice{s}", part)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        features = []
-        for part in self.children():
-            x = part(x)
-            features.append(x)
-        return features
 
-
-class AlexNetFeatures(nn.Module):
+class AlexNetFeatures(_Slices):
     """ReLU outputs of AlexNet's convolutions. Layers carry the numbers they have in torchvision's `features`."""
 
     def __init__(self) -> None:
@@ -57,13 +61,6 @@ class AlexNetFeatures(nn.Module):
             part.add_module(str(number + 1), nn.ReLU(inplace=True))
             self.add_module(f"slice{s}", part)
             before = width
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        features = []
-        for part in self.children():
-            x = part(x)
-            features.append(x)
-        return features
 
 
 class ScalingLayer(nn.Module):
