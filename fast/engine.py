@@ -1,5 +1,6 @@
 """A trained method on a latent base made ready to fill masks on one device: all that many calls share, done once."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,9 @@ class Recipe:
     Windows with a side above `max_window` are evaluated in tiles of that side.
     `reuse`: the inner U-Net blocks run at every `reuse`-th evaluation; `stop_at`: see `AIASOptions`.
     `compiled`: run the U-Net through `torch.compile`. `composite`: False leaves the whole decoded window in the
-    picture, as AnomalyDiffusion and STAGE do, not what lies in the mask alone. `own`: the method's own switches.
+    picture, as AnomalyDiffusion and STAGE do, not what lies in the mask alone. `scale`: classifier-free guidance
+    against the empty prompt (Ho and Salimans 2021): 1 is none, above it the words count for more, at twice the time.
+    `own`: the method's own switches.
     """
 
     size: int | None = None
@@ -52,6 +55,7 @@ class Recipe:
     stop_at: int = 0
     compiled: bool = False
     composite: bool = True
+    scale: float = 1.0
     own: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -82,6 +86,7 @@ class Engine:
         self.stride = self.factor * getattr(self.unet, "stride", 1)
         with torch.no_grad():
             self._keys = [self._project(p) for p in self._prompts]
+            self._empty_key = None if self._empty is None else self._project(self._empty)
         self._backgrounds: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._lock = Lock()
         model.model.register_forward_pre_hook(self._give_up)
@@ -109,6 +114,8 @@ class Engine:
         model.prompts.to(self.device)
         index = torch.arange(len(model.prompts.types), device=self.device)
         self._columns = model.placeholder(index)
+        guided = self.recipe.scale != 1
+        self._empty = model.empty_prompt(1).to(self.dtype) if guided else None
         if model.sees_masks:
             for part in model.own_parts().values():
                 part.to(self.device)
@@ -145,9 +152,11 @@ class Engine:
         shape = (1, self._columns.shape[1], self.model.prompts.vectors.shape[2])
         prompt = torch.empty(shape, device=meta, dtype=self.dtype)
         keys = self._keys[0] if self._keys else None
-        context: Any = prompt if keys is None else [(k.to(meta), v.to(meta)) for k, v in keys]
+        context: Any = prompt if keys is None else keys.to(meta)
         release, int8 = self._pages.release, self.recipe.precision == "int8"
-        wide = 2 * channels + 1 if self.model.model.conditioning_key == "hybrid" else channels  # the place too
+        wide = channels
+        if self.model.model.conditioning_key == "hybrid":  # the place too
+            wide += self.model.mask_detail**2 + channels
         seen = torch.empty(1, wide, cells, cells, device=meta)
         pack(self.unet, lambda unet: unet(seen, t, context=context), int8, release, keep)
         for part, example in self.model.beside():
@@ -188,8 +197,16 @@ class Engine:
         rows = [self._keys[t] for t in types.tolist()]
         if None in rows:
             return prompts, prompts
-        layers = zip(*rows, strict=True)  # type: ignore[arg-type]
-        return prompts, [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]
+        return prompts, Projected.cat(rows)  # type: ignore[arg-type]
+
+    def _guided(self, context: Any) -> Any:
+        """The contexts of a doubled batch: the empty prompt for the first half, `context` for the second."""
+        if isinstance(context, Projected):
+            assert self._empty_key is not None
+            count = len(context.layers[0][0])
+            return Projected.cat([*[self._empty_key] * count, context])
+        assert self._empty is not None
+        return torch.cat([self._empty.expand(len(context), -1, -1), context])
 
     def _denoiser(self, context: Any, columns: Tensor, mask: Tensor, known: Tensor) -> PlacedDenoise:
         """The U-Net under a context; a hybrid one sees the `mask` (B,1,h,w) and what is `known` (B,C,h,w) too.
@@ -197,20 +214,33 @@ class Engine:
         deep: dict[Any, DeepFeatures] = {}
         tile = self._tile(cells=True)
         own_mask, own_known = mask, known
+        scale = self.recipe.scale
+        seen_context = context if scale == 1 else self._guided(context)
+        seen_columns = columns if scale == 1 else torch.cat([torch.zeros_like(columns), columns])
 
         def evaluate(
             x: Tensor, t: Tensor, place: Any, weights: Tensor | None, form: str, mask: Tensor, known: Tensor
         ) -> Tensor:
             rows, cols = place
-            seen: Any = context
+            whole = known is own_known
+            mask, known = mask[..., rows, cols], known[..., rows, cols]
+            weights = None if weights is None else weights[..., rows, cols]
+            if scale != 1:
+                x, t, mask, known = (torch.cat([part, part]) for part in (x, t, mask, known))
+                weights = None if weights is None else torch.cat([weights, weights])
+            seen: Any = seen_context
             if weights is not None:
-                seen = Weighted(context, weights[..., rows, cols], columns, form)
-            placed = self.model.with_place(seen, mask[..., rows, cols], known[..., rows, cols])
+                seen = Weighted(seen, weights, seen_columns, form)
+            placed = self.model.with_place(seen, mask, known)
             cond = placed if isinstance(placed, dict) else {"c_crossattn": [seen]}
             if self.recipe.reuse > 1:
-                key = (str(place), known is own_known)
+                key = (str(place), whole)
                 cond = {**cond, "deep": deep.setdefault(key, DeepFeatures(self.recipe.reuse, self.unet.shallow))}
-            return bind(self.model, cond)(x, t)
+            eps = bind(self.model, cond)(x, t)
+            if scale == 1:
+                return eps
+            without, with_words = eps.chunk(2)
+            return without + scale * (with_words - without)
 
         def denoise(
             x: Tensor,
@@ -250,7 +280,8 @@ class Engine:
         mask = latent_mask(pixels, background.shape[-2:])
         known = self._known(mask, background)
         prompts, context = self._context(torch.tensor(types, device=self.device), pixels)
-        denoise = self._denoiser(context, self._columns[list(types)], mask, known)
+        shown = model.detailed_mask(pixels, (background.shape[-2], background.shape[-1]))
+        denoise = self._denoiser(context, self._columns[list(types)], shown, known)
         noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
         recipe = self.recipe
         options = {"use_farm": recipe.use_farm, "stop_at": recipe.stop_at, **recipe.own}
@@ -281,6 +312,8 @@ class Engine:
 def _check(recipe: Recipe, device: torch.device) -> None:
     if recipe.region not in ("auto", "full"):
         raise UserError(f"--region {recipe.region} is unknown; use auto or full")
+    if not (math.isfinite(recipe.scale) and recipe.scale >= 0):
+        raise UserError(f"--scale {recipe.scale} is no guidance scale; give a number from 0, 1 for none")
     if recipe.precision not in PRECISIONS:
         raise UserError(f"--precision {recipe.precision} is unknown; use {', '.join(PRECISIONS)}")
     if recipe.precision == "int8" and (device.type != "cpu" or not has_int8()):

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from fast.prompts import by_word
 from fast.sampling import SAMPLERS, sample_latents
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
-from ldm.rng import generator
+from ldm.models.diffusion.ddpm import shared_mean
 from ldm.util import check_params
 
 
@@ -98,7 +97,7 @@ class FAST(PromptedDiffusion):
         if not self.use_farm:
             loss_eps = self._noise_loss(x_t, x0, t, eps, placed, m)
             return self.lambda1 * loss_eps, {"loss_eps": loss_eps}
-        anomaly = self.farm(x_t, m, t - 1, cond, _known(placed)).float()
+        anomaly = self.farm(x_t, m, t - 1, cond, _known(placed, self.channels)).float()
         stands_in = m * self._replaced(batch, x0)
         seen = (1 - stands_in) * x_t + stands_in * self.schedule.q_sample(anomaly, t, eps)  # Eq. 11-12, the same eps
         clean = (1 - stands_in) * x0 + stands_in * anomaly
@@ -117,18 +116,13 @@ class FAST(PromptedDiffusion):
         inside the mask m (B,1,h,w) and outside it, so that a pinhole counts like a defect that fills the picture."""
         if self.defect_share is None:
             return F.mse_loss(found, target)
-        cells = (found - target).square().mean(dim=1, keepdim=True)
-        inside, outside = (_masked_mean(cells, own) for own in (m, 1 - m))
-        return (self.defect_share * inside + (1 - self.defect_share) * outside).mean()
+        return shared_mean((found - target).square(), m, self.defect_share)
 
     def _replaced(self, batch: Mapping[str, Any], like: Tensor) -> Tensor:
         """1 for the samples (B,1,1,1) in which FARM's defect stands in, all but a share of `real_share`, by their
         seeds."""
-        if "seed" in batch:
-            drawn = [float(torch.rand((), generator=generator(int(s), 7))) for s in batch["seed"]]
-        else:
-            drawn = torch.rand(len(like)).tolist() if self.real_share else [1.0] * len(like)
-        return torch.tensor([float(d >= self.real_share) for d in drawn]).to(like)[:, None, None, None]
+        drawn = self._by_seed(batch, len(like), 7)
+        return (drawn >= self.real_share).to(like)[:, None, None, None]
 
     def own_parts(self) -> dict[str, nn.Module]:
         own = {"farm": self.farm} if self.use_farm else {}
@@ -163,11 +157,6 @@ class FAST(PromptedDiffusion):
         return super().log_images(batch, steps or self.aias_options.steps)
 
 
-def _known(placed: Any) -> Tensor | None:
+def _known(placed: Any, channels: int) -> Tensor | None:
     """What a hybrid base is shown of the picture (B,C,h,w), out of `LatentDiffusion.placed`; None for other bases."""
-    return placed["c_concat"][0][:, 1:] if isinstance(placed, dict) else None
-
-
-def _masked_mean(cells: Tensor, own: Tensor) -> Tensor:
-    """Mean (B,) of cells (B,1,h,w) where own is 1; 0 where it is nowhere."""
-    return (cells * own).sum(dim=(1, 2, 3)) / own.sum(dim=(1, 2, 3)).clamp(min=1)
+    return placed["c_concat"][0][:, -channels:] if isinstance(placed, dict) else None

@@ -80,7 +80,8 @@ class PromptedDiffusion(LatentDiffusion):
     of `fast.lora.Adapters`, or their rank; `fit_decoder`: fit the first stage's decoder
     to the pictures first, the options of `fast.decoder.FitOptions`; `open_types`: the artifact serves any defect word,
     trained or not; `known`: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the
-    normal picture at synthesis: "full", all of it; "around", nothing of what lies under the mask.
+    normal picture at synthesis: "full", all of it; "around", nothing of what lies under the mask; `drop_prompt`: the
+    share (0..1) of training samples that get the empty prompt, so that guidance against it works.
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
     """
 
@@ -103,6 +104,7 @@ class PromptedDiffusion(LatentDiffusion):
         fit_decoder: Mapping[str, Any] | None = None,
         open_types: bool = False,
         known: str = "full",
+        drop_prompt: float = 0.125,
         ckpt_path: str | None = None,
         lr: float = 1.5e-4,
         **base: Any,
@@ -112,11 +114,14 @@ class PromptedDiffusion(LatentDiffusion):
         lora = _lora_options(lora, thaw_unet)
         if known not in ("full", "around"):
             raise UserError(f"model.params.known={known} is unknown; use full or around")
+        if not 0 <= drop_prompt < 1:
+            raise UserError(f"model.params.drop_prompt={drop_prompt} must be a share from 0 to below 1")
         fixed = {"use_ema": False, "cond_stage_trainable": False, "unet_trainable": thaw_unet}
         super().__init__(ckpt_path=ckpt_path, lr=lr, **{**base, **fixed})
         encoder = self._text_encoder(prompt_tokens)
         self.base_path = ckpt_path
         self.init_word, self.thaw_unet, self.known = init_word, thaw_unet, known
+        self.drop_prompt = drop_prompt
         self.model.requires_grad_(thaw_unet)
         if not thaw_unet:
             self.model.eval()
@@ -166,8 +171,26 @@ class PromptedDiffusion(LatentDiffusion):
         return self._base_hash
 
     def conditioning(self, batch: Mapping[str, Any]) -> Tensor:
+        """Prompts (B,L,width) of the batch's types; in training some are dropped, see `drop_prompt`."""
         with self._as_kept(self.cond_stage_model):
-            return self.prompts(self.cond_stage_model, batch["type"])
+            return self._some_dropped(batch, self.prompts(self.cond_stage_model, batch["type"]))
+
+    def _some_dropped(self, batch: Mapping[str, Any], prompts: Tensor) -> Tensor:
+        """In training prompts (B,L,width) of which a share of `drop_prompt` is the empty one, by the samples' seeds."""
+        if not (self.training and self.drop_prompt):
+            return prompts
+        dropped = self._by_seed(batch, len(prompts), 11) < self.drop_prompt
+        return torch.where(dropped.to(prompts.device)[:, None, None], self.empty_prompt(1).to(prompts), prompts)
+
+    def empty_prompt(self, count: int) -> Tensor:
+        """The encoding (count,L,width) of no words at all."""
+        return self.get_learned_conditioning([""] * count)
+
+    def _by_seed(self, batch: Mapping[str, Any], count: int, key: int) -> Tensor:
+        """Uniform draws (B,) in 0..1, from the samples' seeds where the batch has them, for the purpose `key`."""
+        if "seed" not in batch:
+            return torch.rand(count)
+        return torch.tensor([float(torch.rand((), generator=generator(int(s), key))) for s in batch["seed"]])
 
     def network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         with self._as_kept(self.model):
@@ -264,7 +287,8 @@ class PromptedDiffusion(LatentDiffusion):
         """Pictures for a sample grid: the real defects, and synthetic ones in the same masks, without re-weighting."""
         x0 = self.latents(batch)
         mask = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
-        cond = self.conditioning(batch)
+        shown = self.detailed_mask(batch["mask"].to(x0), (x0.shape[-2], x0.shape[-1]))
+        cond = self.prompts(self.cond_stage_model, batch["type"])
         known = (1 - mask) * x0  # all of it would show a real defect to a network that is to draw one
 
         def denoise(
@@ -273,7 +297,7 @@ class PromptedDiffusion(LatentDiffusion):
             *,
             weights: Tensor | None = None,
             form: str = "scores",
-            mask: Tensor | None = mask,
+            mask: Tensor | None = shown,
             known: Tensor | None = known,
         ) -> Tensor:
             assert mask is not None

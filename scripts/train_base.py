@@ -1,15 +1,17 @@
-"""Train the shipped base from nothing: draw a pool, then first stage, latents, base, FARM. Each stage can be resumed.
+"""Train the shipped base from nothing in a given time: first stage, latent diffusion, FARM, on data drawn meanwhile.
 
-Everything lies in the folder of --out and is kept: a second run goes on where the first stopped. On a machine with
-GPUs the trainings use them all; the pool is drawn on every core.
+Everything under way lies in the folder of --out and is saved as it goes: stopped, the same command goes on. On a machine
+with a GPU the card trains while all cores draw.
+
+python scripts/train_base.py --minutes 8                      # a graphics card
+python scripts/train_base.py --minutes 600 --batch_size 32    # two CPU cores, over night
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 # Lets the script run from a checkout that is not installed.
@@ -20,184 +22,94 @@ from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
-STAGES = ("pool", "autoencoder", "latents", "base", "farm")
-RECIPES = ROOT / "configs" / "mini"
-
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("base"), help="folder for the pool and the runs")
-    parser.add_argument("--ship", type=Path, default=Path("models/mini"), help="folder for the finished weights")
-    parser.add_argument("--only", choices=STAGES, help="this stage alone; those before it must be done")
-    parser.add_argument("--photos", default="", help="folder of photographed surfaces to mix in")
-    parser.add_argument("--shards", type=int, default=48, help="shards of 256 defects each in the pool")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the pool and of the trainings")
-    for stage, steps in (("autoencoder", 4500), ("base", 10000), ("farm", 1000)):
-        parser.add_argument(f"--{stage}_steps", type=int, default=steps, help=f"optimiser steps of the {stage}")
-    parser.add_argument("overrides", nargs="*", help="section.key=value for the recipe of the stage in --only")
+    parser = Parser(
+        prog="train_base.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--minutes", type=float, required=True, help="of all stages together, over every resumption")
+    add("--out", type=Path, default=Path("base"), help="folder of what is under way (default: base)")
+    add("--ship", type=Path, default=Path("models/mini"), help="folder of the finished weights (default: models/mini)")
+    add("--photos", default="", help="folder of photographed surfaces to mix in")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--batch_size", type=int, help="windows of 128 pixels at a step (default: 512 on a GPU, 32 on a CPU)")
+    add("--size", type=int, default=256, help="side of the drawn images in pixels (default: 256)")
+    add("--sheets", type=int, help="sheets of 8 defects held at once (default: 30000 on a GPU, 2500 on a CPU)")
+    add("--first_sheets", type=int, help="sheets that the first stage begins with (default: 600 on a GPU, 200 on a CPU)")
+    add("--workers", type=int, help="processes that draw (default: the cores, but one)")
+    add("--compile", action="store_true", help="run the U-Net through torch.compile")
+    add("--precision", choices=("auto", "32", "bf16"), default="auto", help="bf16: mixed, where the processor has it")
+    add("--seed", type=int, default=0)
+    add("--parts", type=float, metavar="MB", help="write the weights in files of at most so many MB beside them too")
+    add("overrides", nargs="*", help="section.key=value for the recipes configs/mini/{base,farm}.yaml")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> None:
-    """All stages in turn, or the one that is asked for."""
-    if args.overrides and args.only not in ("autoencoder", "base", "farm"):
-        raise UserError(f"{args.overrides[0]} needs the stage it is for; add --only autoencoder, base or farm")
-    stages = {"pool": _pool, "autoencoder": _autoencoder, "latents": _latents, "base": _base, "farm": _farm}
-    for name in [args.only] if args.only else STAGES:
-        print(f"\n== {name}", flush=True)
-        stages[name](args)
-
-
-def _bar(what: str) -> Callable[[int, int], None]:
-    from tqdm import tqdm
-
-    bar = tqdm(desc=what, unit="shard", mininterval=1.0, disable=None)
-
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return progress
-
-
-def _pool(args: argparse.Namespace) -> None:
-    from fast.data.pool import PoolRecipe, fill_pool
-
-    recipe = PoolRecipe(seed=args.seed, photos=args.photos)
-    fill_pool(args.out / "pool", args.shards, recipe, progress=_bar("drawing"))
-
-
-def _autoencoder(args: argparse.Namespace) -> None:
-    """Train the first stage, then give its latents mean 0 and variance 1 in every channel."""
+    """Raises `UserError`."""
     import torch
 
-    from fast.data.pool import read_shard
-    from ldm.checkpoint import save_safetensors
-    from ldm.models.autoencoder import AutoencoderTiny
+    from fast.pretraining.drawing import DrawingRecipe
+    from fast.pretraining.loop import Interrupted
+    from fast.pretraining.parts import split_file
+    from fast.pretraining.stages import Pretraining, Settings, check_ship
 
-    trained = _train(args, "autoencoder", args.autoencoder_steps)
-    model = _first_stage(trained)
-    assert isinstance(model, AutoencoderTiny)
-    pictures = read_shard(sorted((args.out / "pool").glob("pool-*"))[0]).normals
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.no_grad():
-        z = torch.cat([model.encode(part).mean for part in images.split(8)])
-    model.standardize(z.mean((0, 2, 3)), z.std((0, 2, 3)))
-    save_safetensors(model.state_dict(), _standard(args), {"trained": trained.name})
-
-
-def _standard(args: argparse.Namespace) -> Path:
-    path: Path = args.out / "first_stage.safetensors"
-    return path
-
-
-def _first_stage(path: Path):  # type: ignore[no-untyped-def]
-    from omegaconf import OmegaConf
-
-    from ldm.util import instantiate_from_config
-
-    config = OmegaConf.load(RECIPES / "base.yaml").model.params.first_stage_config
-    config.params.ckpt_path = str(path)
-    return instantiate_from_config(config).eval().requires_grad_(False)
-
-
-def _latents(args: argparse.Namespace) -> None:
-    import torch
-
-    from fast.data.pool import encode_pool
-    from ldm.checkpoint import file_hash
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = _first_stage(_require(_standard(args), "autoencoder")).to(device).to(memory_format=torch.channels_last)
-
-    def mean(images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device, torch.bfloat16):
-            return model.encode(images.to(device).contiguous(memory_format=torch.channels_last)).mean
-
-    encode_pool(args.out / "pool", mean, file_hash(_standard(args)), progress=_bar("encoding"))
-
-
-def _base(args: argparse.Namespace) -> None:
-    """Train the base and write what ships: everything in bfloat16 but the tables of the noise schedule."""
-    import torch
-
-    from ldm.checkpoint import read_state_dict, save_safetensors
-
-    first_stage = _require(_standard(args), "autoencoder")
-    _same_first_stage(args)
-    trained = _train(
-        args, "base", args.base_steps, f"model.params.first_stage_config.params.ckpt_path={first_stage}", artifact="ldm"
+    for name in ("minutes", "batch_size", "size", "sheets", "first_sheets", "workers", "parts"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value} must be above 0")
+    if args.size % 64:
+        raise UserError(f"--size {args.size} is no multiple of 64; take 256")
+    gpu = torch.cuda.is_available()
+    if args.device == "cuda" and not gpu:
+        raise UserError("--device cuda: there is no GPU here; use --device cpu")
+    check_ship(args.ship)
+    device = torch.device("cuda" if gpu and args.device != "cpu" else "cpu")
+    on_gpu = device.type == "cuda"
+    capacity = args.sheets or (30000 if on_gpu else 2500)
+    settings = Settings(
+        out=args.out,
+        ship=args.ship,
+        minutes=args.minutes,
+        device=device,
+        recipe=DrawingRecipe(size=args.size, seed=args.seed, photos=args.photos),
+        recipes=ROOT / "configs" / "mini",
+        batch=args.batch_size or (512 if on_gpu else 32),
+        capacity=capacity,
+        first_capacity=min(capacity, 3000 if on_gpu else 400),
+        first_sheets=args.first_sheets or (600 if on_gpu else 200),
+        window=args.size // 2,
+        workers=args.workers or max(1, _cores() - 1),
+        compiled=args.compile,
+        bf16=args.precision == "bf16" or (args.precision == "auto" and (on_gpu or _has_bf16())),
+        seed=args.seed,
+        overrides=list(args.overrides),
     )
-    state = read_state_dict(trained)
-    tables = ("model.", "first_stage_model.", "cond_stage_model.")
-    shipped = {k: v.to(torch.bfloat16) if k.startswith(tables) else v for k, v in state.items()}
-    save_safetensors(shipped, args.ship / "base.safetensors", {"trained": trained.name})
-    if (args.ship / "tokenizer").resolve() != (RECIPES / "tokenizer").resolve():
-        shutil.copytree(RECIPES / "tokenizer", args.ship / "tokenizer", dirs_exist_ok=True)
+    if on_gpu:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    try:
+        Pretraining(settings, report=lambda line: print(line, flush=True)).run()
+    except Interrupted as stop:
+        raise UserError(str(stop)) from None
+    if args.parts:
+        for path in sorted(args.ship.glob("*.safetensors")):
+            for part in split_file(path, args.ship / "parts", int(args.parts * 1e6)):
+                print(part)
 
 
-def _farm(args: argparse.Namespace) -> None:
-    """FARM and the vectors of the drawn types, upon the base as it ships; in bfloat16 too."""
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _has_bf16() -> bool:
+    """Whether the CPU computes in bfloat16 rather than imitating it."""
     import torch
 
-    from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
-
-    base = _require(args.ship / "base.safetensors", "base")
-    trained = _train(args, "farm", args.farm_steps, f"model.params.ckpt_path={base}", artifact="fast")
-    metadata = read_metadata(trained)
-    if metadata.get("base_sha256") != file_hash(base):
-        raise UserError(f"{args.out / 'farm'} was trained on another base than {base}; remove it and train it anew")
-    state = {k: v.to(torch.bfloat16) for k, v in read_state_dict(trained).items()}
-    save_safetensors(state, args.ship / trained.name, metadata)
-    for old in set(args.ship.glob("fast-*.safetensors")) - {args.ship / trained.name}:
-        old.unlink()
-
-
-def _same_first_stage(args: argparse.Namespace) -> None:
-    """Raise `UserError` if the latents, or a base under way, are of another first stage than the one there is."""
-    from fast.data.images import write_bytes
-    from ldm.checkpoint import file_hash, read_metadata
-
-    present = file_hash(_standard(args))
-    for shard in sorted((args.out / "pool").glob("pool-*.safetensors")):
-        latents = _require(shard.with_name(shard.name.replace("pool-", "latents-")), "latents")
-        if read_metadata(latents).get("first_stage") != present:
-            raise UserError(f"{latents} is of another first stage; run the stage latents first")
-    note = args.out / "base.first_stage"
-    if (args.out / "base").is_dir() and note.is_file() and note.read_text() != present:
-        raise UserError(f"{args.out / 'base'} was trained on another first stage; remove it or name another --out")
-    write_bytes(note, present.encode())
-
-
-def _require(path: Path, stage: str) -> Path:
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run the stage {stage} first")
-    return path
-
-
-def _train(args: argparse.Namespace, recipe: str, steps: int, *extra: str, artifact: str = "autoencoder") -> Path:
-    """A recipe through the training door, or the rest of it. Returns its last artifact."""
-    from fast.training.options import parse_training
-    from fast.training.run import train
-
-    folder = args.out / recipe
-    wanted = folder / "checkpoints" / f"{artifact}-{steps}.safetensors"
-    going_on = (folder / "checkpoints" / "last.ckpt").is_file()
-    if args.overrides and (going_on or wanted.is_file()):
-        raise UserError(f"{folder} was begun without {args.overrides[0]}; remove it or name another --out")
-    if not wanted.is_file():
-        if going_on:
-            flags = ["-t", "-r", str(folder), "--max_steps", str(steps)]
-        else:
-            flags = ["--base", str(RECIPES / f"{recipe}.yaml"), "-t", "-l", str(args.out), "-n", recipe]
-            flags += ["-s", str(args.seed), "--max_steps", str(steps), f"data.params.path={args.out / 'pool'}"]
-            flags += [f"data.params.shards={args.shards}"]
-            flags += [*extra, *args.overrides]
-        print("main.py " + " ".join(flags), flush=True)
-        train(parse_training(flags))
-    if not wanted.is_file():
-        raise UserError(f"{folder} is trained beyond step {steps}; ask for no fewer steps, or name another --out")
-    return wanted
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

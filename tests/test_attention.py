@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import ldm.modules.attention
 from ldm.models.diffusion.wrapper import DiffusionWrapper
-from ldm.modules.attention import CrossAttention, attend
+from ldm.modules.attention import CrossAttention, Projected, attend
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 # (batch, heads, queries, keys, channels of a head)
@@ -161,8 +161,8 @@ def test_projected_prompts_are_the_prompts(depth: int, dtype: torch.dtype) -> No
     unet = prompted(transformer_depth=depth).to(dtype)
     plain = unet(X, T, context=PROMPTS)
     keys = unet.project(PROMPTS)
-    assert len(keys) == depth * (2 + 1 + 4)  # input, middle and output blocks with attention
-    assert all(k.shape[:3] == v.shape[:3] == (3, 2, 9) for k, v in keys)
+    assert len(keys.layers) == depth * (2 + 1 + 4)  # input, middle and output blocks with attention
+    assert all(k.shape[:3] == v.shape[:3] == (3, 2, 9) for k, v in keys.layers)
     assert torch.equal(unet(X, T, context=keys), plain)
     assert torch.equal(unet(X, T, context=keys), plain), "the second time as well"
     wrapper = DiffusionWrapper({"target": "torch.nn.Identity"}, "crossattn")
@@ -175,9 +175,9 @@ def test_projected_prompts_are_the_prompts(depth: int, dtype: torch.dtype) -> No
 def test_prompts_projected_one_by_one_make_a_batch() -> None:
     unet = prompted()
     singly = [unet.project(p[None]) for p in PROMPTS]
-    layers = [(torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])) for rows in zip(*singly, strict=True)]
+    layers = Projected.cat(singly)
     assert_close(unet(X, T, context=layers), unet(X, T, context=PROMPTS), atol=1e-5, rtol=1e-5)
-    swapped = [(k[[1, 0, 2]], v[[1, 0, 2]]) for k, v in layers]
+    swapped = Projected([(k[[1, 0, 2]], v[[1, 0, 2]]) for k, v in layers.layers])
     assert not torch.allclose(unet(X, T, context=swapped)[0], unet(X, T, context=layers)[0], atol=1e-3)
     assert torch.equal(unet(X, T, context=swapped)[2], unet(X, T, context=layers)[2])
 
@@ -193,4 +193,4 @@ def test_keys_are_not_computed_again() -> None:
     unet(X, T, context=keys)
     assert calls == []
     unet(X, T, context=PROMPTS)
-    assert len(calls) == 2 * len(keys)
+    assert len(calls) == 2 * len(keys.layers)

@@ -9,7 +9,7 @@ from test_attention import PROMPTS, T, X, noise, prompted
 from torch.testing import assert_close
 
 from ldm.models.diffusion.wrapper import DiffusionWrapper
-from ldm.modules.attention import CrossAttention, Weighted
+from ldm.modules.attention import CrossAttention, Projected, Weighted
 
 COLUMNS = torch.tensor([False, True, True, False, False])
 # A latent of 8 x 8 cells: each layer cell of 4 x 4 stands for four of them, and takes their mean.
@@ -42,7 +42,7 @@ def test_a_grid_by_hand(form: str) -> None:
     expected = by_hand(layer, x[0].numpy(), context[0].numpy(), form)
     assert_close(out[0].numpy(), expected.astype(np.float32), atol=1e-6, rtol=1e-5)
     assert not np.allclose(expected, layer(x, context)[0].numpy(), atol=1e-3)
-    projected = Weighted([layer.project(context)], FINE, COLUMNS[None], form)
+    projected = Weighted(Projected([layer.project(context)]), FINE, COLUMNS[None], form)
     assert torch.equal(layer(x, projected), out)
 
 

@@ -28,7 +28,6 @@ TRIES = 50
 class MaskModel(PromptedDiffusion):
     """Takes the parameters of `PromptedDiffusion` (adapters help a base that has seen no binary pictures), and:
 
-    `drop_prompt`: the share of samples that train under the empty prompt, which guidance needs once the U-Net changes;
     `steps`, `guidance`: of the sampling.
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,); their images are not looked at.
     """
@@ -39,15 +38,12 @@ class MaskModel(PromptedDiffusion):
     def __init__(
         self,
         prompt_tokens: int = 16,
-        drop_prompt: float = 0.0,
         steps: int = 100,
         guidance: float = 5.0,
         **base: Any,
     ):
-        if not 0 <= drop_prompt < 1:
-            raise UserError(f"model.params.drop_prompt={drop_prompt} must be a share from 0 to below 1")
         super().__init__(prompt_tokens=prompt_tokens, **base)
-        self.drop_prompt, self.steps, self.guidance = drop_prompt, steps, guidance
+        self.steps, self.guidance = steps, guidance
 
     # training
 
@@ -56,18 +52,6 @@ class MaskModel(PromptedDiffusion):
         picture = (2 * batch["mask"].float() - 1).expand(-1, 3, -1, -1)
         with torch.no_grad():
             return self.scale_factor * self.first_stage_mean(picture)
-
-    def empty_prompt(self, count: int) -> Tensor:
-        """The encoding (count,L,width) of no words at all."""
-        return self.get_learned_conditioning([""] * count)
-
-    def conditioning(self, batch: Mapping[str, Any]) -> Tensor:
-        prompts = super().conditioning(batch)
-        if not self.drop_prompt:
-            return prompts
-        draws = [float(torch.rand((), generator=generator(int(seed), 7))) for seed in batch["seed"]]
-        dropped = torch.tensor([d < self.drop_prompt for d in draws], device=prompts.device)[:, None, None]
-        return torch.where(dropped, self.empty_prompt(len(prompts)).to(prompts), prompts)
 
     def placed(self, batch: Mapping[str, Any], context: Any, x0: Tensor) -> Any:
         """For a hybrid base: everything is to be drawn, and nothing is known."""

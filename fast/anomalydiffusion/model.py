@@ -69,7 +69,8 @@ class AnomalyDiffusion(PromptedDiffusion):
             template = [int(torch.randint(count, (), generator=generator(int(s), 6))) for s in seeds]
         located = self.location(batch["mask"])
         with self._as_kept(self.cond_stage_model):
-            return self.prompts(self.cond_stage_model, batch["type"], located, template)
+            prompts = self.prompts(self.cond_stage_model, batch["type"], located, template)
+            return self._some_dropped(batch, prompts)
 
     def window_prompts(self, types: Tensor, pixels: Tensor) -> Tensor:
         """Prompts (B,L,width) for windows with the masks `pixels` (B,1,H,W), by the first template; each by itself, so

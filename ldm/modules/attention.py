@@ -10,11 +10,34 @@ from torch import Tensor, nn
 
 from ldm.modules.diffusionmodules.util import checkpointed, zero_module
 
-# Keys and values (B, heads, L, d) of a prompt for every cross-attention of a network, by its `slot`.
-Projected = Sequence[tuple[Tensor, Tensor]]
 # Scores that are held at a time on the CPU, in numbers: what fits in a core's own cache.
 BLOCK = 1 << 19
 FORMS = ("scores", "map")
+
+
+@dataclass(frozen=True)
+class Projected:
+    """A prompt as the layers of a U-Net take it, computed once for many evaluations.
+
+    `layers`: keys and values (B, heads, L, d) for every cross-attention, by its `slot`; `pooled` (B, C): what joins the
+    time embedding, None for a network that pools no prompt.
+    """
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    pooled: Tensor | None = None
+
+    @staticmethod
+    def cat(parts: Sequence["Projected"]) -> "Projected":
+        """One batch of several."""
+        layers = zip(*(part.layers for part in parts), strict=True)
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        joined = [(torch.cat([k for k, _ in rows]), torch.cat([v for _, v in rows])) for rows in layers]
+        return Projected(joined, torch.cat(pooled) if pooled else None)
+
+    def to(self, device: torch.device) -> "Projected":
+        """The same on another device."""
+        pooled = None if self.pooled is None else self.pooled.to(device)
+        return Projected([(k.to(device), v.to(device)) for k, v in self.layers], pooled)
 
 
 @dataclass(frozen=True)
@@ -153,7 +176,7 @@ class CrossAttention(nn.Module):
         if context is None or isinstance(context, Tensor):
             k, v = self.project(x if context is None else context)
         else:
-            k, v = context[self.slot]
+            k, v = context.layers[self.slot]
         q = self._apart(self.to_q(x))
         hidden = None
         if mask is not None:  # the lowest number, not minus infinity: a row that sees nothing stays finite

@@ -37,7 +37,10 @@ class LatentDiffusion(pl.LightningModule):
     conditioning model unless `cond_stage_trainable`, and the U-Net where `unet_trainable` is false.
     `parameterization`: what the network predicts, eps, x0 or v (Salimans and Ho 2022). `min_snr_gamma`: a cap on the
     weight of low-noise times (Hang et al. 2023), or none. `conditioning_key: hybrid` lets the network see the defect's
-    place too, see `with_place`; `hide_known`: the share of a training batch that does not see what lies under the mask.
+    place too, see `with_place`: `mask_detail`: the mask is shown at this many sub-cells a side of a latent cell, as
+    `mask_detail ** 2` channels, so that a hairline keeps its place within its cells; `hide_known`: the share of a
+    training batch that does not see what lies under the mask.
+    `mask_weight`, `defect_share`: how much the cells of the mask count in the loss, see `_weighted_mean`.
     Latents are never clipped, whatever `clip_denoised` says, as in the original. The options from `load_only_unet` on
     stand in published configs at the value that asks for nothing; any other value is refused.
     """
@@ -60,8 +63,10 @@ class LatentDiffusion(pl.LightningModule):
         loss_type: str = "l2",
         l_simple_weight: float = 1.0,
         mask_weight: float = 0.0,
+        defect_share: float | None = None,
         min_snr_gamma: float | None = None,
         hide_known: float = 0.5,
+        mask_detail: int = 1,
         conditioning_key: str | None = None,
         concat_mode: bool = False,
         first_stage_key: str = "image",
@@ -96,6 +101,10 @@ class LatentDiffusion(pl.LightningModule):
             raise UserError(f"parameterization={parameterization}, loss_type={loss_type}: use eps, x0, v and l1, l2")
         if (min_snr_gamma is not None and min_snr_gamma <= 0) or not 0 <= hide_known <= 1:
             raise UserError(f"min_snr_gamma={min_snr_gamma} must be above 0, hide_known={hide_known} lie in 0..1")
+        if defect_share is not None and (mask_weight or not 0 <= defect_share <= 1):
+            raise UserError(f"defect_share={defect_share} must lie in 0..1, and mask_weight be left out beside it")
+        if not isinstance(mask_detail, int) or mask_detail < 1:
+            raise UserError(f"mask_detail={mask_detail} is no whole number from 1; correct it")
         not_offered(
             load_only_unet=load_only_unet,
             num_timesteps_cond=None if num_timesteps_cond == 1 else num_timesteps_cond,
@@ -107,7 +116,8 @@ class LatentDiffusion(pl.LightningModule):
         named = (beta_schedule, timesteps, linear_start, linear_end, cosine_s)
         self.schedule = NoiseSchedule.named(*named) if given_betas is None else NoiseSchedule(np.array(given_betas))
         self.parameterization, self.loss_type = parameterization, loss_type
-        self.l_simple_weight, self.mask_weight = l_simple_weight, mask_weight
+        self.l_simple_weight, self.mask_weight, self.defect_share = l_simple_weight, mask_weight, defect_share
+        self.mask_detail = mask_detail
         self.min_snr_gamma, self.hide_known = min_snr_gamma, hide_known
         self.first_stage_key, self.cond_stage_key, self.mask_key = first_stage_key, cond_stage_key, "mask"
         self.cond_stage_trainable, self.cond_stage_forward = cond_stage_trainable, cond_stage_forward
@@ -256,12 +266,20 @@ class LatentDiffusion(pl.LightningModule):
     def with_place(self, context: Any, mask: Tensor, known: Tensor) -> Any:
         """The condition with the defect's place beside the prompt, for a hybrid base; for others `context` as it is.
 
-        `mask` (B,1,h,w) in {0,1}, 1 = defect; `known` (B,C,h,w): the scaled latent of the normal picture, or where it
-        is not known under the mask, of what lies around, zero under the mask.
+        `mask` (B,1,h,w) in {0,1}, 1 = defect, or what `detailed_mask` makes of its pixels; `known` (B,C,h,w): the
+        scaled latent of the normal picture, or where it is not known under the mask, of what lies around, zero there.
         """
         if self.model.conditioning_key != "hybrid":
             return context
+        if mask.shape[1] != self.mask_detail**2:
+            mask = mask.expand(-1, self.mask_detail**2, -1, -1)
         return {"c_crossattn": [context], "c_concat": [torch.cat([mask, known], dim=1)]}
+
+    def detailed_mask(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Masks (B,1,H,W) in {0,1} as a hybrid network sees them beside a latent of `size` (h,w): (B,d*d,h,w), with the
+        sub-cells of each cell as channels, d = `mask_detail`; a sub-cell is defect if any of its pixels is."""
+        d = self.mask_detail
+        return F.pixel_unshuffle(F.adaptive_max_pool2d(pixels.float(), (size[0] * d, size[1] * d)), d)
 
     # training
 
@@ -281,12 +299,13 @@ class LatentDiffusion(pl.LightningModule):
         """`context` with the place of a training batch's defects, by its `mask` and, if it has one, `normal_latent`."""
         if self.model.conditioning_key != "hybrid" or isinstance(context, dict):
             return context
-        mask = F.adaptive_max_pool2d(self._entry(batch, "mask_key").to(x0), (x0.shape[-2], x0.shape[-1]))
+        pixels, size = self._entry(batch, "mask_key").to(x0), (x0.shape[-2], x0.shape[-1])
+        mask, shown = F.adaptive_max_pool2d(pixels, size), self.detailed_mask(pixels, size)
         if "normal_latent" not in batch:
-            return self.with_place(context, mask, (1 - mask) * x0)
+            return self.with_place(context, shown, (1 - mask) * x0)
         known = self.scale_factor * batch["normal_latent"]
         hidden = self._hidden(batch, known)
-        return self.with_place(context, mask, (1 - hidden * mask) * known)
+        return self.with_place(context, shown, (1 - hidden * mask) * known)
 
     def _hidden(self, batch: Mapping[str, Any], like: Tensor) -> Tensor:
         """1 for the samples (B,1,1,1) that do not see under the mask, a share of `hide_known`, by their seeds."""
@@ -341,10 +360,13 @@ class LatentDiffusion(pl.LightningModule):
         return {"eps": capped / snr, "x0": capped, "v": capped / (snr + 1)}[self.parameterization]
 
     def _weighted_mean(self, error: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """Mean of error (B,C,h,w), cells with a defect pixel counting `1 + mask_weight` times."""
-        if not self.mask_weight or "mask" not in batch:
+        """Mean of error (B,C,h,w), cells with a defect pixel counting `1 + mask_weight` times; or with `defect_share`
+        see `shared_mean`."""
+        if "mask" not in batch or not (self.mask_weight or self.defect_share is not None):
             return error.mean()
         defect = F.adaptive_max_pool2d(batch["mask"].to(error), (error.shape[-2], error.shape[-1]))
+        if self.defect_share is not None:
+            return shared_mean(error, defect, self.defect_share)
         weight = (1 + self.mask_weight * defect).expand_as(error)
         return (weight * error).sum() / weight.sum()
 
@@ -401,3 +423,13 @@ class LatentDiffusion(pl.LightningModule):
     def extra_repr(self) -> str:
         count = sum(math.prod(p.shape) for p in self.parameters())
         return f"{count / 1e6:.1f} M parameters"
+
+
+def shared_mean(error: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Mean over the samples of error (B,C,h,w) where the cells of the mask (B,1,h,w) in {0,1} have this share (0..1) of
+    each sample's loss between them, whatever their number: a pinhole counts like a defect that fills the picture."""
+    cells = error.mean(dim=1, keepdim=True)
+    inside, outside = (
+        (cells * own).sum(dim=(1, 2, 3)) / own.sum(dim=(1, 2, 3)).clamp(min=1) for own in (mask, 1 - mask)
+    )
+    return (share * inside + (1 - share) * outside).mean()

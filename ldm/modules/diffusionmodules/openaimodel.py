@@ -205,7 +205,8 @@ class UNetModel(nn.Module):
     """`forward(x (B,in,H,W), timesteps (B,) in 0..T-1, context (B,L,context_dim), y (B,)) -> (B,out,H,W)`.
 
     H and W must be multiples of patch_size * 2 ** (len(channel_mult) - 1). Options and keys as in latent-diffusion, and
-    `patch_size`: cells a side that the network takes together as one, so that fine latents cost it no more than coarse.
+    `patch_size`: cells a side that the network takes together as one, so that fine latents cost it no more than coarse;
+    `pooled_context`: the mean of the prompt's tokens joins the time embedding too, and so reaches every block.
     """
 
     def __init__(
@@ -235,6 +236,7 @@ class UNetModel(nn.Module):
         n_embed: int | None = None,
         legacy: bool = True,
         patch_size: int = 1,
+        pooled_context: bool = False,
     ):
         super().__init__()
         if use_spatial_transformer != (context_dim is not None):
@@ -255,6 +257,11 @@ class UNetModel(nn.Module):
         self.time_embed = nn.Sequential(nn.Linear(model_channels, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
         if num_classes is not None:
             self.label_emb = nn.Embedding(num_classes, time_dim)
+        self.context_emb: nn.Module | None = None
+        if pooled_context:
+            if context_dim is None:
+                raise UserError("unet_config: pooled_context=true needs a context_dim; give one or leave it out")
+            self.context_emb = nn.Sequential(nn.Linear(context_dim, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
 
         def block(c_in: int, c_out: int, up: bool = False, down: bool = False) -> ResBlock:
             return ResBlock(c_in, time_dim, dropout, c_out, False, use_scale_shift_norm, dims, use_checkpoint, up, down)
@@ -314,9 +321,21 @@ class UNetModel(nn.Module):
         return [m for name, m in self.named_modules() if isinstance(m, CrossAttention) and name.endswith("attn2")]
 
     def project(self, context: Tensor) -> Projected:
-        """The keys and values of a prompt (B,L,context_dim) in every layer: a `context` for many evaluations."""
+        """What every layer makes of a prompt (B,L,context_dim): a `context` for many evaluations."""
         context = context.to(next(self.time_embed.parameters()).dtype)
-        return [module.project(context) for module in self._cross_attentions()]
+        return Projected([module.project(context) for module in self._cross_attentions()], self._pooled(context))
+
+    def _pooled(self, context: Context | None) -> Tensor | None:
+        """The prompt's part of the time embedding (B,time_dim); None without `pooled_context`."""
+        if self.context_emb is None:
+            return None
+        if isinstance(context, Weighted):
+            context = context.context
+        if isinstance(context, Projected):
+            return context.pooled
+        if context is None:
+            raise ValueError("a U-Net with pooled_context needs a context")
+        return self.context_emb(context.mean(dim=1))
 
     def forward(
         self,
@@ -339,6 +358,8 @@ class UNetModel(nn.Module):
         if y is not None:
             emb = emb + self.label_emb(y)
         context = context.to(dtype) if isinstance(context, Tensor | Weighted) else context
+        pooled = self._pooled(context)
+        emb = emb if pooled is None else emb + pooled
         outer = len(self.input_blocks) if deep is None else deep.outer
         h, skips = x.to(dtype), []
         if self.patch_size > 1:

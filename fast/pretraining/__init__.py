@@ -1,0 +1,1 @@
+"""Training the shipped base from nothing within a time budget: drawing, first stage, latent diffusion, FARM."""

@@ -1,0 +1,185 @@
+"""Drawn training data: surfaces with defects and their masks, made by worker processes for as long as somebody takes them.
+
+Sheet n is a function of the recipe and n alone, so that a stopped training goes on with sheets that it has not seen.
+"""
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fast.data.drawn import draw_defect, draw_surface
+from fast.data.drawn.defects import defects_of
+from fast.data.drawn.traits import HELD_APART, TRAITS
+from fast.data.images import list_images, read_image
+from fast.door import leave_interrupts
+from ldm.errors import UserError
+
+DEFECTS = 8  # drawn into each surface, all of different types
+POINTS = 16  # pixels of each mask that windows are placed by
+GREY = 0.25  # share of the images as a monochrome camera takes them
+# What a photograph is drawn on as, by words of its file's name.
+PHOTOGRAPHED = {
+    "wood": "wood", "plank": "wood", "leather": "leather", "fabric": "fabric", "cloth": "fabric", "carpet": "carpet",
+    "concrete": "concrete", "stone": "stone_tile", "rock": "stone_tile", "brick": "concrete", "tile": "ceramic_tile",
+    "perforated": "perforated_metal", "grate": "perforated_metal", "metal": "rolled_metal",
+    "plate": "rolled_metal", "steel": "rolled_metal", "rust": "cast_metal", "paint": "painted", "paper": "cardboard",
+    "board": "chipboard", "plastic": "plastic", "rubber": "plastic", "glass": "glass",
+}  # fmt: skip
+MATERIALS = tuple(sorted(set(TRAITS) - set(HELD_APART)))
+TYPES = tuple(sorted({str(kind) for material in TRAITS for kind in defects_of(material)}))
+
+
+@dataclass(frozen=True)
+class DrawingRecipe:
+    """What a sheet depends on beside its number and the photographs themselves.
+
+    `size`: side of the images in pixels; `photos`: a folder of photographed surfaces to draw on, a `photo_share` (0..1) of
+    the sheets; those whose names tell of a material that is held out are left out.
+    """
+
+    size: int = 256
+    seed: int = 0
+    materials: tuple[str, ...] = MATERIALS
+    photos: str = ""
+    photo_share: float = 0.3
+
+    def photo_files(self) -> list[Path]:
+        """The photographs in their order. Raises `UserError` for a folder without any."""
+        if not self.photos:
+            return []
+        found = [p for p in list_images(self.photos) if not _held_out(p)]
+        if not found:
+            raise UserError(f"--photos {self.photos} holds no images of surfaces; name another folder or leave it out")
+        return found
+
+
+@dataclass
+class Sheet:
+    """A surface and `DEFECTS` defects drawn into it, each alone: `images` (1+N,H,W,3) uint8, the normal one first;
+    `masks` (N,H,W/8) uint8, a bit for each pixel; `points` (N,POINTS,2) int16, rows and columns of pixels inside each
+    mask; `types`: the defect type of each."""
+
+    material: str
+    images: np.ndarray
+    masks: np.ndarray
+    points: np.ndarray
+    types: list[str]
+
+
+def draw_sheet(number: int, recipe: DrawingRecipe, photos: Sequence[Path] = ()) -> Sheet:
+    """Sheet `number`: one of the recipe's materials, or a photograph, with defects that such a material has."""
+    rng = np.random.default_rng([recipe.seed, number])
+    if photos and rng.random() < recipe.photo_share:
+        normal, material = _photo(photos[int(rng.integers(len(photos)))], recipe.size, rng)
+    else:
+        material = recipe.materials[number % len(recipe.materials)]
+        normal = draw_surface(material, rng, recipe.size)
+    normal = _turned(normal, rng)
+    grey = rng.random() < GREY
+    shown = _grey(normal) if grey else normal
+    types = [str(kind) for kind in rng.permutation(defects_of(material))[:DEFECTS]]
+    defects, masks = [], []
+    for defect_type in types:
+        drawn, mask = draw_defect(normal, material, defect_type, rng)
+        defects.append(np.where(mask[..., None] > 0, _grey(drawn), shown) if grey else drawn)
+        masks.append(mask)
+    points = [np.argwhere(mask)[rng.integers(int(mask.sum()), size=POINTS)] for mask in masks]
+    packed = np.packbits(np.stack(masks), axis=-1)
+    return Sheet(material, np.stack([shown, *defects]), packed, np.stack(points).astype(np.int16), types)
+
+
+def _photo(path: Path, size: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """A square window of a photograph as (size,size,3), and the material that it passes for."""
+    image = read_image(path)
+    least = min(image.shape[:2])
+    side = int(rng.uniform(min(0.6 * size, least), least + 1))
+    y, x = (int(rng.integers(s - side + 1)) for s in image.shape[:2])
+    window = np.ascontiguousarray(image[y : y + side, x : x + side])
+    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    name = path.stem.lower()
+    material = next((m for word, m in PHOTOGRAPHED.items() if word in name), "concrete")
+    return np.asarray(cv2.resize(window, (size, size), interpolation=how), np.uint8), material
+
+
+def _held_out(path: Path) -> bool:
+    name = path.stem.lower()
+    return any(material.split("_")[0] in name for material in HELD_APART)
+
+
+def _turned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    image = np.rot90(image, int(rng.integers(4)))
+    return np.ascontiguousarray(image[:, ::-1] if rng.random() < 0.5 else image)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+
+
+def _work(first: int, stride: int, recipe: DrawingRecipe, photos: list[Path], out: Any, stop: Any) -> None:
+    """A worker process: draws sheets first, first + stride, ... until `stop` is set."""
+    leave_interrupts()
+    cv2.setNumThreads(1)
+    number = first
+    while not stop.is_set():
+        item = number, draw_sheet(number, recipe, photos)
+        number += stride
+        while not stop.is_set():
+            try:
+                out.put(item, timeout=1.0)
+                break
+            except queue.Full:  # nobody is in need of sheets just now
+                continue
+    out.cancel_join_thread()
+
+
+class Drawing:
+    """Worker processes that draw sheets from number `first` on, up to `ahead` before they are taken.
+
+    Use as a context manager; leaving it ends the workers.
+    """
+
+    def __init__(self, recipe: DrawingRecipe, first: int = 0, workers: int | None = None, ahead: int = 64):
+        self.recipe, self.first = recipe, first
+        self.workers = workers or os.cpu_count() or 1
+        # Not forked: a process whose libraries have threads would hand on their locks.
+        context = multiprocessing.get_context("spawn")
+        self._queue, self._stop = context.Queue(maxsize=ahead), context.Event()
+        photos = recipe.photo_files()
+        self._processes = [
+            context.Process(
+                target=_work, args=(first + i, self.workers, recipe, photos, self._queue, self._stop), daemon=True
+            )
+            for i in range(self.workers)
+        ]
+
+    def __enter__(self) -> "Drawing":
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for process in self._processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.terminate()
+
+    def take(self, wait: bool = False) -> Iterator[tuple[int, Sheet]]:
+        """(number, sheet) of what is ready; with `wait` at least one. Raises `RuntimeError` if a worker has died."""
+        while True:
+            try:
+                yield self._queue.get(timeout=1.0) if wait else self._queue.get_nowait()
+                wait = False
+            except queue.Empty:
+                dead = [p.exitcode for p in self._processes if p.exitcode not in (None, 0)]
+                if dead:
+                    raise RuntimeError(f"a drawing process ended with code {dead[0]}") from None
+                if not wait:
+                    return

@@ -1,0 +1,177 @@
+"""A training loop whose length is a time: steps until its minutes are spent, over as many sittings as it takes."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
+from ldm.errors import UserError
+
+WARM_UP = 200  # steps in which the rate rises
+LEAST_RATE = 0.02  # of the rate, at the end
+
+
+class Interrupted(Exception):
+    """A signal asked for the end; everything is saved."""
+
+
+class Deadline:
+    """Ctrl-C and SIGTERM as a flag that loops ask for between two steps."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+
+    @contextmanager
+    def watched(self) -> Iterator["Deadline"]:
+        def stop(*_: object) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class TimedTraining:
+    """Trains the parameters of `parts` (modules by name) for `seconds`; goes on from `path` if that is there, and saves
+    there; without one nothing is kept.
+
+    The rate rises over the first steps and falls with the time spent, as half a cosine, to `LEAST_RATE` of `lr`.
+    `averaged`: the name of the part of which an exponential moving average is kept. `device`: for mixed precision in
+    bfloat16, where `bf16`.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        parts: Mapping[str, nn.Module],
+        seconds: float,
+        lr: float,
+        device: torch.device,
+        bf16: bool,
+        averaged: str | None = None,
+        ema_decay: float = 0.999,
+        weight_decay: float = 1e-2,
+    ):
+        self.path, self.parts, self.seconds, self.lr = path, nn.ModuleDict(dict(parts)), seconds, lr
+        self.device, self.bf16 = device, bf16
+        self.name = "training" if path is None else path.name.split(".")[0]
+        self.step, self.spent = 0, 0.0
+        self.parameters = [p for p in self.parts.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99), fused=device.type == "cuda"
+        )
+        self.ema_decay = ema_decay
+        self.averaged = {} if averaged is None else {
+            f"{averaged}.{name}": p for name, p in self.parts[averaged].named_parameters() if p.requires_grad
+        }
+        self.averages = [p.detach().clone() for p in self.averaged.values()]
+        if path is not None and path.is_file():
+            self._load(path)
+
+    @property
+    def done(self) -> bool:
+        return self.spent >= self.seconds
+
+    def run(
+        self,
+        loss: Callable[[int], Tensor],
+        between: Callable[[int], None],
+        deadline: Deadline,
+        save_every: float = 120.0,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        """`loss(step)` is minimized; `between(step)` is called after each step. Raises `Interrupted` after saving, and
+        `UserError` for a loss that is no number."""
+        start, before = time.monotonic(), self.spent
+        saved = reported = start
+        total, counted = torch.zeros((), device=self.device), 0
+        while not self.done:
+            self._set_rate()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                value = loss(self.step)
+            self.optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimizer.step()
+            self._average()
+            self.step += 1
+            total, counted = total + value.detach(), counted + 1
+            between(self.step)
+            now = time.monotonic()
+            self.spent = before + now - start
+            if now - reported > 15 or self.done:
+                mean = float(total) / counted
+                if mean != mean:
+                    raise UserError(f"the loss is no number at step {self.step}; lower the rate")
+                share = min(1.0, self.spent / self.seconds)
+                report(f"{self.name}: step {self.step}, loss {mean:.4f}, {share:.0%} of {self.seconds / 60:.1f} minutes")
+                reported, total, counted = now, torch.zeros_like(total), 0
+            if now - saved > save_every or deadline.stopping:
+                self.save()
+                saved = now
+            if deadline.stopping:
+                raise Interrupted(f"interrupted at step {self.step} of {self.name}; run the same command to go on")
+        self.save()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """The decay rises as (1 + n) / (10 + n), so that the first weights are soon forgotten."""
+        if self.averages:
+            decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.averages, [p.detach() for p in self.averaged.values()], 1 - decay)
+
+    def _set_rate(self) -> None:
+        share = min(1.0, self.spent / self.seconds)
+        falling = LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * share))))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * falling * min(1.0, (self.step + 1) / WARM_UP)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights by `<part>.<name>`, those of the averaged part as averages."""
+        return {**self.parts.state_dict(), **dict(zip(self.averaged, self.averages, strict=True))}
+
+    def save(self) -> None:
+        """Everything to go on with, written whole or not at all."""
+        if self.path is None:
+            return
+        tensors: dict[str, Tensor] = {f"parts.{k}": v for k, v in self.parts.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in zip(self.averaged, self.averages, strict=True)}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{number}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+        save_safetensors(tensors, self.path, {"step": str(self.step), "spent": repr(self.spent)})
+
+    def _load(self, path: Path) -> None:
+        state, metadata = read_state_dict(path), read_metadata(path)
+        try:
+            self.step, self.spent = int(metadata["step"]), float(metadata["spent"])
+        except (KeyError, ValueError):
+            raise UserError(f"{path} is no training to go on with; remove it or name another --out") from None
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v.clone() for k, v in state.items() if k.startswith(prefix)}
+
+        try:
+            self.parts.load_state_dict(under("parts."))
+            averages = under("average.")
+            for name, average in zip(self.averaged, self.averages, strict=True):
+                average.copy_(averages[name])
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} is of another network ({reason}); remove it or name another --out") from None
+        moments: dict[int, dict[str, Any]] = {}
+        for name, value in under("adam.").items():
+            number, _, key = name.partition(".")
+            moments.setdefault(int(number), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -1,0 +1,272 @@
+"""The stages of the shipped base: first stage, latent diffusion with its text encoder, FARM with the words' vectors."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from fast.pretraining.captions import Captions
+from fast.pretraining.drawing import TYPES, Drawing, DrawingRecipe
+from fast.pretraining.loop import Deadline, Interrupted, TimedTraining
+from fast.pretraining.pool import Pool, latent_statistics, to_float
+from fast.training.config import load_recipe
+from ldm.checkpoint import read_state_dict, save_safetensors
+from ldm.errors import UserError
+from ldm.models.autoencoder import AutoencoderTiny
+from ldm.models.diffusion.ddpm import LatentDiffusion
+from ldm.util import instantiate_from_config
+
+CATEGORY = "surface"  # of the learned vectors: a type's words without any one material
+SHARES = {"first_stage": 0.2, "base": 0.66, "farm": 0.1}  # of the minutes; the rest loads, compiles and writes
+WHOLE_EVERY, WHOLE_AT_END = 8, 0.1  # one batch in so many is of whole images, and all in the last part of the time
+
+
+@dataclass
+class Settings:
+    """How to train.
+
+    `out`: folder of what is under way; `ship`: of what is finished; `minutes`: of all stages together; `batch`: windows
+    of 128 pixels at a step (a quarter of it of 256); `capacity`: sheets of `DEFECTS` defects that are held at once;
+    `reuse`: how often a defect is seen before it gives way to a new one, at most, once the pool is full;
+    `compiled`: run the U-Net through `torch.compile`; `bf16`: mixed precision; `channels`: of the latents, where they are
+    not the recipe's; `overrides`: of the base's recipe.
+    """
+
+    out: Path
+    ship: Path
+    minutes: float
+    device: torch.device
+    recipe: DrawingRecipe
+    recipes: Path
+    batch: int = 512
+    capacity: int = 30000
+    first_capacity: int = 3000
+    first_sheets: int = 600
+    window: int = 128
+    reuse: float = 8.0
+    workers: int | None = None
+    compiled: bool = False
+    bf16: bool = True
+    channels: int | None = None
+    seed: int = 0
+    overrides: list[str] = field(default_factory=list)
+
+
+class Pretraining:
+    """All stages in turn, each from where it was. `run` raises `Interrupted` on Ctrl-C, with everything saved."""
+
+    def __init__(self, settings: Settings, report: Callable[[str], None] = print):
+        self.settings, self.report, self.device = settings, report, settings.device
+        torch.manual_seed(settings.seed)
+        settings.out.mkdir(parents=True, exist_ok=True)
+        self.deadline = Deadline()
+        self.seen = 0  # windows taken from the pool since it holds latents
+
+    def _recipe(self, name: str) -> Any:
+        config = load_recipe(self.settings.recipes / f"{name}.yaml")
+        overrides = self.settings.overrides
+        if name != "autoencoder":
+            config = OmegaConf.merge(config, OmegaConf.from_dotlist(overrides))  # type: ignore[assignment]
+        return OmegaConf.to_container(config, resolve=True)
+
+    def run(self) -> None:
+        with self.deadline.watched():
+            first = self._next_sheet()
+            with Drawing(self.settings.recipe, first, self.settings.workers) as drawing:
+                self.drawing = drawing
+                pool = self._filled(first)
+                first_stage = self._first_stage(pool)
+                self.use(pool, first_stage)
+                self._base(first_stage)
+                self._farm()
+
+    # the pool
+
+    def _next_sheet(self) -> int:
+        """The first number that no earlier sitting has taken."""
+        note = self.settings.out / "sheets.json"
+        return int(json.loads(note.read_text())["next"]) if note.is_file() else 0
+
+    def _note(self) -> None:
+        path = self.settings.out / "sheets.json"
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps({"next": self.latest + 1}))
+        part.replace(path)
+
+    def _filled(self, first: int) -> Pool:
+        """A pool of images with as many sheets as the first stage begins with."""
+        s, self.latest = self.settings, first
+        pool = Pool(s.first_capacity, s.recipe.size, self.device)
+        while pool.count < min(s.first_sheets, s.first_capacity):
+            self._take(pool, wait=True)
+            if self.deadline.stopping:
+                raise Interrupted("interrupted while the first sheets were drawn; run the same command to go on")
+        self.report(f"{pool.count} sheets drawn")
+        return pool
+
+    def _take(self, pool: Pool, wait: bool = False) -> None:
+        sheets = []
+        for number, sheet in self.drawing.take(wait):
+            self.latest = max(self.latest, number)
+            sheets.append(sheet)
+            if len(sheets) >= min(16, pool.capacity):
+                break
+        if sheets:
+            pool.add(sheets)
+
+    def _between(self, step: int) -> None:
+        """New sheets while the pool is not full, afterwards as they are used up."""
+        pool, s = self.pool, self.settings
+        if pool.added < pool.capacity or self.seen > s.reuse * 8 * (pool.added - pool.capacity):
+            self._take(pool)
+        if step % 200 == 0:
+            self._note()
+
+    # stages
+
+    def _seconds(self, stage: str) -> float:
+        return 60 * self.settings.minutes * SHARES[stage]
+
+    def _training(
+        self, stage: str, parts: dict[str, torch.nn.Module], seconds: float, lr: float, averaged: str | None, kept: bool
+    ) -> TimedTraining:
+        s = self.settings
+        path = s.out / f"{stage}.train.safetensors" if kept else None
+        return TimedTraining(path, parts, seconds, lr, self.device, s.bf16, averaged)
+
+    def _first_stage(self, pool: Pool) -> AutoencoderTiny:
+        finished = self.settings.out / "first_stage.safetensors"
+        if not finished.is_file():
+            model = self.train_first_stage(pool, self._seconds("first_stage"), kept=True)
+            save_safetensors(model.state_dict(), finished, {})
+        model = self._new_first_stage()
+        model.load_state_dict(read_state_dict(finished))
+        return model.eval().requires_grad_(False)
+
+    def _new_first_stage(self) -> AutoencoderTiny:
+        section, channels = self._recipe("autoencoder")["model"], self.settings.channels
+        if channels:
+            section["params"]["embed_dim"] = section["params"]["ddconfig"]["z_channels"] = channels
+        model: AutoencoderTiny = instantiate_from_config(section)
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def train_first_stage(self, pool: Pool, seconds: float, kept: bool = False) -> AutoencoderTiny:
+        """Trained on the images of the pool; its latents then have mean 0 and variance 1 in every channel. `kept`: on
+        disk, to be gone on with."""
+        model, s = self._new_first_stage(), self.settings
+        training = self._training("first_stage", {"model": model}, seconds, model.learning_rate, "model", kept)
+
+        def loss(step: int) -> Tensor:
+            images = pool.crops(s.batch // 4, 64).contiguous(memory_format=torch.channels_last)
+            again, posterior = model(images)
+            return model.loss(images, again.float(), posterior, step, model.get_last_layer())[0] / images[0].numel()
+
+        def between(_: int) -> None:
+            if kept and pool.added < pool.capacity:
+                self._take(pool)
+
+        training.run(loss, between, self.deadline, report=self.report)
+        model.load_state_dict({k.removeprefix("model."): v for k, v in training.weights().items()})
+        _standardize(model, pool)
+        return model.eval().requires_grad_(False)
+
+    def use(self, pool: Pool, first_stage: AutoencoderTiny) -> None:
+        """Train on this pool from now on, in latents of `first_stage`."""
+        pool.encode(_encoder(first_stage, self.settings.bf16), self.settings.capacity)
+        self.pool = pool
+
+    def _base(self, first_stage: AutoencoderTiny) -> None:
+        """The base as it ships: in bfloat16, but for the tables of the noise schedule."""
+        s = self.settings
+        finished, note = s.ship / "base.safetensors", s.out / "base.done"
+        if note.is_file() and finished.is_file():
+            return
+        model, steps = self.train_base(first_stage, self._seconds("base"), kept=True)
+        low = ("model.", "first_stage_model.", "cond_stage_model.")
+        state = {k: v.to(torch.bfloat16) if k.startswith(low) else v for k, v in model.state_dict().items()}
+        save_safetensors(state, finished, {"step": str(steps), "windows": str(self.seen)})
+        note.write_text(str(steps))
+
+    def train_base(
+        self, first_stage: AutoencoderTiny, seconds: float, kept: bool = False
+    ) -> tuple[LatentDiffusion, int]:
+        """The U-Net, with averaged weights, and the text encoder, on a first stage; and the steps that they took."""
+        s, section = self.settings, self._recipe("base")["model"]
+        model: LatentDiffusion = instantiate_from_config(section).to(self.device)
+        state = {k: v for k, v in first_stage.state_dict().items() if not k.startswith("loss.")}
+        model.first_stage_model.load_state_dict(state)
+        model.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parts = {"model": model.model, "cond_stage_model": model.cond_stage_model}
+        training = self._training("base", parts, seconds, model.lr, "model", kept)
+        if s.compiled:
+            model.model.diffusion_model.compile(dynamic=False)
+        captions = Captions(model.cond_stage_model.tokenizer, self.device)  # type: ignore[union-attr, arg-type]
+
+        def loss(step: int) -> Tensor:
+            return model.loss(self._windows(captions, step, training.spent / seconds))[0]
+
+        training.run(loss, self._between if kept else lambda _: None, self.deadline, report=self.report)
+        model.load_state_dict(training.weights(), strict=False)
+        return model, training.step
+
+    def _windows(self, captions: Captions | None, step: int, spent: float) -> dict[str, Any]:
+        """A batch of windows, or a quarter as many whole images."""
+        s = self.settings
+        whole = step % WHOLE_EVERY == WHOLE_EVERY - 1 or spent > 1 - WHOLE_AT_END
+        count, side = (max(1, s.batch // 4), s.recipe.size) if whole else (s.batch, s.window)
+        self.seen += count
+        batch: dict[str, Any] = self.pool.windows(count, side)
+        if captions is not None:
+            batch["caption"] = captions.ids(batch["material"], batch["type"])
+        return batch
+
+    def _farm(self) -> None:
+        """FARM and the vectors of the drawn types on the base as it ships, in bfloat16 too."""
+        s, config = self.settings, self._recipe("farm")
+        params = config["model"]["params"]
+        own = {"ckpt_path": str(s.ship / "base.safetensors"), "types": [f"{CATEGORY}/{name}" for name in TYPES]}
+        model = instantiate_from_config({**config["model"], "params": {**params, **own}}).to(self.device)
+        model.on_fit_start()
+        training = self._training("farm", model.own_parts(), self._seconds("farm"), model.lr, None, kept=True)
+
+        def loss(step: int) -> Tensor:
+            total: Tensor = model.loss(self._windows(None, step, training.spent / training.seconds))[0]
+            return total
+
+        training.run(loss, self._between, self.deadline, report=self.report)
+        metadata = {
+            "step": str(training.step), "minutes": f"{training.spent / 60:.2f}", "split": "drawn",
+            "config": json.dumps(config), **model.artifact_metadata(),
+        }  # fmt: skip
+        state = {k: v.detach().to(torch.bfloat16) for k, v in model.own_state().items()}
+        target = s.ship / f"fast-{training.step}.safetensors"
+        save_safetensors(state, target, {**metadata, "base": "models/mini/base.safetensors"})
+        for old in set(s.ship.glob("fast-*.safetensors")) - {target}:
+            old.unlink()
+
+
+@torch.no_grad()
+def _standardize(model: AutoencoderTiny, pool: Pool) -> None:
+    assert pool.images is not None
+    images = to_float(pool.images[: min(pool.count, 256), 0])
+    latents = torch.cat([model.encode(part).mean for part in images.split(16)])
+    model.standardize(*latent_statistics(latents))
+
+
+def _encoder(model: AutoencoderTiny, bf16: bool) -> Callable[[Tensor], Tensor]:
+    def mean(images: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            return model.encode(images.contiguous(memory_format=torch.channels_last)).mean.float()
+
+    return mean
+
+
+def check_ship(folder: Path) -> None:
+    """Raise `UserError` for a place to ship to that is a file."""
+    if folder.is_file():
+        raise UserError(f"--ship {folder} is a file; name a folder")
