@@ -41,6 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--compile", action="store_true", help="run the U-Net through torch.compile")
     add("--precision", choices=("auto", "32", "bf16"), default="auto", help="bf16: mixed, where the processor has it")
     add("--seed", type=int, default=0)
+    add("--sheet", type=Path, help="image of samples on held-out materials to write at the end (default: OUT/samples.png)")
     add("--parts", type=float, metavar="MB", help="write the weights in files of at most so many MB beside them too")
     add("overrides", nargs="*", help="section.key=value for the recipes configs/mini/{base,farm}.yaml")
     return parser.parse_args(argv)
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     from fast.pretraining.drawing import DrawingRecipe
     from fast.pretraining.loop import Interrupted
     from fast.pretraining.parts import split_file
-    from fast.pretraining.stages import Pretraining, Settings, check_ship
+    from fast.pretraining.stages import Pretraining, Settings, check_ship, write_samples
 
     for name in ("minutes", "batch_size", "size", "sheets", "first_sheets", "workers", "parts"):
         value = getattr(args, name)
@@ -91,6 +92,7 @@ def run(args: argparse.Namespace) -> None:
         torch.backends.cudnn.benchmark = True
     try:
         Pretraining(settings, report=lambda line: print(line, flush=True)).run()
+        write_samples(settings, args.sheet or args.out / "samples.png")
     except Interrupted as stop:
         raise UserError(str(stop)) from None
     if args.parts:

@@ -1,7 +1,7 @@
 """The stages of the shipped base: first stage, latent diffusion with its text encoder, FARM with the words' vectors."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from fast.data.drawn.traits import HELD_APART
+from fast.data.images import write_image
 from fast.pretraining.captions import Captions
-from fast.pretraining.drawing import TYPES, Drawing, DrawingRecipe
+from fast.pretraining.drawing import TYPES, Drawing, DrawingRecipe, draw_sheet
 from fast.pretraining.loop import Deadline, Interrupted, TimedTraining
 from fast.pretraining.pool import Pool, latent_statistics, to_float
+from fast.pretraining.samples import sample_sheet
 from fast.training.config import load_recipe
 from ldm.checkpoint import read_state_dict, save_safetensors
 from ldm.errors import UserError
@@ -264,6 +267,18 @@ def _encoder(model: AutoencoderTiny, bf16: bool) -> Callable[[Tensor], Tensor]:
             return model.encode(images.contiguous(memory_format=torch.channels_last)).mean.float()
 
     return mean
+
+
+def write_samples(settings: Settings, path: Path, scales: Sequence[float] = (1.0, 2.0, 4.0), sheets: int = 16) -> None:
+    """An image of what the shipped base fills into masks on held-out materials: normal, mask, drawn, filled at `scales`."""
+    section = load_recipe(settings.recipes / "base.yaml").model
+    section.params.ckpt_path = str(settings.ship / "base.safetensors")
+    changed = OmegaConf.merge({"model": section}, OmegaConf.from_dotlist(settings.overrides))
+    plain = OmegaConf.to_container(changed.model, resolve=True)
+    model = instantiate_from_config(plain).to(settings.device).eval()  # type: ignore[arg-type]
+    recipe = DrawingRecipe(size=settings.recipe.size, seed=1, materials=tuple(HELD_APART))
+    drawn = [draw_sheet(number, recipe) for number in range(sheets)]
+    write_image(path, sample_sheet(model, drawn, scales))
 
 
 def check_ship(folder: Path) -> None:
