@@ -1,9 +1,11 @@
-"""Measure the shipped base: first stage, visible defects, samplers, open questions, segmenters, real pictures.
+"""Measure the shipped base: first stage, visible defects, samplers, open questions, segmenters, visible words, real
+pictures.
 
 Every section's figures are written as soon as they are there, as JSON and as tables into docs/base_model.md; the same
 command goes on where it was stopped and measures nothing twice. Held-apart materials are drawn as it runs.
 
 python scripts/evaluate_base.py
+python scripts/evaluate_base.py --only aims --precision bf16
 python scripts/evaluate_base.py --only first_stage,real --real DATASET --adapted logs/part
 """
 
@@ -26,7 +28,8 @@ from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
-NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "real")
+NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "words", "real")
+AIMS = ("visible", "segmenter", "words")  # the sections that the table of aims is made of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,12 +37,15 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(prog="evaluate_base.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--base", type=Path, default=Path("models/mini"), metavar="FOLDER",
                    help="the base and its fast-<step>.safetensors (default: models/mini)")
-    p.add_argument("--only", default=",".join(NAMES), metavar="A,B", help=f"sections: {', '.join(NAMES)}")
+    p.add_argument("--only", default=",".join(NAMES), metavar="A,B",
+                   help=f"sections: {', '.join(NAMES)}; aims: those of the table of aims, {', '.join(AIMS)}")
     p.add_argument("--redo", action="store_true", help="measure these sections again")
     p.add_argument("--out", type=Path, default=Path("logs/base_scores.json"), metavar="FILE",
                    help="figures; synthesized pairs of real pictures lie beside it (default: logs/base_scores.json)")
     p.add_argument("--doc", type=Path, default=ROOT / "docs" / "base_model.md", metavar="FILE",
                    help="page with the sections' marks, which the tables are written between")
+    p.add_argument("--before", type=Path, metavar="FILE",
+                   help="figures (--out) of an earlier base, for the table of aims")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--workers", type=int, help="threads that synthesize on a CPU (default: its cores)")
     drawn = p.add_argument_group("drawn pictures")
@@ -66,6 +72,15 @@ def parser() -> argparse.ArgumentParser:
     trained.add_argument("--batch_size", type=int, default=8)
     trained.add_argument("--lr", type=float, default=1e-3)
     trained.add_argument("--weights", type=Path, metavar="FILE", help="ImageNet weights of SegFormer's encoder")
+    named = p.add_argument_group("visible words")
+    named.add_argument("--word_pairs", type=int, default=200, help="pairs at each scale (default: 200)")
+    named.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 5.0], metavar="S",
+                       help="of the guidance (default: 1 1.5 2 3 5)")
+    named.add_argument("--classifier", type=Path, default=Path("logs/words.safetensors"), metavar="FILE",
+                       help="trained and written if it is not there (default: logs/words.safetensors)")
+    named.add_argument("--classifier_surfaces", type=int, default=3000,
+                       help="normals that it trains on, four defects on each (default: 3000)")
+    named.add_argument("--classifier_minutes", type=float, default=8.0, help="of its training (default: 8)")
     own = p.add_argument_group("real pictures")
     own.add_argument("--real", type=Path, metavar="DATASET", help="without it they are left out")
     own.add_argument("--split", default="third", help="third, or a file of prepare_data.py (default: third)")
@@ -83,14 +98,20 @@ def parser() -> argparse.ArgumentParser:
 
 def check_options(options: argparse.Namespace) -> list[str]:
     """The sections to measure, in their order. Raises `UserError`."""
-    chosen = [name.strip() for name in options.only.split(",") if name.strip()]
+    asked = [name.strip() for name in options.only.split(",") if name.strip()]
+    chosen = [name for word in asked for name in (AIMS if word == "aims" else (word,))]
     unknown = sorted(set(chosen) - set(NAMES))
     if unknown or not chosen:
-        raise UserError(f"--only {options.only}: no such section; use some of {','.join(NAMES)}")
+        raise UserError(f"--only {options.only}: no such section; use some of {','.join(NAMES)}, or aims")
     for name, value in vars(options).items():
-        least = 0 if name == "seed" else 1
+        least = 0 if name in ("seed", "ddpm_pairs") else 1
         if isinstance(value, int) and not isinstance(value, bool) and value < least:
             raise UserError(f"--{name} {value} must be at least {least}")
+    for name in ("scale", "scales", "classifier_minutes"):
+        values = getattr(options, name)
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None and not 0 < value < 1000:
+                raise UserError(f"--{name} {value:g} must be above 0 and below 1000")
     if options.device == "cuda":
         import torch
 
@@ -138,6 +159,7 @@ class Store:
 
 
 PLACES = ("real", "fitted", "adapted")
+HASHED = ("weights", "classifier")
 
 
 def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +172,7 @@ def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict
     def said(flag: str, value: Any) -> Any:
         if value is not None and flag in ("adapted", "fitted"):
             return file_hash(artifact_of(f"--{flag}", value).path)
-        if value is not None and flag == "weights" and Path(value).is_file():
+        if value is not None and flag in HASHED and Path(value).is_file():
             return file_hash(value)
         return value.name if isinstance(value, Path) else value
 
@@ -164,12 +186,18 @@ def run(options: argparse.Namespace) -> None:
     page = Page(options.doc)
     store = Store(options.out)
 
+    from base_scores.aims import aims_of, aims_tables, read_before
     from base_scores.bench import Bench
     from base_scores.sections import SECTIONS
     from base_scores.tables import markdown, plain
+    from base_scores.words import ready_classifier
 
+    before = read_before(options.before)
     bench = Bench(options)
     about = bench.about()
+    if "words" in chosen:
+        ready_classifier(options.classifier, options.classifier_surfaces, options.classifier_minutes, bench.device,
+                         options.seed, options.workers)  # fmt: skip
     for name in chosen:
         section = SECTIONS[name]
         if options.redo:
@@ -188,6 +216,13 @@ def run(options: argparse.Namespace) -> None:
         for table in tables:
             print("\n" + plain(table), flush=True)
         page.put(name, "\n\n".join(markdown(table) for table in tables))
+        if name in AIMS:
+            store.content["aims"] = aims_of(store.content)
+            store.save()
+    if set(chosen) & set(AIMS):
+        tables = aims_tables(store.content["aims"], before)
+        print("\n== aims\n\n" + plain(tables[0]))
+        page.put("aims", markdown(tables[0]))
     print(f"\n{options.out}, {options.doc}")
 
 
@@ -211,7 +246,7 @@ class Page:
     def __init__(self, path: Path):
         self.path = path
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        for name in NAMES:
+        for name in ("aims", *NAMES):
             if not self._place(name).search(text):
                 begin, end = marks(name)
                 raise UserError(

@@ -1,4 +1,4 @@
-"""What the classifier of defect types looks at: two views around a defect, and masks filled with nothing of any type."""
+"""What the classifier of defect types looks at: two views around a defect; and masks filled with what is of no type."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from fast.data.drawn import DEFECTS
 from fast.quality.examples import UNTYPED
