@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     making = p.add_argument_group("synthesis")
     making.add_argument("--evaluations", type=int, default=10, help="of the network; samplers: and five times as many "
                                                                     "(default: 10)")
+    making.add_argument("--scale", type=float, help="of the guidance (default: the synthesis' own)")
     making.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                         help="of the synthesis and of the segmenters' trainings (default: fp32)")
     trained = p.add_argument_group("segmenters")

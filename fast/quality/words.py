@@ -148,17 +148,19 @@ def train_on_views(
     minutes: float = 8.0,
     seed: int = 0,
     progress: Callable[[float, float], None] | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
 ) -> Classifier:
     """Train on views (N, 2, STORED, STORED, 3) uint8 and labels (N,), numbers of `DEFECTS` or -1 for no type, for so
-    many minutes of wall time on "cpu" or "cuda". Every type is seen equally often."""
+    many minutes of wall time on "cpu" or "cuda", or for `steps` of them. Every type is seen equally often."""
     generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)
     network = WordNet(len(DEFECTS)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate, size = RATE[device], BATCH[device]
+    rate, size = RATE[device], batch or BATCH[device]
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     data, targets = torch.from_numpy(views).to(device), torch.from_numpy(labels).to(device)
     chances = _chances(labels).to(device)
-    start, done = time.perf_counter(), 0.0
+    start, done, step = time.perf_counter(), 0.0, 0
     network.train()
     while done < 1:
         optimizer.param_groups[0]["lr"] = rate * min(1.0, done / 0.05 + 0.02) * (1 - done)
@@ -172,7 +174,8 @@ def train_on_views(
         optimizer.step()
         if progress:
             progress(done, float(loss.detach()))
-        done = (time.perf_counter() - start) / (60 * minutes)
+        step += 1
+        done = step / steps if steps else (time.perf_counter() - start) / (60 * minutes)
     return Classifier(network)
 
 
