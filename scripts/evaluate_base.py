@@ -12,16 +12,14 @@ python scripts/evaluate_base.py --only first_stage,real --real DATASET --adapted
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from base_scores.store import Page, Store, keeper  # noqa: E402
 
 from fast.data.drawn.traits import HELD_APART  # noqa: E402
 from fast.door import open_door  # noqa: E402
@@ -128,38 +126,6 @@ def check_options(options: argparse.Namespace) -> list[str]:
     return [name for name in NAMES if name in chosen and (name != "real" or ready)]
 
 
-class Store:
-    """Figures on disk: of finished sections, and of the parts of one that was stopped. Written after each part."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.content: dict[str, Any] = {}
-        if path.is_file():
-            try:
-                self.content = dict(json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, TypeError):
-                raise UserError(f"{path} is damaged; remove it or give another --out") from None
-
-    def section(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """What is known of a section. Raises `UserError` if that was measured otherwise."""
-        entry: dict[str, Any] = self.content.setdefault(name, {"settings": settings, "parts": {}, "seconds": 0.0})
-        before = entry["settings"]
-        # A section measured with a dataset or an artifact stands when the next call does not name it.
-        other = [k for k, v in settings.items() if (v is not None or k not in PLACES) and before.get(k) != v]
-        if other:
-            raise UserError(
-                f"{self.path}: {name} was measured with {other[0]} {before.get(other[0])}, not {settings[other[0]]}; "
-                "add --redo to measure it again, or give another --out"
-            )
-        return entry
-
-    def save(self) -> None:
-        from fast.data.images import write_bytes
-
-        write_bytes(self.path, (json.dumps(self.content, indent=1) + "\n").encode())
-
-
-PLACES = ("real", "fitted", "adapted")
 HASHED = ("weights", "classifier")
 
 
@@ -184,7 +150,7 @@ def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict
 def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
     chosen = check_options(options)
-    page = Page(options.doc)
+    page = Page(options.doc, ("aims", *NAMES))
     store = Store(options.out)
 
     from base_scores.aims import aims_of, aims_tables, read_before
@@ -225,49 +191,6 @@ def run(options: argparse.Namespace) -> None:
         print("\n== aims\n\n" + plain(tables[0]))
         page.put("aims", markdown(tables[0]))
     print(f"\n{options.out}, {options.doc}")
-
-
-def keeper(store: Store, entry: dict[str, Any]) -> Callable[[str, Callable[[], Any]], Any]:
-    """Keeps what calls returned in the section's entry."""
-
-    def part(key: str, call: Callable[[], Any]) -> Any:
-        if key not in entry["parts"]:
-            start = time.perf_counter()
-            entry["parts"][key] = call()
-            entry["seconds"] += time.perf_counter() - start
-            store.save()
-        return entry["parts"][key]
-
-    return part
-
-
-class Page:
-    """A Markdown page with a pair of marks for each section. Raises `UserError` for a page that lacks one."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        for name in ("aims", *NAMES):
-            if not self._place(name).search(text):
-                begin, end = marks(name)
-                raise UserError(
-                    f"--doc {path}: the marks {begin} and {end} are missing; add them on lines of their own"
-                )
-
-    def _place(self, name: str) -> re.Pattern[str]:
-        begin, end = (re.escape(mark) for mark in marks(name))
-        return re.compile(f"({begin}\n)(.*?)({end})", re.DOTALL)
-
-    def put(self, name: str, text: str) -> None:
-        from fast.data.images import write_bytes
-
-        page = self.path.read_text(encoding="utf-8")
-        page = self._place(name).sub(lambda m: f"{m[1]}\n{text}\n\n{m[3]}", page, count=1)
-        write_bytes(self.path, page.encode())
-
-
-def marks(name: str) -> tuple[str, str]:
-    return f"<!-- scores: {name} -->", f"<!-- end of scores: {name} -->"
 
 
 def main(argv: list[str]) -> None:

@@ -25,6 +25,7 @@ import evaluate_base  # noqa: E402
 from base_scores.bench import Bench  # noqa: E402
 from base_scores.segmenters import THIN  # noqa: E402
 from base_scores.sheet import FOOT, GAP, HEAD, examples  # noqa: E402
+from base_scores.store import Store, keeper, marks  # noqa: E402
 
 TINY = [
     *("--materials", "leather", "--size", "32", "--pairs", "3", "--normals", "2", "--evaluations", "2"),
@@ -50,7 +51,7 @@ def scores(page: Path) -> dict[str, Any]:
 
 
 def between(page: Path, name: str) -> str:
-    begin, end = evaluate_base.marks(name)
+    begin, end = marks(name)
     return page.read_text().split(begin)[1].split(end)[0]
 
 
@@ -159,13 +160,13 @@ def test_nothing_is_measured_twice_unless_asked(
 
 
 def test_a_stopped_section_goes_on_with_its_parts(tmp_path: Path) -> None:
-    store = evaluate_base.Store(tmp_path / "scores.json")
-    part = evaluate_base.keeper(store, store.section("visible", {"seed": 0}))
+    store = Store(tmp_path / "scores.json")
+    part = keeper(store, store.section("visible", {"seed": 0}))
     assert part("a", lambda: 1) == 1
     with pytest.raises(KeyboardInterrupt):
         part("b", interrupted)
-    store = evaluate_base.Store(tmp_path / "scores.json")
-    part = evaluate_base.keeper(store, store.section("visible", {"seed": 0}))
+    store = Store(tmp_path / "scores.json")
+    part = keeper(store, store.section("visible", {"seed": 0}))
     assert part("a", interrupted) == 1
     assert part("b", lambda: 2) == 2
 

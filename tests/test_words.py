@@ -87,7 +87,7 @@ def test_it_learns_what_fills_the_masks(tmp_path: Path) -> None:
     from fast.quality.windows import cut_all
 
     labels = np.array([DEFECTS.index(kind) for kind in types])
-    found = train_on_views(cut_all(images, masks), labels, steps=30, batch=8)
+    found = train_on_views(cut_all(images, masks), labels, steps=16, batch=8)
     others, places, wanted = squares(12, seed=1)
     logits = found.logits(others, places)
     assert logits.shape == (12, len(DEFECTS))

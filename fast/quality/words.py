@@ -156,7 +156,8 @@ def train_on_views(
     generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)
     network = WordNet(len(DEFECTS)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate, size = RATE[device], batch or BATCH[device]
+    rate: float = RATE[device]
+    size: int = batch or BATCH[device]
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     data, targets = torch.from_numpy(views).to(device), torch.from_numpy(labels).to(device)
     chances = _chances(labels).to(device)
@@ -182,7 +183,7 @@ def train_on_views(
 def _chances(labels: np.ndarray) -> Tensor:
     """How often each example (N,) is drawn: all types equally often, those of no type `UNTYPED_SHARE` of the time."""
     counts = np.bincount(labels + 1, minlength=2)
-    shares = np.full(len(counts), 1.0 / max(np.count_nonzero(counts[1:]), 1))
+    shares = np.full(len(counts), 1.0 / max(int((counts[1:] > 0).sum()), 1))
     shares[0] = UNTYPED_SHARE / (1 - UNTYPED_SHARE)
     return torch.from_numpy(shares[labels + 1] / counts[labels + 1])
 
