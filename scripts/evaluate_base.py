@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     trained.add_argument("--lr", type=float, default=1e-3)
     trained.add_argument("--weights", type=Path, metavar="FILE", help="ImageNet weights of SegFormer's encoder")
     named = p.add_argument_group("visible words")
-    named.add_argument("--word_pairs", type=int, default=200, help="pairs at each scale (default: 200)")
+    named.add_argument("--word_pairs", type=int, default=200, help="pairs (default: 200)")
+    named.add_argument("--scale_pairs", type=int, default=100,
+                       help="those of them made at other scales than the synthesis' own (default: 100)")
     named.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 5.0], metavar="S",
                        help="of the guidance (default: 1 1.5 2 3 5)")
     named.add_argument("--classifier", type=Path, default=Path("logs/words.safetensors"), metavar="FILE",

@@ -102,7 +102,8 @@ def test_words_against_those_of_a_base_before(
     truth = [next(iter(row)) for row in figures["references"][0]["confusion"].items()]
     share = figures["references"][0]["types"].get("scratch", 0.0) / len(truth)
     rows = [*figures["references"], *figures["made"]]
-    assert [row["accuracy"] for row in rows] == [pytest.approx(share)] * 5
+    assert len(rows) >= 5
+    assert all(row["accuracy"] == pytest.approx(share) for row in rows)
     assert {kind for row in rows for found in row["confusion"].values() for kind in found} == {"scratch"}
     assert "| true defects | 3 |" in between(page, "words")
     before = page.with_name("before.json")

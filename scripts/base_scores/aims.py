@@ -30,7 +30,7 @@ def aims_of(content: dict[str, Any]) -> dict[str, Figures]:
         scale = best["name"].split()[-1]
         found["named"] = {
             "true": 1.0,
-            "floor": floor["accuracy"] / true["accuracy"] if true["accuracy"] else None,
+            "floor": floor["ratio"],
             "value": best["ratio"],
             "note": f"accuracy {percent(best['accuracy'])} of {percent(true['accuracy'])}, scale {scale}",
         }

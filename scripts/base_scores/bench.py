@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from base_scores.filling import Truth, fill, guided
+from base_scores.filling import Truth, fill, guided, has_scale
 from fast.aias import AIASOptions
 from fast.checkpoint import Artifact, find_artifact, load_fast
 from fast.data.drawn import defects_of, draw_defect, draw_surface
@@ -42,7 +42,7 @@ PER_GROUP = 4  # true defects of each material and type that the spread is taken
 @dataclass(frozen=True)
 class Variant:
     """One way to sample. `changes`: of the artifact's `AIASOptions`; `known`: what the U-Net sees, "": as shipped;
-    `scale`: of the guidance, None: as the options or the recipe have it."""
+    `scale`: of the guidance, None: the bench's."""
 
     name: str
     sampler: str = "aias"
@@ -72,6 +72,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         guided(options.scale)
+        self.scale: float = getattr(Recipe(), "scale", 1.0) if options.scale is None else options.scale
         self.artifact = artifact_of("--base", options.base)
         for material in options.materials:
             check_material(material)
@@ -146,14 +147,14 @@ class Bench:
         """The first `count` true pairs, and what the base makes of their normals, masks and words. What was made for
         another section is not made again."""
         options = replace(self.first_stage.aias_options, **dict(variant.changes))
-        scale = self.options.scale if variant.scale is None else variant.scale
+        scale = self.scale if variant.scale is None else variant.scale
         key = repr((variant.sampler, variant.steps, variant.farm, variant.known, scale, options))
         truth, made = self.true(count, PAIRS), self._made.setdefault(key, Made())
         if len(made.pictures) < count:
             self._make(variant, scale, options, truth, made)
         return truth, Made(made.pictures[:count], made.seconds * count)
 
-    def _make(self, variant: Variant, scale: float | None, aias: AIASOptions, truth: list[Truth], made: Made) -> None:
+    def _make(self, variant: Variant, scale: float, aias: AIASOptions, truth: list[Truth], made: Made) -> None:
         """Add the pictures that `made` lacks."""
         options = self.options
         precision = torch.bfloat16 if options.precision == "bf16" else None
@@ -165,7 +166,7 @@ class Bench:
             steps=variant.steps,
             use_farm=variant.farm,
             precision=options.precision,
-            **guided(scale),
+            **guided(scale if has_scale() else None),
         )
         numbers, start = range(len(made.pictures), len(truth)), time.perf_counter()
         with self.own_threads():

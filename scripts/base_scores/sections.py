@@ -40,7 +40,7 @@ SECTIONS = {
     "segmenter": Section(
         segmenter, segmenter_tables, (*_MAKING, *_TRAINING, "segmenter_pairs", "test_pairs", "segmenter", "steps")
     ),
-    "words": Section(words, words_tables, (*_MAKING, "word_pairs", "scales", "classifier")),
+    "words": Section(words, words_tables, (*_MAKING, "word_pairs", "scale_pairs", "scales", "classifier")),
     "real": Section(
         real,
         real_tables,

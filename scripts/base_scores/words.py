@@ -45,13 +45,13 @@ def words(bench: Bench, part: Part) -> Figures:
     """Top-1 accuracy on the same normals, masks and types; only what fills the masks differs."""
     options = bench.options
     classifier = Classifier.load(options.classifier, bench.device)
-    count, by_hash = options.word_pairs, file_hash(options.classifier)[:12]
-    scales = options.scales if has_scale() else [1.0]
-    if scales != options.scales:
+    count, by_hash, default = options.word_pairs, file_hash(options.classifier)[:12], bench.scale
+    scales = sorted({*options.scales, default}) if has_scale() else [default]
+    if not has_scale() and options.scales != scales:
         print("words: synthesis has no guidance in this version, measured at scale 1")
 
     def row(name: str, images: Sequence[np.ndarray]) -> Figures:
-        return {"name": name, **named(classifier, bench.true(count, PAIRS), images)}
+        return {"name": name, **named(classifier, bench.true(len(images), PAIRS), images)}
 
     def true() -> list[Figures]:
         truth = bench.true(count, PAIRS)
@@ -64,32 +64,25 @@ def words(bench: Bench, part: Part) -> Figures:
         ]
 
     def synthesized(scale: float) -> Figures:
-        variant = Variant(f"scale {scale:g}", steps=options.evaluations, scale=scale if has_scale() else None)
-        truth, made = bench.made(variant, count)
+        variant = Variant(f"scale {scale:g}", steps=options.evaluations, scale=scale)
+        truth, made = bench.made(variant, count if scale == default else min(count, options.scale_pairs))
         found = row(variant.name, [pasted(p, image) for p, image in zip(truth, made.pictures, strict=True)])
         return {**found, "seconds": made.seconds}
 
     references = part(f"true, {by_hash}", true)
     made = [part(f"scale {scale:g}, {by_hash}", partial(synthesized, scale)) for scale in scales]
-    for found in made:
-        found["ratio"] = found["accuracy"] / references[0]["accuracy"] if references[0]["accuracy"] else None
-    return {"references": references, "made": made, "classifier": by_hash, "default": default_scale(bench)}
-
-
-def default_scale(bench: Bench) -> float:
-    """What the other sections synthesize with."""
-    from fast.synthesis import Recipe
-
-    if bench.options.scale is not None:
-        return float(bench.options.scale)
-    return float(getattr(Recipe(), "scale", 1.0))
+    true_right = references[0]["right"]
+    for found in [*references, *made]:
+        known = float(np.mean(true_right[: found["pairs"]]))  # of the same pairs
+        found["ratio"] = found["accuracy"] / known if known else None
+    return {"references": references, "made": made, "classifier": by_hash, "default": default}
 
 
 def named(classifier: Classifier, truth: Sequence[Truth], images: Sequence[np.ndarray]) -> Figures:
     """Which types the classifier sees in `images`, whose masks and wanted types are those of `truth`.
 
-    `accuracy`: share of pairs named rightly; `types`: the same by type; `confusion`: for each wanted type how often
-    each type was named; `sure`: mean probability of the wanted type.
+    `accuracy`: share of pairs named rightly; `right`: 1 for each of these, else 0; `types`: the share by type;
+    `confusion`: for each wanted type how often each type was named; `sure`: mean probability of the wanted type.
     """
     logits = classifier.logits(np.stack(images), np.stack([p.mask for p in truth]))
     wanted = torch.tensor([classifier.types.index(p.kind) for p in truth])
@@ -101,6 +94,7 @@ def named(classifier: Classifier, truth: Sequence[Truth], images: Sequence[np.nd
     return {
         "pairs": len(truth),
         "accuracy": float((said == wanted).float().mean()),
+        "right": (said == wanted).int().tolist(),
         "sure": float(logits.softmax(1).gather(1, wanted[:, None]).mean()),
         "types": {kind: row.get(kind, 0) / sum(row.values()) for kind, row in confusion.items()},
         "confusion": confusion,
@@ -112,17 +106,24 @@ def words_tables(result: Figures) -> list[Table]:
     true = references[0]
     whole = Table("", ["", "pairs", "named rightly", "of true ones", "mean of types", "probability of the type"])
     for row in [*references, *made]:
-        ratio = row["accuracy"] / true["accuracy"] if true["accuracy"] else None
         types = float(np.mean(list(row["types"].values())))
-        cells = [str(row["pairs"]), percent(row["accuracy"]), percent(ratio), percent(types), cell(row["sure"], 2)]
+        cells = [
+            str(row["pairs"]),
+            percent(row["accuracy"]),
+            percent(row["ratio"]),
+            percent(types),
+            cell(row["sure"], 2),
+        ]
         whole.rows.append([row["name"], *cells])
     kinds = [kind for kind in DEFECTS if kind in true["types"]]
     shown = min(made, key=lambda row: abs(float(row["name"].split()[-1]) - result["default"]))
     columns = ["", "pairs", "true", *(row["name"] for row in made), f"most often named at {shown['name']}"]
     each = Table("named rightly, by type", columns)
     for kind in kinds:
-        values = [percent(row["types"][kind]) for row in (true, *made)]
-        each.rows.append([kind, str(sum(true["confusion"][kind].values())), *values, _most(shown["confusion"][kind])])
+        values = [percent(row["types"].get(kind)) for row in (true, *made)]
+        each.rows.append(
+            [kind, str(sum(true["confusion"][kind].values())), *values, _most(shown["confusion"].get(kind, {}))]
+        )
     return [whole, each, _confusion(f"confusion at {shown['name']}, pairs (rows: the word given)", shown, kinds)]
 
 
@@ -134,5 +135,5 @@ def _most(row: dict[str, int]) -> str:
 def _confusion(title: str, row: Figures, kinds: Sequence[str]) -> Table:
     """Of what was named, columns of the types that were named at all."""
     columns = [kind for kind in DEFECTS if any(kind in found for found in row["confusion"].values())]
-    rows = [[kind, *(str(row["confusion"][kind].get(c, "")) for c in columns)] for kind in kinds]
+    rows = [[kind, *(str(row["confusion"].get(kind, {}).get(c, "")) for c in columns)] for kind in kinds]
     return Table(title, ["", *columns], rows)
