@@ -1,32 +1,33 @@
-"""Measure the shipped base: first stage, visible defects, samplers, open questions, segmenters, real pictures.
+"""Measure the shipped base: first stage, visible defects, samplers, open questions, segmenters, visible words, real
+pictures.
 
 Every section's figures are written as soon as they are there, as JSON and as tables into docs/base_model.md; the same
 command goes on where it was stopped and measures nothing twice. Held-apart materials are drawn as it runs.
 
 python scripts/evaluate_base.py
+python scripts/evaluate_base.py --only aims --precision bf16
 python scripts/evaluate_base.py --only first_stage,real --real DATASET --adapted logs/part
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from base_scores.store import Page, Store, keeper  # noqa: E402
+
 from fast.data.drawn.traits import HELD_APART  # noqa: E402
 from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
-NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "real")
+NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "words", "real")
+AIMS = ("visible", "segmenter", "words")  # the sections that the table of aims is made of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,12 +35,15 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(prog="evaluate_base.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--base", type=Path, default=Path("models/mini"), metavar="FOLDER",
                    help="the base and its fast-<step>.safetensors (default: models/mini)")
-    p.add_argument("--only", default=",".join(NAMES), metavar="A,B", help=f"sections: {', '.join(NAMES)}")
+    p.add_argument("--only", default=",".join(NAMES), metavar="A,B",
+                   help=f"sections: {', '.join(NAMES)}; aims: those of the table of aims, {', '.join(AIMS)}")
     p.add_argument("--redo", action="store_true", help="measure these sections again")
     p.add_argument("--out", type=Path, default=Path("logs/base_scores.json"), metavar="FILE",
                    help="figures; synthesized pairs of real pictures lie beside it (default: logs/base_scores.json)")
     p.add_argument("--doc", type=Path, default=ROOT / "docs" / "base_model.md", metavar="FILE",
                    help="page with the sections' marks, which the tables are written between")
+    p.add_argument("--before", type=Path, metavar="FILE",
+                   help="figures (--out) of an earlier base, for the table of aims")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--workers", type=int, help="threads that synthesize on a CPU (default: its cores)")
     drawn = p.add_argument_group("drawn pictures")
@@ -55,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     making = p.add_argument_group("synthesis")
     making.add_argument("--evaluations", type=int, default=10, help="of the network; samplers: and five times as many "
                                                                     "(default: 10)")
+    making.add_argument("--scale", type=float, help="of the guidance (default: the synthesis' own)")
     making.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
                         help="of the synthesis and of the segmenters' trainings (default: fp32)")
     trained = p.add_argument_group("segmenters")
@@ -66,6 +71,17 @@ def parser() -> argparse.ArgumentParser:
     trained.add_argument("--batch_size", type=int, default=8)
     trained.add_argument("--lr", type=float, default=1e-3)
     trained.add_argument("--weights", type=Path, metavar="FILE", help="ImageNet weights of SegFormer's encoder")
+    named = p.add_argument_group("visible words")
+    named.add_argument("--word_pairs", type=int, default=200, help="pairs (default: 200)")
+    named.add_argument("--scale_pairs", type=int, default=100,
+                       help="those of them made at other scales than the synthesis' own (default: 100)")
+    named.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 5.0], metavar="S",
+                       help="of the guidance (default: 1 1.5 2 3 5)")
+    named.add_argument("--classifier", type=Path, default=Path("logs/words.safetensors"), metavar="FILE",
+                       help="trained and written if it is not there (default: logs/words.safetensors)")
+    named.add_argument("--classifier_surfaces", type=int, default=3000,
+                       help="normals that it trains on, four defects on each (default: 3000)")
+    named.add_argument("--classifier_minutes", type=float, default=8.0, help="of its training (default: 8)")
     own = p.add_argument_group("real pictures")
     own.add_argument("--real", type=Path, metavar="DATASET", help="without it they are left out")
     own.add_argument("--split", default="third", help="third, or a file of prepare_data.py (default: third)")
@@ -83,14 +99,20 @@ def parser() -> argparse.ArgumentParser:
 
 def check_options(options: argparse.Namespace) -> list[str]:
     """The sections to measure, in their order. Raises `UserError`."""
-    chosen = [name.strip() for name in options.only.split(",") if name.strip()]
+    asked = [name.strip() for name in options.only.split(",") if name.strip()]
+    chosen = [name for word in asked for name in (AIMS if word == "aims" else (word,))]
     unknown = sorted(set(chosen) - set(NAMES))
     if unknown or not chosen:
-        raise UserError(f"--only {options.only}: no such section; use some of {','.join(NAMES)}")
+        raise UserError(f"--only {options.only}: no such section; use some of {','.join(NAMES)}, or aims")
     for name, value in vars(options).items():
-        least = 0 if name == "seed" else 1
+        least = 0 if name in ("seed", "ddpm_pairs") else 1
         if isinstance(value, int) and not isinstance(value, bool) and value < least:
             raise UserError(f"--{name} {value} must be at least {least}")
+    for name in ("scale", "scales", "classifier_minutes"):
+        values = getattr(options, name)
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None and not 0 < value < 1000:
+                raise UserError(f"--{name} {value:g} must be above 0 and below 1000")
     if options.device == "cuda":
         import torch
 
@@ -106,38 +128,7 @@ def check_options(options: argparse.Namespace) -> list[str]:
     return [name for name in NAMES if name in chosen and (name != "real" or ready)]
 
 
-class Store:
-    """Figures on disk: of finished sections, and of the parts of one that was stopped. Written after each part."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.content: dict[str, Any] = {}
-        if path.is_file():
-            try:
-                self.content = dict(json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, TypeError):
-                raise UserError(f"{path} is damaged; remove it or give another --out") from None
-
-    def section(self, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-        """What is known of a section. Raises `UserError` if that was measured otherwise."""
-        entry: dict[str, Any] = self.content.setdefault(name, {"settings": settings, "parts": {}, "seconds": 0.0})
-        before = entry["settings"]
-        # A section measured with a dataset or an artifact stands when the next call does not name it.
-        other = [k for k, v in settings.items() if (v is not None or k not in PLACES) and before.get(k) != v]
-        if other:
-            raise UserError(
-                f"{self.path}: {name} was measured with {other[0]} {before.get(other[0])}, not {settings[other[0]]}; "
-                "add --redo to measure it again, or give another --out"
-            )
-        return entry
-
-    def save(self) -> None:
-        from fast.data.images import write_bytes
-
-        write_bytes(self.path, (json.dumps(self.content, indent=1) + "\n").encode())
-
-
-PLACES = ("real", "fitted", "adapted")
+HASHED = ("weights", "classifier")
 
 
 def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +141,7 @@ def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict
     def said(flag: str, value: Any) -> Any:
         if value is not None and flag in ("adapted", "fitted"):
             return file_hash(artifact_of(f"--{flag}", value).path)
-        if value is not None and flag == "weights" and Path(value).is_file():
+        if value is not None and flag in HASHED and Path(value).is_file():
             return file_hash(value)
         return value.name if isinstance(value, Path) else value
 
@@ -161,15 +152,21 @@ def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict
 def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
     chosen = check_options(options)
-    page = Page(options.doc)
+    page = Page(options.doc, ("aims", *NAMES))
     store = Store(options.out)
 
+    from base_scores.aims import aims_of, aims_tables, read_before
     from base_scores.bench import Bench
     from base_scores.sections import SECTIONS
     from base_scores.tables import markdown, plain
+    from base_scores.words import ready_classifier
 
+    before = read_before(options.before)
     bench = Bench(options)
     about = bench.about()
+    if "words" in chosen:
+        ready_classifier(options.classifier, options.classifier_surfaces, options.classifier_minutes, bench.device,
+                         options.seed, options.workers)  # fmt: skip
     for name in chosen:
         section = SECTIONS[name]
         if options.redo:
@@ -188,50 +185,14 @@ def run(options: argparse.Namespace) -> None:
         for table in tables:
             print("\n" + plain(table), flush=True)
         page.put(name, "\n\n".join(markdown(table) for table in tables))
-    print(f"\n{options.out}, {options.doc}")
-
-
-def keeper(store: Store, entry: dict[str, Any]) -> Callable[[str, Callable[[], Any]], Any]:
-    """Keeps what calls returned in the section's entry."""
-
-    def part(key: str, call: Callable[[], Any]) -> Any:
-        if key not in entry["parts"]:
-            start = time.perf_counter()
-            entry["parts"][key] = call()
-            entry["seconds"] += time.perf_counter() - start
+        if name in AIMS:
+            store.content["aims"] = aims_of(store.content)
             store.save()
-        return entry["parts"][key]
-
-    return part
-
-
-class Page:
-    """A Markdown page with a pair of marks for each section. Raises `UserError` for a page that lacks one."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        for name in NAMES:
-            if not self._place(name).search(text):
-                begin, end = marks(name)
-                raise UserError(
-                    f"--doc {path}: the marks {begin} and {end} are missing; add them on lines of their own"
-                )
-
-    def _place(self, name: str) -> re.Pattern[str]:
-        begin, end = (re.escape(mark) for mark in marks(name))
-        return re.compile(f"({begin}\n)(.*?)({end})", re.DOTALL)
-
-    def put(self, name: str, text: str) -> None:
-        from fast.data.images import write_bytes
-
-        page = self.path.read_text(encoding="utf-8")
-        page = self._place(name).sub(lambda m: f"{m[1]}\n{text}\n\n{m[3]}", page, count=1)
-        write_bytes(self.path, page.encode())
-
-
-def marks(name: str) -> tuple[str, str]:
-    return f"<!-- scores: {name} -->", f"<!-- end of scores: {name} -->"
+    if set(chosen) & set(AIMS):
+        tables = aims_tables(store.content["aims"], before)
+        print("\n== aims\n\n" + plain(tables[0]))
+        page.put("aims", markdown(tables[0]))
+    print(f"\n{options.out}, {options.doc}")
 
 
 def main(argv: list[str]) -> None:

@@ -6,22 +6,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fast.checkpoint import find_artifact
+from fast.data.drawn import DEFECTS, defects_of
+from fast.data.images import read_image
 from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
 from fast.door import open_door
+from fast.quality.words import Classifier, WordNet
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import base_sheet  # noqa: E402
 import evaluate_base  # noqa: E402
+from base_scores.bench import Bench  # noqa: E402
+from base_scores.segmenters import THIN  # noqa: E402
+from base_scores.sheet import FOOT, GAP, HEAD, examples  # noqa: E402
+from base_scores.store import Store, keeper, marks  # noqa: E402
 
 TINY = [
     *("--materials", "leather", "--size", "32", "--pairs", "3", "--normals", "2", "--evaluations", "2"),
     *("--variant_pairs", "3", "--ddpm_pairs", "1", "--workers", "1", "--device", "cpu", "--segmenter_pairs", "4"),
-    *("--test_pairs", "3", "--steps", "2", "--batch_size", "2", "--seeds", "0", "1"),
+    *("--test_pairs", "3", "--steps", "2", "--batch_size", "2", "--seeds", "0", "1", "--word_pairs", "3"),
 ]
 
 
@@ -42,7 +51,7 @@ def scores(page: Path) -> dict[str, Any]:
 
 
 def between(page: Path, name: str) -> str:
-    begin, end = evaluate_base.marks(name)
+    begin, end = marks(name)
     return page.read_text().split(begin)[1].split(end)[0]
 
 
@@ -50,7 +59,7 @@ def test_two_sections_end_to_end(tiny_artifact: Path, page: Path, capsys: pytest
     assert measure(tiny_artifact, page, "--only", "segmenter,visible") == 0
     shown = capsys.readouterr().out
     found = scores(page)
-    assert set(found) == {"visible", "segmenter"}
+    assert set(found) == {"visible", "segmenter", "aims"}
     visible, segmenter = (found[name]["figures"] for name in ("visible", "segmenter"))
     assert [visible[k]["pairs"] for k in ("made", "true", "coded", "others", "nothing")] == [3] * 5
     # A drawn defect changes nothing outside its mask and is as far from itself as can be said: not at all.
@@ -64,8 +73,74 @@ def test_two_sections_end_to_end(tiny_artifact: Path, page: Path, capsys: pytest
     )
     assert f"| all | 3 | {visible['made']['inside']:.1f} |" in between(page, "visible")
     assert "FAST / true" in between(page, "segmenter")
+    thin = [kind for kind in segmenter["ratio_types"] if kind in THIN]
+    assert ("the thin and faint types" in shown) == bool(thin)
+    aims = found["aims"]
+    assert aims["segmenter"]["value"] == segmenter["ratio"]
+    assert aims["invisible"] == {
+        "true": visible["true"]["below_noise"],
+        "floor": visible["nothing"]["below_noise"],
+        "value": visible["made"]["below_noise"],
+    }
     assert between(page, "samplers") == between(ROOT / "docs/base_model.md", "samplers")  # not asked for
     assert "by type, %" in shown
+
+
+def test_words_against_those_of_a_base_before(
+    tiny_artifact: Path, page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classifier = page.with_name("words.safetensors")
+    torch.manual_seed(0)
+    network = WordNet(len(DEFECTS))
+    torch.nn.init.zeros_(network.head.weight)
+    # One that says "scratch" whatever it sees.
+    network.head.bias.data = torch.arange(len(DEFECTS), 0, -1).float()
+    Classifier(network).save(classifier)
+    flags = ["--only", "words", "--classifier", str(classifier), "--scales", "1"]
+    assert measure(tiny_artifact, page, *flags) == 0
+    figures = scores(page)["words"]["figures"]
+    truth = [next(iter(row)) for row in figures["references"][0]["confusion"].items()]
+    share = figures["references"][0]["types"].get("scratch", 0.0) / len(truth)
+    rows = [*figures["references"], *figures["made"]]
+    assert len(rows) >= 5
+    assert all(row["accuracy"] == pytest.approx(share) for row in rows)
+    assert {kind for row in rows for found in row["confusion"].values() for kind in found} == {"scratch"}
+    assert "| true defects | 3 |" in between(page, "words")
+    before = page.with_name("before.json")
+    before.write_text(json.dumps({"aims": {"set_distance": {"true": 0.82, "floor": 2.05, "value": 1.18}}}))
+    assert measure(tiny_artifact, page, *flags, "--before", str(before)) == 0
+    assert "| set distance to true defects | 0.7 or less | 0.82 | 2.05 | 1.18 | - |" in between(page, "aims")
+    before.write_text("{}")
+    assert measure(tiny_artifact, page, *flags, "--before", str(before)) == 2
+    assert "no score file with aims" in capsys.readouterr().err
+
+
+def test_what_one_section_made_another_takes(tiny_artifact: Path) -> None:
+    options = evaluate_base.parser().parse_args(["--base", str(tiny_artifact), *TINY])
+    bench = Bench(options)
+    _, few = bench.made(bench.shipped, 2)
+    _, more = bench.made(bench.shipped, 4)
+    assert all(a is b for a, b in zip(few.pictures, more.pictures, strict=False))
+    _, alone = Bench(options).made(bench.shipped, 4)
+    for one, other in zip(alone.pictures, more.pictures, strict=True):
+        assert (one == other).all()
+
+
+def test_a_sheet_of_true_and_synthesized_defects(tiny_artifact: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    flags = ["--base", str(tiny_artifact), "--out", str(out), "--materials", "leather", "--per_type", "1"]
+    flags += ["--size", "32", "--tile", "32", "--blocks", "2", "--evaluations", "2", "--workers", "1"]
+    assert open_door(base_sheet.main, flags) == 0
+    sheet = read_image(out)
+    lines = -(-len(defects_of("leather")) // 2)
+    assert sheet.shape == (HEAD + lines * (32 + FOOT + GAP), 2 * (4 * (32 + GAP) + 4 * GAP), 3)
+    truth = examples(["leather"], 1, 100, 32)
+    assert (sheet[HEAD : HEAD + 32, :32] == truth[0].normal).all()
+    made = sheet[HEAD : HEAD + 32, 3 * (32 + GAP) :][:, :32]
+    outside = truth[0].mask == 0
+    assert (made[outside] == truth[0].normal[outside]).all()
+    assert (made != truth[0].normal).any()
+    assert open_door(base_sheet.main, [*flags, "--tile", "0"]) == 2
 
 
 def test_nothing_is_measured_twice_unless_asked(
@@ -86,13 +161,13 @@ def test_nothing_is_measured_twice_unless_asked(
 
 
 def test_a_stopped_section_goes_on_with_its_parts(tmp_path: Path) -> None:
-    store = evaluate_base.Store(tmp_path / "scores.json")
-    part = evaluate_base.keeper(store, store.section("visible", {"seed": 0}))
+    store = Store(tmp_path / "scores.json")
+    part = keeper(store, store.section("visible", {"seed": 0}))
     assert part("a", lambda: 1) == 1
     with pytest.raises(KeyboardInterrupt):
         part("b", interrupted)
-    store = evaluate_base.Store(tmp_path / "scores.json")
-    part = evaluate_base.keeper(store, store.section("visible", {"seed": 0}))
+    store = Store(tmp_path / "scores.json")
+    part = keeper(store, store.section("visible", {"seed": 0}))
     assert part("a", interrupted) == 1
     assert part("b", lambda: 2) == 2
 
@@ -131,6 +206,8 @@ def test_real_pictures_with_pairs_of_the_training_third(
     [
         (["--only", "samplers,prices"], "no such section"),
         (["--only", "real"], "needs --real DATASET and --adapted ARTIFACT"),
+        (["--only", "words", "--classifier", "words.txt"], "give the name of a .safetensors file"),
+        (["--only", "words", "--scales", "0"], "--scales 0 must be above 0"),
         (["--only", "visible", "--pairs", "0"], "--pairs 0 must be at least 1"),
         (["--only", "visible", "--materials", "cheese"], "unknown material 'cheese'"),
         (["--only", "visible", "--size", "50"], "--size 50 is no multiple of"),
@@ -149,4 +226,4 @@ def test_a_page_without_marks_is_refused(
     tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert measure(tiny_artifact, tmp_path / "absent.md", "--only", "visible") == 2
-    assert "marks <!-- scores: first_stage -->" in capsys.readouterr().err
+    assert "marks <!-- scores: aims -->" in capsys.readouterr().err

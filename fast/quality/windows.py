@@ -1,4 +1,4 @@
-"""What the classifier of defect types looks at: two views around a defect, and masks filled with nothing of any type."""
+"""What the classifier of defect types looks at: two views around a defect; and masks filled with what is of no type."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def fill_untyped(normal: np.ndarray, mask: np.ndarray, rng: Rng) -> np.ndarray:
     shaded, cloudy = [(True, False), (False, True), (True, True)][rng.integers(3)]
     tint = rng.uniform(0.7, 1.3, 3) if rng.random() < 0.5 else np.ones(3)
     shade = rng.choice([-1, 1], p=[0.7, 0.3]) * rng.uniform(8, 90) if shaded else rng.uniform(-15, 15)
-    change = np.broadcast_to(shade * tint, (h, w, 3)).astype(np.float32)
+    change: np.ndarray = np.broadcast_to(shade * tint, (h, w, 3)).astype(np.float32)
     if cloudy:
         clouds = unit(blur(white(rng, h, w), float(rng.uniform(0.6, 6))))
         change = change + (clouds * rng.uniform(6, 35))[..., None] * tint
-    inside = ground
+    inside: np.ndarray = ground
     if mask.any() and rng.random() < 0.5:  # without the texture of the surface
         inside = np.broadcast_to(ground[mask > 0].mean(0), ground.shape)
     softened = blur(mask.astype(np.float32), float(rng.uniform(0.5, 2))) if rng.random() < 0.6 else mask

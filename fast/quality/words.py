@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from fast.data.drawn import DEFECTS
 from fast.quality.examples import UNTYPED
@@ -148,17 +148,20 @@ def train_on_views(
     minutes: float = 8.0,
     seed: int = 0,
     progress: Callable[[float, float], None] | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
 ) -> Classifier:
     """Train on views (N, 2, STORED, STORED, 3) uint8 and labels (N,), numbers of `DEFECTS` or -1 for no type, for so
-    many minutes of wall time on "cpu" or "cuda". Every type is seen equally often."""
+    many minutes of wall time on "cpu" or "cuda", or for `steps` of them. Every type is seen equally often."""
     generator = torch.Generator(device).manual_seed(seed)
     torch.manual_seed(seed)
     network = WordNet(len(DEFECTS)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate, size = RATE[device], BATCH[device]
+    rate: float = RATE[device]
+    size: int = batch or BATCH[device]
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=WEIGHT_DECAY)
     data, targets = torch.from_numpy(views).to(device), torch.from_numpy(labels).to(device)
     chances = _chances(labels).to(device)
-    start, done = time.perf_counter(), 0.0
+    start, done, step = time.perf_counter(), 0.0, 0
     network.train()
     while done < 1:
         optimizer.param_groups[0]["lr"] = rate * min(1.0, done / 0.05 + 0.02) * (1 - done)
@@ -172,14 +175,15 @@ def train_on_views(
         optimizer.step()
         if progress:
             progress(done, float(loss.detach()))
-        done = (time.perf_counter() - start) / (60 * minutes)
+        step += 1
+        done = step / steps if steps else (time.perf_counter() - start) / (60 * minutes)
     return Classifier(network)
 
 
 def _chances(labels: np.ndarray) -> Tensor:
     """How often each example (N,) is drawn: all types equally often, those of no type `UNTYPED_SHARE` of the time."""
     counts = np.bincount(labels + 1, minlength=2)
-    shares = np.full(len(counts), 1.0 / max(np.count_nonzero(counts[1:]), 1))
+    shares = np.full(len(counts), 1.0 / max(int((counts[1:] > 0).sum()), 1))
     shares[0] = UNTYPED_SHARE / (1 - UNTYPED_SHARE)
     return torch.from_numpy(shares[labels + 1] / counts[labels + 1])
 

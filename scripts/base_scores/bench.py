@@ -7,16 +7,15 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from base_scores.filling import Truth, fill, guided, has_scale
 from fast.aias import AIASOptions
 from fast.checkpoint import Artifact, find_artifact, load_fast
 from fast.data.drawn import defects_of, draw_defect, draw_surface
@@ -27,8 +26,7 @@ from fast.data.split import Split, make_split
 from fast.masks import to_image, to_tensor
 from fast.measure import Floats, change, features, spread
 from fast.model import FAST
-from fast.overlap import overlapped
-from fast.synthesis import Recipe, Synthesizer
+from fast.synthesis import Recipe
 from ldm.checkpoint import file_hash, read_metadata
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -41,24 +39,10 @@ PAIRS, NORMALS, REFERENCE, TEST = range(4)
 PER_GROUP = 4  # true defects of each material and type that the spread is taken from
 
 
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """A drawn defect: normal and image uint8 (H,W,3), mask uint8 (H,W) in {0,1}."""
-
-    material: str
-    kind: str
-    normal: np.ndarray
-    image: np.ndarray
-    mask: np.ndarray
-
-    @property
-    def key(self) -> str:
-        return f"{self.material}/{self.kind}"
-
-
 @dataclass(frozen=True)
 class Variant:
-    """One way to sample. `changes`: of the artifact's `AIASOptions`; `known`: what the U-Net sees, "": as shipped."""
+    """One way to sample. `changes`: of the artifact's `AIASOptions`; `known`: what the U-Net sees, "": as shipped;
+    `scale`: of the guidance, None: the bench's."""
 
     name: str
     sampler: str = "aias"
@@ -66,14 +50,20 @@ class Variant:
     farm: bool = True
     changes: tuple[tuple[str, Any], ...] = ()
     known: str = ""
+    scale: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Made:
-    """Decoded pictures (H,W,3) uint8, not yet pasted, one for each true pair; seconds of wall time for each."""
+    """Decoded pictures (H,W,3) uint8, not yet pasted, one for each true pair; `total` seconds of wall time."""
 
-    pictures: list[np.ndarray]
-    seconds: float
+    pictures: list[np.ndarray] = field(default_factory=list)
+    total: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """For each pair."""
+        return self.total / max(len(self.pictures), 1)
 
 
 class Bench:
@@ -81,6 +71,8 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
+        guided(options.scale)
+        self.scale: float = getattr(Recipe(), "scale", 1.0) if options.scale is None else options.scale
         self.artifact = artifact_of("--base", options.base)
         for material in options.materials:
             check_material(material)
@@ -88,7 +80,8 @@ class Bench:
         self.device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
         self.workers = options.workers or len(os.sched_getaffinity(0))
         self.threads = torch.get_num_threads()
-        self._made: dict[tuple[str, int], Made] = {}
+        self._true: dict[int, list[Truth]] = {}
+        self._made: dict[str, Made] = {}
 
     def about(self) -> Figures:
         return {
@@ -105,14 +98,14 @@ class Bench:
         """`count` drawn defects, in turn of the materials and the types that occur on them, in a fixed mixed order:
         the first few are a cross-section too."""
         order = np.random.default_rng(0).permutation(len(self.groups))
-        found = []
-        for i in range(count):
+        found = self._true.setdefault(use, [])
+        for i in range(len(found), count):
             material, kind = self.groups[order[i % len(order)]]
             rng = picture_rng(seed_of(self.options.seed, use), material, kind, i // len(order))
             normal = draw_surface(material, rng, self.options.size)
             image, mask = draw_defect(normal, material, kind, rng)
             found.append(Truth(material, kind, normal, image, mask))
-        return found
+        return found[:count]
 
     def normals(self, material: str) -> list[np.ndarray]:
         seed = seed_of(self.options.seed, NORMALS)
@@ -151,22 +144,21 @@ class Bench:
         return Variant("as shipped", steps=self.options.evaluations)
 
     def made(self, variant: Variant, count: int) -> tuple[list[Truth], Made]:
-        """The first `count` true pairs, and what the base makes of their normals, masks and words."""
+        """The first `count` true pairs, and what the base makes of their normals, masks and words. What was made for
+        another section is not made again."""
         options = replace(self.first_stage.aias_options, **dict(variant.changes))
-        key, truth = (
-            (repr((variant.sampler, variant.steps, variant.farm, variant.known, options)), count),
-            self.true(count, PAIRS),
-        )
-        if key not in self._made:
-            self._made[key] = self._make(variant, options, truth)
-        return truth, self._made[key]
+        scale = self.scale if variant.scale is None else variant.scale
+        key = repr((variant.sampler, variant.steps, variant.farm, variant.known, scale, options))
+        truth, made = self.true(count, PAIRS), self._made.setdefault(key, Made())
+        if len(made.pictures) < count:
+            self._make(variant, scale, options, truth, made)
+        return truth, Made(made.pictures[:count], made.seconds * count)
 
-    def _make(self, variant: Variant, aias: AIASOptions, truth: list[Truth]) -> Made:
+    def _make(self, variant: Variant, scale: float, aias: AIASOptions, truth: list[Truth], made: Made) -> None:
+        """Add the pictures that `made` lacks."""
         options = self.options
         precision = torch.bfloat16 if options.precision == "bf16" else None
         model = load_fast(self.artifact, dtype=precision)
-        types = sorted({pair.key for pair in truth})
-        model.serve(types)
         model.aias_options, model.known = aias, variant.known or model.known
         recipe = Recipe(
             size=options.size,
@@ -174,32 +166,12 @@ class Bench:
             steps=variant.steps,
             use_farm=variant.farm,
             precision=options.precision,
+            **guided(scale if has_scale() else None),
         )
+        numbers, start = range(len(made.pictures), len(truth)), time.perf_counter()
         with self.own_threads():
-            synthesizer = Synthesizer(model, recipe, self.device)
-            engine = synthesizer.engine
-            if options.size % engine.stride:
-                raise UserError(
-                    f"--size {options.size} is no multiple of this base's {engine.stride} pixels; change it"
-                )
-            numbers = iter(range(len(truth)))
-            lanes = list(iter(lambda: list(islice(numbers, synthesizer.lane)), []))
-            found: dict[int, np.ndarray] = {}
-
-            def sample(lane: list[int]) -> list[int]:
-                row = [truth[i] for i in lane]
-                kinds, seeds = [types.index(p.key) for p in row], [seed_of(options.seed, i) for i in lane]
-                pictures = engine.generate([p.normal for p in row], [p.mask for p in row], kinds, seeds)
-                found.update(zip(lane, pictures, strict=True))
-                return lane
-
-            workers = self.workers if self.device == "cpu" else 1
-            start = time.perf_counter()
-            work = overlapped(sample, lanes, workers, workers + 1, lambda: torch.set_num_threads(1))
-            for _ in tqdm(work, desc=variant.name, total=len(lanes), disable=None, leave=False):
-                pass
-            seconds = (time.perf_counter() - start) / len(truth)
-        return Made([found[i] for i in range(len(truth))], seconds)
+            made.pictures += fill(model, recipe, truth, numbers, self.device, self.workers, options.seed)
+        made.total += time.perf_counter() - start
 
     @cached_property
     def divided(self) -> tuple[DatasetIndex, list[Sample], list[Sample], Split]:

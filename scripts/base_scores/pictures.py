@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Truth, Variant, artifact_of, check_split, coded
+from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Variant, artifact_of, check_split, coded
+from base_scores.filling import Truth, pasted
 from base_scores.tables import Table, cell, percent
 from fast.checkpoint import load_fast
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
@@ -31,10 +32,9 @@ def visibility(bench: Bench, shown: Sequence[Truth], pictures: Sequence[np.ndarr
     """
     rows = []
     for own, true, whole in zip(shown, truth, pictures, strict=True):
-        pasted = np.where(own.mask[..., None] != 0, whole, own.normal)
         seen = contrast(own.normal, whole, own.mask)
         below = seen.inside < noise_limit(bench.noise[own.material], own.mask)
-        found = features(own.normal, pasted, own.mask), features(true.normal, true.image, true.mask)
+        found = features(own.normal, pasted(own, whole), own.mask), features(true.normal, true.image, true.mask)
         rows.append((true.kind, seen.inside, seen.outside, below, *found))
 
     def summary(chosen: list[tuple[Any, ...]]) -> Figures:
@@ -162,14 +162,14 @@ def _references(bench: Bench, count: int) -> Figures:
 def visible_tables(result: Figures) -> list[Table]:
     made, true, coded_ = result["made"], result["true"], result["coded"]
     columns = [
-        "", "pairs", "inside", "outside", "ratio", "below noise", "distance",
+        "", "pairs", "inside", "outside", "ratio", "below noise", "distance", "set distance",
         "true: inside", "true, coded: inside", "outside", "below noise",
     ]  # fmt: skip
 
     def row(name: str, m: Figures, t: Figures, c: Figures) -> list[str]:
         cells = [cell(m["inside"], 1), cell(m["outside"], 1), cell(m["ratio"], 1), percent(m["below_noise"])]
         beside = [cell(t["inside"], 1), cell(c["inside"], 1), cell(c["outside"], 1), percent(c["below_noise"])]
-        return [name, str(m["pairs"]), *cells, cell(m["distance"], 2), *beside]
+        return [name, str(m["pairs"]), *cells, cell(m["distance"], 2), cell(m["set_distance"], 2), *beside]
 
     rows = [row(k, m, true["types"][k], coded_["types"][k]) for k, m in made["types"].items()]
     title = f"change in grey levels; {made['seconds']:.2f} s per pair ({result['device']})"
@@ -189,10 +189,13 @@ def samplers(bench: Bench, part: Part) -> Figures:
         for steps in (options.evaluations, 5 * options.evaluations):
             variant = Variant(f"aias, {steps}{word}", steps=steps, farm=farm)
             many.append(part(f"{variant.name}", partial(_row, bench, variant, count, count)))
-            small.append(part(f"{variant.name}, few", partial(_row, bench, variant, count, few)))
-        ddpm = Variant(f"ddpm, {bench.timesteps}{word}", sampler="ddpm", steps=bench.timesteps, farm=farm)
-        small.append(part(ddpm.name, partial(_row, bench, ddpm, few, few)))
-    return {"rows": [*many, *_reference_rows(bench, part, count), *small, *_reference_rows(bench, part, few)]}
+            if few:
+                small.append(part(f"{variant.name}, few", partial(_row, bench, variant, count, few)))
+        if few:
+            ddpm = Variant(f"ddpm, {bench.timesteps}{word}", sampler="ddpm", steps=bench.timesteps, farm=farm)
+            small.append(part(ddpm.name, partial(_row, bench, ddpm, few, few)))
+    rows = [*many, *_reference_rows(bench, part, count)]
+    return {"rows": [*rows, *small, *_reference_rows(bench, part, few)] if few else rows}
 
 
 def _row(bench: Bench, variant: Variant, count: int, few: int) -> Figures:

@@ -17,6 +17,7 @@ from base_scores.pictures import (
 )
 from base_scores.segmenters import real, real_tables, segmenter, segmenter_tables
 from base_scores.tables import Table
+from base_scores.words import words, words_tables
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Section:
 
 
 _DRAWN = ("materials", "size", "seed")
-_MAKING = (*_DRAWN, "evaluations", "precision", "normals")
+_MAKING = (*_DRAWN, "evaluations", "precision", "normals", "scale")
 _TRAINING = ("seeds", "batch_size", "lr", "weights")
 SECTIONS = {
     "first_stage": Section(first_stage, first_stage_tables, (*_DRAWN, "pairs", "normals", "real", "split", "fitted")),
@@ -39,6 +40,7 @@ SECTIONS = {
     "segmenter": Section(
         segmenter, segmenter_tables, (*_MAKING, *_TRAINING, "segmenter_pairs", "test_pairs", "segmenter", "steps")
     ),
+    "words": Section(words, words_tables, (*_MAKING, "word_pairs", "scale_pairs", "scales", "classifier")),
     "real": Section(
         real,
         real_tables,

@@ -1,0 +1,81 @@
+"""A base at work: what it puts into the masks of true defects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fast.model import FAST
+from fast.overlap import overlapped
+from fast.synthesis import Recipe, Synthesizer
+from ldm.errors import UserError
+from ldm.rng import seed_of
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """A drawn defect: normal and image uint8 (H,W,3), mask uint8 (H,W) in {0,1}."""
+
+    material: str
+    kind: str
+    normal: np.ndarray
+    image: np.ndarray
+    mask: np.ndarray
+
+    @property
+    def key(self) -> str:
+        return f"{self.material}/{self.kind}"
+
+
+def pasted(pair: Truth, picture: np.ndarray) -> np.ndarray:
+    """The normal with the inside of the mask from a decoded picture (H,W,3)."""
+    return np.where(pair.mask[..., None] != 0, picture, pair.normal)
+
+
+def has_scale() -> bool:
+    """Whether this version's synthesis is guided."""
+    return "scale" in {f.name for f in fields(Recipe)}
+
+
+def guided(scale: float | None) -> dict[str, Any]:
+    """A recipe's arguments for guidance of a scale; None: what it does by itself. Raises `UserError`."""
+    if scale is not None and not has_scale():
+        raise UserError(f"a guidance of scale {scale:g} is unknown to the synthesis of this version; leave it out")
+    return {} if scale is None else {"scale": scale}
+
+
+def fill(
+    model: FAST, recipe: Recipe, truth: Sequence[Truth], numbers: Sequence[int], device: str, workers: int, seed: int
+) -> list[np.ndarray]:
+    """Decoded pictures (H,W,3) uint8, not yet pasted, for `truth[i]` of each of `numbers`, which settle the noise too.
+
+    The model is used up. Sets torch to one thread. Raises `UserError` for a size that the base cannot make.
+    """
+    types = sorted({pair.key for pair in truth})
+    model.serve(types)
+    synthesizer = Synthesizer(model, recipe, device)
+    engine = synthesizer.engine
+    if recipe.size is None or recipe.size % engine.stride:
+        raise UserError(f"--size {recipe.size} is no multiple of this base's {engine.stride} pixels; change it")
+    left = iter(numbers)
+    lanes = list(iter(lambda: list(islice(left, synthesizer.lane)), []))
+    found: dict[int, np.ndarray] = {}
+
+    def sample(lane: list[int]) -> list[int]:
+        row = [truth[i] for i in lane]
+        kinds, seeds = [types.index(p.key) for p in row], [seed_of(seed, i) for i in lane]
+        pictures = engine.generate([p.normal for p in row], [p.mask for p in row], kinds, seeds)
+        found.update(zip(lane, pictures, strict=True))
+        return lane
+
+    threads = workers if device == "cpu" else 1
+    work = overlapped(sample, lanes, threads, threads + 1, lambda: torch.set_num_threads(1))
+    for _ in tqdm(work, desc="synthesis", total=len(lanes), disable=None, leave=False):
+        pass
+    return [found[i] for i in numbers]
