@@ -103,19 +103,31 @@ def connected(where: np.ndarray, seed: np.ndarray) -> np.ndarray:
 
 
 def _soft_ground(model: GroundModel, steep: np.ndarray) -> np.ndarray:
-    """The ground with its shadows and reflections (h,w) bool: reached from the border without crossing a sharp edge.
+    """The ground with its shadows and reflections (h,w) bool: reached from the border, and from what is seen of it
+    through holes, without crossing a sharp edge.
 
-    A shadow darkens and a reflection tints slowly; an object's outline is a step. Gaps that are narrower than 4 px at
-    256 px are not passed: there an outline is only faint.
+    A shadow darkens and a reflection tints slowly; an object's outline is a step, by far the steepest place around.
+    Gaps that are narrower than 4 px at 256 px are not passed: there an outline is only faint.
     """
+    scale = min(model.shape) / COARSE
     change = model.lab - model.field
     level = np.maximum(model.field[..., 0], 20)
     like = (change[..., 0] < 15) & (change[..., 0] > -0.75 * level) & (np.linalg.norm(change[..., 1:], axis=2) < 22)
     limit = max(5 * float(np.median(steep[model.found])), 1.6)
-    passable = ((steep < limit) & like) | (model.residual < model.tolerance)
-    reach = disc(2 * min(model.shape) / COARSE)
-    core = connected(cv2.erode(passable.astype(np.uint8), reach), model.seed).astype(np.uint8)
+    beside = 0.35 * cv2.dilate(steep, disc(4 * scale))
+    passable = (like & (steep < np.maximum(limit, np.minimum(beside, 3 * limit)))) | (model.residual < model.tolerance)
+    reach = disc(2 * scale)
+    core = cv2.erode(passable.astype(np.uint8), reach)
+    core = connected(core, model.seed | _through_holes(model, steep, core)).astype(np.uint8)
     return cv2.dilate(core, reach).astype(bool) & passable
+
+
+def _through_holes(model: GroundModel, steep: np.ndarray, core: np.ndarray) -> np.ndarray:
+    """Where ground is seen inside the object (h,w) bool: spots that are wide, and as plain and as coloured as it is."""
+    plain = steep < 3 * float(np.median(steep[model.found])) + 0.4
+    like = ((model.residual < model.tolerance) & plain).astype(np.uint8)
+    wide = cv2.morphologyEx(like, cv2.MORPH_OPEN, disc(3 * min(model.shape) / COARSE))
+    return (wide == 1) & (core == 1)
 
 
 def _without_specks(found: np.ndarray) -> np.ndarray:
@@ -130,22 +142,15 @@ def _without_specks(found: np.ndarray) -> np.ndarray:
     return big[labels].astype(np.uint8)
 
 
-def _with_holes(model: GroundModel, steep: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """What the object encloses belongs to it, unless it is wide and as plain and as coloured as the ground is."""
+def _filled(found: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """What the object encloses belongs to it, unless it is as wide as a hole; `ground` is where ground is seen."""
     contours, _ = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    # A gap at the image's border is no hole: nothing says that the object goes on outside.
     solid = cv2.drawContours(np.zeros_like(found), contours, -1, 1, -1)
-    plain = 3 * float(np.median(steep[model.found])) + 0.3
-    like = (solid == 1) & (model.residual < model.tolerance)
-    wide = cv2.erode(like.astype(np.uint8), disc(3 * min(found.shape) / COARSE))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(like.astype(np.uint8), connectivity=4)
-    for i in range(1, count):
-        part = labels == i
-        inner = part & (wide == 1)
-        if inner.sum() < 0.0005 * found.size or np.median(steep[inner]) > plain:
-            continue
-        if np.median(model.residual[inner]) < 0.6 * model.tolerance and stats[i, cv2.CC_STAT_AREA] < 3 * inner.sum():
-            solid[part] = 0
+    gaps = solid - found
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(gaps, connectivity=4)
+    least = 0.0008 * found.size
+    kept = [i for i in np.unique(labels[(gaps == 1) & ground]) if i and stats[i, cv2.CC_STAT_AREA] > least]
+    solid[np.isin(labels, kept)] = 0
     return solid
 
 
@@ -163,9 +168,9 @@ def find(image: np.ndarray) -> Coarse:
     """The object of a small image (h,w,3), whether it is one or not."""
     lab = to_lab(image, 1.0)
     steep, model = gradient(lab), GroundModel(lab)
-    ground = _soft_ground(model, steep) | (model.found & (model.residual < model.tolerance))
-    raw = (~ground).astype(np.uint8)
-    found = _with_holes(model, steep, _without_specks(raw))
+    ground = _soft_ground(model, steep)
+    raw = (~(ground | (model.found & (model.residual < model.tolerance)))).astype(np.uint8)
+    found = _filled(_without_specks(raw), ground)
     return Coarse(model, steep, raw, found)
 
 
@@ -176,25 +181,28 @@ def mean_over(values: np.ndarray, where: np.ndarray, radius: float) -> np.ndarra
     return np.asarray(total / np.maximum(cv2.GaussianBlur(weight, (0, 0), radius), 1e-6)[..., None])
 
 
-def sharpened(image: np.ndarray, found: np.ndarray, tolerance: float) -> np.ndarray:
+def sharpened(image: np.ndarray, found: np.ndarray) -> np.ndarray:
     """An object (h,w) whose outline is known to a few px, to where the colour is half way from the ground beside it.
 
-    The ground is that within a few px, so that neither its fall-off nor a shadow counts, and the object's colour is the
-    strongest within the reach of the image's blur, so that a dim rim is not lost.
+    First the ground is let in up to the steepest place around: what is left of a shadow at its darkest. Then the colours
+    of both sides within a few px decide, so that neither fall-off of light nor a dim rim of the object counts.
     """
     scale = min(found.shape) / COARSE
     lab = to_lab(image, 0.8)
-    for reach in (3.0 * scale, 2.0 * scale):
-        outer = cv2.dilate(found, disc(reach))
-        inner = cv2.erode(found, disc(reach))
-        ground = mean_over(lab, outer == 0, 2.0 * reach)
-        away = np.linalg.norm(lab - ground, axis=2)
-        peak = cv2.dilate(away, disc(1.5 * scale))
-        unsure = (outer == 1) & (inner == 0)
-        object_ = away > np.maximum(0.6 * tolerance, 0.45 * peak)
-        found = np.where(unsure, object_, found).astype(np.uint8)
-        found = cv2.medianBlur(found, 2 * max(1, round(scale)) + 1)
-    return found
+    steep = gradient(lab)
+    outer, inner = cv2.dilate(found, disc(3 * scale)), cv2.erode(found, disc(4 * scale))
+    noise = float(np.median(steep[outer == 0])) if (outer == 0).any() else 0.0
+    passable = steep < np.maximum(0.35 * cv2.dilate(steep, disc(2.5 * scale)), 2 * noise)
+    passable = cv2.morphologyEx((passable & (inner == 0)).astype(np.uint8), cv2.MORPH_OPEN, disc(0.8 * scale))
+    ground = connected(np.maximum(passable, 1 - outer), outer == 0)
+    within = cv2.morphologyEx((~ground).astype(np.uint8), cv2.MORPH_OPEN, disc(scale))
+    deep = cv2.erode(within, disc(1.5 * scale))
+    unsure = (cv2.dilate(within, disc(1)) == 1) & (deep == 0)
+    behind, front = mean_over(lab, within == 0, scale), mean_over(lab, deep == 1, 1.5 * scale)
+    across = front - behind
+    share = ((lab - behind) * across).sum(axis=2) / np.maximum((across**2).sum(axis=2), 1e-3)
+    found = np.where(unsure, share > 0.5, within).astype(np.uint8)
+    return np.asarray(cv2.medianBlur(found, 2 * max(1, round(scale)) + 1))
 
 
 def features(seen: Coarse) -> dict[str, float]:
@@ -227,7 +235,7 @@ def estimate(image: np.ndarray) -> np.ndarray:
     seen = find(small)
     fine = shrunk(image, FINE)
     grown = cv2.resize(seen.found.astype(np.float32), fine.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    found = sharpened(fine, (grown > 0.5).astype(np.uint8), seen.model.tolerance)
+    found = sharpened(fine, (grown > 0.5).astype(np.uint8))
     if found.shape != (height, width):
         found = (cv2.resize(found.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) > 0.5)
     return found.astype(np.uint8)
