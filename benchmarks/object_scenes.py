@@ -134,7 +134,10 @@ def _body(rng: np.random.Generator, mask: np.ndarray, ground: np.ndarray, tone: 
     if marks == 1:
         body = body * (1 + rng.uniform(0.03, 0.12) * rng.normal(size=(*mask.shape, 1)))
     elif marks == 2:
-        body = body * (1 + rng.uniform(0.05, 0.15) * np.sin(rng.uniform(40, 120) * (x + rng.uniform(-1, 1) * y)))[..., None]
+        body = (
+            body
+            * (1 + rng.uniform(0.05, 0.15) * np.sin(rng.uniform(40, 120) * (x + rng.uniform(-1, 1) * y)))[..., None]
+        )
     elif marks == 3:
         # A print in the ground's own colour: it is part of the object.
         middle = np.argwhere(depth > 0.7 * depth.max())[0]
@@ -167,8 +170,8 @@ def draw_scene(
 ) -> Scene:
     """A scene by its seed; what is not given is drawn too.
 
-    `shape` of `SHAPES`, `ground` of `GROUNDS`, `size` (H,W), `fall_off` and `shadow`: largest share of the light that is
-    lost, `tone`: "opaque" or "transparent".
+    `shape` of `SHAPES`, `ground` of `GROUNDS`, `size` (H,W), `fall_off` and `shadow`: largest share of the light that
+    is lost, `tone`: "opaque" or "transparent".
     """
     rng = np.random.default_rng(seed)
     shape = shape or SHAPES[int(rng.integers(len(SHAPES)))]

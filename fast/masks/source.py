@@ -11,6 +11,7 @@ from fast.masks.augment import AugmentOptions, augmented
 from fast.masks.foreground import foreground, read_region, rule_of
 from fast.masks.place import INSIDE, placed, share_inside
 from fast.masks.shapes import SHAPES, drawn
+from fast.masks.vote import Votes
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 
@@ -28,7 +29,8 @@ class Masks:
 
     `files`: masks that `given` and `augmented` choose from where `draw` is given none. `on_object`: `off`, a rule of
     `foreground` such as `auto`, or the path of a region file or of a folder with a region for each picture; `inside`:
-    the share of a defect that then has to lie on the object. Raises `UserError`.
+    the share of a defect that then has to lie on the object. `normals`: files of the images that masks are for; with
+    `auto` those of a folder vote on where their object is. Raises `UserError`.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Masks:
         inside: float = INSIDE,
         augment: AugmentOptions | None = None,
         learned: LearnedMask | None = None,
+        normals: Sequence[Path] = (),
     ):
         if kind not in KINDS:
             raise UserError(f"mask source {kind!r} is unknown; use one of {', '.join(KINDS)}")
@@ -49,6 +52,7 @@ class Masks:
         self.kind, self.files, self.inside, self.learned = kind, list(files), inside, learned
         self.augment = augment or AugmentOptions()
         self.rule, self.path = _meant(on_object)
+        self.votes = Votes(normals)
 
     def settings(self) -> dict[str, str]:
         """What decides a mask's bytes, beside its file and the picture: a region file or folder by its content."""
@@ -58,7 +62,10 @@ class Masks:
         """Where defects may lie in a picture (H,W,3), (H,W) in {0,1}; None if anywhere. Raises `UserError`."""
         if self.path is not None:
             return read_region(self.path, image_path, (image.shape[0], image.shape[1]))
-        return None if self.rule is None else foreground(image, self.rule)
+        if self.rule is None:
+            return None
+        vote = self.votes.of(image_path) if self.rule == "auto" else None
+        return foreground(image, self.rule) if vote is None else vote.estimate(image).mask
 
     def draw(
         self,
