@@ -29,8 +29,7 @@ class Masks:
 
     `files`: masks that `given` and `augmented` choose from where `draw` is given none. `on_object`: `off`, a rule of
     `foreground` such as `auto`, or the path of a region file or of a folder with a region for each picture; `inside`:
-    the share of a defect that then has to lie on the object. `normals`: files of the images that masks are for; with
-    `auto` those of a folder vote on where their object is. Raises `UserError`.
+    the share of a defect that then has to lie on the object. Raises `UserError`.
     """
 
     def __init__(
@@ -41,7 +40,6 @@ class Masks:
         inside: float = INSIDE,
         augment: AugmentOptions | None = None,
         learned: LearnedMask | None = None,
-        normals: Sequence[Path] = (),
     ):
         if kind not in KINDS:
             raise UserError(f"mask source {kind!r} is unknown; use one of {', '.join(KINDS)}")
@@ -52,20 +50,29 @@ class Masks:
         self.kind, self.files, self.inside, self.learned = kind, list(files), inside, learned
         self.augment = augment or AugmentOptions()
         self.rule, self.path = _meant(on_object)
-        self.votes = Votes(normals)
+        self.votes = Votes([])
+        self.whole: dict[Path, bool] = {}  # by image file: whether it was taken whole for the object
 
     def settings(self) -> dict[str, str]:
         """What decides a mask's bytes, beside its file and the picture: a region file or folder by its content."""
         return {"on_object": _content(self.path) if self.path is not None else self.rule or "off"}
 
+    def survey(self, files: Sequence[Path]) -> None:
+        """Names the images that masks will be drawn for: with `auto` those of a folder vote on where the object is."""
+        self.votes = Votes(files)
+
     def region(self, image: np.ndarray, image_path: Path | None = None) -> np.ndarray | None:
-        """Where defects may lie in a picture (H,W,3), (H,W) in {0,1}; None if anywhere. Raises `UserError`."""
+        """Where defects may lie in a picture (H,W,3), (H,W) in {0,1}, all ones where it has no ground; None with
+        `on_object` off. Raises `UserError`."""
         if self.path is not None:
             return read_region(self.path, image_path, (image.shape[0], image.shape[1]))
         if self.rule is None:
             return None
         vote = self.votes.of(image_path) if self.rule == "auto" else None
-        return foreground(image, self.rule) if vote is None else vote.estimate(image).mask
+        found = foreground(image, self.rule) if vote is None else vote.estimate(image).mask
+        if image_path is not None:
+            self.whole[image_path] = bool(found.all())
+        return found
 
     def draw(
         self,
