@@ -1,6 +1,6 @@
 """Make masks of defects: real ones as they are or varied, or drawn shapes; on the object, with a sheet to look at.
 
-python scripts/make_masks.py --source crack --data_root NORMALS --on_object auto --count 100 --out masks --preview p.png
+python scripts/make_masks.py --source crack --data_root NORMALS --count 100 --out masks --preview p.png
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ STANDS_OUT = 6.0  # contrast across nearly all of the outline, as a multiple of 
 SHARP = 1.8  # steepness of nearly all of the outline, as a multiple of the steepest places of the ground
 EVEN = 0.3  # Lab units: no ground is taken to be more even than this
 SMALLEST, LARGEST = 0.005, 0.97  # share of the image that an object covers
-PARTS = 8
+PARTS, GAPS = 8, 24  # most pieces of the object, and of the ground that it encloses or cuts off
 HARD = (1.0, 1.4, 2.0)  # by how much the edge of a shadow may be steeper than that of a reflection; what fits best
 ALONG = 3.0  # share of the border over that of the image from which it is the image's rim rather than an object
 AGREEMENT = 0.8  # overlap (IoU) of the object before and after specks go and gaps are filled
@@ -117,7 +117,8 @@ class Finding:
         covered = float(self.found.mean())
         if not SMALLEST <= covered <= LARGEST or not self.sharp:
             return "nothing stands out"
-        if cv2.connectedComponents(self.found)[0] - 1 > PARTS or self.agreement < AGREEMENT / leniency:
+        parts, gaps = (cv2.connectedComponents(m, connectivity=4)[0] - 1 for m in (self.found, 1 - self.found))
+        if parts > PARTS or gaps > GAPS or self.agreement < AGREEMENT / leniency:
             return "what stands out is a pattern"
         if float(self.found[self.model.ring].mean()) > ALONG * covered:
             return "what stands out lies along the border"
