@@ -84,7 +84,10 @@ def prepare(options: argparse.Namespace, say: bool) -> Job:
         learned = LearnedMasks(options.mask_weights, device=_device(options.device), flag="--mask_weights")
     masks = None if kind == "own" else _mask_source(options, kind, learned)
     make = _latent if issubclass(method, LatentGenerator) else _other
-    return make(options, kind, masks, learned, say)
+    job = make(options, kind, masks, learned, say)
+    if masks is not None:
+        masks.survey([normal.path for normal in job.sources.normals])
+    return job
 
 
 # masks

@@ -1,6 +1,6 @@
 """Make masks of defects: real ones as they are or varied, or drawn shapes; on the object, with a sheet to look at.
 
-python scripts/make_masks.py --source crack --data_root NORMALS --on_object auto --count 100 --out masks --preview p.png
+python scripts/make_masks.py --source crack --data_root NORMALS --count 100 --out masks --preview p.png
 """
 
 from __future__ import annotations
@@ -55,10 +55,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data_root", metavar="FOLDER", help="normal pictures or a dataset; without it pictures are blank")
     p.add_argument(
         "--on_object",
-        default="off",
         metavar="RULE",
         help="keep masks off the background: off, auto, otsu, otsu_dark, triangle, realnet:CATEGORY, or a "
-        "region file or a folder of them (default: %(default)s)",
+        "region file or a folder of them (default: auto; off without --data_root and for given masks)",
     )
     p.add_argument(
         "--inside", type=float, default=INSIDE, help="share of a defect on the object (default: %(default)s)"
@@ -67,7 +66,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (default: %(default)s)")
     p.add_argument("--size", type=int, help="side of a mask in px (default: as the pictures are)")
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the masks")
-    p.add_argument("--preview", type=Path, metavar="FILE", help=f"a picture of {SHOWN} masks over their pictures")
+    p.add_argument(
+        "--preview",
+        type=Path,
+        metavar="FILE",
+        help=f"an image of {SHOWN} masks over their images, with the object's outline or the word everything",
+    )
     return p
 
 
@@ -93,7 +97,13 @@ class Work:
 
     @cached_property
     def masks(self) -> Masks:
-        return Masks(self.options.source, [f.path for f in self.files], self.options.on_object, self.options.inside)
+        masks = Masks(self.options.source, [f.path for f in self.files], self.on_object, self.options.inside)
+        masks.survey(self.normals)
+        return masks
+
+    @property
+    def on_object(self) -> str:
+        return self.options.on_object or ("auto" if self.normals and self.options.source != "given" else "off")
 
     def _turn(self, index: int, count: int, what: int) -> int:
         """Number of the picture or mask file for mask `index`: all come round in a new order every time through."""
@@ -130,6 +140,12 @@ class Work:
         kept |= self.masks.settings()  # a region file by its content
         names = [str(p.resolve()) for p in [*self.normals, *(f.path for f in self.files)]]
         return {**kept, "files": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}
+
+    def without_ground(self) -> str:
+        """Says in how many of the images looked at the whole image passes for the object."""
+        whole = sum(self.masks.whole.values())
+        looked = f"{whole} of {len(self.masks.whole)} images looked at"
+        return f"; no ground in {looked}: there everything is the object" if whole else ""
 
     def sheet(self) -> np.ndarray:
         cells = []
@@ -168,7 +184,7 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"--size is {options.size}; it must be 8 or more")
     if options.data_root is None and options.size is None:
         raise UserError("neither --data_root nor --size is given; masks need pictures, or a size")
-    if options.data_root is None and options.on_object != "off":
+    if options.data_root is None and options.on_object not in (None, "off"):
         raise UserError(f"--on_object {options.on_object} needs --data_root, pictures with the object in them")
     if options.preview and options.out.resolve() in options.preview.resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --out and would pass for a mask; put it elsewhere")
@@ -204,7 +220,7 @@ def run(options: argparse.Namespace) -> str:
         work.make(index)
     if options.preview:
         write_image(options.preview, work.sheet())
-    return f"{options.out}: {options.count} masks, {len(missing)} of them new"
+    return f"{options.out}: {options.count} masks, {len(missing)} of them new{work.without_ground()}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -52,6 +52,25 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert contents(out) == again
 
 
+def test_the_object_is_looked_for_untold_and_a_surface_is_said_to_be_one(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(3):
+        image = np.random.default_rng(i).normal(190, 3, (96, 96, 3))
+        image[30:80, 20:70] -= 140
+        write_image(tmp_path / "plates" / f"{i}.png", np.clip(image, 0, 255).astype(np.uint8))
+    command = ["--source", "blob", "--count", "4"]
+    assert main([*command, "--data_root", str(tmp_path / "plates"), "--out", str(tmp_path / "a")]) == 0
+    assert "no ground" not in capsys.readouterr().out
+    for path in list_images(tmp_path / "a"):
+        mask = read_mask(path)
+        assert mask.any()
+        assert not mask[:29].any()
+    assert main([*command, "--data_root", str(drawn_root / "leather"), "--out", str(tmp_path / "b")]) == 0
+    assert "there everything is the object" in capsys.readouterr().out
+    assert '"on_object": "off"' not in (tmp_path / "b" / "masks.json").read_text()
+
+
 def test_augmented_masks_of_a_dataset_and_sizes(drawn_root: Path, tmp_path: Path) -> None:
     command = ["--source", "augmented", "--masks", str(drawn_root), "--size", "40", "--count", "24"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0

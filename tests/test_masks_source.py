@@ -137,6 +137,16 @@ def test_an_overlay_shows_what_is_below_a_defect_and_rings_a_speck() -> None:
     assert out[38, 40].tolist() == [100] * 3  # none around the line
 
 
+def test_a_cell_says_where_everything_is_the_object() -> None:
+    image, mask = np.full((128, 128, 3), 100, np.uint8), np.zeros((128, 128), np.uint8)
+    whole, part = np.ones((128, 128), np.uint8), np.ones((128, 128), np.uint8)
+    part[:40] = 0
+    assert (cell(image, mask, whole, 128)[:20] != 100).any()
+    assert (cell(image, mask, whole, 128)[24:] == 100).all()
+    assert (cell(image, mask, None, 128) == 100).all()
+    assert (cell(image, mask, part, 128)[:39] == 100).all()
+
+
 def test_a_sheet_of_hairlines_shows_them() -> None:
     image, mask = np.full((600, 300, 3), 100, np.uint8), np.zeros((600, 300), np.uint8)
     mask[300, 50:250] = 1

@@ -10,6 +10,7 @@ from fast.data.images import resize_image, resize_mask
 
 DEFECT, OBJECT = (255, 40, 40), (60, 210, 255)  # RGB
 TINT = 0.4  # opacity of the defect's colour
+EVERYTHING = "everything"  # said of an image that is taken whole for the object
 SMALL = 12  # px; a defect below this is ringed
 GAP, FOOT = 8, 18
 
@@ -37,11 +38,23 @@ def overlay(image: np.ndarray, mask: np.ndarray, region: np.ndarray | None = Non
 
 
 def cell(image: np.ndarray, mask: np.ndarray, region: np.ndarray | None, side: int) -> np.ndarray:
-    """`overlay` of a picture shrunk or grown to `side` px on its longer side, so that outlines stay a pixel wide."""
+    """`overlay` of a picture shrunk or grown to `side` px on its longer side, so that outlines stay a pixel wide; with
+    the word "everything" where the object's region is the whole image."""
     factor = side / max(image.shape[:2])
     size = (max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor)))
     small = None if region is None else 1 - resize_mask(1 - (region != 0), size)
-    return overlay(resize_image(image, size), resize_mask(mask, size), small)
+    shown = overlay(resize_image(image, size), resize_mask(mask, size), small)
+    return labelled(shown, EVERYTHING) if region is not None and region.all() else shown
+
+
+def labelled(image: np.ndarray, text: str) -> np.ndarray:
+    """An image (H,W,3) uint8 with a word in its corner, light on dark."""
+    sheet, font = Image.fromarray(image), ImageFont.load_default(12)
+    draw = ImageDraw.Draw(sheet)
+    left, top, right, bottom = draw.textbbox((5, 3), text, font=font)
+    draw.rectangle((left - 3, top - 2, right + 3, bottom + 2), fill=(20, 20, 20))
+    draw.text((5, 3), text, fill=OBJECT, font=font)
+    return np.asarray(sheet)
 
 
 def preview_sheet(cells: Sequence[tuple[str, np.ndarray]], columns: int = 6) -> np.ndarray:

@@ -11,6 +11,7 @@ from fast.masks.augment import AugmentOptions, augmented
 from fast.masks.foreground import foreground, read_region, rule_of
 from fast.masks.place import INSIDE, placed, share_inside
 from fast.masks.shapes import SHAPES, drawn
+from fast.masks.vote import Votes
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 
@@ -49,16 +50,29 @@ class Masks:
         self.kind, self.files, self.inside, self.learned = kind, list(files), inside, learned
         self.augment = augment or AugmentOptions()
         self.rule, self.path = _meant(on_object)
+        self.votes = Votes([])
+        self.whole: dict[Path, bool] = {}  # by image file: whether it was taken whole for the object
 
     def settings(self) -> dict[str, str]:
         """What decides a mask's bytes, beside its file and the picture: a region file or folder by its content."""
         return {"on_object": _content(self.path) if self.path is not None else self.rule or "off"}
 
+    def survey(self, files: Sequence[Path]) -> None:
+        """Names the images that masks will be drawn for: with `auto` those of a folder vote on where the object is."""
+        self.votes = Votes(files)
+
     def region(self, image: np.ndarray, image_path: Path | None = None) -> np.ndarray | None:
-        """Where defects may lie in a picture (H,W,3), (H,W) in {0,1}; None if anywhere. Raises `UserError`."""
+        """Where defects may lie in a picture (H,W,3), (H,W) in {0,1}, all ones where it has no ground; None with
+        `on_object` off. Raises `UserError`."""
         if self.path is not None:
             return read_region(self.path, image_path, (image.shape[0], image.shape[1]))
-        return None if self.rule is None else foreground(image, self.rule)
+        if self.rule is None:
+            return None
+        vote = self.votes.of(image_path) if self.rule == "auto" else None
+        found = foreground(image, self.rule) if vote is None else vote.estimate(image).mask
+        if image_path is not None:
+            self.whole[image_path] = bool(found.all())
+        return found
 
     def draw(
         self,
