@@ -97,7 +97,8 @@ def run(args: argparse.Namespace) -> None:
     split = make_split(report.usable, args.fraction, args.seed) if report.usable.defects else None
     print(f"{index.root} ({index.layout})")
     print(render(index, report, split))
-    for line in [*report.problems, *(f"note: {note}" for note in (split.notes if split else []))]:
+    notes = [*report.usable.notes, *(split.notes if split else [])]
+    for line in [*report.problems, *(f"note: {note}" for note in notes)]:
         print(line)
     if split is None:  # nothing to split: say why
         make_split(report.usable, args.fraction, args.seed)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fast.data.labelme import draw_mask, image_of, load_annotation, named_image
 from ldm.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -80,8 +81,10 @@ def read_mask(path: str | Path) -> np.ndarray:
     - maximum <= 31: the values are labels (0/1, VisA's 1..n), every nonzero one is a defect;
     - a coloured palette: its indices are labels, every nonzero one is a defect (a grey palette is read as its greys);
     - else a defect is a value > 127 (16-bit: > 127 * 257), in colour in any channel; transparent is background.
-    UserError when the file is missing, truncated or no image.
+    A LabelMe file (.json) is drawn (`fast.data.labelme`). UserError when the file is missing, truncated or no image.
     """
+    if Path(path).suffix.lower() == ".json":
+        return _drawn_mask(Path(path))
     values, palette = _decode(Path(path))
     if palette is not None:
         used = palette[np.unique(values)]
@@ -100,6 +103,31 @@ def read_mask(path: str | Path) -> np.ndarray:
         return (values > 0).astype(np.uint8)
     # 0/255 masks are also found in 16-bit files; there full range means more than 255.
     return (values > (127 if top <= 255 else 127 * 257)).astype(np.uint8)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image turned upright by EXIF, from its first bytes. UserError as for `read_image`."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            return image.size if turned else image.size[::-1]
+    except (*BROKEN, UnidentifiedImageError) as error:
+        raise UserError(f"{path}: cannot read the image ({_reason(error)}); restore or remove the file") from error
+
+
+def _drawn_mask(path: Path) -> np.ndarray:
+    annotation = load_annotation(path)
+    if annotation is None:
+        raise UserError(f"{path}: no LabelMe annotation (shapes, imagePath); give the file that LabelMe saved")
+    beside = list_images(path.parent)
+    named = named_image(annotation)
+    try:
+        image = image_of(annotation, [*beside, named] if named.is_file() and named not in beside else beside)
+    except UserError:
+        if annotation.size is None:
+            raise
+        return draw_mask(annotation, None)  # an annotation that was moved away from its image
+    return draw_mask(annotation, image_size(image))
 
 
 def resize_image(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where the images, masks, defect types and physical parts of a dataset are: MVTec, BTAD, VisA or a plain folder."""
+"""Where the images, masks, defect types and physical parts of a dataset are, whatever its layout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from fast.data.check import Report, TypeRow, check
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
-from fast.data.readers import DEFECT_DIRS, LAYOUTS, MASK_DIRS, SHAPES, Category, folders_in
+from fast.data.labelme_reader import DEFECT_DIRS, NORMAL_DIRS, is_labelme
+from fast.data.readers import LAYOUTS, MASK_DIRS, SHAPES, Category, folders_in
 from ldm.errors import UserError
 
 __all__ = [
@@ -29,8 +30,8 @@ def open_dataset(
 ) -> DatasetIndex:
     """Index the dataset at `path`: a root of many categories, one category, or the folder of one defect type.
 
-    `layout` is one of mvtec, btad, visa, folder, auto. No file is decoded (see `check`). UserError when the path is
-    missing or empty, no layout fits, or a name is unknown.
+    `layout` is one of mvtec, btad, visa, labelme, folder, auto. No picture is decoded (see `check`). UserError when the
+    path is missing or empty, no layout fits, or a name is unknown.
     """
     if layout != "auto" and layout not in LAYOUTS:
         raise UserError(f"layout='{layout}' is unknown; use one of auto, {', '.join(LAYOUTS)}")
@@ -43,6 +44,8 @@ def open_dataset(
         reader = Category(index, folder)
         LAYOUTS[name][1](reader)
         reader.finish()
+    if name == "labelme" and part:  # labels, not folders, name the types
+        index.defects, part = [s for s in index.defects if Path(part) in s.image.parents], None
     if not (index.normals or index.test_normals or index.defects):
         detail = "".join(f"; {line}" for line in index.problems[:3])
         raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
@@ -53,6 +56,8 @@ def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], 
     """Layout, root, category folders and, when `path` is the folder of one defect type, that type."""
     strong = [name for name in names if name != "folder"]
     for name in strong:
+        if name == "labelme" and (whole := _around_labelme(path)):
+            return name, whole, [whole], str(path)
         if LAYOUTS[name][0](path):
             return name, path, [path], None
         if around := _around(path, name):
@@ -72,6 +77,15 @@ def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], 
         raise UserError(f"{path}: the folder is empty; give the dataset's folder")
     looked = "; ".join(f"{name}: {SHAPES[name]}" for name in names)
     raise UserError(f"{path}: no known layout here or in its subfolders. Looked for {looked}")
+
+
+def _around_labelme(path: Path) -> Path | None:
+    """The category that `path`, a folder of its defects, belongs to."""
+    for folder in (path, path.parent):
+        whole = folder.parent
+        if folder.name.lower() in DEFECT_DIRS and any(p.name.lower() in NORMAL_DIRS for p in folders_in(whole)):
+            return whole if is_labelme(whole) else None
+    return None
 
 
 def _around(path: Path, name: str) -> tuple[str, Path, list[Path], str | None] | None:

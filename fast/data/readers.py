@@ -1,4 +1,4 @@
-"""The four layouts: how each is recognised and how one category folder of it is read."""
+"""The layouts: how each is recognised and how one category folder of it is read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample
+from fast.data.labelme_reader import DEFECT_DIRS, NORMAL_DIRS, is_labelme, read_labelme
 from ldm.errors import UserError
 
 GROUPS = "groups.csv"
-NORMAL_DIRS = ("normal", "normals", "good", "ok")
-DEFECT_DIRS = ("defect", "defects", "ko", "ng", "anomaly", "anomalies", "bad")
 MASK_DIRS = ("mask", "masks", "ground_truth", "gt")
 
 
@@ -24,6 +23,7 @@ class Category:
         self.index, self.folder, self.name = index, folder, folder.name
         self.groups = _read_groups(index.root) | _read_groups(folder)
         self.ungrouped: list[Path] = []
+        self.unused: list[Path] = []
 
     def sample(self, image: Path, anomaly: str = GOOD, mask: Path | None = None) -> Sample:
         group = self.groups.get(image)
@@ -32,11 +32,15 @@ class Category:
         return Sample(image, mask, self.name, anomaly, group or self.index.relative(image))
 
     def finish(self) -> None:
-        """Say which defects the table of groups forgot: a forgotten row is how a split comes to leak."""
+        """Say what was not used, and which defects the table of groups forgot: that is how a split comes to leak."""
         if self.ungrouped:
             table = next(p for p in (self.folder / GROUPS, self.index.root / GROUPS) if p.is_file())
             first, count = self.index.relative(self.ungrouped[0]), len(self.ungrouped)
             self.problem(table, f"{count} defects have no row (first: {first}); each counts as a part of its own")
+
+        if self.unused:
+            first, count = self.index.relative(self.unused[0]), len(self.unused)
+            self.index.notes.append(f"{self.index.relative(self.folder)}: {count} files not used (first: {first})")
 
     def problem(self, path: Path, what: str) -> None:
         self.index.problems.append(f"{self.index.relative(path)}: {what}")
@@ -164,12 +168,14 @@ LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Category], None]]] = 
     "mvtec": (_is_mvtec, _read_mvtec),
     "btad": (_is_btad, _read_btad),
     "visa": (_is_visa, _read_visa),
+    "labelme": (is_labelme, read_labelme),
     "folder": (_is_folder, _read_folder),
 }
 SHAPES = {
     "mvtec": "train/good, test/<type>, ground_truth/<type>",
     "btad": "train/ok, test/ko, ground_truth/ko",
     "visa": "Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly",
+    "labelme": "<image>.json of LabelMe beside the images",
     "folder": "normal/, defect/, mask/, or images",
 }
 

@@ -1,0 +1,123 @@
+"""Datasets annotated with LabelMe: which image is a normal, which shows a defect of which type."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fast.data.images import is_image, natural_key
+from fast.data.labelme import Annotation, image_of, load_annotation, named_image
+from ldm.errors import UserError
+
+if TYPE_CHECKING:
+    from fast.data.readers import Category
+
+NORMAL_DIRS = ("normal", "normals", "good", "ok")
+DEFECT_DIRS = ("defect", "defects", "ko", "ng", "anomaly", "anomalies", "bad")
+OTHER_DIRS = ("images", "image", "imgs", "img", "train", "test", "val", "labels", "annotations", "json")
+
+
+def is_labelme(folder: Path) -> bool:
+    """True where LabelMe files lie in a folder, or below it in folders that divide one category."""
+    return any(_is_annotation(path) for path in _files(folder, _divides) if path.suffix.lower() == ".json")
+
+
+def _divides(folder: Path, root: Path) -> bool:
+    first = folder.relative_to(root).parts[0].lower()
+    return first in (*NORMAL_DIRS, *DEFECT_DIRS, *OTHER_DIRS)
+
+
+def _is_annotation(path: Path) -> bool:
+    try:
+        return load_annotation(path) is not None
+    except UserError:
+        return False
+
+
+def _files(folder: Path, enter: object = None) -> Iterator[Path]:
+    """Files below a folder, hidden ones left out, in natural order."""
+    try:
+        with os.scandir(folder) as entries:
+            paths = sorted((Path(e.path) for e in entries if not e.name.startswith(".")), key=natural_key)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot list the folder ({error.strerror}); check its permissions") from error
+    yield from (p for p in paths if p.is_file())
+    for path in paths:
+        if path.is_dir() and (enter is None or enter(path, folder)):  # type: ignore[operator]
+            yield from _files(path)
+
+
+def read_labelme(category: Category) -> None:
+    """Every image below the category's folder: with shapes a defect of their labels' type, else a normal.
+
+    Several labels in one image make one type, joined by "+". An image in a folder of defects needs shapes, one in a
+    folder of normals has none: the contrary is a problem line.
+    """
+    files = list(_files(category.folder))
+    images = [p for p in files if is_image(p)]
+    found = _annotations(category, files, images)
+    spelling = _spellings(found, category.folder)
+    for image in images:
+        if image not in found:
+            continue
+        annotation = found[image]
+        labels = sorted({spelling[label.casefold()] for label in annotation.labels}) if annotation else []
+        inside = {part.lower() for part in image.relative_to(category.folder).parts[:-1]}
+        if labels and inside & set(NORMAL_DIRS):
+            assert annotation is not None
+            category.problem(annotation.path, "has shapes, but lies among the normals; move one or the other")
+        elif not labels and inside & set(DEFECT_DIRS):
+            name = f"{category.index.relative(image.parent)}/{image.stem}.json"
+            category.problem(image, f"defect without shapes; draw them in {name} or move the image to the normals")
+        elif labels and annotation:
+            category.index.defects.append(category.sample(image, "+".join(labels), annotation.path))
+        else:
+            target = category.index.test_normals if "test" in inside else category.index.normals
+            target.append(category.sample(image))
+
+
+def _annotations(category: Category, files: list[Path], images: list[Path]) -> dict[Path, Annotation | None]:
+    """Each usable image and its annotation, if it has one. What contradicts itself becomes a problem line."""
+    known, by_folder = set(images), defaultdict(list)
+    for image in images:
+        by_folder[image.parent].append(image)
+    found: dict[Path, Annotation | None] = dict.fromkeys(images)
+    for path in (p for p in files if p.suffix.lower() == ".json"):
+        try:
+            annotation = load_annotation(path)
+            if annotation is None:
+                category.unused.append(path)
+                continue
+            named = named_image(annotation)
+            image = image_of(annotation, {named, *by_folder[path.parent]} & known)
+        except UserError as error:
+            category.problem(path, str(error).removeprefix(f"{path}: "))
+            for beside in by_folder[path.parent]:
+                if beside.stem == path.stem:
+                    found.pop(beside, None)
+            continue
+        if (other := found.get(image)) is not None:
+            category.problem(path, f"second annotation of {image.name}, beside {other.path.name}; keep one")
+            found.pop(image)
+        elif image in found:
+            found[image] = annotation
+    for image in [p for p, a in found.items() if a is not None]:
+        for twin in by_folder[image.parent]:
+            if twin.stem == image.stem and found.get(twin, image) is None:
+                category.problem(twin, f"has the name of {image.name}, which is annotated; remove or rename it")
+                found.pop(twin)
+    return found
+
+
+def _spellings(found: dict[Path, Annotation | None], folder: Path) -> dict[str, str]:
+    """How each label is written as a type: labels that differ in case alone are one, written like the folder that the
+    images lie in where that is the same word, else as most often."""
+    count: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for image, annotation in found.items():
+        names = {part.casefold(): part for part in image.relative_to(folder).parts[:-1]}
+        for label in annotation.labels if annotation else ():
+            count[label.casefold()][names.get(label.casefold(), label)] += 1
+    return {key: max(sorted(written), key=lambda w: written[w]) for key, written in count.items()}
