@@ -218,7 +218,7 @@ def test_one_folder_of_everything(tmp_path: Path) -> None:
     (tmp_path / "line1" / "notes.json").write_text("{}")
     index = open_dataset(tmp_path / "line1")
     assert ([s.image.name for s in index.normals], index.types) == (["a.png", "c.png"], [("line1", "scratch")])
-    assert index.notes == [".: 1 files not used (first: notes.json)"]
+    assert index.notes == ["not used: notes.json"]
 
 
 def test_annotations_in_a_folder_of_their_own(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class DatasetIndex:
     problems: list[str]
     excluded: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    seen: set[Path] = field(default_factory=set)  # files that are accounted for without being samples
 
     @property
     def categories(self) -> list[str]:

@@ -72,6 +72,13 @@ def load_annotation(path: str | Path) -> Annotation | None:
     return Annotation(path, content["imagePath"], _size(path, content), shapes)
 
 
+def is_annotation(path: Path) -> bool:
+    try:
+        return load_annotation(path) is not None
+    except UserError:
+        return False
+
+
 def _size(path: Path, content: dict[str, Any]) -> tuple[int, int] | None:
     height, width = content.get("imageHeight"), content.get("imageWidth")
     if height is None or width is None:

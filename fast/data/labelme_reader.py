@@ -2,52 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from fast.data.images import is_image, natural_key
-from fast.data.labelme import Annotation, image_of, load_annotation, named_image
+from fast.data.category import DEFECT_DIRS, NORMAL_DIRS, OTHER_DIRS, Category
+from fast.data.images import is_image, list_files
+from fast.data.labelme import Annotation, image_of, is_annotation, load_annotation, named_image
 from ldm.errors import UserError
-
-if TYPE_CHECKING:
-    from fast.data.readers import Category
-
-NORMAL_DIRS = ("normal", "normals", "good", "ok")
-DEFECT_DIRS = ("defect", "defects", "ko", "ng", "anomaly", "anomalies", "bad")
-OTHER_DIRS = ("images", "image", "imgs", "img", "train", "test", "val", "labels", "annotations", "json")
 
 
 def is_labelme(folder: Path) -> bool:
     """True where LabelMe files lie in a folder, or below it in folders that divide one category."""
-    return any(_is_annotation(path) for path in _files(folder, _divides) if path.suffix.lower() == ".json")
-
-
-def _divides(folder: Path, root: Path) -> bool:
-    first = folder.relative_to(root).parts[0].lower()
-    return first in (*NORMAL_DIRS, *DEFECT_DIRS, *OTHER_DIRS)
-
-
-def _is_annotation(path: Path) -> bool:
-    try:
-        return load_annotation(path) is not None
-    except UserError:
-        return False
-
-
-def _files(folder: Path, enter: object = None) -> Iterator[Path]:
-    """Files below a folder, hidden ones left out, in natural order."""
-    try:
-        with os.scandir(folder) as entries:
-            paths = sorted((Path(e.path) for e in entries if not e.name.startswith(".")), key=natural_key)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot list the folder ({error.strerror}); check its permissions") from error
-    yield from (p for p in paths if p.is_file())
-    for path in paths:
-        if path.is_dir() and (enter is None or enter(path, folder)):  # type: ignore[operator]
-            yield from _files(path)
+    divides = (*NORMAL_DIRS, *DEFECT_DIRS, *OTHER_DIRS)
+    files = list_files(folder, lambda p: p.name.lower() in divides)
+    return any(is_annotation(path) for path in files if path.suffix.lower() == ".json")
 
 
 def read_labelme(category: Category) -> None:
@@ -56,7 +24,7 @@ def read_labelme(category: Category) -> None:
     Several labels in one image make one type, joined by "+". An image in a folder of defects needs shapes, one in a
     folder of normals has none: the contrary is a problem line.
     """
-    files = list(_files(category.folder))
+    files = list_files(category.folder)
     images = [p for p in files if is_image(p)]
     found = _annotations(category, files, images)
     spelling = _spellings(found, category.folder)
@@ -64,6 +32,7 @@ def read_labelme(category: Category) -> None:
         if image not in found:
             continue
         annotation = found[image]
+        category.index.seen.update([annotation.path] if annotation else [])
         labels = sorted({spelling[label.casefold()] for label in annotation.labels}) if annotation else []
         inside = {part.lower() for part in image.relative_to(category.folder).parts[:-1]}
         if labels and inside & set(NORMAL_DIRS):
@@ -89,7 +58,6 @@ def _annotations(category: Category, files: list[Path], images: list[Path]) -> d
         try:
             annotation = load_annotation(path)
             if annotation is None:
-                category.unused.append(path)
                 continue
             named = named_image(annotation)
             image = image_of(annotation, {named, *by_folder[path.parent]} & known)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, Category
 from fast.data.check import Report, TypeRow, check
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
-from fast.data.labelme_reader import DEFECT_DIRS, NORMAL_DIRS, is_labelme
-from fast.data.readers import LAYOUTS, MASK_DIRS, SHAPES, Category, folders_in
+from fast.data.labelme_reader import is_labelme
+from fast.data.readers import LAYOUTS, SHAPES, folders_in
+from fast.data.unused import unused_notes
 from ldm.errors import UserError
 
 __all__ = [
@@ -30,8 +32,8 @@ def open_dataset(
 ) -> DatasetIndex:
     """Index the dataset at `path`: a root of many categories, one category, or the folder of one defect type.
 
-    `layout` is one of mvtec, btad, visa, labelme, folder, auto. No picture is decoded (see `check`). UserError when the
-    path is missing or empty, no layout fits, or a name is unknown.
+    `layout` is one of mvtec, btad, visa, labelme, folder, beside, auto. No picture is decoded but masks of normals (see
+    `check`). UserError when the path is missing or empty, no layout fits, or a name is unknown.
     """
     if layout != "auto" and layout not in LAYOUTS:
         raise UserError(f"layout='{layout}' is unknown; use one of auto, {', '.join(LAYOUTS)}")
@@ -49,12 +51,13 @@ def open_dataset(
     if not (index.normals or index.test_normals or index.defects):
         detail = "".join(f"; {line}" for line in index.problems[:3])
         raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
+    index.notes += unused_notes(index)
     return index.narrow(category, part).narrow(anomaly=anomaly)
 
 
 def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], str | None]:
     """Layout, root, category folders and, when `path` is the folder of one defect type, that type."""
-    strong = [name for name in names if name != "folder"]
+    strong = [name for name in names if name not in ("folder", "beside")]
     for name in strong:
         if name == "labelme" and (whole := _around_labelme(path)):
             return name, whole, [whole], str(path)
@@ -62,8 +65,9 @@ def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], 
             return name, path, [path], None
         if around := _around(path, name):
             return around
-    if "folder" in names and LAYOUTS["folder"][0](path):
-        return "folder", path, [path], None
+    for name in ("folder", "beside"):
+        if name in names and LAYOUTS[name][0](path):
+            return name, path, [path], None
     for name in names:
         found = [p for p in sorted(folders_in(path), key=natural_key) if LAYOUTS[name][0](p)]
         if found:
