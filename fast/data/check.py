@@ -121,7 +121,7 @@ def look_at(index: DatasetIndex, sample: Sample) -> Look:
 
 def looks_inverted(mask: np.ndarray) -> bool:
     """True for a mask that covers most of the picture and most of its border: drawn the other way round, perhaps."""
-    return float(mask.mean()) > 0.5 and border_share(mask) > 0.5
+    return 0.5 < float(mask.mean()) < 1 and border_share(mask) > 0.5
 
 
 def border_share(mask: np.ndarray) -> float:
@@ -134,7 +134,7 @@ def _inverted(index: DatasetIndex, seen: list[Look]) -> list[list[str]]:
     lines: list[list[str]] = []
     for one in seen:
         mask = one.sample.mask
-        doubtful = mask is not None and one.share > 0.5 and one.border > 0.5 and not one.problems
+        doubtful = mask is not None and 0.5 < one.share < 1 and one.border > 0.5 and not one.problems
         if not doubtful or mask is None or reading_of(mask).mask_values or mask.suffix.lower() == ".json":
             lines.append([])
             continue
@@ -152,7 +152,7 @@ def _inverted(index: DatasetIndex, seen: list[Look]) -> list[list[str]]:
 
 def _decisions(index: DatasetIndex, seen: list[Look]) -> list[str]:
     """How masks and pictures were read: one line for each way, the most frequent first."""
-    ways = Counter((one.values, one.taken) for one in seen if one.taken)
+    ways = Counter((one.values, one.taken) for one in seen if one.taken and not one.problems)
     lines = [f"masks: {n} with values {values}: {taken}" for (values, taken), n in ways.most_common(WAYS)]
     if len(ways) > WAYS:
         lines.append(f"masks: {sum(n for _, n in ways.most_common()[WAYS:])} read in {len(ways) - WAYS} more ways")

@@ -1,13 +1,10 @@
-"""Grey or colour, 8 or 16 bits: a picture file as 8-bit RGB, and an edited picture back in the mode of its file."""
+"""Grey or colour, 8 or 16 bits: what a picture file holds, and that as 8-bit RGB."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from fast.data.decode import Decoded, decode
@@ -83,56 +80,3 @@ def _eight(values: np.ndarray, mode: PictureMode) -> np.ndarray:
         return values.astype(np.uint8)
     table = (np.arange(full + 1, dtype=np.int64) * 510 + full) // (2 * full)  # v * 255 / full, halves up
     return table.astype(np.uint8)[values]
-
-
-def keep_grey(made: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """`made` (H,W,3) uint8 without colour where `normal`, any picture (h,w,3) of the same camera, has none."""
-    if (normal != normal[:, :, :1]).any():
-        return made
-    return np.repeat(cv2.cvtColor(np.ascontiguousarray(made), cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
-
-
-def like_source(made: np.ndarray, source: str | Path) -> tuple[np.ndarray, int]:
-    """An edited picture in the mode and depth of the file it was made from, and the bits in use.
-
-    `made`: (H,W,3) uint8, the picture that `read_image(source)` gives with some pixels changed, or resized and then
-    changed. Returns (H,W) or (H,W,3), uint8 or uint16. What was not changed equals the file (resized alike) in every
-    bit; what was changed keeps the file's finest structure under the change, so that neither colour nor low bits tell
-    where it is. An alpha channel is dropped. UserError when the source cannot be read.
-    """
-    path = Path(source)
-    decoded = decode(path)
-    mode, plain = mode_of(path, decoded), to_uint8(path, decoded)
-    raw = decoded.values if decoded.palette is None else plain
-    raw = raw[:, :, :3] if raw.ndim == 3 else raw
-    if raw.dtype.kind == "f" or (raw.dtype != np.uint8 and mode.container == 8):
-        raw = plain[:, :, 0] if raw.ndim == 2 else plain
-    if plain.shape != made.shape:
-        raw, plain = (_resized(a, made.shape[:2]) for a in (raw, plain))
-    if mode.grey:
-        made = keep_grey(made, plain)
-    if raw.ndim == 2:
-        made, plain = made[:, :, 0], plain[:, :, 0]
-    if raw.dtype == np.uint8:
-        return np.ascontiguousarray(np.where(made == plain, raw, made)), 8
-    full = 2**mode.bits - 1
-    step = max(1, int(np.gcd.reduce(decoded.values.ravel())))  # of values that a camera left-justifies
-    change = np.rint((made.astype(np.float64) - plain) * full / 255 / step) * step
-    most = full - full % step
-    return np.where(change == 0, raw, np.clip(raw + change, 0, most)).astype(np.uint16), mode.bits
-
-
-def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from fast.data.images import resize_image
-
-    return resize_image(np.ascontiguousarray(array), size)
-
-
-def encode_deep(array: np.ndarray, bits: int) -> bytes:
-    """PNG of (H,W) or (H,W,3) RGB uint16; `bits` in use are told by its sBIT chunk."""
-    done, data = cv2.imencode(".png", array if array.ndim == 2 else array[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
-    png = data.tobytes()
-    body = b"sBIT" + bytes([bits]) * (1 if array.ndim == 2 else 3)
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return png[:33] + chunk + png[33:]  # behind the header, which is 33 bytes long

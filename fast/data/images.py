@@ -76,7 +76,7 @@ def _leads_back(path: Path) -> bool:
 def read_image(path: str | Path) -> np.ndarray:
     """RGB, uint8 (H, W, 3), turned upright by EXIF. An alpha channel is dropped.
 
-    16-bit values are divided by what a value of their depth may be at most: `picture_mode` tells how many bits that is.
+    16-bit values are divided by what their depth allows at most, see `fast.data.depth.mode_of`.
     UserError when the file is missing, truncated, no image, or holds several.
     """
     return to_uint8(Path(path), decode(Path(path)))

@@ -10,6 +10,7 @@ from fast.data.check import Report, TypeRow, check
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
 from fast.data.labelme_reader import is_labelme
+from fast.data.pairing import images_below
 from fast.data.readers import LAYOUTS, SHAPES, folders_in
 from fast.data.unused import unused_notes
 from ldm.errors import UserError
@@ -22,6 +23,8 @@ __all__ = [
     "Sample",
     "TypeRow",
     "check",
+    "holds_dataset",
+    "holds_masks",
     "open_dataset",
     "require_defects",
 ]
@@ -53,6 +56,23 @@ def open_dataset(
         raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
     index.notes += unused_notes(index)
     return index.narrow(category, part).narrow(anomaly=anomaly)
+
+
+def holds_dataset(path: Path) -> bool:
+    """True for a dataset or a category of one, rather than a folder of pictures."""
+    return any(test(folder) for folder in (path, *folders_in(path)) for test, _ in LAYOUTS.values())
+
+
+def holds_masks(path: Path) -> bool:
+    """True for a dataset or a category whose masks lie among other things, rather than a folder of masks, whose own
+    folders may have any name."""
+    halves = {p.name.lower() for p in folders_in(path)}
+    if halves & set(NORMAL_DIRS) and halves & {*DEFECT_DIRS, *MASK_DIRS}:
+        return True
+    strong = [test for name, (test, _) in LAYOUTS.items() if name not in ("folder", "labelme")]
+    if any(test(folder) for folder in (path, *folders_in(path)) for test in strong):
+        return True
+    return is_labelme(path) and bool(images_below(path))
 
 
 def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], str | None]:
