@@ -28,7 +28,7 @@ def test_twelve_bits_in_sixteen_use_the_grey_levels(tmp_path: Path) -> None:
     Image.fromarray(ramp).save(tmp_path / "a.tif")
     image, mode = read_with_mode(tmp_path / "a.tif")
     assert mode.name == "grey, 12 bit in 16"
-    assert np.abs(image[0, :, 0] - ramp[0] * 255 / 4095).max() <= 0.5
+    assert np.abs(image[0, :, 0] - ramp[0].astype(float) * 255 / 4095).max() <= 0.5
     (tmp_path / "reading.json").write_text('{"bits": 16}')  # a dark picture of a 16-bit camera
     assert read_image(tmp_path / "a.tif").max() == 16
     (tmp_path / "reading.json").write_text('{"bits": 10}')

@@ -115,6 +115,7 @@ def _colour(values: np.ndarray, lossy: bool, indexed: bool, reading: Reading) ->
     if told:
         mask = np.isin(codes, list(told))
         return MaskReading(mask.astype(np.uint8), names, f"{_named(sorted(told), True)}: defect, as told")
+    _refuse_photograph(codes, least=16)  # int32: numbers of colours, which have no middle
     few = len(used) <= COLOURS and not lossy
     if few:
         ignored |= {(VOID[0] << 16) + (VOID[1] << 8) + VOID[2]} & set(used.tolist())
@@ -241,7 +242,8 @@ def _is_soft(values: np.ndarray, used: np.ndarray, lossy: bool, without_ignored:
     if lossy:
         return True
     if top <= LABELS:
-        _refuse_photograph(values, least=16)
+        _refuse_photograph(values, least=8)
+        _needs_zero(used)
         return False
     between = used[(used > 0) & (used < top)]
     full = top in (255, 65535)
@@ -255,10 +257,14 @@ def _is_soft(values: np.ndarray, used: np.ndarray, lossy: bool, without_ignored:
         raise Unclear(f"has the values {_named(used)}, labels or shades; {SET} VALUE,VALUE,...")
     if full:
         raise _ask_about(top, used)
-    if used[0] != 0:
-        raise Unclear(f"has the labels {_named(used)} and no 0 for the background; {SET} VALUE,VALUE,...")
+    _needs_zero(used)
     _refuse_photograph(values)
     return False
+
+
+def _needs_zero(used: np.ndarray) -> None:
+    if used[0] != 0:
+        raise Unclear(f"has the labels {_named(used)} and no 0 for the background; {SET} VALUE,VALUE,...")
 
 
 def _ask_about(top: int, used: np.ndarray) -> Unclear:
@@ -285,14 +291,21 @@ def _half(values: np.ndarray) -> int:
 
 
 def _refuse_photograph(values: np.ndarray, least: int = 32) -> None:
-    """Raise `Unclear` for what is neither flat nor dark and bright."""
-    if values.size < TESTED or len(np.unique(values)) < least:
+    """Raise `Unclear` for grey values, or numbers of colours, that are neither flat nor dark and bright."""
+    used, counts = np.unique(values, return_counts=True)
+    if values.size < TESTED or len(used) < least:
         return
-    top = float(values.max())
-    middle = float(((values > 0.25 * top) & (values < 0.75 * top)).mean())
+    flat = float(np.sort(counts)[-2:].sum()) / values.size
     same = np.concatenate([(values[1:] == values[:-1]).ravel(), (values[:, 1:] == values[:, :-1]).ravel()])
-    if middle > 0.3 or float(same.mean()) < 0.5:
+    if flat < 0.4 or float(same.mean()) < 0.5 or (values.dtype != np.int32 and _is_shaded(values, float(used[-1]))):
         raise Unclear("looks like a photograph, not like a mask; give the mask, in which defects differ from the rest")
+
+
+def _is_shaded(values: np.ndarray, top: float) -> bool:
+    """True where much is neither dark nor bright, or where areas, away from their edges, are not bright."""
+    above, below = values > 0.25 * top, values < 0.75 * top
+    inner = cv2.erode(above.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    return float((above & below).mean()) > 0.3 or (bool(inner.any()) and float(below[inner].mean()) > 0.3)
 
 
 def _border(values: np.ndarray) -> np.ndarray:

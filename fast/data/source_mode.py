@@ -52,13 +52,13 @@ def _deep(raw: np.ndarray, made: np.ndarray, plain: np.ndarray, full: int, step:
 
     `step`: what all of the file's values are multiples of, as cameras leave it that put 12 bits into the upper ones.
     """
-    wanted = raw + (made.astype(np.float64) - plain) * full / 255
-    low = np.ceil((2 * made.astype(np.float64) - 1) * full / 510)  # of the values that are read as `made`
-    high = np.ceil((2 * made.astype(np.float64) + 1) * full / 510) - 1
-    wanted = np.clip(np.clip(wanted, low, high), 0, full)
-    stepped = np.rint(wanted / max(1, step)) * max(1, step)
-    fits = (stepped >= low) & (stepped <= high) & (stepped <= full)
-    return np.where(fits, stepped, np.rint(wanted)).astype(np.uint16)
+    step, value = max(1, step), made.astype(np.float64)
+    wanted = raw + (value - plain) * full / 255
+    low = np.maximum(np.ceil((2 * value - 1) * full / 510), 0)  # of the values that are read as `made`
+    high = np.minimum(np.ceil((2 * value + 1) * full / 510) - 1, full)
+    first, last = np.ceil(low / step) * step, np.floor(high / step) * step
+    stepped = np.clip(np.rint(wanted / step) * step, first, last)
+    return np.where(first <= last, stepped, np.clip(np.rint(wanted), low, high)).astype(np.uint16)
 
 
 def write_like_source(path: Path, made: np.ndarray, source: str | Path | None) -> np.ndarray:
