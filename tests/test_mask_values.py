@@ -153,9 +153,11 @@ DARK: list[Callable[[np.ndarray], np.ndarray]] = [
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_photographs_are_no_masks(tmp_path: Path, change: int, suffix: str) -> None:
     values = DARK[change](photograph(change))
-    if suffix == ".jpg" and values.dtype == np.uint16:
+    if suffix == ".jpg" and (
+        values.dtype == np.uint16 or change == 4
+    ):  # JPEG flattens the last one's ground and object
         suffix = ".tif"
-    with pytest.raises(UserError, match="looks like a photograph|and no 0"):
+    with pytest.raises(UserError, match=r"looks like a photograph|and no 0"):
         read_mask(saved(tmp_path, values, f"m{suffix}"))
 
 

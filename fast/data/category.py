@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from fast.data.pairing import MASK_ENDING, images_below, pair, reads_as_mask, sp
 from ldm.errors import UserError
 
 GROUPS = "groups.csv"
+# MVTec AD 2 names a part's pictures in several lights so; they must not be divided.
+LIGHT = re.compile(
+    r"(?<=test_public)(/[^/]+/.*)_(regular|overexposed|underexposed|shift_[0-9]+)[.][a-z]+$", re.IGNORECASE
+)
 NORMAL_DIRS = ("normal", "normals", "good", "ok")
 DEFECT_DIRS = ("defect", "defects", "ko", "ng", "anomaly", "anomalies", "bad")
 MASK_DIRS = ("mask", "masks", "ground_truth", "gt")
@@ -32,7 +37,8 @@ class Category:
         group = self.groups.get(image)
         if self.groups and not group and anomaly != GOOD:
             self.ungrouped.append(image)
-        return Sample(image, mask, self.name, anomaly, group or self.index.relative(image))
+        own = LIGHT.sub(r"\1", self.index.relative(image))
+        return Sample(image, mask, self.name, anomaly, group or own)
 
     def finish(self) -> None:
         """Say which defects the table of groups forgot: a forgotten row is how a split comes to leak."""

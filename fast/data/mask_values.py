@@ -131,7 +131,7 @@ def _colour(values: np.ndarray, lossy: bool, indexed: bool, reading: Reading) ->
     if few and (len(shades) <= 2 or apart or _soft_share(away) < SOFT):
         return MaskReading((away > 0).astype(np.uint8), names, _but(ground, ignored))
     _refuse_photograph(away)
-    return MaskReading((away > 127).astype(np.uint8), "shades of colour", _but(ground, ignored))
+    return MaskReading((away > _half(away)).astype(np.uint8), "shades of colour", _but(ground, ignored))
 
 
 def _ground(codes: np.ndarray, kept: list[int], counts: np.ndarray, eight: np.ndarray, few: bool) -> int:
