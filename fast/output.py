@@ -11,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from fast.data.images import resize_image, resize_mask, write_bytes, write_image, write_mask
+from fast.data.source_mode import write_like_source
 from ldm.errors import UserError
 
 PICTURES = ("image", "mask", "triptych")
@@ -115,10 +116,11 @@ class OutputFolder:
         """Store a pair: image (H,W,3) uint8, mask (H,W) in {0,1}, and of its rows and columns `shown`, with the normal
         image (h,w,3) there, a triptych. The record makes it count.
 
-        `normal` may be a `panel` already.
+        `normal` may be a `panel` already. The image is stored in the mode and depth of the record's `normal_source`,
+        if there is one: grey stays grey, 16 bits stay 16.
         """
         image_path, mask_path, triptych_path = self._pictures(record["index"])
-        write_image(image_path, image)
+        image = write_like_source(image_path, image, record.get("normal_source"))
         write_mask(mask_path, mask)
         write_image(triptych_path, _triptych(normal, mask[shown], image[shown]))
         with self._lock():

@@ -8,8 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fast.data.category import NORMAL_DIRS, files_of
+from fast.data.check import looks_inverted
 from fast.data.images import list_images, looks_whole, read_image, read_mask
-from fast.data.layouts import open_dataset
+from fast.data.labelme import is_annotation
+from fast.data.layouts import holds_dataset, holds_masks, open_dataset
+from fast.data.pairing import split_beside
+from fast.data.reading import NAME, reading_of
 from fast.prompts import prompt_text
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -103,36 +108,59 @@ class Sources:
 
 
 def find_normals(path: str) -> list[NormalSource]:
-    """Images directly in a folder, or the training normals of a dataset. Raises `UserError`."""
-    folder = Path(path)
+    """Images directly in a folder (in all below it, if it is called `normal` or the like), or the training normals of a
+    dataset. Masks beside them are none. Raises `UserError`."""
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"--data_root {path} is not a folder; give a folder of normal images")
-    images = [NormalSource(p) for p in list_images(folder)]
-    if not images and any(folder.iterdir()):
+    if holds_dataset(folder):
         images = [NormalSource(s.image, s.category) for s in open_dataset(folder).normals]
+    else:
+        files = files_of(folder, folder.name.lower() in NORMAL_DIRS)
+        images = [NormalSource(p) for p in split_beside(files)[0]]
+        if not images and any(folder.iterdir()):
+            images = [NormalSource(s.image, s.category) for s in open_dataset(folder).normals]
     if not images:
-        raise UserError(f"--data_root {path} holds no image; give a folder of normal images")
+        raise UserError(f"--data_root {path} holds no normal image; give a folder of normal images")
     return images
 
 
 def find_masks(path: str) -> tuple[list[MaskSource], list[str]]:
     """(masks with a defect in them, the names of empty ones), from a folder and one level of folders below.
 
-    Every mask is decoded. Raises `UserError` for an unreadable one and where none has a defect.
+    Every mask is decoded; LabelMe files are masks, too. Raises `UserError` for an unreadable one, a photograph, one
+    that looks inverted, for a whole dataset, and where none has a defect.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"--mask_path {path} is not a folder; give a folder of mask images")
+    if holds_masks(folder):
+        raise UserError(f"--mask_path {path} is a dataset; give its folder of masks, or write masks of it with "
+                        f"scripts/make_masks.py --source given --masks {path}")  # fmt: skip
     below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    sources = [MaskSource(file, place.name) for place in [folder, *below] for file in list_images(place)]
+    sources = [MaskSource(file, place.name) for place in [folder, *below] for file in _masks_in(place)]
     if not sources:
         raise UserError(f"--mask_path {path} holds no image; give a folder of mask images")
     with ThreadPoolExecutor() as pool:
-        defective = list(pool.map(lambda source: bool(read_mask(source.path).any()), sources))
+        defective = list(pool.map(lambda source: _has_defect(source.path), sources))
     filled = [s for s, yes in zip(sources, defective, strict=True) if yes]
     if not filled:
         raise UserError(f"--mask_path {path}: all {len(sources)} masks are empty; defect pixels must be white")
     return filled, [str(s.path) for s, yes in zip(sources, defective, strict=True) if not yes]
+
+
+def _masks_in(folder: Path) -> list[Path]:
+    return [*list_images(folder), *(p for p in sorted(folder.glob("*.json")) if is_annotation(p))]
+
+
+def _has_defect(path: Path) -> bool:
+    mask = read_mask(path)
+    if looks_inverted(mask) and not reading_of(path).mask_values:
+        raise UserError(
+            f"{path}: the defect would cover {mask.mean():.0%} of the picture; if the mask is inverted, invert it, or "
+            f'say what the defect is in {path.parent / NAME}, {{"mask_values": [0]}}; if it is right, say so there too'
+        )
+    return bool(mask.any())
 
 
 def check_images(paths: Iterable[Path]) -> None:

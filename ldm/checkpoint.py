@@ -20,7 +20,7 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 
-from ldm.errors import UserError
+from ldm.errors import LFS_REMEDY, UserError, is_lfs_pointer
 
 
 class _Inert:
@@ -63,6 +63,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
+    _refuse_pointer(path)
     try:
         zipped = zipfile.is_zipfile(path)
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
@@ -84,12 +85,19 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return data
 
 
+def _refuse_pointer(path: Path) -> None:
+    with open(path, "rb") as file:
+        if is_lfs_pointer(file.read(64)):
+            raise UserError(f"checkpoint {path} {LFS_REMEDY}")
+
+
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Weights by name from `.safetensors` or a torch file (its `state_dict` entry if it has one), mapped from disk."""
     path = Path(path)
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise UserError(f"checkpoint {path} does not exist")
+        _refuse_pointer(path)
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -105,6 +113,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The text metadata of a `.safetensors` file."""
+    if Path(path).is_file():
+        _refuse_pointer(Path(path))
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

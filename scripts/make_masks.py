@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask
 from fast.data.layouts import check as check_dataset
-from fast.data.layouts import open_dataset, require_defects
+from fast.data.layouts import holds_masks, open_dataset, require_defects
 from fast.data.split import Split, make_split
 from fast.door import open_door
 from fast.masks.place import INSIDE
@@ -159,7 +159,7 @@ class Work:
 
 def _is_dataset(path: Path) -> bool:
     """A dataset or a category of one, rather than a folder of masks or of folders of masks."""
-    return any(any(path.glob(place)) for place in ("ground_truth", "*/ground_truth"))
+    return path.is_dir() and holds_masks(path)
 
 
 def _of_dataset(path: str, split: str) -> list[MaskSource]:

@@ -1,6 +1,9 @@
 """Look at a dataset before anything is trained on it: what it holds, what is wrong with it, and the one split of it.
 
 python scripts/prepare_data.py DATASET [--layout auto] [--category C] [--anomaly A] [--out split.json]
+
+Where files can be meant in two ways, what is said here (--mask_values, --ignore, --line_width, --bits) is kept in the
+dataset's reading.json, and obeyed by everything that reads the dataset.
 """
 
 from __future__ import annotations
@@ -9,11 +12,14 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fast.data.images import write_bytes
 from fast.data.layouts import LAYOUTS, DatasetIndex, Report, TypeRow, check, open_dataset
+from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
 from fast.door import open_door
 from fast.training.options import Parser
@@ -31,6 +37,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", default="split.json", help="split file to write (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
     p.add_argument("--fraction", type=float, default=1 / 3, help="share of the defects to train on (default: 1/3)")
+    # fmt: off
+    p.add_argument("--mask_values", metavar="V,V", type=parse_values,
+                   help="values of masks that mean defect: grey levels or labels (1,2), colours (#ff0000), opaque or "
+                        "transparent; an empty one: found out by itself (default)")
+    p.add_argument("--ignore", metavar="V,V", type=parse_values, help="values of masks that mean neither (255)")
+    p.add_argument("--line_width", metavar="PX", type=float, help="how wide lines and points in LabelMe files are")
+    p.add_argument("--bits", type=int, help="bits in use of 16-bit pictures (default: what their values need)")
+    # fmt: on
     p.add_argument("--force", action="store_true", help="overwrite a split file that differs")
     return p
 
@@ -91,13 +105,32 @@ def progress(done: int, total: int) -> None:
         print(f"\rreading {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
+def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
+    """Keep what the flags say about reading the files in the dataset; True if that changes anything."""
+    names = ("mask_values", "ignore", "line_width", "bits")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    before = reading_of(index.root)
+    after = replace(before, **given)
+    if after == before:
+        return False
+    write_bytes(index.root / NAME, after.text().encode())
+    print(f"{index.root / NAME}: {', '.join(f'{k}={v}' for k, v in given.items())}")
+    return True
+
+
 def run(args: argparse.Namespace) -> None:
-    index = open_dataset(args.path, args.layout, args.category, args.anomaly)
+    def opened() -> DatasetIndex:
+        return open_dataset(args.path, args.layout, args.category, args.anomaly)
+
+    index = opened()
+    if told(args, index):
+        index = opened()
     report = check(index, progress)
     split = make_split(report.usable, args.fraction, args.seed) if report.usable.defects else None
     print(f"{index.root} ({index.layout})")
     print(render(index, report, split))
-    for line in [*report.problems, *(f"note: {note}" for note in (split.notes if split else []))]:
+    notes = [*report.usable.notes, *(split.notes if split else [])]
+    for line in [*report.problems, *(f"note: {note}" for note in notes)]:
         print(line)
     if split is None:  # nothing to split: say why
         make_split(report.usable, args.fraction, args.seed)

@@ -42,7 +42,11 @@ def test_as_a_command(dataset: Path, tmp_path: Path) -> None:
     ]
     assert lines[6].startswith("ground_truth/crack/3_mask.png: empty mask")
     split = Split.load(tmp_path / "split.json")
-    assert lines[7:] == [f"split {split.hash}", "2 train, 5 test -> split.json"]
+    assert lines[7:9] == [
+        "note: masks: 7 with values 0, 255: 255 is the defect",
+        "note: pictures of bottle: 9 grey, 8 bit",
+    ]
+    assert lines[9:] == [f"split {split.hash}", "2 train, 5 test -> split.json"]
     assert split.excluded == ["test/crack/3.png"]
 
 

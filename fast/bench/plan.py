@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from fast.bench.grid import Cell
 from fast.bench.protocol import Entry, Protocol, Segmentation
 from fast.checkpoint import find_weights, in_project
+from fast.data.content import hash_of, reading_files
 from fast.data.images import list_images
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.split import Split, make_split
@@ -157,7 +158,7 @@ def content_of(index: DatasetIndex) -> str:
     """Of the names and bytes of all pictures and masks: a corrected mask is another dataset."""
     samples = [*index.normals, *index.test_normals, *index.defects]
     files = sorted({path for s in samples for path in (s.image, s.mask) if path is not None})
-    lines = [f"{path.relative_to(index.root).as_posix()} {file_hash(path)}" for path in files]
+    lines = [f"{index.relative(path)} {hash_of(path)}" for path in [*files, *reading_files(files)]]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 
-from fast.data.images import natural_key, read_image, read_mask
+import numpy as np
+
+from fast.data.depth import read_with_mode
+from fast.data.images import natural_key, read_mask_as
 from fast.data.index import GOOD, DatasetIndex, Sample
+from fast.data.labelme import load_annotation, nested
+from fast.data.reading import reading_of
 from ldm.errors import UserError
+
+WAYS = 6  # lines about masks
 
 
 @dataclass
@@ -39,21 +47,19 @@ def check(index: DatasetIndex, progress: Callable[[int, int], None] | None = Non
     test_good = f"{GOOD} (test)"
     jobs = [((s.category, GOOD), s) for s in index.normals] + [((s.category, test_good), s) for s in index.test_normals]
     jobs += [((s.category, s.anomaly), s) for s in sorted(index.defects, key=lambda s: (s.category, s.anomaly))]
-    sides: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    kept: dict[tuple[str, str], list[Sample]] = {}
-    problems = list(index.problems)
+    looks: dict[tuple[str, str], list[Look]] = defaultdict(list)
     for done, (key, sample) in enumerate(jobs, 1):
-        size, found = _check_sample(index, sample)
-        problems.extend(found)
-        sides[key].extend([size] if size else [])
-        kept.setdefault(key, []).extend([] if found else [sample])
+        looks[key].append(look_at(index, sample))
         if progress:
             progress(done, len(jobs))
-    rows = [_row(key, [s for k, s in jobs if k == key], kept[key], sides[key]) for key in kept]
-    for key in (key for key, samples in kept.items() if not samples):
-        samples = [s for k, s in jobs if k == key]
-        where = index.relative(samples[0].image.parent)
-        problems.append(f"{where}: none of the {len(samples)} samples of '{key[1]}' is usable")
+    problems, kept = list(index.problems), dict[tuple[str, str], list[Sample]]()
+    for key, seen in looks.items():
+        found = [[*one.problems, *inverted] for one, inverted in zip(seen, _inverted(index, seen), strict=True)]
+        problems += [line for lines in found for line in lines]
+        kept[key] = [one.sample for one, lines in zip(seen, found, strict=True) if not lines]
+        if not kept[key]:
+            where = index.relative(seen[0].sample.image.parent)
+            problems.append(f"{where}: none of the {len(seen)} samples of '{key[1]}' is usable")
     good = {s for samples in kept.values() for s in samples}
     usable = replace(
         index,
@@ -62,36 +68,123 @@ def check(index: DatasetIndex, progress: Callable[[int, int], None] | None = Non
         defects=[s for s in index.defects if s in good],
         excluded=[*index.excluded, *(s for s in index.defects if s not in good)],
         problems=problems,
+        notes=[*index.notes, *_decisions(index, [one for seen in looks.values() for one in seen])],
     )
+    rows = [_row(key, seen, kept[key]) for key, seen in looks.items()]
     return Report(sorted(rows, key=lambda row: natural_key(row.category)), problems, usable)
 
 
-def _check_sample(index: DatasetIndex, sample: Sample) -> tuple[tuple[int, int] | None, list[str]]:
-    """Size (h, w) of the image if it can be read, and what is wrong."""
+@dataclass
+class Look:
+    """What decoding a sample showed. `size`: (h, w) of the image if it can be read, `mode`: its depth in words;
+    `values`, `taken`: what the mask's values are and what they were taken for; `share`, `border`: what the defect
+    covers of the picture and of its border."""
+
+    sample: Sample
+    size: tuple[int, int] | None = None
+    mode: str = ""
+    values: str = ""
+    taken: str = ""
+    share: float = 0.0
+    border: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+def look_at(index: DatasetIndex, sample: Sample) -> Look:
+    """Decode an image and its mask."""
+    look = Look(sample)
     try:
-        size = read_image(sample.image).shape[:2]
+        image, mode = read_with_mode(sample.image)
     except UserError as error:
-        return None, [f"{index.relative(sample.image)}: {_what(error, sample.image)}"]
+        look.problems.append(f"{index.relative(sample.image)}: {_what(error, sample.image)}")
+        return look
+    look.size, look.mode = (image.shape[0], image.shape[1]), mode.name
     if sample.mask is None:
-        return size, []
+        return look
     name = index.relative(sample.mask)
     try:
-        mask = read_mask(sample.mask)
+        reading = read_mask_as(sample.mask)
     except UserError as error:
-        return size, [f"{name}: {_what(error, sample.mask)}"]
-    if mask.shape != size:
-        height, width = size
-        return size, [f"{name}: mask is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height}; make them equal"]
-    return size, [] if mask.any() else [f"{name}: empty mask; draw the defect or move the image to the normals"]
+        look.problems.append(f"{name}: {_what(error, sample.mask)}")
+        return look
+    mask = reading.mask
+    look.values, look.taken = reading.values, reading.taken
+    if mask.shape != look.size:
+        height, width = look.size
+        what = f"mask is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height}; make them equal"
+        look.problems.append(f"{name}: {what}")
+    elif not mask.any():
+        look.problems.append(f"{name}: empty mask; draw the defect or move the image to the normals")
+    look.share, look.border = float(mask.mean()), border_share(mask)
+    return look
 
 
-def _row(key: tuple[str, str], samples: list[Sample], kept: list[Sample], sides: list[tuple[int, int]]) -> TypeRow:
-    heights, widths = [h for h, _ in sides] or [0], [w for _, w in sides] or [0]
+def looks_inverted(mask: np.ndarray) -> bool:
+    """True for a mask that covers most of the picture and most of its border: drawn the other way round, perhaps."""
+    return 0.5 < float(mask.mean()) < 1 and border_share(mask) > 0.5
+
+
+def border_share(mask: np.ndarray) -> float:
+    """Share of defect in the outermost pixels of a mask (H,W) in {0,1}."""
+    return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
+
+
+def _inverted(index: DatasetIndex, seen: list[Look]) -> list[list[str]]:
+    """For each sample of a type a problem line if its mask looks inverted and nobody said that it is not."""
+    lines: list[list[str]] = []
+    for one in seen:
+        mask = one.sample.mask
+        doubtful = mask is not None and 0.5 < one.share < 1 and one.border > 0.5 and not one.problems
+        if not doubtful or mask is None or reading_of(mask).mask_values or mask.suffix.lower() == ".json":
+            lines.append([])
+            continue
+        others = [o.share for o in seen if o is not one and o.values]
+        beside = f", the type's other masks {median(others):.0%} of theirs" if others else ""
+        lines.append(
+            [
+                f"{index.relative(mask)}: the defect would cover {one.share:.0%} of the picture{beside} "
+                f"({one.taken}); if the mask is inverted, say what the defect is with prepare_data.py --mask_values, "
+                "or invert it; if it is right, say so there too"
+            ]
+        )
+    return lines
+
+
+def _decisions(index: DatasetIndex, seen: list[Look]) -> list[str]:
+    """How masks and pictures were read: one line for each way, the most frequent first."""
+    ways = Counter((one.values, one.taken) for one in seen if one.taken and not one.problems)
+    lines = [f"masks: {n} with values {values}: {taken}" for (values, taken), n in ways.most_common(WAYS)]
+    if len(ways) > WAYS:
+        lines.append(f"masks: {sum(n for _, n in ways.most_common()[WAYS:])} read in {len(ways) - WAYS} more ways")
+    for category in dict.fromkeys(one.sample.category for one in seen):
+        modes = Counter(one.mode for one in seen if one.mode and one.sample.category == category)
+        if set(modes) - {"colour, 8 bit"}:
+            told = "; ".join(f"{n} {mode}" for mode, n in modes.most_common())
+            deep = len({m.partition(", ")[2] for m in modes if " in 16" in m or "16 bit" in m}) > 1
+            ask = "; brightness differs, unless --bits says what all have" if deep else ""
+            lines.append(f"pictures of {category}: {told}{ask}")
+    inner = sum(_nested(one) for one in seen)
+    if inner:
+        lines.append(f"LabelMe: {inner} shapes lie inside another of their label and change nothing; holes are shapes "
+                     "of one group id, or labelled _background_")  # fmt: skip
+    return lines
+
+
+def _nested(look: Look) -> int:
+    mask = look.sample.mask
+    if mask is None or mask.suffix.lower() != ".json" or look.size is None or look.problems:
+        return 0
+    annotation = load_annotation(mask)
+    return 0 if annotation is None else nested(annotation, look.size)
+
+
+def _row(key: tuple[str, str], seen: list[Look], kept: list[Sample]) -> TypeRow:
+    heights, widths = ([one.size[axis] for one in seen if one.size] or [0] for axis in (0, 1))
     return TypeRow(
         *key,
-        images=len(samples),
+        images=len(seen),
         masks_ok=sum(s.mask is not None for s in kept),
-        groups=len({s.group for s in samples}),
+        groups=len({one.sample.group for one in seen}),
         width=(min(widths), max(widths)),
         height=(min(heights), max(heights)),
     )

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from fast.data.decode import SUFFIXES, decode, image_size, reason
+from fast.data.depth import to_uint8
+from fast.data.labelme import draw_mask, image_of, load_annotation, named_image
+from fast.data.mask_values import MaskReading, Unclear, interpret
+from fast.data.reading import reading_of
 from ldm.errors import UserError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-LABELS = 31  # masks whose maximum is at most this hold label numbers, not grey values
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # EXIF and TIFF tags
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, cv2.error, Image.DecompressionBombError)
+WRITTEN = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def is_image(path: str | Path) -> bool:
@@ -40,7 +41,7 @@ def list_images(folder: str | Path) -> list[Path]:
     try:
         return sorted((p for p in folder.iterdir() if is_image(p) and p.is_file()), key=natural_key)
     except OSError as error:
-        raise UserError(f"{folder}: cannot list the folder ({_reason(error)}); check the path") from error
+        raise UserError(f"{folder}: cannot list the folder ({reason(error)}); check the path") from error
 
 
 def looks_whole(path: str | Path) -> bool:
@@ -52,54 +53,81 @@ def looks_whole(path: str | Path) -> bool:
             file.seek(-min(64, file.seek(0, os.SEEK_END)), os.SEEK_END)
             tail = file.read()
     except OSError as error:
-        raise UserError(f"{path}: cannot read the image ({_reason(error)}); check the path") from error
+        raise UserError(f"{path}: cannot read the image ({reason(error)}); check the path") from error
     return (head == b"\x89PNG\r\n\x1a\n" and b"IEND" in tail) or (head[:2] == b"\xff\xd8" and b"\xff\xd9" in tail)
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """RGB, uint8 (H, W, 3), turned upright by EXIF. 16-bit values are divided by 257, an alpha channel is dropped.
+def list_files(folder: str | Path, enter: Callable[[Path], bool] | None = None) -> list[Path]:
+    """Files in a folder and the folders in it (those for which `enter` is true, at the first level), hidden ones left
+    out, in natural order. UserError when a folder cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            paths = sorted((Path(e.path) for e in entries if not e.name.startswith(".")), key=natural_key)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot list the folder ({reason(error)}); check its permissions") from error
+    below = [p for p in paths if p.is_dir() and not _leads_back(p) and (enter is None or enter(p))]
+    return [p for p in paths if p.is_file()] + [p for inner in below for p in list_files(inner)]
 
-    UserError when the file is missing, truncated or no image.
+
+def _leads_back(path: Path) -> bool:
+    return path.is_symlink() and path.resolve() in (path.parent.resolve(), *path.parent.resolve().parents)
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """RGB, uint8 (H, W, 3), turned upright by EXIF. An alpha channel is dropped.
+
+    16-bit values are divided by what their depth allows at most, see `fast.data.depth.mode_of`.
+    UserError when the file is missing, truncated, no image, or holds several.
     """
-    values, palette = _decode(Path(path))
-    if palette is not None:
-        values = palette[values]
-    if values.dtype == np.uint16:
-        values = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    elif values.dtype != np.uint8:
-        values = _float_to_uint8(Path(path), values)
-    if values.ndim == 2:
-        values = np.repeat(values[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(values[:, :, :3])
+    return to_uint8(Path(path), decode(Path(path)))
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Defect mask, uint8 (H, W) in {0, 1}, turned upright by EXIF.
+    """Defect mask, uint8 (H, W) in {0, 1}, turned upright by EXIF; see `read_mask_as`."""
+    return read_mask_as(path).mask
 
-    One rule per kind of file, since tools disagree on what "defect" is stored as:
-    - maximum <= 31: the values are labels (0/1, VisA's 1..n), every nonzero one is a defect;
-    - a coloured palette: its indices are labels, every nonzero one is a defect (a grey palette is read as its greys);
-    - else a defect is a value > 127 (16-bit: > 127 * 257), in colour in any channel; transparent is background.
-    UserError when the file is missing, truncated or no image.
+
+def read_mask_as(path: str | Path) -> MaskReading:
+    """Defect mask, and what its values were taken for by the rules of `fast.data.mask_values`.
+
+    A folder holds the parts of one mask (MVTec LOCO), a `.json` is a LabelMe file and drawn (`fast.data.labelme`).
+    UserError when a file is missing, truncated, no image, or can be meant in two ways.
     """
-    values, palette = _decode(Path(path))
-    if palette is not None:
-        used = palette[np.unique(values)]
-        if (used != used[:, :1]).any():
-            return (values > 0).astype(np.uint8)
-        values = palette[values][:, :, 0]
-    if values.ndim == 3:
-        alpha = values[:, :, 3:]
-        values = values[:, :, :3].max(axis=2)
-        if alpha.size:
-            values = np.where(alpha[:, :, 0] > np.iinfo(alpha.dtype).max // 2, values, 0)
-    top = values.max(initial=0)
-    if values.dtype.kind == "f" and top <= 1:
-        return (values > 0.5).astype(np.uint8)
-    if top <= LABELS:
-        return (values > 0).astype(np.uint8)
-    # 0/255 masks are also found in 16-bit files; there full range means more than 255.
-    return (values > (127 if top <= 255 else 127 * 257)).astype(np.uint8)
+    path = Path(path)
+    if path.is_dir():
+        return _joined(path)
+    if path.suffix.lower() == ".json":
+        return MaskReading(_drawn_mask(path), "LabelMe shapes", "all shapes are defects")
+    try:
+        return interpret(decode(path), reading_of(path))
+    except Unclear as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _joined(folder: Path) -> MaskReading:
+    parts = [read_mask_as(p) for p in list_images(folder)]
+    if not parts or len({p.mask.shape for p in parts}) > 1:
+        what = "parts of different sizes" if parts else "no mask"
+        raise UserError(f"{folder}: {what} in it; restore the files")
+    return MaskReading(np.maximum.reduce([p.mask for p in parts]), parts[0].values, parts[0].taken)
+
+
+def _drawn_mask(path: Path) -> np.ndarray:
+    annotation = load_annotation(path)
+    if annotation is None:
+        raise UserError(f"{path}: no LabelMe annotation (shapes, imagePath); give the file that LabelMe saved")
+    named = named_image(annotation)
+    stems = (named, path.parent / named.name, path)
+    likely = {named, path.parent / named.name}
+    likely |= {p.with_suffix(end) for p in stems for suffix in SUFFIXES for end in (suffix, suffix.upper())}
+    width = reading_of(path).line_width
+    try:
+        image = image_of(annotation, sorted(p for p in likely if is_image(p) and p.is_file()))
+    except UserError:
+        if annotation.size is None:
+            raise
+        return draw_mask(annotation, None, width)  # an annotation that was moved away from its image
+    return draw_mask(annotation, image_size(image), width)
 
 
 def resize_image(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
@@ -132,9 +160,9 @@ def resize_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
 def write_image(path: str | Path, array: np.ndarray) -> None:
     """Write uint8 (H, W, 3) RGB or (H, W) grey in the suffix's format; whole or not at all. UserError on failure."""
     path = Path(path)
-    file_format = Image.registered_extensions().get(path.suffix.lower())
-    if file_format is None or path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"{path}: cannot write '{path.suffix}'; use one of {', '.join(sorted(SUFFIXES))}")
+    if path.suffix.lower() not in WRITTEN:
+        raise UserError(f"{path}: cannot write '{path.suffix}'; use one of {', '.join(WRITTEN)}")
+    file_format = Image.registered_extensions()[path.suffix.lower()]
     buffer = BytesIO()
     # For PNG, a seventh larger than at the default level in a fifth of the time.
     options = {"JPEG": {"quality": 95}, "WEBP": {"quality": 95}, "PNG": {"compress_level": 1}}.get(file_format, {})
@@ -163,77 +191,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
                 part.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise UserError(f"{path}: cannot write ({_reason(error)}); free space or choose another folder") from error
-
-
-def _reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0]
-
-
-def _decode(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Upright values (H, W[, C]) in the file's own depth; for palette files indices, and the palette (256, 3)."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the image ({_reason(error)}); check the path") from error
-    try:
-        return _decode_pillow(data)
-    except UnidentifiedImageError as error:
-        what = "is empty" if not data else "is truncated or no image"
-        raise UserError(f"{path}: {what}; restore or remove the file") from error
-    except BROKEN as error:
-        raise UserError(f"{path}: cannot read the image ({_reason(error)}); restore or remove the file") from error
-
-
-def _decode_pillow(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
-    with Image.open(BytesIO(data)) as image:
-        deep = _is_deep_colour(image, data)
-        image.load()  # a full decode: truncated files fail here, not during training
-        turn = _TURNS.get(image.getexif().get(ORIENTATION, 1), _TURNS[1])
-        if image.mode == "P":
-            indices, palette = np.asarray(image), np.zeros((256, 3), np.uint8)
-            palette[indices.ravel()] = np.asarray(image.convert("RGB")).reshape(-1, 3)
-            return turn(indices), palette
-        if deep and (values := _decode_opencv(data)) is not None:
-            return turn(values), None
-        # Older Pillow opens a 16-bit grey PNG as mode I.
-        if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-            return turn(np.asarray(image).astype(np.uint16)), None
-        if image.mode in ("L", "RGB", "RGBA", "I", "F"):
-            return turn(np.asarray(image)), None
-        grey = {"1": "L", "LA": "RGBA", "PA": "RGBA", "La": "RGBA", "RGBa": "RGBA"}
-        return turn(np.asarray(image.convert(grey.get(image.mode, "RGB")))), None
-
-
-def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
-    """16 bits per channel, which Pillow cuts to the high byte. A turned TIFF stays with Pillow: OpenCV turns it too."""
-    if not image.mode.startswith("RGB"):
-        return False
-    if image.format == "TIFF":
-        tags = getattr(image, "tag_v2", {})
-        return tags.get(ORIENTATION, 1) == 1 and max(tags.get(BITS_PER_SAMPLE, (8,))) == 16
-    return image.format == "PNG" and data[24] == 16
-
-
-def _decode_opencv(data: bytes) -> np.ndarray | None:
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.ndim == 2:
-        return values
-    order = cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    return cv2.cvtColor(values, order)
-
-
-def _float_to_uint8(path: Path, values: np.ndarray) -> np.ndarray:
-    """32-bit files have no fixed range: accept [0, 1] floats and integers of 8 or 16 bits, refuse to guess others."""
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    whole = values.dtype.kind in "iu"
-    if not low >= 0 or not high <= (65535 if whole else 1):
-        raise UserError(
-            f"{path}: 32-bit values from {low:g} to {high:g} have no known range; save it with 8 or 16 bits"
-        )
-    scale = (1 if high <= 255 else 1 / 257) if whole else 255
-    return np.rint(values * scale).astype(np.uint8)
+        raise UserError(f"{path}: cannot write ({reason(error)}); free space or choose another folder") from error
 
 
 def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -251,15 +209,3 @@ def _resize_rows(mask: np.ndarray, length: int) -> np.ndarray:
     first, stop = target * rows // length, -(-(target + 1) * rows // length)
     total = np.concatenate([np.zeros((1, mask.shape[1]), np.int64), np.cumsum(mask, axis=0, dtype=np.int64)])
     return (total[stop] > total[first]).astype(np.uint8)
-
-
-_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: lambda a: np.rot90(a),
-}

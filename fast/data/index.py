@@ -28,7 +28,8 @@ class Sample:
 class DatasetIndex:
     """What a dataset holds, by name only. Each line of `problems` begins with the file, relative to `root`.
 
-    `excluded`: defects that `check` found unusable; they are in none of the other lists.
+    `excluded`: defects that `check` found unusable; they are in none of the other lists. `notes`: what was not used,
+    and how things were read that could be meant in another way.
     """
 
     root: Path
@@ -38,6 +39,8 @@ class DatasetIndex:
     defects: list[Sample]
     problems: list[str]
     excluded: list[Sample] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seen: set[Path] = field(default_factory=set)  # files that are accounted for without being samples
 
     @property
     def categories(self) -> list[str]:

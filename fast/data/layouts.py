@@ -1,14 +1,18 @@
-"""Where the images, masks, defect types and physical parts of a dataset are: MVTec, BTAD, VisA or a plain folder."""
+"""Where the images, masks, defect types and physical parts of a dataset are, whatever its layout."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, Category
 from fast.data.check import Report, TypeRow, check
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
-from fast.data.readers import DEFECT_DIRS, LAYOUTS, MASK_DIRS, SHAPES, Category, folders_in
+from fast.data.labelme_reader import is_labelme
+from fast.data.pairing import images_below
+from fast.data.readers import LAYOUTS, SHAPES, folders_in
+from fast.data.unused import unused_notes
 from ldm.errors import UserError
 
 __all__ = [
@@ -19,6 +23,8 @@ __all__ = [
     "Sample",
     "TypeRow",
     "check",
+    "holds_dataset",
+    "holds_masks",
     "open_dataset",
     "require_defects",
 ]
@@ -29,8 +35,8 @@ def open_dataset(
 ) -> DatasetIndex:
     """Index the dataset at `path`: a root of many categories, one category, or the folder of one defect type.
 
-    `layout` is one of mvtec, btad, visa, folder, auto. No file is decoded (see `check`). UserError when the path is
-    missing or empty, no layout fits, or a name is unknown.
+    `layout` is one of mvtec, btad, visa, labelme, folder, beside, auto. No picture is decoded but masks of normals (see
+    `check`). UserError when the path is missing or empty, no layout fits, or a name is unknown.
     """
     if layout != "auto" and layout not in LAYOUTS:
         raise UserError(f"layout='{layout}' is unknown; use one of auto, {', '.join(LAYOUTS)}")
@@ -43,22 +49,45 @@ def open_dataset(
         reader = Category(index, folder)
         LAYOUTS[name][1](reader)
         reader.finish()
+    if name == "labelme" and part:  # labels, not folders, name the types
+        index.defects, part = [s for s in index.defects if Path(part) in s.image.parents], None
     if not (index.normals or index.test_normals or index.defects):
         detail = "".join(f"; {line}" for line in index.problems[:3])
         raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
+    index.notes += unused_notes(index)
     return index.narrow(category, part).narrow(anomaly=anomaly)
+
+
+def holds_dataset(path: Path) -> bool:
+    """True for a dataset or a category of one, rather than a folder of pictures."""
+    return any(test(folder) for folder in (path, *folders_in(path)) for test, _ in LAYOUTS.values())
+
+
+def holds_masks(path: Path) -> bool:
+    """True for a dataset or a category whose masks lie among other things, rather than a folder of masks, whose own
+    folders may have any name."""
+    halves = {p.name.lower() for p in folders_in(path)}
+    if halves & set(NORMAL_DIRS) and halves & {*DEFECT_DIRS, *MASK_DIRS}:
+        return True
+    strong = [test for name, (test, _) in LAYOUTS.items() if name not in ("folder", "labelme")]
+    if any(test(folder) for folder in (path, *folders_in(path)) for test in strong):
+        return True
+    return is_labelme(path) and bool(images_below(path))
 
 
 def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], str | None]:
     """Layout, root, category folders and, when `path` is the folder of one defect type, that type."""
-    strong = [name for name in names if name != "folder"]
+    strong = [name for name in names if name not in ("folder", "beside")]
     for name in strong:
+        if name == "labelme" and (whole := _around_labelme(path)):
+            return name, whole, [whole], str(path)
         if LAYOUTS[name][0](path):
             return name, path, [path], None
         if around := _around(path, name):
             return around
-    if "folder" in names and LAYOUTS["folder"][0](path):
-        return "folder", path, [path], None
+    for name in ("folder", "beside"):
+        if name in names and LAYOUTS[name][0](path):
+            return name, path, [path], None
     for name in names:
         found = [p for p in sorted(folders_in(path), key=natural_key) if LAYOUTS[name][0](p)]
         if found:
@@ -72,6 +101,15 @@ def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], 
         raise UserError(f"{path}: the folder is empty; give the dataset's folder")
     looked = "; ".join(f"{name}: {SHAPES[name]}" for name in names)
     raise UserError(f"{path}: no known layout here or in its subfolders. Looked for {looked}")
+
+
+def _around_labelme(path: Path) -> Path | None:
+    """The category that `path`, a folder of its defects, belongs to."""
+    for folder in (path, path.parent):
+        whole = folder.parent
+        if folder.name.lower() in DEFECT_DIRS and any(p.name.lower() in NORMAL_DIRS for p in folders_in(whole)):
+            return whole if is_labelme(whole) else None
+    return None
 
 
 def _around(path: Path, name: str) -> tuple[str, Path, list[Path], str | None] | None:

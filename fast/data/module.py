@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from fast.data.content import reading_files
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.sampler import StepSampler, Ticket
 from fast.data.split import Split, make_split
@@ -124,7 +125,7 @@ class DefectData(pl.LightningDataModule):
             f"  {key}: {used} to train" + (f", {held} held out" if held else "")
             for key, (used, held) in sorted(count.items())
         ]
-        return lines + [f"  left out: {line}" for line in self.problems]
+        return lines + [f"  left out: {line}" for line in self.problems] + [f"  {line}" for line in self.index.notes]
 
     # batches
 
@@ -187,6 +188,7 @@ class DefectData(pl.LightningDataModule):
         if self.cache_folder is None:
             return None
         paths = [p for s in self.pictures.samples for p in (s.image, s.mask) if p is not None]
+        paths += reading_files(paths)
         files = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in paths]
         weights = sum(float(p.double().sum()) for p in model.first_stage_model.parameters())
         augment = self.pictures.augment

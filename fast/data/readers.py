@@ -1,74 +1,35 @@
-"""The four layouts: how each is recognised and how one category folder of it is read."""
+"""The layouts: how each is recognised and how one category folder of it is read."""
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-from fast.data.images import list_images, natural_key
-from fast.data.index import GOOD, DatasetIndex, Sample
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, Category, read_table
+from fast.data.images import is_image, list_files, list_images, natural_key
+from fast.data.labelme_reader import is_labelme, read_labelme
+from fast.data.pairing import has_masks_beside, has_twins, images_below, split_beside
 from ldm.errors import UserError
-
-GROUPS = "groups.csv"
-NORMAL_DIRS = ("normal", "normals", "good", "ok")
-DEFECT_DIRS = ("defect", "defects", "ko", "ng", "anomaly", "anomalies", "bad")
-MASK_DIRS = ("mask", "masks", "ground_truth", "gt")
-
-
-class Category:
-    """Adds one category folder's samples to an index."""
-
-    def __init__(self, index: DatasetIndex, folder: Path) -> None:
-        self.index, self.folder, self.name = index, folder, folder.name
-        self.groups = _read_groups(index.root) | _read_groups(folder)
-        self.ungrouped: list[Path] = []
-
-    def sample(self, image: Path, anomaly: str = GOOD, mask: Path | None = None) -> Sample:
-        group = self.groups.get(image)
-        if self.groups and not group and anomaly != GOOD:
-            self.ungrouped.append(image)
-        return Sample(image, mask, self.name, anomaly, group or self.index.relative(image))
-
-    def finish(self) -> None:
-        """Say which defects the table of groups forgot: a forgotten row is how a split comes to leak."""
-        if self.ungrouped:
-            table = next(p for p in (self.folder / GROUPS, self.index.root / GROUPS) if p.is_file())
-            first, count = self.index.relative(self.ungrouped[0]), len(self.ungrouped)
-            self.problem(table, f"{count} defects have no row (first: {first}); each counts as a part of its own")
-
-    def problem(self, path: Path, what: str) -> None:
-        self.index.problems.append(f"{self.index.relative(path)}: {what}")
-
-    def normals(self, folder: Path, test: bool = False) -> None:
-        target = self.index.test_normals if test else self.index.normals
-        target.extend(self.sample(image) for image in _images(folder))
-
-    def defects(self, images: Iterable[Path], masks: Iterable[Path], anomaly: str, looked: Path) -> None:
-        """Match by stem or stem + `_mask`; what has no partner becomes a problem line."""
-        by_stem = {mask.stem: mask for mask in masks}
-        left = set(by_stem.values())
-        for image in images:
-            mask = by_stem.get(f"{image.stem}_mask") or by_stem.get(image.stem)
-            if mask is None:
-                where = f"{self.index.relative(looked)}/{image.stem}[_mask].*"
-                self.problem(image, f"defect without mask; add {where}")
-                continue
-            left.discard(mask)
-            self.index.defects.append(self.sample(image, anomaly, mask))
-        for mask in sorted(left, key=natural_key):
-            self.problem(mask, f"mask without image; '{anomaly}' has no image of that name")
 
 
 def _read_tree(category: Category, good: str, names: dict[str, str]) -> None:
-    """MVTec and BTAD: train/<good>, test/<good>, test/<type>, ground_truth/<type>."""
+    """MVTec and BTAD: train/<good>, test/<good>, test/<type>, ground_truth/<type>.
+
+    Of MVTec LOCO and AD 2 also validation/good, a folder of masks for an image, and test_public, which holds its own
+    ground_truth.
+    """
     folder = category.folder
-    category.normals(folder / "train" / good)
-    category.normals(folder / "test" / good, test=True)
-    for kind in sorted({p.name for half in ("test", "ground_truth") for p in folders_in(folder / half)} - {good}):
-        masks = folder / "ground_truth" / kind
-        category.defects(_images(folder / "test" / kind), _images(masks), names.get(kind, kind), masks)
+    for half in ("train", "validation"):
+        category.normals(folder / half / good)
+    for test in (folder / "test", folder / "test_public"):
+        truth = (folder if test.name == "test" else test) / "ground_truth"
+        category.normals(test / good, test=True)
+        kinds = {p.name for p in [*folders_in(test), *folders_in(truth)] if p != truth and p.name != good}
+        for kind in sorted(kinds):
+            category.defects([test / kind], [truth / kind], names.get(kind, kind), truth / kind)
+        for mask in images_below(truth / good):
+            if category.has_defect(mask):
+                category.problem(mask, f"mask with a defect, but '{good}' names the normals; move mask and image")
 
 
 def _read_mvtec(category: Category) -> None:
@@ -85,11 +46,12 @@ def _read_visa(category: Category) -> None:
     masks = data / "Masks" / "Anomaly"
     if not table.is_file():
         category.normals(data / "Images" / "Normal")
-        category.defects(_images(data / "Images" / "Anomaly"), _images(masks), "anomaly", masks)
+        category.defects([data / "Images" / "Anomaly"], [masks], "anomaly", masks)
         return
     tests = _visa_test_images(category)
     unused = {*_images(data / "Images" / "Normal"), *_images(data / "Images" / "Anomaly"), *_images(masks)}
-    for row in _rows(table, ("image", "label", "mask")):
+    category.index.seen.add(table)
+    for row in read_table(table, ("image", "label", "mask")):
         image = _visa_path(category.folder, row["image"])
         mask = _visa_path(category.folder, row["mask"]) if row["mask"] else None
         unused -= {image, mask}
@@ -118,7 +80,7 @@ def _visa_test_images(category: Category) -> set[Path]:
     table = category.folder.parent / "split_csv" / "1cls.csv"
     if not table.is_file():
         return set()
-    rows = _rows(table, ("object", "split", "image"))
+    rows = read_table(table, ("object", "split", "image"))
     return {
         _visa_path(category.folder, row["image"])
         for row in rows
@@ -131,14 +93,30 @@ def _read_folder(category: Category) -> None:
     normals, defects = _named(folder, NORMAL_DIRS), _named(folder, DEFECT_DIRS)
     masks = _named(folder, MASK_DIRS)
     if not (normals or defects or masks):
-        category.normals(folder)
+        category.normals(folder, below=False)
+        return
     for normal in normals:
         category.normals(normal)
     kinds = sorted({p.name for parent in [*defects, *masks] for p in folders_in(parent)})
-    for kind in ["", *kinds]:
-        images = [image for parent in defects for image in _images(parent / kind)]
-        found = [mask for parent in masks for mask in _images(parent / kind)]
-        category.defects(images, found, kind or "defect", (masks[0] if masks else folder / "masks") / kind)
+    looked = masks[0] if masks else folder / "masks"
+    for kind in kinds:
+        category.defects([p / kind for p in defects], [p / kind for p in masks], kind, looked / kind)
+    category.defects(defects, masks, "defect", looked, below=False)
+
+
+def _read_beside(category: Category) -> None:
+    """Images and masks in the same folders: an image whose mask is empty, or that has none, is a normal."""
+    images, masks, problems = split_beside(images_below(category.folder))
+    for path, what in problems:
+        category.problem(path, what)
+    for image in images:
+        inside = {part.lower() for part in image.relative_to(category.folder).parts[:-1]}
+        mask = masks.get(image)
+        if mask is not None and category.has_defect(mask):
+            category.index.defects.append(category.sample(image, "defect", mask))
+        else:
+            target = category.index.test_normals if "test" in inside else category.index.normals
+            target.append(category.sample(image))
 
 
 def _is_mvtec(folder: Path) -> bool:
@@ -157,20 +135,41 @@ def _is_visa(folder: Path) -> bool:
 
 
 def _is_folder(folder: Path) -> bool:
-    return bool(_named(folder, NORMAL_DIRS) or _named(folder, DEFECT_DIRS))
+    """`normal` or `defects` name the halves, unless they are categories of a larger dataset themselves."""
+    halves = _named(folder, NORMAL_DIRS) + _named(folder, DEFECT_DIRS)
+    return any(not is_category(half) for half in halves)
+
+
+def is_category(folder: Path) -> bool:
+    """True for a folder that is a category of one of the published layouts, or has both halves of a plain one."""
+    if any(test(folder) for test in (_is_mvtec, _is_btad, _is_visa)):
+        return True
+    return bool(_named(folder, NORMAL_DIRS)) and bool(_named(folder, DEFECT_DIRS))
+
+
+def _is_beside(folder: Path) -> bool:
+    """Masks called like the images beside them, in the folder or in those that divide it."""
+    files = [p for p in list_files(folder, lambda p: p.name.lower() in OTHER_DIRS) if is_image(p)]
+    if has_masks_beside(files):
+        return True
+    return has_twins(files) and bool(split_beside(files)[1])
 
 
 LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Category], None]]] = {
     "mvtec": (_is_mvtec, _read_mvtec),
     "btad": (_is_btad, _read_btad),
     "visa": (_is_visa, _read_visa),
+    "labelme": (is_labelme, read_labelme),
     "folder": (_is_folder, _read_folder),
+    "beside": (_is_beside, _read_beside),
 }
 SHAPES = {
     "mvtec": "train/good, test/<type>, ground_truth/<type>",
     "btad": "train/ok, test/ko, ground_truth/ko",
     "visa": "Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly",
+    "labelme": "<image>.json of LabelMe beside the images",
     "folder": "normal/, defect/, mask/, or images",
+    "beside": "<image>_GT.png beside the images",
 }
 
 
@@ -187,27 +186,3 @@ def folders_in(folder: Path) -> list[Path]:
 
 def _named(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return sorted(p for p in folders_in(folder) if p.name.lower() in names)
-
-
-def _rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV file as stripped strings. UserError when it cannot be read or lacks a column."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [c for c in columns if c not in (reader.fieldnames or [])]
-            if missing:
-                raise UserError(f"{table}: no column '{missing[0]}'; it needs {', '.join(columns)}")
-            return [{c: (row[c] or "").strip() for c in columns} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: cannot read the table ({error}); save it as UTF-8 CSV") from error
-
-
-def _read_groups(folder: Path) -> dict[Path, str]:
-    """groups.csv of a folder: image -> physical part. UserError when an image is given two parts."""
-    table = folder / GROUPS
-    groups: dict[Path, str] = {}
-    for row in _rows(table, ("image", "group")) if table.is_file() else ():
-        image = Path(os.path.normpath(folder / row["image"].replace("\\", "/")))
-        if groups.setdefault(image, row["group"]) != row["group"]:
-            raise UserError(f"{table}: '{row['image']}' has two groups, {groups[image]} and {row['group']}; keep one")
-    return groups

@@ -183,7 +183,7 @@ def _note(groups: Counter[str], in_train: set[str]) -> list[str]:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _has_types(content: dict[str, Any], keys: dict[str, type]) -> bool:

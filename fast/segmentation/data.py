@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fast.data.content import Copies
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.index import GOOD, Sample
 from fast.data.views import Augment
@@ -68,9 +69,10 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
     """Pairs of a synthesis output (`fast/output.py`), and how many were left out.
 
     Left out are those that the manifest says were made from one of the files `held_out`, a mask or an image that
-    tests are done on: a segmenter that has seen their shape or surface would have an advantage. A method that draws
-    normal or mask itself has no such file; what it was trained on, its weights record. UserError when the
-    folder is no output, a line of its manifest is damaged, or its sources are not where it says.
+    tests are done on, or from a copy of one under any name: a segmenter that has seen their shape or surface would have
+    an advantage. A method that draws normal or mask itself has no such file; what it was trained on, its weights
+    record. UserError when the folder is no output, a line of its manifest is damaged, or its sources are not where it
+    says.
     """
     folder = Path(folder)
     manifest, rows = folder / "manifest.jsonl", read_records(folder)
@@ -78,17 +80,20 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
         found = [(_sources(row), Labelled(folder / row["image"], folder / row["mask"], row["type"])) for row in rows]
     except (KeyError, TypeError) as error:
         raise UserError(f"{manifest} is damaged ({error!r}); restore it or synthesize again") from None
-    forbidden = {path.resolve() for path in held_out}
-    lost = [source for sources, _ in found for source in sources if forbidden and not source.is_file()]
+    forbidden = set(held_out)
+    lost = [source for sources, _ in found for source, _ in sources if forbidden and not source.exists()]
     if lost or (forbidden and not all({"normal_source", "mask_source"} & row.keys() for row in rows)):
         what = f"{lost[0]}, which a pair was made from, is not there" if lost else "a pair does not say its sources"
         raise UserError(f"{manifest}: {what}; without it nobody can tell test pictures apart: run where it was made")
-    kept = [pair for sources, pair in found if not sources & forbidden]
+    copies = Copies(forbidden)
+    kept = [pair for sources, pair in found if not any(copies.holds(path, mask) for path, mask in sources)]
     return kept, len(found) - len(kept)
 
 
-def _sources(row: dict[str, str | None]) -> set[Path]:
-    return {Path(name).resolve() for key in ("normal_source", "mask_source") if (name := row.get(key))}
+def _sources(row: dict[str, str | None]) -> list[tuple[Path, bool]]:
+    """The files that a pair was made from, each with whether it is a mask."""
+    named = [(row.get("normal_source"), False), (row.get("mask_source"), True)]
+    return [(Path(name).resolve(), mask) for name, mask in named if name]
 
 
 def merged(

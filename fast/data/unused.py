@@ -1,0 +1,44 @@
+"""What of a dataset's folder was not used, named and counted."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from fast.data.category import GROUPS
+from fast.data.images import is_image, list_files
+from fast.data.index import DatasetIndex
+from fast.data.reading import NAME
+
+# Files that come with datasets and are no pictures of them.
+TELLING = ("readme", "license", "licence", "copying", "citation", "changelog", "thumbs", "desktop", "defects_config")
+SHOWN = 6  # folders
+
+
+def unused_notes(index: DatasetIndex) -> list[str]:
+    """A line for each folder with files that are neither samples nor in a problem line: how many, of which kind."""
+    samples = [*index.normals, *index.test_normals, *index.defects, *index.excluded]
+    used = {p for s in samples for p in (s.image, s.mask)} | index.seen
+    left: dict[Path, list[Path]] = defaultdict(list)
+    for path in list_files(index.root):
+        if path not in used and not _tells(path):
+            left[path.parent].append(path)
+    lines = [_line(index, folder, files) for folder, files in list(left.items())[:SHOWN]]
+    rest = list(left.values())[SHOWN:]
+    if rest:
+        lines.append(f"not used: {sum(map(len, rest))} files in {len(rest)} more folders")
+    return lines
+
+
+def _tells(path: Path) -> bool:
+    return path.name in (GROUPS, NAME) or path.suffix.lower() == ".md" or path.stem.lower().startswith(TELLING)
+
+
+def _line(index: DatasetIndex, folder: Path, files: list[Path]) -> str:
+    first = index.relative(files[0])
+    if len(files) == 1:
+        return f"not used: {first}"
+    kinds = Counter(p.suffix.lower() if is_image(p) else f"{p.suffix.lower() or 'no suffix'}, no known picture"
+                    for p in files)  # fmt: skip
+    told = "; ".join(f"{n} {kind}" for kind, n in kinds.most_common(3))
+    return f"not used: {len(files)} files in {index.relative(folder)} ({told}; first: {first})"
