@@ -50,7 +50,7 @@ def look_at(image: NDArray[np.uint8], region: NDArray[np.uint8] | None = None) -
         grain=angle,
         grained=clear > 0.3,
         grey=float(spread[inside].mean()) < GREY,
-        noise=_noise(grey, inside),
+        noise=noise_of(grey, inside),
         blur=_softness(grey, inside),
         level=float(np.median(grey[inside])),
     )
@@ -106,7 +106,7 @@ def _light(grey: Field, inside: NDArray[np.bool_]) -> tuple[float, float]:
     return float(to_x / length), float(to_y / length)
 
 
-def _noise(grey: Field, inside: NDArray[np.bool_]) -> float:
+def noise_of(grey: Field, inside: NDArray[np.bool_]) -> float:
     """Standard deviation of the noise in grey levels, after Immerkaer (1996), from the calmer half of the surface."""
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     rough = np.abs(cv2.filter2D(grey, cv2.CV_32F, kernel))[inside]
