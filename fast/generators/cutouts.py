@@ -25,8 +25,8 @@ SMALLEST = 3  # px of a defect; less is a slip of the annotation
 # From this many parts on a type's places are looked at; below, nobody can tell.
 FEW = 5
 # Kolmogorov-Smirnov: the largest distance to a uniform distribution, times the root of the number, is above this in one
-# of a hundred samples that are uniform.
-CRITICAL = 1.63
+# of twenty samples that are uniform.
+CRITICAL = 1.36
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Procedural(Placing):
         self,
         material: str | None = None,
         looks: Mapping[str, Any] | None = None,
-        window: Sequence[float] = (0.45, 1.0),
+        window: Sequence[float] = (0.4, 0.85),
         on_object: str = "auto",
     ):
         self.material = material
@@ -155,7 +155,7 @@ class Procedural(Placing):
         for _ in range(TRIES):
             place = _window(image.shape, spots, self._side(wide, rng), rng)
             drawn, mask = draw_onto(image[place], traits, word, rng, photo)
-            share = float(region[place][mask > 0].mean())
+            share = float(region[place][mask > 0].mean()) * (0.5 if _cut_off(mask, place, image.shape) else 1.0)
             if share > most:
                 best, most = (place, drawn, mask), share
             if share >= INSIDE:
@@ -230,6 +230,17 @@ def _window(shape: tuple[int, ...], spots: np.ndarray, side: int, rng: Rng) -> t
         start = int(np.clip(at - own // 2, 0, full - own))
         found.append(slice(start, start + own))
     return found[0], found[1]
+
+
+def _cut_off(mask: np.ndarray, place: tuple[slice, slice], shape: tuple[int, ...]) -> bool:
+    """Whether a defect ends at a side of its window where the picture goes on."""
+    rows, cols = place
+    return bool(
+        (rows.start > 0 and mask[0].any())
+        or (rows.stop < shape[0] and mask[-1].any())
+        or (cols.start > 0 and mask[:, 0].any())
+        or (cols.stop < shape[1] and mask[:, -1].any())
+    )
 
 
 def _around(box: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -25,7 +25,7 @@ Rng = np.random.Generator
 CANDIDATES = 10  # places, turns and sizes of which the one whose ground is most alike is taken
 DRAWS = 60  # of a place that lies on the object
 INSIDE = 0.95  # share of the defect that has to lie on the object
-NEAR = 0.08  # standard deviation of a place about its own, as a share of the object's size
+NEAR = 0.06  # standard deviation of a place about its own, as a share of the object's size
 TILT = 12.0  # degrees by which a defect is turned on a surface that has a direction
 VISIBLE = 5.0  # grey levels by which a defect has to change its new ground on average
 
@@ -52,7 +52,7 @@ class Transplant(Placing):
     split file, of which the training side counts. Without `defects` call `fit`. `scale`: least and greatest size, of the
     defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or those and half a turn.
     `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects gather at a place of the
-    part (rim, band; found by a Kolmogorov-Smirnov test at 1 %) stay near their own. `on_object`: where defects may lie, a
+    part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own. `on_object`: where defects may lie, a
     rule of `fast.masks.foreground`, a mask file, or `off`.
 
     A defect that a border of the picture cuts off stays at that border. Of ten tries the place whose ground is most like

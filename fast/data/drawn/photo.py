@@ -14,8 +14,8 @@ from fast.data.drawn.traits import Traits
 
 # Channels that differ by less than this many grey levels on average are those of a grey camera.
 GREY = 2.0
-# Colours less saturated than this (largest difference of the median's channels over its largest) pass for bare metal.
-METALLIC = 0.22
+# Colours less saturated than this (largest difference of the median's channels over its largest) pass for metal.
+METALLIC = 0.5
 # A lamp's side is believed from this many grey levels of difference across the object on.
 LIT = 12.0
 # Of a drawn defect before any blur, in px: averaging down from twice the resolution leaves it this soft.
@@ -57,7 +57,7 @@ def look_at(image: NDArray[np.uint8], region: NDArray[np.uint8] | None = None) -
 
 
 def traits_of(image: NDArray[np.uint8], region: NDArray[np.uint8] | None = None) -> Traits:
-    """Traits of a surface nobody has named: grey ones pass for metal, coloured ones for a moulded polymer.
+    """Traits of a surface nobody has named: it passes for metal, or where its colour is strong for a moulded polymer.
 
     Gloss follows from how far highlights stand above the rest, roughness from the texture's contrast, and what lies
     under the surface has its own colour, paler.
