@@ -21,6 +21,7 @@ from ldm.checkpoint import file_hash
 TOGETHER = 0.02
 # Around a defect this many px of its ground are kept, or this share of its size.
 MARGIN, MARGIN_SHARE = 10, 0.25
+LARGEST = 0.4  # share of the picture's area; a larger one is no piece of it
 SMALLEST = 3  # px of a defect; less is a slip of the annotation
 # From this many parts on a type's places are looked at; below, nobody can tell.
 FEW = 5
@@ -36,7 +37,7 @@ class Cutout:
     `source`: the picture it comes from; `kind`: "category/type"; `group`: the physical part. `place`: the middle of its
     box (y, x) as shares of the object's box; `rim`: the share of the object that lies nearer to the object's edge than the
     defect's middle, 0 at the rim. `touches`: top, bottom, left, right borders of the picture that cut it off. `grained`:
-    the surface has a direction.
+    the surface has a direction. `share`: of its picture that the defect's box covers.
     """
 
     source: Path
@@ -48,6 +49,13 @@ class Cutout:
     rim: float
     touches: tuple[bool, bool, bool, bool]
     grained: bool
+    share: float
+
+    @property
+    def movable(self) -> bool:
+        """False for one that fills its picture, or goes from border to border: anywhere else it would be a picture."""
+        top, bottom, left, right = self.touches
+        return self.share < LARGEST and not (top and bottom) and not (left and right)
 
 
 def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
@@ -82,7 +90,7 @@ def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
         )
         kind = f"{sample.category}/{sample.anomaly}"
         cut = image[window].copy(), own[window].copy()
-        found.append(Cutout(sample.image, kind, sample.group, *cut, place, rim, touches, grained))
+        found.append(Cutout(sample.image, kind, sample.group, *cut, place, rim, touches, grained, width * height / own.size))
     return found
 
 

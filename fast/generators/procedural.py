@@ -191,11 +191,12 @@ class Procedural(Placing):
         whole = np.ones_like(mask)
         photo, traits = look_at(image, whole), self._traits(image, whole)
         made, found = image.copy(), np.zeros_like(mask)
+        style = int(rng.integers(2**32))  # one stain's drops are of one colour
         count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         for part in range(1, count):
             place = _around(boxes[part], mask.shape)
             inside = (parts[place] == part).astype(np.uint8)
-            drawn, changed = draw_onto(image[place], traits, word, rng, photo, inside)
+            drawn, changed = draw_onto(image[place], traits, word, np.random.default_rng(style), photo, inside)
             changed = _seen(image[place], drawn, changed)
             made[place][changed > 0] = drawn[changed > 0]
             found[place] |= changed

@@ -48,7 +48,7 @@ class Transplant(Placing):
     """Real defects cut out and set into normal pictures: moved, turned, mirrored, scaled, their light and noise matched
     to the new ground.
 
-    `defects`: a dataset with masks; `split`: which of its defects, `third` (as prepare_data.py draws it), `all`, or a
+    `defects`: a dataset with masks, or one `category` of it; `split`: which of its defects, `third` (as prepare_data.py draws it), `all`, or a
     split file, of which the training side counts. Without `defects` call `fit`. `scale`: least and greatest size, of the
     defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or those and half a turn.
     `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects gather at a place of the
@@ -56,7 +56,7 @@ class Transplant(Placing):
     rule of `fast.masks.foreground`, a mask file, or `off`.
 
     A defect that a border of the picture cuts off stays at that border. Of ten tries the place whose ground is most like
-    the defect's own is taken. The mask is the annotation's, moved along; outside it every byte is the picture's.
+    the defect's own is taken. Defects that fill their picture serve only types that have no others. The mask is the annotation's, moved along; outside it every byte is the picture's.
     """
 
     name = "transplant"
@@ -67,6 +67,7 @@ class Transplant(Placing):
         self,
         defects: str | None = None,
         split: str = "third",
+        category: str | None = None,
         scale: Sequence[float] = (0.8, 1.25),
         turn: float = 180.0,
         blend: str = "poisson",
@@ -84,7 +85,7 @@ class Transplant(Placing):
         self.near: dict[str, bool] = {}
         self.content, self.split_hash = "", split
         if defects is not None:
-            self._learn(*_training_side(defects, split))
+            self._learn(*_training_side(defects, split, category))
 
     def fit(self, split: Split) -> None:
         """Cut out the defects of `split`: of an index all, of a path the training third. Raises `UserError`."""
@@ -92,7 +93,7 @@ class Transplant(Placing):
             require_defects(split)
             self._learn(split.defects, "as given")
         else:
-            self._learn(*_training_side(str(split), "third"))
+            self._learn(*_training_side(str(split), "third", None))
 
     def _learn(self, samples: Sequence[Sample], split: str) -> None:
         self.cutouts, self.content, self.split_hash = {}, content_of(samples), split
@@ -101,6 +102,8 @@ class Transplant(Placing):
                 self.cutouts.setdefault(cutout.kind, []).append(cutout)
         if not self.cutouts:
             raise UserError(f"none of {len(samples)} defects has a mask with a pixel in it; transplant needs masks")
+        for kind, found in self.cutouts.items():
+            self.cutouts[kind] = [c for c in found if c.movable] or found
         self.types = sorted(self.cutouts)
         self.categories = sorted({kind.split("/", 1)[0] for kind in self.types})
         self.near = {kind: self.keep_place and keeps_place(found) for kind, found in self.cutouts.items()}
@@ -222,9 +225,9 @@ class Transplant(Placing):
         return made, mask
 
 
-def _training_side(defects: str, split: str) -> tuple[list[Sample], str]:
+def _training_side(defects: str, split: str, category: str | None) -> tuple[list[Sample], str]:
     """The defects that may be used, and the hash of the split. Raises `UserError`."""
-    whole = open_dataset(defects)
+    whole = open_dataset(defects, category=category)
     index = check(replace(whole, normals=[], test_normals=[])).usable
     require_defects(index)
     if split == "all":

@@ -128,7 +128,8 @@ def _signed_distance(mask: NDArray[np.uint8]) -> Field:
     """Of a mask (h, w), at the oversampled size: px to its edge, negative inside."""
     size = (mask.shape[1] * OVERSAMPLE, mask.shape[0] * OVERSAMPLE)
     large = cv2.resize((mask != 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    within, beyond = (cv2.distanceTransform(side, cv2.DIST_L2, 5) for side in (large, 1 - large))
+    # A mask without an edge would be infinitely far from it.
+    within, beyond = (np.minimum(cv2.distanceTransform(s, cv2.DIST_L2, 5), max(size)) for s in (large, 1 - large))
     return np.asarray(np.where(large > 0, 0.5 - within, beyond - 0.5), np.float32)
 
 
@@ -250,4 +251,8 @@ def _drawn(
             mask = np.asarray(mask & (outline != 0), np.uint8)
         if mask.sum() >= (LEAST_AREA if outline is None else 1):
             return _driven(image, change, mask), mask
+    if outline is not None:
+        # A shape of a few px is too small for any look: it is a dark speck.
+        mask = (outline != 0).astype(np.uint8)
+        return _driven(image, np.full(image.shape, -2 * LEAST_MEAN_CHANGE, np.float32), mask), mask
     raise RuntimeError(f"no {defect} came out visible in 12 attempts")

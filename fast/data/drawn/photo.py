@@ -21,6 +21,8 @@ LIT = 12.0
 # Of a drawn defect before any blur, in px: averaging down from twice the resolution leaves it this soft.
 DRAWN_BLUR = 0.45
 SOFTEST = 2.5
+SAMPLE = 768  # side in px of the piece that is looked at in place of a larger picture
+FLAT = 20.0  # Sobel's sum of grey levels below which there is no edge
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class Photo:
 
 def look_at(image: NDArray[np.uint8], region: NDArray[np.uint8] | None = None) -> Photo:
     """Read a photograph (h, w, 3) uint8, of which `region` (h, w), nonzero = object, counts; None: all of it."""
-    inside = np.ones(image.shape[:2], bool) if region is None or not region.any() else region != 0
-    picture = image.astype(np.float32)
-    grey = np.asarray(picture.mean(2), np.float32)
-    spread = picture.max(2) - picture.min(2)
+    piece, inside = _piece(image, region)
+    step = max(1, min(image.shape[:2]) // SAMPLE)
+    every = np.s_[::step, ::step]
+    light = _light(_grey(image[every]), _inside(image[every], None if region is None else region[every]))
+    grey = _grey(piece)
+    spread = piece.max(2) - piece.min(2)
     angle, clear = grain_direction(_box(blur(grey, 0.8), inside))
     return Photo(
-        light=_light(grey, inside),
+        light=light,
         grain=angle,
         grained=clear > 0.3,
         grey=float(spread[inside].mean()) < GREY,
@@ -62,10 +66,9 @@ def traits_of(image: NDArray[np.uint8], region: NDArray[np.uint8] | None = None)
     Gloss follows from how far highlights stand above the rest, roughness from the texture's contrast, and what lies
     under the surface has its own colour, paler.
     """
-    inside = np.ones(image.shape[:2], bool) if region is None or not region.any() else region != 0
-    pixels = image[inside].astype(np.float32)
-    colour = np.median(pixels, axis=0)
-    grey = np.asarray(image.astype(np.float32).mean(2), np.float32)
+    piece, inside = _piece(image, region)
+    colour = np.median(piece[inside].astype(np.float32), axis=0)
+    grey = _grey(piece)
     level = float(np.median(grey[inside]))
     metal = float(colour.max() - colour.min()) < METALLIC * max(float(colour.max()), 1.0)
     shine = float(np.percentile(grey[inside], 99)) - level
@@ -77,6 +80,30 @@ def traits_of(image: NDArray[np.uint8], region: NDArray[np.uint8] | None = None)
     if metal:
         return Traits("metal", bare, 0.9, rough, gloss, 0.05)
     return Traits("polymer", bare, 0.6, rough, gloss, 0.15)
+
+
+def _grey(image: NDArray[np.uint8]) -> Field:
+    return np.asarray(image.mean(2, dtype=np.float32), np.float32)
+
+
+def _inside(image: NDArray[np.uint8], region: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
+    """The object (h, w); all of the picture where none is known."""
+    return np.ones(image.shape[:2], bool) if region is None or not region.any() else region != 0
+
+
+def _piece(
+    image: NDArray[np.uint8], region: NDArray[np.uint8] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """What is looked at closely of a large picture: the middle of the object's thickest place."""
+    height, width = image.shape[:2]
+    y, x = height // 2, width // 2
+    if region is not None and max(height, width) > SAMPLE:
+        framed = cv2.copyMakeBorder((region != 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(0,))
+        deepest = int(np.argmax(cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1]))
+        y, x = divmod(deepest, width)
+    top, left = (int(np.clip(at - SAMPLE // 2, 0, max(0, full - SAMPLE))) for at, full in ((y, height), (x, width)))
+    place = np.s_[top : top + SAMPLE, left : left + SAMPLE]
+    return image[place], _inside(image[place], None if region is None else region[place])
 
 
 def _box(field: Field, inside: NDArray[np.bool_]) -> Field:
@@ -125,7 +152,7 @@ def _softness(grey: Field, inside: NDArray[np.bool_]) -> float:
 
     first = slope(grey)
     # On the edge's crest alone: beside it the ratio says nothing.
-    crest = inside & (first >= np.asarray(cv2.dilate(first, np.ones((3, 3), np.uint8))))
+    crest = inside & (first > FLAT) & (first >= np.asarray(cv2.dilate(first, np.ones((3, 3), np.uint8))))
     if crest.sum() < 20:
         return 0.8
     strong = crest & (first >= np.percentile(first[crest], 90))
