@@ -221,7 +221,8 @@ def _other(options: argparse.Namespace, kind: str, masks: Masks | None, learned:
         wanted = list(range(len(types)))
     else:
         types = list(made.types) or _named(options, normals, found)
-        wanted = match_types(types, options.anomaly_name, options.init_word)
+        knows = "these weights know" if path is not None else f"{options.method} knows"
+        wanted = match_types(types, options.anomaly_name, options.init_word, knows)
     sources = _told(Sources(normals, found, types, wanted).narrowed(), say)
     mask_of = None if masks is None else _mask_of(masks, types)
     regions = None if masks is not None or not isinstance(made, Placing) else _regions(options)

@@ -90,7 +90,9 @@ def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
         )
         kind = f"{sample.category}/{sample.anomaly}"
         cut = image[window].copy(), own[window].copy()
-        found.append(Cutout(sample.image, kind, sample.group, *cut, place, rim, touches, grained, width * height / own.size))
+        found.append(
+            Cutout(sample.image, kind, sample.group, *cut, place, rim, touches, grained, width * height / own.size)
+        )
     return found
 
 

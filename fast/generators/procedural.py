@@ -260,5 +260,3 @@ def _seen(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.ndarray
     change = np.abs(after.astype(np.int16) - before).max(2)
     shows = ((change >= SEEN) & (mask != 0)).astype(np.uint8)
     return np.asarray(cv2.morphologyEx(shows, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) & mask, np.uint8)
-
-

@@ -26,9 +26,7 @@ def dent(site: Site, rng: Rng) -> Change:
     scuff: Field = np.zeros(site.shape, np.float32)
     for i, radius in enumerate(radii.tolist()):
         at = centre if i == 0 else centre + np.clip(rng.normal(0, 1, 2), -2, 2) * spread
-        far = outlined(
-            site, rng, at, radius, 0.06 + 0.3 * traits.rough, rng.uniform(1, 2.4), rng.uniform(0, np.pi)
-        )
+        far = outlined(site, rng, at, radius, 0.06 + 0.3 * traits.rough, rng.uniform(1, 2.4), rng.uniform(0, np.pi))
         far = far / np.float32(radius) + 0.06 * site.noise(rng, 0.7 * radius / s, 2)
         # From a flat bottom with a steep wall to a bowl (1): hard, thin sheets buckle so.
         steep = rng.uniform(0.5, 1.0)

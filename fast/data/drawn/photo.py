@@ -91,9 +91,7 @@ def _inside(image: NDArray[np.uint8], region: NDArray[np.uint8] | None) -> NDArr
     return np.ones(image.shape[:2], bool) if region is None or not region.any() else region != 0
 
 
-def _piece(
-    image: NDArray[np.uint8], region: NDArray[np.uint8] | None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _piece(image: NDArray[np.uint8], region: NDArray[np.uint8] | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """What is looked at closely of a large picture: the middle of the object's thickest place."""
     height, width = image.shape[:2]
     y, x = height // 2, width // 2

@@ -110,9 +110,7 @@ def around(site: Site, centre: Array, reach: float) -> tuple[Site, Array, Place]
     return cut, moved[0].points[0], place
 
 
-def outlined(
-    site: Site, rng: Rng, centre: Array, radius: float, rough: float, stretch: float, angle: float
-) -> Field:
+def outlined(site: Site, rng: Rng, centre: Array, radius: float, rough: float, stretch: float, angle: float) -> Field:
     """Signed distance in px (h, w) to the outline to draw: an irregular one, or the one that is given."""
     far = contour(rng, site.shape, centre, radius, rough, stretch, angle)
     return far if site.outline is None else site.outline
