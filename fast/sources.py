@@ -148,7 +148,7 @@ def check_images(paths: Iterable[Path]) -> None:
 def match_types(
     types: list[str], anomaly_name: str | None, init_word: str | None, knows: str = "these weights know"
 ) -> list[int]:
-    """Numbers of the learned types ("category/anomaly") that a name on the command line means, or several between commas.
+    """Numbers of the learned types ("category/anomaly") that a name on the command line means, or several by commas.
 
     In this order: a type, "category/type" or "category+type" or the type alone; a category; a name that begins with a
     category (`bottle_test`); the category that `init_word` names, which also settles a type of several categories;
@@ -157,9 +157,8 @@ def match_types(
     if anomaly_name is None and init_word is None:
         return list(range(len(types)))
     if anomaly_name is not None and "," in anomaly_name:
-        return sorted(
-            {i for name in anomaly_name.split(",") for i in match_types(types, name.strip(), init_word, knows)}
-        )
+        names = [name.strip() for name in anomaly_name.split(",")]
+        return sorted({i for name in names for i in match_types(types, name, init_word, knows)})
     rows = [(i, *t.partition("/")[::2]) for i, t in enumerate(types)]
     name = (anomaly_name or "").strip("/")
     longest = max((c for _, c, _ in rows if name.startswith((f"{c}_", f"{c}-"))), key=len, default="")

@@ -53,19 +53,20 @@ def parser() -> argparse.ArgumentParser:
                         help="the base checkpoint, if it is no longer where training found it")
     source.add_argument("--anomaly_name", default=None,
                         help="defect types to make, separated by commas: a type, category/type, or a category for all "
-                             "of its types; for weights that serve any words: part/word; for procedural: scratch, crack, "
-                             "dent and so on (default: all there are)")
+                             "of its types; for weights that serve any words: part/word; for procedural: scratch, "
+                             "crack, dent and so on (default: all there are)")
     source.add_argument("--init_word", default=None,
                         help="category to take if --anomaly_name names none; for weights that serve any words: the "
                              "defect's word (scratch, say)")
     source.add_argument("--material", default=None, metavar="NAME",
-                        help="procedural: what the part is of, a material (rolled_metal, leather, ...) or a family (metal, "
-                             "wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: estimated")
+                        help="procedural: what the part is of, a material (rolled_metal, leather, ...) or a family "
+                             "(metal, wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: "
+                             "estimated from each picture")
     source.add_argument("--defects", default=None, metavar="FOLDER",
                         help="transplant: dataset whose real defects are cut out (default: --data_root)")
     source.add_argument("--split", default=None, metavar="third|all|FILE",
-                        help="transplant: which of them, the training side of a file of prepare_data.py, a third as that "
-                             "would draw it (default), or all")
+                        help="transplant: which of them, the training side of a file of prepare_data.py, a third as "
+                             "that would draw it (default), or all")
     where = p.add_argument_group("where the defects go")
     where.add_argument("--masks", default=None, choices=MASKS,
                        help="given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the "

@@ -236,7 +236,7 @@ def _other(options: argparse.Namespace, kind: str, masks: Masks | None, learned:
 
 
 def _own_flags(options: argparse.Namespace, method: type[Method]) -> dict[str, Any]:
-    """Options that flags of their own set. Where a region file or folder is given, the regions come with the pictures."""
+    """Options that have flags of their own. Of a folder of regions each comes with its picture."""
     flags: dict[str, Any] = {}
     if options.material is not None:
         flags["material"] = options.material

@@ -140,7 +140,7 @@ def test_sizes_follow_the_object_and_stay_within_what_a_large_picture_can_show()
     big = cv2.resize(surface(150, 200), (1600, 1200), interpolation=cv2.INTER_LINEAR)
     for seed in range(5):
         _, mask = made.synthesize(big, None, rng(seed), "scratch")
-        left, top, width, height = cv2.boundingRect(mask)
+        _, _, width, height = cv2.boundingRect(mask)
         sides.append(max(width, height))
     assert max(sides) <= 1024
     assert min(sides) >= 15
@@ -184,7 +184,7 @@ def test_types_with_a_shape_of_their_own_refuse_a_mask() -> None:
     mask = np.ones((64, 64), np.uint8)
     with pytest.raises(UserError, match="thread has a shape of its own and cannot fill a given mask; leave the masks"):
         create("procedural").synthesize(surface(64, 64), mask, rng(), "thread")
-    made, found = create("procedural").synthesize(surface(64, 64), mask, rng(), "cut")  # scratch can, tear cannot
+    _, found = create("procedural").synthesize(surface(64, 64), mask, rng(), "cut")  # scratch can, tear cannot
     assert found.any()
 
 
@@ -195,7 +195,7 @@ def test_materials_by_name_by_family_and_unknown() -> None:
     assert "rust" not in create("procedural", material="cloth").words
     assert tuple(create("procedural").words) == USUAL
     assert all(TRAITS[material].kind == family for family, material in FAMILIES.items())
-    with pytest.raises(UserError, match="unknown material 'tin'; choose from .* or a family: metal"):
+    with pytest.raises(UserError, match=r"unknown material 'tin'; choose from .* or a family: metal"):
         create("procedural", material="tin")
 
 

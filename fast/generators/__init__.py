@@ -37,7 +37,7 @@ def method_class(name: str) -> type[Generator]:
 
 
 def create(name: str, **options: Any) -> Generator:
-    """A generator by name: fast, stage, anomalydiffusion, dfmgan, realnet, glass, draem, cutpaste, procedural, transplant.
+    """A generator by name, one of `METHODS`.
 
     `options` are the method's own; those that learn take `weights`, a run's folder, or learn with `fit`.
     Raises `UserError` for an unknown name or option.

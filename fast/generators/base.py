@@ -19,7 +19,8 @@ class Generator(ABC):
     a method that draws its own and ignores what it is given.
     `types`: the defect types "category/anomaly" that it tells apart, `categories`: the parts; empty for a method that
     knows none. `words`: names of defects that it makes on any part. `native`: defects have the scale of the picture as
-    it was taken, so pairs are resized once they are made. `rejected`: masks of its own that were empty and drawn again, so far.
+    it was taken, so pairs are resized once they are made. `rejected`: masks of its own that were empty and drawn again,
+    so far.
     """
 
     name: ClassVar[str]
@@ -53,12 +54,12 @@ class Generator(ABC):
         (`takes_image` is False), for an `rng` in the same state."""
         raise NotImplementedError
 
-    def check_word(self, anomaly: str) -> None:
-        """Raise `UserError` for a type "category/word" of which the method, one that has `words`, cannot make the word."""
+    def check_word(self, anomaly: str) -> None:  # noqa: B027 (methods without words have nothing to check)
+        """Raise `UserError` for a type "category/word" whose word a method that has `words` cannot make."""
 
     def origin(self, rng: np.random.Generator, anomaly: str | None = None) -> dict[str, str]:
-        """What of real defects `synthesize` would use for an `rng` in the same state, for the manifest: `defect_source`,
-        the image of the defect. Empty for a method that uses none."""
+        """The real defect that `synthesize` would use for an `rng` in the same state, for the manifest: its image under
+        `defect_source`. Empty for a method that uses none."""
         return {}
 
     def settings(self) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class Generator(ABC):
 
 
 class Placing(Generator):
-    """A method that finds places on the object by itself. `object_of`: the estimate it uses where no region is given."""
+    """A method that finds places on the object by itself where no mask is given."""
 
     @abstractmethod
     def synthesize(

@@ -35,9 +35,9 @@ class Cutout:
     """A defect with a margin of its ground: `image` (h,w,3) uint8, `mask` (h,w) in {0,1}.
 
     `source`: the picture it comes from; `kind`: "category/type"; `group`: the physical part. `place`: the middle of its
-    box (y, x) as shares of the object's box; `rim`: the share of the object that lies nearer to the object's edge than the
-    defect's middle, 0 at the rim. `touches`: top, bottom, left, right borders of the picture that cut it off. `grained`:
-    the surface has a direction. `share`: of its picture that the defect's box covers.
+    box (y, x) as shares of the object's box; `rim`: the share of the object that lies nearer to the object's edge than
+    the defect's middle, 0 at the rim. `touches`: top, bottom, left, right borders of the picture that cut it off.
+    `grained`: the surface has a direction. `share`: of its picture that the defect's box covers.
     """
 
     source: Path
@@ -90,9 +90,8 @@ def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
         )
         kind = f"{sample.category}/{sample.anomaly}"
         cut = image[window].copy(), own[window].copy()
-        found.append(
-            Cutout(sample.image, kind, sample.group, *cut, place, rim, touches, grained, width * height / own.size)
-        )
+        share = width * height / own.size
+        found.append(Cutout(sample.image, kind, sample.group, *cut, place, rim, touches, grained, share))
     return found
 
 

@@ -23,8 +23,8 @@ class GeneratorMaker:
     """`make` for any `Generator`: a pair's bytes depend on its files, its seed and the method's settings alone.
 
     `size`: side in pixels of the square that pictures are resized to; None keeps their own. `mask_of(image, pair)`: the
-    mask for a picture; None leaves it to the method. `region_of(image, pair)`: where the defects of a method that places
-    them may lie; None leaves it to the method. `types`: the names of the pairs' type numbers.
+    mask for a picture, `region_of(image, pair)`: where the defects of a method that places them may lie; None leaves it
+    to the method. `types`: the names of the pairs' type numbers.
     """
 
     def __init__(

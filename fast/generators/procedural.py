@@ -15,62 +15,29 @@ from fast.data.drawn.surfaces import SMALLEST
 from fast.data.drawn.traits import Traits
 from fast.generators.base import Placing
 from fast.generators.blend import Pair, check_range, given_mask
+from fast.generators.looks import SYNONYMS, USUAL, own_looks
+from fast.generators.windows import NARROWEST, around, cut_off, seen, thickness, window_at
 from fast.masks.foreground import Ground
 from ldm.errors import UserError
 
 Rng = np.random.Generator
 
-# Made where no type is named: what happens to any hard surface.
-USUAL = ("scratch", "crack", "dent", "hole", "pit", "chip", "stain", "contamination")
-# What datasets and inspectors call them, and the types that look so.
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "blowhole": ("hole", "pit"),
-    "pore": ("pit",),
-    "porosity": ("pit",),
-    "pitting": ("pit",),
-    "poke": ("hole",),
-    "puncture": ("hole",),
-    "cut": ("scratch", "tear"),
-    "squeeze": ("dent",),
-    "bent": ("crease", "dent"),
-    "wrinkle": ("crease",),
-    "fold": ("crease",),
-    "break": ("chip",),
-    "broken": ("chip", "crack"),
-    "spall": ("chip",),
-    "rough": ("fray", "pit"),
-    "uneven": ("fade", "stain"),
-    "color": ("stain", "fade"),
-    "colour": ("stain", "fade"),
-    "discoloration": ("fade",),
-    "liquid": ("stain", "oil"),
-    "glue": ("contamination",),
-    "dirt": ("contamination", "stain"),
-    "corrosion": ("rust",),
-    "print": ("misprint",),
-    "blister": ("bubble",),
-    "damaged": USUAL,
-}
 # Side in px of the windows that defects are drawn in: below a photo's reference size sizes stop shrinking with the
 # object, and above the largest nothing is drawn larger.
 DETAIL, LARGEST = 256, 1024
-NARROWEST = 64  # side in px of the smallest window, however narrow the object is
 INSIDE = 0.75  # share of a drawn defect that has to lie on the object
 TRIES = 16
-# The rule of the mask: of a change of less than this many grey levels nobody can see anything.
-SEEN = 3.0
-MARGIN = 12  # px around a given mask that its defect's light may be computed from
 
 
 class Procedural(Placing):
     """The project's own drawing of defects, in photographs of any size.
 
-    `material`: a material or a family of `fast.data.drawn.traits` (rolled_metal, wood, hide, ...); None: traits estimated
-    from each picture. `looks`: for names of your own, the types they are drawn as, {"blowhole": ["hole", "pit"]}.
-    `window`: least and greatest side of the square that a defect is drawn in, as shares of the object's width (its
-    thickest place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from
-    a hundredth (pits) to most (cracks) of that square. `on_object`: where defects may lie when neither a region nor a
-    mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`.
+    `material`: a material or a family of `fast.data.drawn.traits` (rolled_metal, wood, hide, ...); None: estimated from
+    each picture. `looks`: for names of your own, the types they are drawn as, {"blowhole": ["hole", "pit"]}. `window`:
+    least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
+    place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a
+    hundredth (pits) to most (cracks) of that square. `on_object`: where defects may lie when neither a region nor a mask
+    is given: a rule of `fast.masks.foreground`, a mask file, or `off`.
 
     Light, grain, noise, sharpness and colour are those of the picture: in a grey one defects are grey. The mask holds
     the pixels that changed by 3 grey levels or more where the drawn change shows, with gaps of a pixel closed and a
@@ -89,7 +56,7 @@ class Procedural(Placing):
     ):
         self.material = material
         self.traits = None if material is None else traits_named(material)
-        self.looks = {**{d: (d,) for d in DEFECTS}, **SYNONYMS, **_looks(looks or {})}
+        self.looks = {**{d: (d,) for d in DEFECTS}, **SYNONYMS, **own_looks(looks or {})}
         self.own_looks = {name: list(self.looks[name]) for name in looks or {}}
         self.window = check_range("window", window, 0.05, 1)
         self.rule = on_object
@@ -150,12 +117,12 @@ class Procedural(Placing):
     def _drawn(self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng) -> Pair:
         """The first defect of a few that lies on the object, or the one of which most does, cut at its outline."""
         photo, traits = look_at(image, region), self._traits(image, region)
-        spots, wide = np.flatnonzero(region), _thickness(region)
+        spots, wide = np.flatnonzero(region), thickness(region)
         best, most = None, 0.0
         for _ in range(TRIES):
-            place = _window(image.shape, spots, self._side(wide, rng), rng)
+            place = window_at(image.shape, spots, self._side(wide, rng), rng)
             drawn, mask = draw_onto(image[place], traits, word, rng, photo)
-            share = float(region[place][mask > 0].mean()) * (0.5 if _cut_off(mask, place, image.shape) else 1.0)
+            share = float(region[place][mask > 0].mean()) * (0.5 if cut_off(mask, place, image.shape) else 1.0)
             if share > most:
                 best, most = (place, drawn, mask), share
             if share >= INSIDE:
@@ -164,7 +131,7 @@ class Procedural(Placing):
             place, drawn, mask = best
             made = image.copy()
             found = np.zeros(image.shape[:2], np.uint8)
-            found[place] = _seen(image[place], drawn, mask & region[place])
+            found[place] = seen(image[place], drawn, mask & region[place])
             made[place][found[place] > 0] = drawn[found[place] > 0]
             if found.any():
                 return made, found
@@ -194,69 +161,12 @@ class Procedural(Placing):
         style = int(rng.integers(2**32))  # one stain's drops are of one colour
         count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         for part in range(1, count):
-            place = _around(boxes[part], mask.shape)
+            place = around(boxes[part], mask.shape)
             inside = (parts[place] == part).astype(np.uint8)
             drawn, changed = draw_onto(image[place], traits, word, np.random.default_rng(style), photo, inside)
-            changed = _seen(image[place], drawn, changed)
+            changed = seen(image[place], drawn, changed)
             made[place][changed > 0] = drawn[changed > 0]
             found[place] |= changed
         if not found.any():
             raise UserError(f"the mask's {int(mask.sum())} pixels show no {word}; give a larger mask")
         return made, found
-
-
-def _looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The option `looks`, checked. Raises `UserError`."""
-    found = {}
-    for name, types in given.items():
-        listed = (types,) if isinstance(types, str) else tuple(types) if isinstance(types, list | tuple) else ()
-        if not listed or any(word not in DEFECTS for word in listed):
-            raise UserError(f"looks.{name}={types} must be a list of types to draw, of {', '.join(DEFECTS)}")
-        found[str(name)] = listed
-    return found
-
-
-def _thickness(region: np.ndarray) -> float:
-    """Diameter in px of the largest circle on the object; of a picture that is all object, its shorter side."""
-    framed = cv2.copyMakeBorder((region != 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return 2 * float(cv2.distanceTransform(framed, cv2.DIST_L2, 5).max())
-
-
-def _window(shape: tuple[int, ...], spots: np.ndarray, side: int, rng: Rng) -> tuple[slice, slice]:
-    """A window of a picture about a random pixel of the object, given by number, kept within the picture."""
-    y, x = divmod(int(rng.choice(spots)), shape[1])
-    found = []
-    for at, full in ((y, shape[0]), (x, shape[1])):
-        own = min(side, full)
-        start = int(np.clip(at - own // 2, 0, full - own))
-        found.append(slice(start, start + own))
-    return found[0], found[1]
-
-
-def _cut_off(mask: np.ndarray, place: tuple[slice, slice], shape: tuple[int, ...]) -> bool:
-    """Whether a defect ends at a side of its window where the picture goes on."""
-    rows, cols = place
-    return bool(
-        (rows.start > 0 and mask[0].any())
-        or (rows.stop < shape[0] and mask[-1].any())
-        or (cols.start > 0 and mask[:, 0].any())
-        or (cols.stop < shape[1] and mask[:, -1].any())
-    )
-
-
-def _around(box: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The window of a picture around a part of a mask, with a margin and no smaller than what can be drawn in."""
-    left, top, width, height = (int(v) for v in box[:4])
-    found = []
-    for start, size, full in ((top, height, shape[0]), (left, width, shape[1])):
-        own = min(max(size + 2 * MARGIN, NARROWEST), full)
-        begin = int(np.clip(start + size // 2 - own // 2, 0, full - own))
-        found.append(slice(begin, begin + own))
-    return found[0], found[1]
-
-
-def _seen(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Of a mask (h,w), what changed by `SEEN` grey levels or more, gaps of a pixel closed within the mask."""
-    change = np.abs(after.astype(np.int16) - before).max(2)
-    shows = ((change >= SEEN) & (mask != 0)).astype(np.uint8)
-    return np.asarray(cv2.morphologyEx(shows, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) & mask, np.uint8)

@@ -31,8 +31,8 @@ def fitted(
 
     The piece takes the light of the ground: its levels are multiplied by a smooth field that on the ring around the
     mask turns its ground into the picture's. `how`: "poisson", the field follows the ring all along, as the membrane
-    of Perez et al. (2003) does, of logarithms; "feather", one factor for all of it, and a soft edge. `valid` (h,w): where
-    the piece is known. Noise is added where the piece has less of it.
+    of Perez et al. (2003) does, of logarithms; "feather", one factor for all of it, and a soft edge. `valid` (h,w):
+    where the piece is known. Noise is added where the piece has less of it.
     """
     inside, ring = mask != 0, ring_of(mask) & (valid != 0)
     own, other = (np.log(p.astype(np.float32) + DARK) for p in (piece, ground))
@@ -55,8 +55,8 @@ def fitted(
 
 
 def _membrane(values: np.ndarray, known: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Values (h,w,3) that are `known` (h,w), continued smoothly everywhere: coarse averages first, finer ones where there
-    is something to average."""
+    """Values (h,w,3) that are `known` (h,w), continued smoothly everywhere: coarse averages first, finer ones where
+    there is something to average."""
     weight = known.astype(np.float32)
     field = np.broadcast_to(start.astype(np.float32), values.shape)
     for sigma in (32.0, 16.0, 8.0, 4.0, 2.0):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -17,7 +16,8 @@ from fast.data.split import make_split
 from fast.generators.base import Placing, Split
 from fast.generators.blend import Pair, change, check_range, given_mask
 from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place
-from fast.generators.seam import BLENDS, fitted, ring_of
+from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
+from fast.generators.seam import BLENDS, fitted
 from fast.masks.foreground import Ground
 from ldm.errors import UserError
 
@@ -30,33 +30,20 @@ TILT = 12.0  # degrees by which a defect is turned on a surface that has a direc
 VISIBLE = 5.0  # grey levels by which a defect has to change its new ground on average
 
 
-@dataclass(frozen=True)
-class Moved:
-    """A cutout turned, mirrored and scaled: image (h,w,3), mask (h,w) and `valid` (h,w), where its picture is known; the
-    place that it would take as shares of the object's box, whether it has to be `near` there, and the borders that it has
-    to lie at."""
-
-    image: np.ndarray
-    mask: np.ndarray
-    valid: np.ndarray
-    place: tuple[float, float]
-    near: bool
-    touches: tuple[bool, bool, bool, bool]
-
-
 class Transplant(Placing):
     """Real defects cut out and set into normal pictures: moved, turned, mirrored, scaled, their light and noise matched
     to the new ground.
 
-    `defects`: a dataset with masks, or one `category` of it; `split`: which of its defects, `third` (as prepare_data.py draws it), `all`, or a
-    split file, of which the training side counts. Without `defects` call `fit`. `scale`: least and greatest size, of the
-    defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or those and half a turn.
-    `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects gather at a place of the
-    part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own. `on_object`: where defects may lie, a
-    rule of `fast.masks.foreground`, a mask file, or `off`.
+    `defects`: a dataset with masks, or one `category` of it; `split`: which of its defects, `third` (as prepare_data.py
+    draws it), `all`, or a split file, of which the training side counts. Without `defects` call `fit`. `scale`: least
+    and greatest size, of the defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or
+    those and half a turn. `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects
+    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own.
+    `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
 
-    A defect that a border of the picture cuts off stays at that border. Of ten tries the place whose ground is most like
-    the defect's own is taken. Defects that fill their picture serve only types that have no others. The mask is the annotation's, moved along; outside it every byte is the picture's.
+    A defect that a border of the picture cuts off stays at that border. Of ten tries the place is taken whose ground is
+    most like the defect's own. Defects that fill their picture serve only types that have no others. The mask is the
+    annotation's, moved along; outside it every byte is the picture's.
     """
 
     name = "transplant"
@@ -142,14 +129,14 @@ class Transplant(Placing):
         for _ in range(CANDIDATES):
             moved = self._moved(cutout, rng)
             if grey:
-                moved = replace(moved, image=_grey(moved.image))
+                moved = replace(moved, image=grey_of(moved.image))
             corner = self._corner(moved, where, rng)
             pair = self._set(image, moved, corner, where, rng)
             if pair is None:
                 continue
-            unlike = _unlike(image, moved, corner) + 100.0 * (change(image, pair) < VISIBLE)
-            if unlike < least:
-                best, least = pair, unlike
+            apart = unlike(image, moved, corner) + 100.0 * (change(image, pair) < VISIBLE)
+            if apart < least:
+                best, least = pair, apart
         if best is None:
             raise UserError(f"{cutout.source}: its defect finds no place on the object; is the region right?")
         return best
@@ -180,7 +167,8 @@ class Transplant(Placing):
         top, bottom, left, right = cutout.touches
         touches = (top, bottom, right, left) if mirror else cutout.touches
         image, mask = (a[:, ::-1] if mirror else a for a in (cutout.image, cutout.mask))
-        return Moved(*_warped(image, mask, turn, scale), (y, 1 - x if mirror else x), near, touches)
+        turned, own, valid = warped(image, mask, turn, scale)
+        return Moved(turned, own, valid, (y, 1 - x if mirror else x), near, touches)
 
     def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[int, int]:
         """Top left corner of the piece in the picture, of a place on the object if there is one."""
@@ -215,7 +203,7 @@ class Transplant(Placing):
         self, image: np.ndarray, moved: Moved, corner: tuple[int, int], region: np.ndarray, rng: Rng
     ) -> Pair | None:
         """The picture with the piece at a place, and its mask; None where nothing of it lies on the object."""
-        here, there = _overlap(image.shape, moved.mask.shape, corner)
+        here, there = overlap(image.shape, moved.mask.shape, corner)
         mask = np.zeros(image.shape[:2], np.uint8)
         mask[here] = moved.mask[there] & (region[here] != 0)
         if not mask.any():
@@ -237,48 +225,3 @@ def _training_side(defects: str, split: str, category: str | None) -> tuple[list
     if not train:
         raise UserError(f"split {split} leaves no defect to cut out; use another, or --split all")
     return train, chosen.hash
-
-
-def _warped(image: np.ndarray, mask: np.ndarray, degrees: float, scale: float) -> tuple[np.ndarray, ...]:
-    """Image (h,w,3) and mask (h,w) turned and scaled, on a canvas that holds all of them, and where they are known."""
-    height, width = mask.shape
-    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
-    cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
-    wide, high = (max(1, int(np.ceil(v - 1e-6))) for v in (width * cos + height * sin, width * sin + height * cos))
-    turn[:, 2] += [(wide - width) / 2, (high - height) / 2]
-    size = (wide, high)
-    soft = cv2.GaussianBlur(image, (0, 0), 0.45 / scale) if scale < 0.9 else np.ascontiguousarray(image)
-    moved = cv2.warpAffine(soft, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-    # A hairline of one pixel spreads over two: half of its share is still it.
-    shares = cv2.warpAffine(mask.astype(np.float32), turn, size, flags=cv2.INTER_LINEAR)
-    valid = cv2.warpAffine(np.ones_like(mask), turn, size, flags=cv2.INTER_NEAREST)
-    found = (shares >= 0.5).astype(np.uint8)
-    return moved, found if found.any() else (shares >= 0.5 * shares.max()).astype(np.uint8), valid
-
-
-def _overlap(
-    shape: tuple[int, ...], size: tuple[int, ...], corner: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a piece of `size` at a corner lies in a picture of `shape`, and which part of the piece that is."""
-    here, there = [], []
-    for axis in (0, 1):
-        begin, end = max(0, corner[axis]), min(shape[axis], corner[axis] + size[axis])
-        end = max(begin, end)
-        here.append(slice(begin, end))
-        there.append(slice(begin - corner[axis], end - corner[axis]))
-    return (here[0], here[1]), (there[0], there[1])
-
-
-def _unlike(image: np.ndarray, moved: Moved, corner: tuple[int, int]) -> float:
-    """How far the ground at a place differs from the piece's own, in grey levels: by its level and by its texture."""
-    here, there = _overlap(image.shape, moved.mask.shape, corner)
-    ring = ring_of(moved.mask)[there] & (moved.valid[there] > 0)
-    if ring.sum() < 8:
-        return 0.0
-    own, other = (p[ring].astype(np.float32).mean(1) for p in (moved.image[there], image[here]))
-    return abs(float(own.mean() - other.mean())) + abs(float(own.std() - other.std()))
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    """As a grey camera would have taken it."""
-    return np.repeat(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)

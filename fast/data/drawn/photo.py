@@ -27,9 +27,9 @@ FLAT = 20.0  # Sobel's sum of grey levels below which there is no edge
 
 @dataclass(frozen=True)
 class Photo:
-    """`light`: unit vector (x, y) towards the lamp; `grain`: angle in radians along which the surface is streaked, if it
-    is (`grained`); `grey`: taken by a camera without colour; `noise`: standard deviation of the sensor's noise in grey
-    levels; `blur`: that of the lens's Gaussian in px; `level`: median grey level."""
+    """`light`: unit vector (x, y) towards the lamp; `grain`: angle in radians along which the surface is streaked, if
+    it is (`grained`); `grey`: taken by a camera without colour; `noise`: standard deviation of the sensor's noise in
+    grey levels; `blur`: that of the lens's Gaussian in px."""
 
     light: tuple[float, float]
     grain: float
@@ -37,7 +37,6 @@ class Photo:
     grey: bool
     noise: float
     blur: float
-    level: float
 
 
 def look_at(image: NDArray[np.uint8], region: NDArray[np.uint8] | None = None) -> Photo:
@@ -56,7 +55,6 @@ def look_at(image: NDArray[np.uint8], region: NDArray[np.uint8] | None = None) -
         grey=float(spread[inside].mean()) < GREY,
         noise=noise_of(grey, inside),
         blur=_softness(grey, inside),
-        level=float(np.median(grey[inside])),
     )
 
 
@@ -119,8 +117,8 @@ def _light(grey: Field, inside: NDArray[np.bool_]) -> tuple[float, float]:
     scale = max(float(np.ptp(x)), float(np.ptp(y)), 1.0)
     terms = np.stack([np.ones(len(x)), x / scale, y / scale], axis=1)
     # Pattern and highlights would outweigh the shading: what is far from the plane counts less.
-    weight = np.ones(len(x))
-    slope = np.zeros(3)
+    weight: Field = np.ones(len(x))
+    slope: Field = np.zeros(3)
     for _ in range(3):
         slope = np.linalg.lstsq(terms * weight[:, None], level * weight, rcond=None)[0]
         rest = np.abs(level - terms @ slope)
