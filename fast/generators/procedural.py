@@ -36,12 +36,12 @@ class Procedural(Placing):
     each picture. `looks`: for names of your own, the types they are drawn as, {"blowhole": ["hole", "pit"]}. `window`:
     least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
     place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a
-    hundredth (pits) to most (cracks) of that square. `on_object`: where defects may lie when neither a region nor a mask
-    is given: a rule of `fast.masks.foreground`, a mask file, or `off`.
+    hundredth (pits) to most (cracks) of that square. `on_object`: where defects may lie when neither a region nor a
+    mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`.
 
     Light, grain, noise, sharpness and colour are those of the picture: in a grey one defects are grey. The mask holds
-    the pixels that changed by 3 grey levels or more where the drawn change shows, with gaps of a pixel closed and a
-    solid defect's inside filled; outside it every byte is the picture's. A given mask is filled with the look of the
+    the pixels that changed by 3 grey levels or more where the drawn change shows, with gaps of a pixel closed and what
+    a solid defect encloses; outside it every byte is the picture's. A given mask is filled with the look of the
     type, if it is one of `FOLLOWERS`; of it the part remains that changed. Learns nothing.
     """
 

@@ -51,7 +51,10 @@ def around(box: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
 
 
 def seen(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Of a mask (h,w), what changed by `SEEN` grey levels or more, gaps of a pixel closed within the mask."""
+    """Of a drawn mask (h,w) what changed by `SEEN` grey levels or more, and what of the mask that encloses."""
     change = np.abs(after.astype(np.int16) - before).max(2)
     shows = ((change >= SEEN) & (mask != 0)).astype(np.uint8)
-    return np.asarray(cv2.morphologyEx(shows, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)) & mask, np.uint8)
+    closed = cv2.morphologyEx(shows, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(closed, outlines, -1, (1,), cv2.FILLED)
+    return np.asarray(closed & mask, np.uint8)
