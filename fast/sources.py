@@ -173,15 +173,20 @@ def check_images(paths: Iterable[Path]) -> None:
             pass
 
 
-def match_types(types: list[str], anomaly_name: str | None, init_word: str | None) -> list[int]:
-    """Numbers of the learned types ("category/anomaly") that a name on the command line means.
+def match_types(
+    types: list[str], anomaly_name: str | None, init_word: str | None, knows: str = "these weights know"
+) -> list[int]:
+    """Numbers of the learned types ("category/anomaly") that a name on the command line means, or several by commas.
 
     In this order: a type, "category/type" or "category+type" or the type alone; a category; a name that begins with a
     category (`bottle_test`); the category that `init_word` names, which also settles a type of several categories;
-    the only type there is. Raises `UserError` for a name that means nothing.
+    the only type there is. Raises `UserError` for a name that means nothing, with who `knows` the types.
     """
     if anomaly_name is None and init_word is None:
         return list(range(len(types)))
+    if anomaly_name is not None and "," in anomaly_name:
+        names = [name.strip() for name in anomaly_name.split(",")]
+        return sorted({i for name in names for i in match_types(types, name, init_word, knows)})
     rows = [(i, *t.partition("/")[::2]) for i, t in enumerate(types)]
     name = (anomaly_name or "").strip("/")
     longest = max((c for _, c, _ in rows if name.startswith((f"{c}_", f"{c}-"))), key=len, default="")
@@ -198,7 +203,7 @@ def match_types(types: list[str], anomaly_name: str | None, init_word: str | Non
     if len(types) == 1:
         return [0]
     given = f"--init_word {init_word}" if anomaly_name is None else f"--anomaly_name {anomaly_name}"
-    raise UserError(f"{given}: these weights know {', '.join(types)}; name one of them or a category")
+    raise UserError(f"{given}: {knows} {', '.join(types)}; name one of them or a category")
 
 
 def open_types(

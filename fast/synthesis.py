@@ -32,7 +32,7 @@ class Made:
     """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
 
     `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
-    takes it.
+    takes it. `origin`: which real defects took part, for the manifest.
     """
 
     pair: Pair
@@ -42,6 +42,7 @@ class Made:
     shown: tuple[slice, slice]
     windows: list[tuple[int, int, int, int]]
     seconds: float
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -264,6 +265,7 @@ def record(made: Made, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
         "mask_source": made.pair.mask and str(made.pair.mask),
         "prompt": prompt,
         "pair_seed": made.pair.seed,
+        **made.origin,
         **common,
         "windows": made.windows,
         "defect_pixels": int(made.mask.sum()),

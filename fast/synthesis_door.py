@@ -26,6 +26,8 @@ LATENT_FLAGS = (
     "compile", "precision", "weights_cache", "actual_resume",
 )  # fmt: skip
 LEARNED_FLAGS = ("pt_path", "weight_idx")
+# Flags of single methods.
+OWN_FLAGS = {"material": "procedural", "defects": "transplant", "split": "transplant"}
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 
 
@@ -50,11 +52,21 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--actual_resume", default=None, metavar="CKPT",
                         help="the base checkpoint, if it is no longer where training found it")
     source.add_argument("--anomaly_name", default=None,
-                        help="defect type to make: a type, category/type, or a category for all of its types; for "
-                             "weights that serve any words: part/word")
+                        help="defect types to make, separated by commas: a type, category/type, or a category for all "
+                             "of its types; for weights that serve any words: part/word; for procedural: scratch, "
+                             "crack, dent and so on (default: all there are)")
     source.add_argument("--init_word", default=None,
                         help="category to take if --anomaly_name names none; for weights that serve any words: the "
                              "defect's word (scratch, say)")
+    source.add_argument("--material", default=None, metavar="NAME",
+                        help="procedural: what the part is of, a material (rolled_metal, leather, ...) or a family "
+                             "(metal, wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: "
+                             "estimated from each picture")
+    source.add_argument("--defects", default=None, metavar="FOLDER",
+                        help="transplant: dataset whose real defects are cut out (default: --data_root)")
+    source.add_argument("--split", default=None, metavar="third|all|FILE",
+                        help="transplant: which of them, the training side of a file of prepare_data.py, a third as "
+                             "that would draw it (default), or all")
     where = p.add_argument_group("where the defects go")
     where.add_argument("--masks", default=None, choices=MASKS,
                        help="given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the "
@@ -64,7 +76,8 @@ def parser() -> argparse.ArgumentParser:
                        help="weights of configs/methods/masks.yaml, for --masks learned")
     where.add_argument("--on_object", default=None, metavar="RULE|PATH",
                        help="keep masks on the object: auto, otsu, otsu_dark, triangle; a region file, or a folder "
-                            "with one for each picture; or off (default: auto, but off for given masks)")
+                            "with one for each picture; or off (default: auto, but off for given masks); procedural "
+                            "and transplant keep their own defects on it")
     where.add_argument("--preview", default=None, metavar="FILE", help="PNG of the first masks over their pictures")
     result = p.add_argument_group("what")
     result.add_argument("--sample_name", required=True, metavar="FOLDER",
@@ -136,6 +149,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--masks {options.masks} takes no files; leave --mask_path out, or use given or augmented")
     if (options.masks == "learned") != (options.mask_weights is not None):
         raise UserError("--masks learned and --mask_weights FOLDER go together; give both or neither")
+    if options.anomaly_name is not None and not all(name.strip() for name in options.anomaly_name.split(",")):
+        raise UserError(f"--anomaly_name {options.anomaly_name!r} names nothing between two commas; give words")
     if options.on_object == "":
         raise UserError("--on_object is empty; give a rule such as auto, a path, or off")
     if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
@@ -151,8 +166,12 @@ def _check_flags(options: argparse.Namespace) -> None:
         if getattr(options, name) != getattr(defaults, name):
             own = "; its own options are method.key=value" if name in LATENT_FLAGS else ", which learns nothing"
             raise UserError(f"--{name} is not for {options.method}{own}")
+    for name, method in OWN_FLAGS.items():
+        if getattr(options, name) is not None and options.method != method:
+            raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
-    for name, flag in (("device", "--device"), ("weights", "--pt_path"), ("step", "--weight_idx")):
+    flags = {"device": "--device", "weights": "--pt_path", "step": "--weight_idx", "on_object": "--on_object"}
+    for name, flag in {**flags, **{name: f"--{name}" for name in OWN_FLAGS}}.items():
         if name in given:
             raise UserError(f"method.{name} is set by {flag}; use that")
 

@@ -18,7 +18,7 @@ from fast.checkpoint import Artifact, find_artifact, find_weights, in_project, l
 from fast.data.images import read_image, resize_image, write_image
 from fast.generators import create, method_class
 from fast.generators.base import Generator as Method
-from fast.generators.base import Learned
+from fast.generators.base import Learned, Placing
 from fast.generators.latent import LatentGenerator, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
@@ -99,8 +99,9 @@ def _mask_kind(options: argparse.Namespace, method: type[Method]) -> str:
         raise UserError(f"{options.method} draws its own masks; leave --mask_path and --masks out")
     if kind == "own" and not method.own_masks:
         raise UserError(f"{options.method} needs masks; give --mask_path FOLDER, or --masks mixed (or another shape)")
-    if kind == "own" and (options.on_object or options.preview):
-        flag = "--on_object" if options.on_object else "--preview"
+    placing = issubclass(method, Placing)
+    if kind == "own" and ((options.on_object and not placing) or options.preview):
+        flag = "--on_object" if options.on_object and not placing else "--preview"
         raise UserError(f"{flag} is for masks that are there before the picture; add --masks perlin, say")
     return kind
 
@@ -215,19 +216,75 @@ def _other(options: argparse.Namespace, kind: str, masks: Masks | None, learned:
     if issubclass(method, Learned):
         path = find_weights(_weights(options), method.artifact, options.weight_idx)
         weights = {"weights": path, "device": _device(options.device)}
-    made = create(options.method, **weights, **_options(options, path))
+    made = create(options.method, **{**weights, **_options(options, path), **_own_flags(options, method)})
     normals = _normals(options) if method.takes_image else []
     found = _mask_files(options, say)
-    types = list(made.types) or _named(options, normals, found)
-    wanted = match_types(types, options.anomaly_name, options.init_word)
+    if made.words:
+        types = _worded(options, made, normals, found)
+        wanted = list(range(len(types)))
+    else:
+        types = list(made.types) or _named(options, normals, found)
+        knows = "these weights know" if path is not None else f"{options.method} knows"
+        wanted = match_types(types, options.anomaly_name, options.init_word, knows)
     sources = _told(Sources(normals, found, types, wanted).narrowed(), say)
     mask_of = None if masks is None else _mask_of(masks, types)
-    maker = GeneratorMaker(made, types, options.size, mask_of)
+    regions = None if masks is not None or not isinstance(made, Placing) else _regions(options)
+    maker = GeneratorMaker(made, types, options.size, mask_of, None if regions is None else _region_of(regions))
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **_mask_settings(kind, masks, learned),
+        **({} if regions is None else regions.settings()),
         **({} if path is None else _weights_settings(path)),
     }  # fmt: skip
     return Job(maker, sources, common, masks, mask_of, lambda: made.rejected + (learned.rejected if learned else 0))
+
+
+def _own_flags(options: argparse.Namespace, method: type[Method]) -> dict[str, Any]:
+    """Options that have flags of their own. Of a folder of regions each comes with its picture."""
+    flags: dict[str, Any] = {}
+    if options.material is not None:
+        flags["material"] = options.material
+    if options.method == "transplant":
+        flags |= {"defects": options.defects or options.data_root, "split": options.split or "third"}
+    if issubclass(method, Placing):
+        flags["on_object"] = "off" if _regions(options) else options.on_object or "auto"
+    return flags
+
+
+def _regions(options: argparse.Namespace) -> Masks | None:
+    """A folder of regions, one for each picture, if one is given."""
+    folder = options.on_object is not None and Path(options.on_object).is_dir()
+    return Masks("mixed", on_object=options.on_object) if folder else None
+
+
+def _region_of(regions: Masks) -> MaskOf:
+    """Where the defects of a method that places them may lie in a picture."""
+
+    def region_of(image: np.ndarray, pair: Pair) -> np.ndarray:
+        region = regions.region(image, pair.normal)
+        assert region is not None
+        return region
+
+    return region_of
+
+
+def _worded(
+    options: argparse.Namespace, made: Method, normals: list[NormalSource], masks: list[MaskSource]
+) -> list[str]:
+    """Types "category/word" for a method that makes any defect it has a word for: those named, those that the masks'
+    folders name, or all. Raises `UserError` for a word that it cannot make."""
+    top = Path(options.mask_path or "")
+    kinds = sorted({m.kind for m in masks if m.path.parent != top})
+    categories = sorted({n.category for n in normals} or {""})
+    types = []
+    for name in (options.anomaly_name or options.init_word or ",".join(kinds or made.words)).split(","):
+        name = name.strip().replace("+", "/", 1)
+        if name in categories and name:
+            types += [f"{name}/{word}" for word in kinds or made.words]
+        else:
+            types += [name] if "/" in name else [f"{category}/{name}" for category in categories]
+    for key in types:
+        made.check_word(key)
+    return list(dict.fromkeys(types))
 
 
 def _named(options: argparse.Namespace, normals: list[NormalSource], masks: list[MaskSource]) -> list[str]:

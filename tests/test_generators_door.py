@@ -92,11 +92,13 @@ def test_training_and_pairs(method: str, drawn_root: Path, tmp_path: Path, runs:
         mask = read_mask(tmp_path / "out" / row["mask"])
         assert mask.any()
         assert row["type"].startswith("wood/")
-        if method_class(method).takes_mask:  # DFMGAN draws the rest of the picture too
+        assert row["mask_kind"] == ("given" if method_class(method).takes_mask else "own")
+        if method_class(method).takes_image:  # DFMGAN draws the rest of the picture too
             assert (shown.synthetic[shown.mask == 0] == shown.normal[shown.mask == 0]).all()
-            assert row["mask_kind"] == "given"
+            assert row["normal_source"]
         else:
             assert (row["normal_source"], row["mask_source"], row["mask_kind"]) == (None, None, "own")
+        assert ("defect_source" in row) == (method == "transplant")
     if method in LEARNED:
         budget = rows[0]["training"]
         assert budget["steps"] == str(STEPS.get(method, 2))
@@ -110,7 +112,9 @@ def test_a_pair_from_a_program(method: str, drawn_root: Path, runs: Any) -> None
     options = {k: json.loads(v) for k, v in options.items()}
     if method in ("fast", "stage", "anomalydiffusion"):
         options = {"steps": 2, **({"sampler": "aias"} if method == "stage" else {})}
-    made: Generator = create(method, **options, **({"weights": runs(method)} if method in LEARNED else {}))
+    options |= {"weights": runs(method)} if method in LEARNED else {}
+    options |= {"defects": str(drawn_root / "wood")} if method == "transplant" else {}
+    made: Generator = create(method, **options)
     wood = open_dataset(drawn_root / "wood")
     image, sample = read_image(wood.normals[0].image), wood.defects[0]
     assert sample.mask is not None

@@ -20,7 +20,7 @@ from fast.data.images import list_images
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.split import Split, make_split
 from fast.generators import LATENT, method_class
-from fast.generators.base import Learned
+from fast.generators.base import Learned, Placing
 from fast.training.config import load_recipe
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
@@ -185,7 +185,8 @@ def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -
     found = method_class(method)
     learns = issubclass(found, Learned)
     needs = (_fit(protocol, entry, category, given),) if learns else ()
-    files = found.takes_mask and not (rule.own_masks and found.own_masks)
+    # Methods that find places on the object are measured with the places they find.
+    files = found.takes_mask and not ((rule.own_masks or issubclass(found, Placing)) and found.own_masks)
     key = {
         "split": category.split.hash,
         "data": category.content,

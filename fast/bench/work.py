@@ -130,6 +130,9 @@ def _flags(cell: Cell, category: Category, kind: str, number: int, folder: Path)
     if method in LATENT:
         flags += ["--precision", key["precision"]]
         flags += [f"--{name}={key[name]}" for name in ("sampler", "steps") if key[name]] + key["flags"]
+    if method == "transplant":
+        flags += ["--defects", str(category.root), "--split", str(category.split_file)]
+        flags += [f"method.category={category.name}"] if _inside(category) != "." else []
     if "textures" in cell.use:
         flags.append(f"method.textures={cell.use['textures']}")
     return [*flags, *key["options"]]

@@ -20,9 +20,11 @@ METHODS = {
     "glass": "fast.generators.glass.GLASS",
     "draem": "fast.generators.draem.DRAEM",
     "cutpaste": "fast.generators.cutpaste.CutPaste",
+    "procedural": "fast.generators.procedural.Procedural",
+    "transplant": "fast.generators.transplant.Transplant",
 }
 LATENT = ("fast", "stage", "anomalydiffusion")  # stand on a latent-diffusion base
-FREE = ("glass", "draem", "cutpaste")  # learn nothing
+FREE = ("glass", "draem", "cutpaste", "procedural", "transplant")  # train no weights
 
 
 def method_class(name: str) -> type[Generator]:
@@ -35,7 +37,7 @@ def method_class(name: str) -> type[Generator]:
 
 
 def create(name: str, **options: Any) -> Generator:
-    """A generator by name: fast, stage, anomalydiffusion, dfmgan, realnet, glass, draem, cutpaste.
+    """A generator by name, one of `METHODS`.
 
     `options` are the method's own; those that learn take `weights`, a run's folder, or learn with `fit`.
     Raises `UserError` for an unknown name or option.

@@ -18,7 +18,9 @@ class Generator(ABC):
     `name`: as `create` knows it. `own_masks`: makes a mask where none is given. `takes_mask`, `takes_image`: False for
     a method that draws its own and ignores what it is given.
     `types`: the defect types "category/anomaly" that it tells apart, `categories`: the parts; empty for a method that
-    knows none. `rejected`: masks of its own that were empty and drawn again, so far.
+    knows none. `words`: names of defects that it makes on any part. `native`: defects have the scale of the picture as
+    it was taken, so pairs are resized once they are made. `rejected`: masks of its own that were empty and drawn again,
+    so far.
     """
 
     name: ClassVar[str]
@@ -27,6 +29,8 @@ class Generator(ABC):
     takes_image: ClassVar[bool] = True
     types: Sequence[str] = ()
     categories: Sequence[str] = ()
+    words: Sequence[str] = ()
+    native: ClassVar[bool] = False
     rejected: int = 0
 
     def fit(self, split: Split) -> None:  # noqa: B027 (methods that learn nothing have nothing to add)
@@ -50,10 +54,34 @@ class Generator(ABC):
         (`takes_image` is False), for an `rng` in the same state."""
         raise NotImplementedError
 
+    def check_word(self, anomaly: str) -> None:  # noqa: B027 (methods without words have nothing to check)
+        """Raise `UserError` for a type "category/word" whose word a method that has `words` cannot make."""
+
+    def origin(self, rng: np.random.Generator, anomaly: str | None = None) -> dict[str, str]:
+        """The real defect that `synthesize` would use for an `rng` in the same state, for the manifest: its image under
+        `defect_source`. Empty for a method that uses none."""
+        return {}
+
     def settings(self) -> dict[str, Any]:
         """Everything that decides the bytes of a pair beside the arguments of `synthesize`: options, hashes of weights.
         Two runs with the same settings are the same run. Plain data."""
         return {}
+
+
+class Placing(Generator):
+    """A method that finds places on the object by itself where no mask is given."""
+
+    @abstractmethod
+    def synthesize(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray | None,
+        rng: np.random.Generator,
+        anomaly: str | None = None,
+        region: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `Generator.synthesize`; `region` (H,W), nonzero = object: where defects may lie, when no mask is given.
+        None: as the option `on_object` says."""
 
 
 class Learned(Generator):

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import torch
 
-from fast.data.images import read_image, resize_image
+from fast.data.images import read_image, resize_image, resize_mask
 from fast.generators.base import Generator as Method
+from fast.generators.base import Placing
 from fast.output import panel
 from fast.overlap import overlapped
 from fast.sources import Pair
@@ -22,11 +23,19 @@ class GeneratorMaker:
     """`make` for any `Generator`: a pair's bytes depend on its files, its seed and the method's settings alone.
 
     `size`: side in pixels of the square that pictures are resized to; None keeps their own. `mask_of(image, pair)`: the
-    mask for a picture; None leaves it to the method. `types`: the names of the pairs' type numbers.
+    mask for a picture, `region_of(image, pair)`: where the defects of a method that places them may lie; None leaves it
+    to the method. `types`: the names of the pairs' type numbers.
     """
 
-    def __init__(self, method: Method, types: list[str], size: int | None = None, mask_of: MaskOf | None = None):
-        self.method, self.types, self.size, self.mask_of = method, types, size, mask_of
+    def __init__(
+        self,
+        method: Method,
+        types: list[str],
+        size: int | None = None,
+        mask_of: MaskOf | None = None,
+        region_of: MaskOf | None = None,
+    ):
+        self.method, self.types, self.size, self.mask_of, self.region_of = method, types, size, mask_of, region_of
         self.stopping = False
 
     def prompt(self, type_index: int) -> str:
@@ -58,6 +67,8 @@ class GeneratorMaker:
 
     def _known(self, key: str) -> str | None:
         """A pair's type where the method tells types or parts apart; None where nothing says what the picture is of."""
+        if self.method.words:
+            return key
         tells_apart = bool(self.method.types or self.method.categories)
         return key if tells_apart and not key.startswith("/") else None
 
@@ -68,12 +79,26 @@ class GeneratorMaker:
             normal = self.method.normal(np.random.default_rng(pair.seed), known)
         else:
             normal = read_image(pair.normal)
-        normal = resize_image(normal, self.size) if self.size else normal
+        if self.size and not self.method.native:
+            normal = resize_image(normal, self.size)
         mask = None if self.mask_of is None else self.mask_of(normal, pair)
-        image, mask = self.method.synthesize(normal, mask, rng, known)
+        origin = self.method.origin(np.random.default_rng(pair.seed), known)
+        if isinstance(self.method, Placing) and self.region_of is not None and mask is None:
+            image, mask = self.method.synthesize(normal, mask, rng, known, self.region_of(normal, pair))
+        else:
+            image, mask = self.method.synthesize(normal, mask, rng, known)
+        if self.size and self.method.native:
+            normal, image, mask = _resized(normal, image, mask, self.size)
         seconds, shown = time.perf_counter() - start, (slice(0, image.shape[0]), slice(0, image.shape[1]))
         window = [(0, 0, image.shape[0], image.shape[1])]
-        return Made(pair, panel(normal), image, mask, shown, window, seconds)
+        return Made(pair, panel(normal), image, mask, shown, window, seconds, origin)
+
+
+def _resized(normal: np.ndarray, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
+    """A finished pair and its normal as squares of side `size`; outside the mask every byte is still the normal's."""
+    mask = resize_mask(mask, size)
+    normal = resize_image(normal, size)
+    return normal, np.where(mask[..., None] > 0, resize_image(image, size), normal), mask
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
 
 def _sources(row: dict[str, str | None]) -> list[tuple[Path, bool]]:
     """The files that a pair was made from, each with whether it is a mask."""
-    named = [(row.get("normal_source"), False), (row.get("mask_source"), True)]
+    named = [(row.get("normal_source"), False), (row.get("mask_source"), True), (row.get("defect_source"), False)]
     return [(Path(name).resolve(), mask) for name, mask in named if name]
 
 

@@ -6,15 +6,15 @@ import cv2
 import numpy as np
 
 from fast.data.drawn.noise import Rng, smoothstep
-from fast.data.drawn.shapes import Array, Curve, bezier, contour, dense, groove
-from fast.data.drawn.site import Change, Site, around, over, placed, tinted
+from fast.data.drawn.shapes import Array, Curve, bezier, dense, groove
+from fast.data.drawn.site import Change, Site, around, outlined, over, placed, tinted
 
 
 def _puncture(site: Site, rng: Rng, centre: Array, radius: float) -> Change:
     traits, s = site.traits, site.scale
     stretch = rng.uniform(1.1, 1.9) if traits.kind == "wood" else rng.uniform(1.0, 1.35)
     angle = site.grain if site.grained else rng.uniform(0, np.pi)
-    far = contour(rng, site.shape, centre, radius, traits.rough, stretch, angle) + 0.35 * s * site.noise(rng, 1.8, 2)
+    far = outlined(site, rng, centre, radius, traits.rough, stretch, angle) + 0.35 * s * site.noise(rng, 1.8, 2)
     h, w = site.shape
     x = (np.arange(w, dtype=np.float32)[None, :] - np.float32(centre[0])) / np.float32(radius)
     y = (np.arange(h, dtype=np.float32)[:, None] - np.float32(centre[1])) / np.float32(radius)
@@ -68,10 +68,10 @@ def hole(site: Site, rng: Rng) -> Change:
     """A puncture that goes through, sometimes with smaller ones next to it."""
     s = site.scale
     radius = min(s * float(np.exp(rng.uniform(np.log(2), np.log(55)))), 0.24 * min(site.shape))
-    centre = site.spot(rng)
+    radius, centre = site.reach(radius), site.spot(rng)
     whole, (site, centre, place) = site, around(site, centre, 2.6 * radius + 12 * s)
     change = _puncture(site, rng, centre, radius)
-    if radius < 10 * s and rng.random() < 0.35:
+    if radius < 10 * s and rng.random() < 0.35 and site.outline is None:
         theta, reach = rng.uniform(0, 2 * np.pi), radius + s * rng.uniform(2.5, 9)
         beside = centre + reach * np.array([np.cos(theta), np.sin(theta)])
         change = over(change, _puncture(site, rng, beside, radius * rng.uniform(0.4, 0.7)))
@@ -84,9 +84,9 @@ def pit(site: Site, rng: Rng) -> Change:
     """Small craters: one, or a cluster as porosity and corrosion leave them."""
     traits, s = site.traits, site.scale
     side, centre = min(site.shape), site.spot(rng)
-    count = 1 if rng.random() < 0.25 else int(np.exp(rng.uniform(np.log(4), np.log(60))))
+    count = 1 if rng.random() < 0.25 or site.outline is not None else int(np.exp(rng.uniform(np.log(4), np.log(60))))
     spread = 0.0 if count == 1 else side * rng.uniform(0.04, 0.16)
-    large = s * float(np.exp(rng.uniform(np.log(1.0), np.log(6.5)))) * (1.3 if count == 1 else 1.0)
+    large = site.reach(s * float(np.exp(rng.uniform(np.log(1.0), np.log(6.5)))) * (1.3 if count == 1 else 1.0))
     whole, (site, centre, place) = site, around(site, centre, 2.2 * spread + 3 * large)
     h, w = site.shape
     at = centre + 2 * np.tanh(rng.normal(0, 0.55, (count, 2))) * spread * np.array([1, rng.uniform(0.4, 1)])
@@ -98,6 +98,8 @@ def pit(site: Site, rng: Rng) -> Change:
     size, centre_x, centre_y = (np.zeros(int(labels.max()) + 1, np.float32) for _ in "rxy")
     size[labels[y, x]], centre_x[labels[y, x]], centre_y[labels[y, x]] = radius, x, y
     size = size[labels]
+    if site.outline is not None:
+        far = site.outline + size
     off_x = np.arange(w, dtype=np.float32)[None, :] - centre_x[labels]
     off_y = np.arange(h, dtype=np.float32)[:, None] - centre_y[labels]
     toward = (off_x * np.float32(site.light[0]) + off_y * np.float32(site.light[1])) / np.maximum(size, 1)

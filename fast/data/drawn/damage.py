@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from fast.data.drawn.noise import Field, Rng, blur, line_noise, smoothstep
-from fast.data.drawn.shapes import Array, Curve, bezier, contour, dense, groove
-from fast.data.drawn.site import Change, Site, along, around, lit, over, placed, tinted
+from fast.data.drawn.shapes import Array, Curve, bezier, dense
+from fast.data.drawn.site import Change, Site, along, around, lit, outlined, over, placed, tinted, traced
 
 
 def dent(site: Site, rng: Rng) -> Change:
@@ -15,9 +15,10 @@ def dent(site: Site, rng: Rng) -> Change:
     traits, s = site.traits, site.scale
     side = min(site.shape)
     centre = site.spot(rng, 0.22)
-    count = int(rng.integers(3, 8)) if rng.random() < 0.2 else 1
+    count = int(rng.integers(3, 8)) if rng.random() < 0.2 and site.outline is None else 1
     largest = np.log(max(side * (0.28 if count == 1 else 0.06), 4 * s))
     radii = np.exp(rng.uniform(np.log(3.5 * s), largest, count))
+    radii = radii if site.outline is None else np.array([site.reach(0.0)])
     spread = 0.12 * side * (count > 1)
     whole, (site, centre, place) = site, around(site, centre, 2 * spread + 2.2 * radii.max() + 4 * s)
     height: Field = np.zeros(site.shape, np.float32)
@@ -25,9 +26,7 @@ def dent(site: Site, rng: Rng) -> Change:
     scuff: Field = np.zeros(site.shape, np.float32)
     for i, radius in enumerate(radii.tolist()):
         at = centre if i == 0 else centre + np.clip(rng.normal(0, 1, 2), -2, 2) * spread
-        far = contour(
-            rng, site.shape, at, radius, 0.06 + 0.3 * traits.rough, rng.uniform(1, 2.4), rng.uniform(0, np.pi)
-        )
+        far = outlined(site, rng, at, radius, 0.06 + 0.3 * traits.rough, rng.uniform(1, 2.4), rng.uniform(0, np.pi))
         far = far / np.float32(radius) + 0.06 * site.noise(rng, 0.7 * radius / s, 2)
         # From a flat bottom with a steep wall to a bowl (1): hard, thin sheets buckle so.
         steep = rng.uniform(0.5, 1.0)
@@ -74,7 +73,7 @@ def crease(site: Site, rng: Rng) -> Change:
         deep = np.clip(np.minimum(share, 1 - share) * 5, 0, 1) ** 0.7
         curves.append(Curve(points, s * float(np.exp(rng.uniform(np.log(2), np.log(11)))) * (0.45 + 0.55 * deep), deep))
     whole, (site, curves, place) = site, along(site, curves, 36 * s)
-    line = groove(curves, site.shape)
+    line = traced(site, curves)
     wide = np.maximum(line.width, 0.8)
     far = np.abs(line.side)
     sign = np.float32(1.0 if rng.random() < 0.6 else -1.0)
@@ -134,13 +133,13 @@ def chip(site: Site, rng: Rng) -> Change:
     traits, s = site.traits, site.scale
     h, w = site.shape
     radius = float(np.exp(rng.uniform(np.log(2.2 * s), np.log(max(0.26 * min(h, w), 4 * s)))))
-    centre = site.spot(rng)
-    if rng.random() < 0.3:
+    radius, centre = site.reach(radius), site.spot(rng)
+    if rng.random() < 0.3 and site.outline is None:
         axis, end = int(rng.integers(2)), int(rng.integers(2))
         centre[axis] = end * [w, h][axis] + (1 - 2 * end) * radius * rng.uniform(-0.2, 0.5)
     whole, (site, centre, place) = site, around(site, centre, 2.3 * radius + 4 * s)
     rough = 0.12 + 0.5 * traits.rough
-    far = contour(rng, site.shape, centre, radius, rough, rng.uniform(1, 1.9), rng.uniform(0, np.pi))
+    far = outlined(site, rng, centre, radius, rough, rng.uniform(1, 1.9), rng.uniform(0, np.pi))
     # The wall is smooth; only where it meets the surface is it ragged.
     bowl, wall = smoothstep(0.0, -0.55 * radius, far), smoothstep(0.0, -0.25 * radius, far)
     far = far + (0.3 + traits.rough) * s * site.noise(rng, 2.5, 2)

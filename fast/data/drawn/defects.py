@@ -14,11 +14,12 @@ from fast.data.drawn.deposits import DEPOSITS
 from fast.data.drawn.fibres import fray, tear, thread
 from fast.data.drawn.lines import crack, scratch
 from fast.data.drawn.noise import Field, Rng, blur, white
+from fast.data.drawn.photo import DRAWN_BLUR, Photo
 from fast.data.drawn.shapes import grain_direction, light_direction
 from fast.data.drawn.site import Painter, Site
 from fast.data.drawn.structure import STRUCTURES
 from fast.data.drawn.surfaces import REFERENCE, SMALLEST
-from fast.data.drawn.traits import TRAITS, Traits
+from fast.data.drawn.traits import FAMILIES, TRAITS, Traits
 from ldm.errors import UserError
 
 # Defects are drawn at twice the picture's resolution and averaged down, which antialiases them.
@@ -45,6 +46,10 @@ PAINTERS: dict[str, Painter] = {
     **STRUCTURES,
 }
 DEFECTS: tuple[str, ...] = tuple(PAINTERS)
+# Types that can be drawn in a given outline; the others are things of their own shape, or pieces of a pattern.
+FOLLOWERS = (
+    "scratch", "crack", "hole", "pit", "dent", "chip", "crease", "stain", "oil", "burn", "rust", "fade", "bubble",
+)  # fmt: skip
 
 # What occurs on each family of materials, besides what any surface may have.
 ANYWHERE = ("scratch", "hole", "stain", "contamination")
@@ -74,27 +79,36 @@ ALSO: dict[str, tuple[str, ...]] = {
 }
 
 
-def _traits(material: str | Traits) -> Traits:
+def traits_named(material: str | Traits) -> Traits:
+    """The traits of a material or of a family of them, by name. Raises `UserError`."""
     if isinstance(material, Traits):
         if material.kind not in OF_KIND:
             raise UserError(f"unknown kind of material {material.kind!r}; choose from {', '.join(OF_KIND)}")
         return material
-    if material not in TRAITS:
-        raise UserError(f"unknown material {material!r}; choose from {', '.join(TRAITS)}")
-    return TRAITS[material]
+    if material not in TRAITS and material not in FAMILIES:
+        families = ", ".join(name for name in FAMILIES if name not in TRAITS)
+        raise UserError(f"unknown material {material!r}; choose from {', '.join(TRAITS)}, or a family: {families}")
+    return TRAITS[FAMILIES.get(material, material)]
 
 
 def defects_of(material: str | Traits) -> tuple[str, ...]:
     """The types of defect that occur on a material, in the order of `DEFECTS`."""
     also = () if isinstance(material, Traits) else ALSO.get(material, ())
-    found = {*ANYWHERE, *OF_KIND[_traits(material).kind], *also}
+    found = {*ANYWHERE, *OF_KIND[traits_named(material).kind], *also}
     return tuple(name for name in DEFECTS if name in found)
 
 
-def _site(image: NDArray[np.uint8], traits: Traits) -> Site:
+def _site(
+    image: NDArray[np.uint8], traits: Traits, photo: Photo | None = None, outline: NDArray[np.uint8] | None = None
+) -> Site:
+    """`photo`: of the whole picture that this one is a window of; `outline` (h, w): the mask to fill."""
     picture = image.astype(np.float32)
     grey = picture.mean(2)
-    grain, clear = grain_direction(blur(grey, 0.8))
+    if photo is None:
+        grain, clear = grain_direction(blur(grey, 0.8))
+        light, grained = light_direction(grey), clear > 0.3
+    else:
+        light, grain, grained = photo.light, photo.grain, photo.grained
     # Bared stuff that is as bright as the surface would not show: take it paler, or darker on pale ground.
     level, inner = float(np.median(grey)), float(np.mean(traits.bare))
     if abs(level - inner) < DISTINCT:
@@ -106,7 +120,17 @@ def _site(image: NDArray[np.uint8], traits: Traits) -> Site:
         cv2.resize(picture, (w * OVERSAMPLE, h * OVERSAMPLE), interpolation=cv2.INTER_LINEAR), np.float32
     )
     scale = OVERSAMPLE * max(min(h, w) / REFERENCE, 0.5)
-    return Site(large, scale, traits, light_direction(grey), grain, clear > 0.3, float(grey.mean()) < 95)
+    far = None if outline is None else _signed_distance(outline)
+    return Site(large, scale, traits, light, grain, grained, float(grey.mean()) < 95, far)
+
+
+def _signed_distance(mask: NDArray[np.uint8]) -> Field:
+    """Of a mask (h, w), at the oversampled size: px to its edge, negative inside."""
+    size = (mask.shape[1] * OVERSAMPLE, mask.shape[0] * OVERSAMPLE)
+    large = cv2.resize((mask != 0).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    # A mask without an edge would be infinitely far from it.
+    within, beyond = (np.minimum(cv2.distanceTransform(s, cv2.DIST_L2, 5), max(size)) for s in (large, 1 - large))
+    return np.asarray(np.where(large > 0, 0.5 - within, beyond - 0.5), np.float32)
 
 
 def _visible(change: Field, solid: bool) -> NDArray[np.uint8]:
@@ -125,15 +149,32 @@ def _visible(change: Field, solid: bool) -> NDArray[np.uint8]:
     return mask
 
 
-def _attempt(image: NDArray[np.uint8], site: Site, defect: str, rng: Rng) -> tuple[Field, NDArray[np.uint8]]:
+def _attempt(
+    image: NDArray[np.uint8], site: Site, defect: str, rng: Rng, photo: Photo | None = None
+) -> tuple[Field, NDArray[np.uint8]]:
     """The change (h, w, 3) in grey levels a defect makes at the picture's resolution, and its mask."""
     h, w = image.shape[:2]
     made = PAINTERS[defect](site, rng)
     gain, add = (cv2.resize(f, (w, h), interpolation=cv2.INTER_AREA).reshape(h, w, -1) for f in (made.gain, made.add))
     change = np.asarray(image * (gain - 1) + add, np.float32)
+    if photo is not None:
+        change = _taken_by(photo, change)
     # Where the surface is gone so is its noise; the sensor's own is not.
-    grain = 1.3 * white(rng, h, w)[..., None] * np.clip(1 - gain, 0, 1)
+    noise = 1.3 if photo is None else photo.noise
+    grain = noise * white(rng, h, w)[..., None] * np.clip(1 - gain, 0, 1)
+    if photo is not None and photo.grey:
+        grain = grain.mean(2, keepdims=True)
     return change + grain, _visible(change, made.solid)
+
+
+def _taken_by(photo: Photo, change: Field) -> Field:
+    """A change (h, w, 3) as sharp as the photograph, and without colour where it has none."""
+    more = photo.blur**2 - DRAWN_BLUR**2
+    soft = blur(change, float(np.sqrt(more))) if more > 0.01 else change
+    if not photo.grey:
+        return soft
+    grey = soft @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _apply(image: NDArray[np.uint8], change: Field, mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
@@ -171,16 +212,47 @@ def draw_defect(
     `material`: a name, or the traits of a surface that has none. Outside the mask every byte is the input's. The mask
     is never empty.
     """
-    traits = _traits(material)
+    traits = traits_named(material)
     if defect not in PAINTERS:
         raise UserError(f"unknown defect {defect!r}; choose from {', '.join(DEFECTS)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
         raise ValueError(f"need uint8 (h, w, 3) of {SMALLEST} px or more, got {image.dtype} {image.shape}")
-    site = _site(image, traits)
+    return _drawn(image, _site(image, traits), defect, rng)
+
+
+def draw_onto(
+    image: NDArray[np.uint8],
+    traits: Traits,
+    defect: str,
+    rng: Rng,
+    photo: Photo,
+    outline: NDArray[np.uint8] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """`draw_defect` for a window (h, w, 3) of a photograph: as sharp, as noisy and as coloured as that is.
+
+    `outline` (h, w), nonzero = defect: the shape to draw, of the types in `FOLLOWERS`; nothing changes outside it.
+    """
+    return _drawn(image, _site(image, traits, photo, outline), defect, rng, photo, outline)
+
+
+def _drawn(
+    image: NDArray[np.uint8],
+    site: Site,
+    defect: str,
+    rng: Rng,
+    photo: Photo | None = None,
+    outline: NDArray[np.uint8] | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     for attempt in range(12):
         # A ground that shows nothing (all black, say) is drawn on as if it were grey.
         ground = image if attempt < 6 else np.full_like(image, 128)
-        change, mask = _attempt(ground, site, defect, rng)
-        if mask.sum() >= LEAST_AREA:
+        change, mask = _attempt(ground, site, defect, rng, photo)
+        if outline is not None:
+            mask = np.asarray(mask & (outline != 0), np.uint8)
+        if mask.sum() >= (LEAST_AREA if outline is None else 1):
             return _driven(image, change, mask), mask
+    if outline is not None:
+        # A shape of a few px is too small for any look: it is a dark speck.
+        mask = (outline != 0).astype(np.uint8)
+        return _driven(image, np.full(image.shape, -2 * LEAST_MEAN_CHANGE, np.float32), mask), mask
     raise RuntimeError(f"no {defect} came out visible in 12 attempts")

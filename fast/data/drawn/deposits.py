@@ -7,7 +7,7 @@ import numpy as np
 
 from fast.data.drawn.noise import Field, Rng, blur, smoothstep
 from fast.data.drawn.shapes import Array, Curve, bezier, contour, dense, groove
-from fast.data.drawn.site import Change, Painter, Site, around, over, placed, relief, tinted
+from fast.data.drawn.site import Change, Painter, Site, around, outlined, over, placed, relief, tinted
 from fast.data.drawn.traits import Colour
 
 
@@ -20,7 +20,7 @@ def covered(alpha: Field, colour: Field | Colour) -> Change:
 def extent(site: Site, rng: Rng, low: float, high: float) -> float:
     """A radius in px of the site, spread nearly evenly over its orders; `low` and `high` in px of a 256 px photo."""
     share = rng.random() ** 0.75
-    return min(site.scale * low * float((high / low) ** share), 0.28 * min(site.shape))
+    return site.reach(min(site.scale * low * float((high / low) ** share), 0.28 * min(site.shape)))
 
 
 def box(site: Site, centre: Array, half: tuple[float, float], angle: float) -> Field:
@@ -35,7 +35,7 @@ def box(site: Site, centre: Array, half: tuple[float, float], angle: float) -> F
 
 def blob(site: Site, rng: Rng, centre: Array, radius: float, ragged: float = 1.0) -> Field:
     """Signed distance in units of the radius to an outline as a spreading liquid leaves it."""
-    far = contour(rng, site.shape, centre, radius, 0.2, rng.uniform(1, 1.6), rng.uniform(0, np.pi)) / np.float32(radius)
+    far = outlined(site, rng, centre, radius, 0.2, rng.uniform(1, 1.6), rng.uniform(0, np.pi)) / np.float32(radius)
     unit = radius / site.scale
     # Near the middle the wobble would tear gaps that the mask then covers.
     edge = np.float32(0.13 * ragged) * smoothstep(-0.9, -0.3, far)
@@ -148,7 +148,7 @@ def burn(site: Site, rng: Rng) -> Change:
     centre, radius = site.spot(rng, 0.2), extent(site, rng, 5, 44)
     cut, middle, place = around(site, centre, 2.4 * radius + 6 * s)
     unit = max(radius / s, 3)
-    far = contour(rng, cut.shape, middle, radius, 0.16, rng.uniform(1, 1.9), rng.uniform(0, np.pi)) / np.float32(radius)
+    far = outlined(cut, rng, middle, radius, 0.16, rng.uniform(1, 1.9), rng.uniform(0, np.pi)) / np.float32(radius)
     clouds, fine = cut.noise(rng, 0.5 * unit + 2, 3), cut.noise(rng, 2.0, 2)
     heat = rng.uniform(0.35, 1.0)
     if traits.kind == "metal" and not site.dark and rng.random() < 0.7:
@@ -360,11 +360,11 @@ def fade(site: Site, rng: Rng) -> Change:
     centre = site.spot(rng, 0.2)
     cut, middle, place = around(site, centre, 2.2 * radius + 8 * s)
     angle = rng.choice([0.0, np.pi / 2]) + rng.normal(0, 0.2)
-    if rng.random() < 0.35:
+    if rng.random() < 0.35 and site.outline is None:
         far = box(cut, middle, (radius, radius * rng.uniform(0.25, 0.9)), angle) / np.float32(radius)
         soft = rng.uniform(0.5, 2.0) * s / radius
     else:
-        far = contour(rng, cut.shape, middle, radius, 0.18, rng.uniform(1, 2.2), angle) / np.float32(radius)
+        far = outlined(cut, rng, middle, radius, 0.18, rng.uniform(1, 2.2), angle) / np.float32(radius)
         far = far + 0.12 * cut.noise(rng, 0.8 * radius / s + 2, 3)
         soft = rng.uniform(0.08, 0.55) + s / radius
     cover = smoothstep(0.35 * soft, -0.65 * soft, far)
@@ -392,7 +392,7 @@ def fade(site: Site, rng: Rng) -> Change:
 def _blister(cut: Site, rng: Rng, at: Array, radius: float) -> Change:
     """One raised dome; in glass and clear film a hollow one with a dark rim."""
     s, traits = cut.scale, cut.traits
-    far = contour(rng, cut.shape, at, radius, 0.05, rng.uniform(1, 1.3), rng.uniform(0, np.pi)) / np.float32(radius)
+    far = outlined(cut, rng, at, radius, 0.05, rng.uniform(1, 1.3), rng.uniform(0, np.pi)) / np.float32(radius)
     inside = smoothstep(0.6 * s / radius, -0.6 * s / radius, far)
     h, w = cut.shape
     toward = (np.arange(w)[None, :] - at[0]) * cut.light[0] + (np.arange(h)[:, None] - at[1]) * cut.light[1]
@@ -419,7 +419,8 @@ def _blister(cut: Site, rng: Rng, at: Array, radius: float) -> Change:
 def bubble(site: Site, rng: Rng) -> Change:
     """Blisters under paint, film or glass: one, or a crowd of unequal ones."""
     s, centre, largest = site.scale, site.spot(rng, 0.2), extent(site, rng, 3.5, 30)
-    count = 1 if rng.random() < 0.4 or largest > 18 * s else int(rng.integers(2, 10))
+    single = rng.random() < 0.4 or largest > 18 * s or site.outline is not None
+    count = 1 if single else int(rng.integers(2, 10))
     spread = largest * (1 + 0.5 * np.sqrt(count))
     cut, middle, place = around(site, centre, 1.6 * largest + (2.2 * spread if count > 1 else 0) + 4 * s)
     whole = Change(np.ones((*cut.shape, 3), np.float32), np.zeros((*cut.shape, 3), np.float32), True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fast.data.drawn.noise import Rng, line_noise, smoothstep
-from fast.data.drawn.shapes import Curve, bezier, dense, groove, jagged_walk
-from fast.data.drawn.site import Change, Site, along, placed, tinted
+from fast.data.drawn.shapes import Curve, bezier, dense, jagged_walk
+from fast.data.drawn.site import Change, Site, along, placed, tinted, traced
 
 
 def _strokes(site: Site, rng: Rng) -> list[Curve]:
@@ -58,7 +58,7 @@ def scratch(site: Site, rng: Rng) -> Change:
     traits = site.traits
     curves = _scrape(site, rng) if rng.random() < 0.25 else _strokes(site, rng)
     whole, (site, curves, place) = site, along(site, curves, 8 * site.scale)
-    line = groove(curves, site.shape)
+    line = traced(site, curves)
     rough = float(np.clip(0.05 + traits.rough, 0.12, 0.35))
     width = line.width * (1 + rough * site.noise(rng, 2.2, 2)) * (1.0 if traits.gloss > 0.9 else 1.25)
     across = line.side / np.maximum(width, 0.3)
@@ -169,7 +169,7 @@ def _crack_lines(site: Site, rng: Rng) -> list[Curve]:
 def crack(site: Site, rng: Rng) -> Change:
     """A branching gap: dark, jagged, with one lit edge; in glass it mirrors light instead."""
     whole, (site, curves, place) = site, along(site, _crack_lines(site, rng), 8 * site.scale)
-    line = groove(curves, site.shape)
+    line = traced(site, curves)
     s, traits = site.scale, site.traits
     width = line.width * np.clip(1 + 0.3 * site.noise(rng, 1.8, 2), 0.4, 1.8)
     gap = smoothstep(0.55 * s, -0.45 * s, np.abs(line.side) - width) * line.depth

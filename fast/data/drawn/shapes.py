@@ -72,6 +72,30 @@ def groove(curves: list[Curve], shape: tuple[int, int]) -> Groove:
     return Groove(np.asarray(side, np.float32), widths, depths, (normal_x, normal_y))
 
 
+def groove_within(outline: Field) -> Groove:
+    """A groove that fills an outline (h, w), signed distance in px, negative inside: its half-width is the outline's
+    own, about the middle line. The normal points away from that line, and `side` is never negative."""
+    inside = (outline < 0).astype(np.uint8)
+    depth = np.asarray(np.maximum(-outline, 0), np.float32)
+    # Ridges of the distance are the middle line; of a mask of one pixel's width all of it is.
+    ridge = (inside > 0) & (depth >= np.asarray(cv2.dilate(depth, np.ones((3, 3), np.uint8))) - 0.6)
+    y, x = np.nonzero(ridge)
+    seeds = np.where(ridge, np.uint8(0), np.uint8(1))
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    owner = np.zeros(int(labels.max()) + 1, np.int32)
+    owner[labels[y, x]] = np.arange(len(y))
+    near = owner[labels]
+    h, w = outline.shape
+    off_x = np.arange(w, dtype=np.float32)[None, :] - x.astype(np.float32)[near]
+    off_y = np.arange(h, dtype=np.float32)[:, None] - y.astype(np.float32)[near]
+    side = np.asarray(np.hypot(off_x, off_y), np.float32)
+    width = np.maximum(depth[y, x], 0.8)[near]
+    # By the distance to the edge, so that the groove ends where the outline does whatever its middle line is.
+    side = np.asarray(np.maximum(width + outline, 0), np.float32)
+    length = np.maximum(np.hypot(off_x, off_y), 1e-3)
+    return Groove(side, np.asarray(width, np.float32), np.ones((h, w), np.float32), (off_x / length, off_y / length))
+
+
 def contour(
     rng: Rng, shape: tuple[int, int], centre: Array, radius: float, rough: float, stretch: float, angle: float
 ) -> Field:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from fast.data.drawn.noise import Field, Rng, fractal
-from fast.data.drawn.shapes import Array, Curve
+from fast.data.drawn.shapes import Array, Curve, Groove, contour, groove, groove_within
 from fast.data.drawn.traits import Traits
 
 # Sine and cosine of the height the lamp is taken to stand at, and the share of light that comes from all sides.
@@ -18,7 +18,11 @@ LAMP_UP, LAMP_ASIDE, AMBIENT = 0.72, 0.69, 0.4
 
 @dataclass
 class Site:
-    """Where a defect goes: the picture enlarged (h, w, 3) in grey levels, px per photo px, light and grain."""
+    """Where a defect goes: the picture enlarged (h, w, 3) in grey levels, px per photo px, light and grain.
+
+    `outline`: of a defect whose mask is given, the signed distance in px (h, w) to its edge, negative inside; the
+    painters in `defects.FOLLOWERS` draw that shape instead of one of their own.
+    """
 
     picture: Field
     scale: float
@@ -27,6 +31,7 @@ class Site:
     grain: float
     grained: bool
     dark: bool
+    outline: Field | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -35,7 +40,15 @@ class Site:
     def spot(self, rng: Rng, margin: float = 0.18) -> Array:
         """A random point (x, y) away from the border."""
         h, w = self.shape
-        return np.array([w, h]) * rng.uniform(margin, 1 - margin, 2)
+        spot = np.array([w, h]) * rng.uniform(margin, 1 - margin, 2)
+        if self.outline is None:
+            return spot
+        y, x = np.unravel_index(int(np.argmin(self.outline)), self.shape)
+        return np.array([x, y], float)
+
+    def reach(self, radius: float) -> float:
+        """The radius in px that a painter has chosen, or that of the largest circle in the given outline."""
+        return radius if self.outline is None else max(-float(self.outline.min()), 1.0)
 
     def noise(self, rng: Rng, cell: float, octaves: int = 3) -> Field:
         """Fractal noise (h, w) with grains of `cell` photo px."""
@@ -71,6 +84,8 @@ Place = tuple[slice, slice]
 def along(site: Site, curves: list[Curve], margin: float) -> tuple[Site, list[Curve], Place]:
     """The piece of a site within `margin` px of the curves' box, the curves in it, and where the piece lies."""
     h, w = site.shape
+    if site.outline is not None:
+        return site, curves, (slice(0, h), slice(0, w))
     points = np.concatenate([c.points for c in curves])
     low, high = points.min(0) - margin, points.max(0) + margin
     x0, y0 = (int(np.clip(low[i], 0, (w, h)[i] - 16)) for i in (0, 1))
@@ -93,6 +108,17 @@ def around(site: Site, centre: Array, reach: float) -> tuple[Site, Array, Place]
     dot = Curve(centre[None], np.zeros(1), np.zeros(1))
     cut, moved, place = along(site, [dot], reach)
     return cut, moved[0].points[0], place
+
+
+def outlined(site: Site, rng: Rng, centre: Array, radius: float, rough: float, stretch: float, angle: float) -> Field:
+    """Signed distance in px (h, w) to the outline to draw: an irregular one, or the one that is given."""
+    far = contour(rng, site.shape, centre, radius, rough, stretch, angle)
+    return far if site.outline is None else site.outline
+
+
+def traced(site: Site, curves: list[Curve]) -> Groove:
+    """Fields around the curves, or around the middle line of the given outline."""
+    return groove(curves, site.shape) if site.outline is None else groove_within(site.outline)
 
 
 def _slopes(site: Site, height: Field) -> tuple[Field, Field, Field]:

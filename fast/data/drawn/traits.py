@@ -53,5 +53,19 @@ TRAITS: dict[str, Traits] = {
     "cardboard": Traits("paper", (214, 196, 164), 0.15, 0.35, 0.0, 1.0),
 }
 
+# What the name of a family stands for: one material of it.
+FAMILIES = {
+    "metal": "rolled_metal",
+    "wood": "wood",
+    "hide": "leather",
+    "cloth": "fabric",
+    "mineral": "stone_tile",
+    "polymer": "plastic",
+    "paint": "painted",
+    "glass": "glass",
+    "board": "circuit_board",
+    "paper": "cardboard",
+}
+
 # Drawn as the others are, but never trained on: what the shipped base is judged by.
 HELD_APART = ("milled_metal", "marble", "rubber", "knit")

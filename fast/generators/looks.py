@@ -1,0 +1,52 @@
+"""Names of defects, and which drawn types look like them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fast.data.drawn.defects import DEFECTS
+from ldm.errors import UserError
+
+# Made where no type is named: what happens to any hard surface.
+USUAL = ("scratch", "crack", "dent", "hole", "pit", "chip", "stain", "contamination")
+# What datasets and inspectors call them, and the types that look so.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "blowhole": ("hole", "pit"),
+    "pore": ("pit",),
+    "porosity": ("pit",),
+    "pitting": ("pit",),
+    "poke": ("hole",),
+    "puncture": ("hole",),
+    "cut": ("scratch", "tear"),
+    "squeeze": ("dent",),
+    "bent": ("crease", "dent"),
+    "wrinkle": ("crease",),
+    "fold": ("crease",),
+    "break": ("chip",),
+    "broken": ("chip", "crack"),
+    "spall": ("chip",),
+    "rough": ("fray", "pit"),
+    "uneven": ("fade", "stain"),
+    "color": ("stain", "fade"),
+    "colour": ("stain", "fade"),
+    "discoloration": ("fade",),
+    "liquid": ("stain", "oil"),
+    "glue": ("contamination",),
+    "dirt": ("contamination", "stain"),
+    "corrosion": ("rust",),
+    "print": ("misprint",),
+    "blister": ("bubble",),
+    "damaged": USUAL,
+}
+
+
+def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The option `looks`, checked. Raises `UserError`."""
+    found = {}
+    for name, types in given.items():
+        listed = (types,) if isinstance(types, str) else tuple(types) if isinstance(types, list | tuple) else ()
+        if not listed or any(word not in DEFECTS for word in listed):
+            raise UserError(f"looks.{name}={types} must be a list of types to draw, of {', '.join(DEFECTS)}")
+        found[str(name)] = listed
+    return found

@@ -1,0 +1,69 @@
+"""A real defect turned, mirrored and scaled, on its way into another picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from fast.generators.seam import ring_of
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A cutout turned, mirrored and scaled: image (h,w,3), mask (h,w) and `valid` (h,w), where its picture is known;
+    the place that it would take as shares of the object's box, whether it has to be `near` there, and the borders that
+    it has to lie at."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    valid: np.ndarray
+    place: tuple[float, float]
+    near: bool
+    touches: tuple[bool, bool, bool, bool]
+
+
+def warped(image: np.ndarray, mask: np.ndarray, degrees: float, scale: float) -> tuple[np.ndarray, ...]:
+    """Image (h,w,3) and mask (h,w) turned and scaled, on a canvas that holds all of them, and where they are known."""
+    height, width = mask.shape
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+    cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
+    wide, high = (max(1, int(np.ceil(v - 1e-6))) for v in (width * cos + height * sin, width * sin + height * cos))
+    turn[:, 2] += [(wide - width) / 2, (high - height) / 2]
+    size = (wide, high)
+    soft = cv2.GaussianBlur(image, (0, 0), 0.45 / scale) if scale < 0.9 else np.ascontiguousarray(image)
+    moved = cv2.warpAffine(soft, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    # A hairline of one pixel spreads over two: half of its share is still it.
+    shares = cv2.warpAffine(mask.astype(np.float32), turn, size, flags=cv2.INTER_LINEAR)
+    valid = cv2.warpAffine(np.ones_like(mask), turn, size, flags=cv2.INTER_NEAREST)
+    found = (shares >= 0.5).astype(np.uint8)
+    return moved, found if found.any() else (shares >= 0.5 * shares.max()).astype(np.uint8), valid
+
+
+def overlap(
+    shape: tuple[int, ...], size: tuple[int, ...], corner: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where a piece of `size` at a corner lies in a picture of `shape`, and which part of the piece that is."""
+    here, there = [], []
+    for axis in (0, 1):
+        begin, end = max(0, corner[axis]), min(shape[axis], corner[axis] + size[axis])
+        end = max(begin, end)
+        here.append(slice(begin, end))
+        there.append(slice(begin - corner[axis], end - corner[axis]))
+    return (here[0], here[1]), (there[0], there[1])
+
+
+def unlike(image: np.ndarray, moved: Moved, corner: tuple[int, int]) -> float:
+    """How far the ground at a place differs from the piece's own, in grey levels: by its level and by its texture."""
+    here, there = overlap(image.shape, moved.mask.shape, corner)
+    ring = ring_of(moved.mask)[there] & (moved.valid[there] > 0)
+    if ring.sum() < 8:
+        return 0.0
+    own, other = (p[ring].astype(np.float32).mean(1) for p in (moved.image[there], image[here]))
+    return abs(float(own.mean() - other.mean())) + abs(float(own.std() - other.std()))
+
+
+def grey_of(image: np.ndarray) -> np.ndarray:
+    """As a grey camera would have taken it."""
+    return np.repeat(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)

@@ -1,0 +1,172 @@
+"""Defects drawn into photographs of any part: scratches, cracks, dents and others, without a real one to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fast.data.drawn.dataset import VERSION
+from fast.data.drawn.defects import DEFECTS, FOLLOWERS, defects_of, draw_onto, traits_named
+from fast.data.drawn.photo import look_at, traits_of
+from fast.data.drawn.surfaces import SMALLEST
+from fast.data.drawn.traits import Traits
+from fast.generators.base import Placing
+from fast.generators.blend import Pair, check_range, given_mask
+from fast.generators.looks import SYNONYMS, USUAL, own_looks
+from fast.generators.windows import NARROWEST, around, cut_off, seen, thickness, window_at
+from fast.masks.foreground import Ground
+from ldm.errors import UserError
+
+Rng = np.random.Generator
+
+# Side in px of the windows that defects are drawn in: below a photo's reference size sizes stop shrinking with the
+# object, and above the largest nothing is drawn larger.
+DETAIL, LARGEST = 256, 1024
+INSIDE = 0.75  # share of a drawn defect that has to lie on the object
+TRIES = 16
+
+
+class Procedural(Placing):
+    """The project's own drawing of defects, in photographs of any size.
+
+    `material`: a material or a family of `fast.data.drawn.traits` (rolled_metal, wood, hide, ...); None: estimated from
+    each picture. `looks`: for names of your own, the types they are drawn as, {"blowhole": ["hole", "pit"]}. `window`:
+    least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
+    place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a
+    hundredth (pits) to most (cracks) of that square. `on_object`: where defects may lie when neither a region nor a
+    mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`.
+
+    Light, grain, noise, sharpness and colour are those of the picture: in a grey one defects are grey. The mask holds
+    the pixels that changed by 3 grey levels or more where the drawn change shows, with gaps of a pixel closed and what
+    a solid defect encloses; outside it every byte is the picture's. A given mask is filled with the look of the
+    type, if it is one of `FOLLOWERS`; of it the part remains that changed. Learns nothing.
+    """
+
+    name = "procedural"
+
+    def __init__(
+        self,
+        material: str | None = None,
+        looks: Mapping[str, Any] | None = None,
+        window: Sequence[float] = (0.4, 0.85),
+        on_object: str = "auto",
+    ):
+        self.material = material
+        self.traits = None if material is None else traits_named(material)
+        self.looks = {**{d: (d,) for d in DEFECTS}, **SYNONYMS, **own_looks(looks or {})}
+        self.own_looks = {name: list(self.looks[name]) for name in looks or {}}
+        self.window = check_range("window", window, 0.05, 1)
+        self.rule = on_object
+        self.ground = None if on_object == "off" else Ground(on_object)
+
+    @property
+    def words(self) -> Sequence[str]:  # type: ignore[override]
+        """Types that occur on the material, or on any hard surface."""
+        return USUAL if self.material is None else defects_of(self.material)
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "material": self.material,
+            "looks": self.own_looks,
+            "window": list(self.window),
+            "on_object": None if self.ground is None else self.ground.settings(),
+            "drawing": VERSION,
+        }
+
+    def looks_of(self, anomaly: str | None) -> Sequence[str]:
+        """The types that a name, "type" or "category/type", is drawn as; None: all that the material has.
+        Raises `UserError` for a name that says nothing."""
+        if anomaly is None:
+            return self.words
+        word = anomaly.rpartition("/")[2]
+        if word not in self.looks:
+            raise UserError(
+                f"procedural cannot draw {word!r}; name one of {', '.join(DEFECTS)}, "
+                f"or say what it looks like: method.looks.{word}=[scratch]"
+            )
+        return self.looks[word]
+
+    def check_word(self, anomaly: str) -> None:
+        self.looks_of(anomaly)
+
+    def synthesize(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray | None,
+        rng: Rng,
+        anomaly: str | None = None,
+        region: np.ndarray | None = None,
+    ) -> Pair:
+        """See `Placing.synthesize`."""
+        names = self.looks_of(anomaly)
+        if min(image.shape[:2]) < SMALLEST:
+            height, width = image.shape[:2]
+            raise UserError(f"procedural needs pictures of {SMALLEST} px or more a side, not {width} x {height}")
+        if mask is not None:
+            return self._filled(image, given_mask(mask, image), names, rng)
+        where = np.ones(image.shape[:2], np.uint8)
+        if region is not None:
+            where = given_mask(region, image)
+        elif self.ground is not None:
+            where = self.ground.of(image)
+        return self._drawn(image, where, str(names[int(rng.integers(len(names)))]), rng)
+
+    def _drawn(self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng) -> Pair:
+        """The first defect of a few that lies on the object, or the one of which most does, cut at its outline."""
+        photo, traits = look_at(image, region), self._traits(image, region)
+        spots, wide = np.flatnonzero(region), thickness(region)
+        best, most = None, 0.0
+        for _ in range(TRIES):
+            place = window_at(image.shape, spots, self._side(wide, rng), rng)
+            drawn, mask = draw_onto(image[place], traits, word, rng, photo)
+            share = float(region[place][mask > 0].mean()) * (0.5 if cut_off(mask, place, image.shape) else 1.0)
+            if share > most:
+                best, most = (place, drawn, mask), share
+            if share >= INSIDE:
+                break
+        if best is not None:
+            place, drawn, mask = best
+            made = image.copy()
+            found = np.zeros(image.shape[:2], np.uint8)
+            found[place] = seen(image[place], drawn, mask & region[place])
+            made[place][found[place] > 0] = drawn[found[place] > 0]
+            if found.any():
+                return made, found
+        raise UserError(f"no {word} shows on the object in {TRIES} tries; is the region right? try --on_object off")
+
+    def _side(self, wide: float, rng: Rng) -> int:
+        """Side in px of the window, for an object so wide."""
+        high = min(self.window[1] * wide, LARGEST)
+        low = min(self.window[0] * wide, DETAIL, high)
+        return max(NARROWEST, round(float(np.exp(rng.uniform(np.log(low), np.log(high))))))
+
+    def _traits(self, image: np.ndarray, region: np.ndarray) -> Traits:
+        return traits_of(image, region) if self.traits is None else self.traits
+
+    def _filled(self, image: np.ndarray, mask: np.ndarray, names: Sequence[str], rng: Rng) -> Pair:
+        """Each connected part of the mask with the look of one and the same type."""
+        able = [name for name in names if name in FOLLOWERS]
+        if not able:
+            raise UserError(
+                f"{' and '.join(names)} has a shape of its own and cannot fill a given mask; leave the masks out, "
+                f"or name one of {', '.join(FOLLOWERS)}"
+            )
+        word = str(able[int(rng.integers(len(able)))])
+        whole = np.ones_like(mask)
+        photo, traits = look_at(image, whole), self._traits(image, whole)
+        made, found = image.copy(), np.zeros_like(mask)
+        style = int(rng.integers(2**32))  # one stain's drops are of one colour
+        count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+        for part in range(1, count):
+            place = around(boxes[part], mask.shape)
+            inside = (parts[place] == part).astype(np.uint8)
+            drawn, changed = draw_onto(image[place], traits, word, np.random.default_rng(style), photo, inside)
+            changed = seen(image[place], drawn, changed)
+            made[place][changed > 0] = drawn[changed > 0]
+            found[place] |= changed
+        if not found.any():
+            raise UserError(f"the mask's {int(mask.sum())} pixels show no {word}; give a larger mask")
+        return made, found

@@ -1,0 +1,227 @@
+"""Real defects of the training side set into normal pictures: the baseline that papers leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fast.data.index import DatasetIndex, Sample, require_defects
+from fast.data.layouts import check, open_dataset
+from fast.data.split import Split as SplitFile
+from fast.data.split import make_split
+from fast.generators.base import Placing, Split
+from fast.generators.blend import Pair, change, check_range, given_mask
+from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place
+from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
+from fast.generators.seam import BLENDS, fitted
+from fast.masks.foreground import Ground
+from ldm.errors import UserError
+
+Rng = np.random.Generator
+CANDIDATES = 10  # places, turns and sizes of which the one whose ground is most alike is taken
+DRAWS = 60  # of a place that lies on the object
+INSIDE = 0.95  # share of the defect that has to lie on the object
+NEAR = 0.06  # standard deviation of a place about its own, as a share of the object's size
+TILT = 12.0  # degrees by which a defect is turned on a surface that has a direction
+VISIBLE = 5.0  # grey levels by which a defect has to change its new ground on average
+
+
+class Transplant(Placing):
+    """Real defects cut out and set into normal pictures: moved, turned, mirrored, scaled, their light and noise matched
+    to the new ground.
+
+    `defects`: a dataset with masks, or one `category` of it; `split`: which of its defects, `third` (as prepare_data.py
+    draws it), `all`, or a split file, of which the training side counts. Without `defects` call `fit`. `scale`: least
+    and greatest size, of the defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or
+    those and half a turn. `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects
+    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own.
+    `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
+
+    A defect that a border of the picture cuts off stays at that border. Of ten tries the place is taken whose ground is
+    most like the defect's own. Defects that fill their picture serve only types that have no others. The mask is the
+    annotation's, moved along; outside it every byte is the picture's.
+    """
+
+    name = "transplant"
+    takes_mask = False
+    native = True
+
+    def __init__(
+        self,
+        defects: str | None = None,
+        split: str = "third",
+        category: str | None = None,
+        scale: Sequence[float] = (0.8, 1.25),
+        turn: float = 180.0,
+        blend: str = "poisson",
+        keep_place: bool = True,
+        on_object: str = "auto",
+    ):
+        if blend not in BLENDS:
+            raise UserError(f"blend={blend!r} is unknown; use one of {', '.join(BLENDS)}")
+        if not 0 <= turn <= 180:
+            raise UserError(f"turn={turn} is out of range; give 0 to 180 degrees")
+        self.scale, self.turn = check_range("scale", scale, 0.2, 5), float(turn)
+        self.blend, self.keep_place = blend, keep_place
+        self.ground = None if on_object == "off" else Ground(on_object)
+        self.cutouts: dict[str, list[Cutout]] = {}
+        self.near: dict[str, bool] = {}
+        self.content, self.split_hash = "", split
+        if defects is not None:
+            self._learn(*_training_side(defects, split, category))
+
+    def fit(self, split: Split) -> None:
+        """Cut out the defects of `split`: of an index all, of a path the training third. Raises `UserError`."""
+        if isinstance(split, DatasetIndex):
+            require_defects(split)
+            self._learn(split.defects, "as given")
+        else:
+            self._learn(*_training_side(str(split), "third", None))
+
+    def _learn(self, samples: Sequence[Sample], split: str) -> None:
+        self.cutouts, self.content, self.split_hash = {}, content_of(samples), split
+        for sample in samples:
+            for cutout in cut_out(sample, self.ground):
+                self.cutouts.setdefault(cutout.kind, []).append(cutout)
+        if not self.cutouts:
+            raise UserError(f"none of {len(samples)} defects has a mask with a pixel in it; transplant needs masks")
+        for kind, found in self.cutouts.items():
+            self.cutouts[kind] = [c for c in found if c.movable] or found
+        self.types = sorted(self.cutouts)
+        self.categories = sorted({kind.split("/", 1)[0] for kind in self.types})
+        self.near = {kind: self.keep_place and keeps_place(found) for kind, found in self.cutouts.items()}
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "defects_sha256": self.content,
+            "split": self.split_hash,
+            "scale": list(self.scale),
+            "turn": self.turn,
+            "blend": self.blend,
+            "near": {kind: self.near[kind] for kind in self.types},
+            "on_object": None if self.ground is None else self.ground.settings(),
+        }
+
+    def origin(self, rng: Rng, anomaly: str | None = None) -> dict[str, str]:
+        return {"defect_source": str(self._pick(rng, anomaly).source)}
+
+    def synthesize(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray | None,
+        rng: Rng,
+        anomaly: str | None = None,
+        region: np.ndarray | None = None,
+    ) -> Pair:
+        """See `Placing.synthesize`; a given mask is not looked at, the defect brings its own."""
+        cutout = self._pick(rng, anomaly)
+        where = np.ones(image.shape[:2], np.uint8)
+        if region is not None:
+            where = given_mask(region, image)
+        elif self.ground is not None:
+            where = self.ground.of(image)
+        grey = bool((image == image[..., :1]).all())
+        best, least = None, np.inf
+        for _ in range(CANDIDATES):
+            moved = self._moved(cutout, rng)
+            if grey:
+                moved = replace(moved, image=grey_of(moved.image))
+            corner = self._corner(moved, where, rng)
+            pair = self._set(image, moved, corner, where, rng)
+            if pair is None:
+                continue
+            apart = unlike(image, moved, corner) + 100.0 * (change(image, pair) < VISIBLE)
+            if apart < least:
+                best, least = pair, apart
+        if best is None:
+            raise UserError(f"{cutout.source}: its defect finds no place on the object; is the region right?")
+        return best
+
+    def _pick(self, rng: Rng, anomaly: str | None) -> Cutout:
+        """The first thing that is drawn of a pair, so that `origin` can tell. Every picture counts once."""
+        if not self.cutouts:
+            raise UserError("transplant has no defects yet; give defects=FOLDER (--defects), or call fit")
+        if anomaly is not None and anomaly not in self.cutouts:
+            raise UserError(f"transplant has no defect of type {anomaly!r}; it has {', '.join(self.types)}")
+        kind = self.types[int(rng.integers(len(self.types)))] if anomaly is None else anomaly
+        sources = sorted({c.source for c in self.cutouts[kind]})
+        source = sources[int(rng.integers(len(sources)))]
+        own = [c for c in self.cutouts[kind] if c.source == source]
+        areas = np.array([c.mask.sum() for c in own], float)
+        return own[int(rng.choice(len(own), p=areas / areas.sum()))]
+
+    def _moved(self, cutout: Cutout, rng: Rng) -> Moved:
+        """A cutout mirrored, turned and scaled by chance."""
+        near, fixed = self.near[cutout.kind], any(cutout.touches)
+        turn = rng.uniform(-self.turn, self.turn)
+        if near or fixed or cutout.grained:
+            turn = rng.uniform(-1, 1) * min(TILT, self.turn) * (not fixed)
+            turn += 180.0 * (not near and not fixed and self.turn > 90 and rng.random() < 0.5)
+        mirror = bool(rng.random() < 0.5)
+        scale = float(np.exp(rng.uniform(*np.log(self.scale))))
+        y, x = cutout.place
+        top, bottom, left, right = cutout.touches
+        touches = (top, bottom, right, left) if mirror else cutout.touches
+        image, mask = (a[:, ::-1] if mirror else a for a in (cutout.image, cutout.mask))
+        turned, own, valid = warped(image, mask, turn, scale)
+        return Moved(turned, own, valid, (y, 1 - x if mirror else x), near, touches)
+
+    def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[int, int]:
+        """Top left corner of the piece in the picture, of a place on the object if there is one."""
+        height, width = moved.mask.shape
+        left, top, wide, high = cv2.boundingRect(region)
+        rows, cols = np.nonzero(moved.mask)
+        best, most = (0, 0), -1.0
+        for _ in range(DRAWS):
+            if moved.near:
+                y, x = (moved.place[i] + rng.normal(0, NEAR) for i in (0, 1))
+            else:
+                y, x = rng.uniform(0, 1, 2)
+            middle = top + y * high, left + x * wide
+            corner = [round(middle[0] - height / 2), round(middle[1] - width / 2)]
+            # What a border cuts off stays at that border.
+            for axis, (first, last) in enumerate((moved.touches[:2], moved.touches[2:])):
+                own = (rows, cols)[axis]
+                if first:
+                    corner[axis] = -int(own.min())
+                elif last:
+                    corner[axis] = region.shape[axis] - 1 - int(own.max())
+            at = rows + corner[0], cols + corner[1]
+            known = (at[0] >= 0) & (at[0] < region.shape[0]) & (at[1] >= 0) & (at[1] < region.shape[1])
+            share = float((region[at[0][known], at[1][known]] > 0).sum()) / len(rows)
+            if share > most:
+                best, most = (corner[0], corner[1]), share
+            if share >= INSIDE:
+                break
+        return best
+
+    def _set(
+        self, image: np.ndarray, moved: Moved, corner: tuple[int, int], region: np.ndarray, rng: Rng
+    ) -> Pair | None:
+        """The picture with the piece at a place, and its mask; None where nothing of it lies on the object."""
+        here, there = overlap(image.shape, moved.mask.shape, corner)
+        mask = np.zeros(image.shape[:2], np.uint8)
+        mask[here] = moved.mask[there] & (region[here] != 0)
+        if not mask.any():
+            return None
+        made = image.copy()
+        made[here] = fitted(moved.image[there], image[here], mask[here], moved.valid[there], rng, self.blend)
+        return made, mask
+
+
+def _training_side(defects: str, split: str, category: str | None) -> tuple[list[Sample], str]:
+    """The defects that may be used, and the hash of the split. Raises `UserError`."""
+    whole = open_dataset(defects, category=category)
+    index = check(replace(whole, normals=[], test_normals=[])).usable
+    require_defects(index)
+    if split == "all":
+        return index.defects, "all"
+    chosen = make_split(index) if split == "third" else SplitFile.load(split)
+    train, _ = chosen.apply(index)
+    if not train:
+        raise UserError(f"split {split} leaves no defect to cut out; use another, or --split all")
+    return train, chosen.hash

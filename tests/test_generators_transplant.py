@@ -1,0 +1,279 @@
+"""Transplant: real defects of the training side, set into normal pictures."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from synthesis_helpers import leftovers, manifest, synthesize, whole_set
+
+from fast.data.images import read_image, read_mask, write_image, write_mask
+from fast.data.layouts import check, open_dataset
+from fast.data.split import Split, make_split
+from fast.generators import create
+from fast.generators.cutouts import Cutout, cut_out, keeps_place
+from fast.generators.seam import fitted
+from fast.generators.transplant import Transplant
+from fast.segmentation.data import from_output
+from ldm.errors import UserError
+
+SIDE = 96
+
+
+def rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key or 0)
+
+
+def plate(level: int, seed: int, colour: bool = False) -> np.ndarray:
+    image = level + rng(seed).normal(0, 1.5, (SIDE, SIDE, 3 if colour else 1))
+    return np.clip(image, 0, 255).astype(np.uint8).repeat(1 if colour else 3, axis=2)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six dark spots (half as bright as the plate), anywhere, and six notches at the top border. Levels differ."""
+    root = tmp_path_factory.mktemp("data") / "parts"
+    for number in range(4):
+        write_image(root / "normal" / f"{number}.png", plate(90 + 30 * number, number))
+    for number in range(6):
+        for kind in ("spot", "notch"):
+            image, mask = plate(100 + 20 * number, 10 + number), np.zeros((SIDE, SIDE), np.uint8)
+            at = (int(rng(number, 1).integers(20, 76)), int(rng(number, 2).integers(20, 76)))
+            if kind == "spot":
+                cv2.circle(mask, at, 6, 1, -1)
+            else:
+                mask[:8, at[0] : at[0] + 12] = 1
+            image[mask > 0] //= 2
+            write_image(root / "defects" / kind / f"{number}.png", image)
+            write_mask(root / "masks" / kind / f"{number}.png", mask)
+    return root
+
+
+@pytest.fixture(scope="module")
+def made(parts: Path) -> Transplant:
+    generator = create("transplant", defects=str(parts), split="all", on_object="off")
+    assert isinstance(generator, Transplant)
+    return generator
+
+
+def test_pairs_are_a_function_of_the_generator_and_change_nothing_outside(made: Transplant) -> None:
+    image = plate(140, 99)
+    before, seen = image.copy(), set()
+    for seed in range(8):
+        one, two = (made.synthesize(image, None, rng(seed), "parts/spot" if seed % 2 else None) for _ in range(2))
+        assert all((a == b).all() for a, b in zip(one, two, strict=True))
+        assert (image == before).all()
+        assert one[1].dtype == np.uint8
+        assert set(np.unique(one[1])) == {0, 1}
+        assert (one[0][one[1] == 0] == image[one[1] == 0]).all()
+        assert (one[0] == one[0][..., :1]).all()  # a grey picture stays grey
+        seen.add(tuple(np.argwhere(one[1]).mean(0).round()))
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize("blend", ["poisson", "feather"])
+@pytest.mark.parametrize("level", [80, 200])
+def test_a_defect_takes_the_light_of_its_new_ground(parts: Path, blend: str, level: int) -> None:
+    """A spot half as bright as its own plate is half as bright as the next one, however bright that is."""
+    made = create("transplant", defects=str(parts), split="all", on_object="off", blend=blend)
+    for seed in range(4):
+        image, mask = made.synthesize(plate(level, seed), None, rng(seed), "parts/spot")
+        core = cv2.erode(mask, np.ones((7, 7), np.uint8))
+        assert image[core > 0].mean() == pytest.approx(level / 2, rel=0.12)
+
+
+def test_a_step_of_light_is_followed_by_poisson() -> None:
+    """A flat piece on ground that brightens from left to right: the membrane brightens with it, one factor does not."""
+    piece, mask = np.full((40, 60, 3), 100, np.uint8), np.zeros((40, 60), np.uint8)
+    mask[12:28, 12:48] = 1
+    ground = np.repeat(np.linspace(80, 160, 60)[None, :, None], 40, 0).repeat(3, 2).astype(np.uint8)
+    errors = {}
+    for how in ("poisson", "feather"):
+        image = fitted(piece, ground, mask, np.ones_like(mask), rng(), how)
+        assert (image[mask == 0] == ground[mask == 0]).all()
+        errors[how] = np.abs(image.astype(float) - ground)[mask > 0].mean()
+    assert errors["poisson"] < 6
+    assert errors["feather"] > 2 * errors["poisson"]
+
+
+def test_a_clean_piece_on_noisy_ground_gets_its_noise() -> None:
+    piece, mask = np.full((60, 60, 3), 120, np.uint8), np.zeros((60, 60), np.uint8)
+    mask[20:40, 20:40] = 1
+    ground = np.clip(120 + rng(7).normal(0, 5, (60, 60, 1)), 0, 255).astype(np.uint8).repeat(3, 2)
+    image = fitted(piece, ground, mask, np.ones_like(mask), rng(1), "poisson")
+    inner = image[24:36, 24:36, 0].astype(float)
+    assert inner.std() == pytest.approx(5, rel=0.3)
+
+
+def test_sizes_and_turns(parts: Path) -> None:
+    still = create("transplant", defects=str(parts), split="all", on_object="off", scale=[1, 1], turn=0)
+    twice = create("transplant", defects=str(parts), split="all", on_object="off", scale=[2, 2], turn=0)
+    area = int(cv2.circle(np.zeros((40, 40), np.uint8), (20, 20), 6, 1, -1).sum())
+    for seed in range(3):
+        assert still.synthesize(plate(150, 1), None, rng(seed), "parts/spot")[1].sum() == area
+        assert twice.synthesize(plate(150, 1), None, rng(seed), "parts/spot")[1].sum() == pytest.approx(
+            4 * area, rel=0.1
+        )
+
+
+def test_what_a_border_cuts_off_stays_at_it(made: Transplant) -> None:
+    for seed in range(6):
+        _, mask = made.synthesize(plate(150, seed), None, rng(seed), "parts/notch")
+        assert mask[0].any()
+        assert not mask[20:].any()
+
+
+def test_defects_lie_on_the_object(made: Transplant) -> None:
+    region = np.zeros((SIDE, SIDE), np.uint8)
+    region[30:80, 50:90] = 255
+    for seed in range(8):
+        _, mask = made.synthesize(plate(150, seed), None, rng(seed), "parts/spot", region=region)
+        assert mask.any()
+        assert not mask[region == 0].any()
+        assert mask.sum() > 50  # moved, not cut away
+
+
+def test_a_type_that_keeps_to_a_place_is_found(parts: Path) -> None:
+    def cutouts(places: list[tuple[float, float]], groups: int = 99) -> list[Cutout]:
+        some = np.ones((4, 4), np.uint8)
+        return [
+            Cutout(Path("a"), "a/b", str(i % groups), some, some, place, 0.5 + 0.02 * i, (False,) * 4, False, 0.01)
+            for i, place in enumerate(places)
+        ]
+
+    spread = [(float(y), float(x)) for y, x in np.random.default_rng(0).uniform(0, 1, (12, 2))]
+    band = [(0.5 + 0.1 * y, x) for y, x in spread]
+    assert keeps_place(cutouts(band))
+    rim = [Cutout(**{**c.__dict__, "rim": 0.02}) for c in cutouts(spread)]
+    assert keeps_place(rim)
+    anywhere = [Cutout(**{**c.__dict__, "rim": c.place[0]}) for c in cutouts(spread)]
+    assert not keeps_place(anywhere)
+    assert not keeps_place(rim[:4])  # too few to tell
+    assert not keeps_place(cutouts(band, groups=3))  # many pictures of three parts are three
+
+    near = create("transplant", defects=str(parts), split="all", on_object="off", turn=0)
+    assert isinstance(near, Transplant)
+    near.near["parts/spot"] = True
+    for seed in range(6):
+        source = Path(near.origin(rng(seed), "parts/spot")["defect_source"])
+        own = np.argwhere(read_mask(parts / "masks" / "spot" / source.name)).mean(0)
+        y, x = np.argwhere(near.synthesize(plate(150, 1), None, rng(seed), "parts/spot")[1]).mean(0)
+        assert abs(y - own[0]) < 0.25 * SIDE
+        assert min(abs(x - own[1]), abs(SIDE - 1 - x - own[1])) < 0.25 * SIDE  # mirrored with the defect
+
+
+def test_cutouts(parts: Path, tmp_path: Path) -> None:
+    spots = [s for s in open_dataset(parts).defects if s.anomaly == "spot"]
+    (one,) = cut_out(spots[0], None)
+    assert (one.kind, one.source, one.touches) == ("parts/spot", spots[0].image, (False,) * 4)
+    assert spots[0].mask is not None
+    whole = read_mask(spots[0].mask)
+    y, x = np.argwhere(whole).mean(0)
+    assert one.mask.sum() == whole.sum()
+    assert one.place == pytest.approx(((y + 0.5) / SIDE, (x + 0.5) / SIDE))
+    # Two defects far apart are two; a picture full of one serves only where nothing else is there.
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[5:9, 5:9] = mask[60:70, 60:70] = 1
+    write_image(tmp_path / "defects" / "a" / "0.png", plate(90, 0))
+    write_mask(tmp_path / "masks" / "a" / "0.png", mask)
+    write_image(tmp_path / "defects" / "a" / "1.png", plate(90, 0))
+    write_mask(tmp_path / "masks" / "a" / "1.png", np.ones((SIDE, SIDE), np.uint8))
+    write_image(tmp_path / "normal" / "0.png", plate(90, 0))
+    index = open_dataset(tmp_path)
+    assert len(cut_out(index.defects[0], None)) == 2
+    made = create("transplant", on_object="off")
+    made.fit(index)
+    for seed in range(5):
+        assert made.synthesize(plate(150, 1), None, rng(seed))[1].sum() < 400
+
+
+def test_fit_uses_the_training_side_alone(parts: Path) -> None:
+    index = check(open_dataset(parts)).usable
+    split = make_split(index)
+    for generator in (create("transplant", on_object="off"), create("transplant", defects=str(parts))):
+        if not isinstance(generator, Transplant) or not generator.cutouts:
+            with pytest.raises(UserError, match=r"transplant has no defects yet; give defects=FOLDER \(--defects\)"):
+                generator.synthesize(plate(100, 0), None, rng())
+            generator.fit(parts)
+        assert isinstance(generator, Transplant)
+        used = {c.source.relative_to(parts).as_posix() for found in generator.cutouts.values() for c in found}
+        assert used == set(split.train)
+        assert generator.settings()["split"] == split.hash
+    with pytest.raises(UserError, match="no defect of type 'parts/dent'; it has parts/notch, parts/spot"):
+        generator.synthesize(plate(100, 0), None, rng(), "parts/dent")
+
+
+# --- the command ---
+
+
+def command(parts: Path, out: Path, *more: str) -> list[str]:
+    given = ["--method", "transplant", "--data_root", str(parts), "--sample_name", str(out), "--count", "6"]
+    return [*given, *more]
+
+
+def test_the_command(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = make_split(check(open_dataset(parts)).usable, 0.5, 3)
+    split.save(tmp_path / "split.json")
+    argv = ["--split", str(tmp_path / "split.json")]
+    assert synthesize(command(parts, tmp_path / "a", *argv)) == 0
+    rows = manifest(tmp_path / "a")
+    assert {r["type"] for r in rows} == {"parts/spot", "parts/notch"}
+    assert leftovers(tmp_path / "a") == []
+    for row in rows:
+        assert Path(row["defect_source"]).relative_to(parts).as_posix() in split.train
+        assert Path(row["defect_source"]).parent.name == row["type"].split("/")[1]
+        assert row["options"]["split"] == split.hash
+        mask, normal = read_mask(tmp_path / "a" / row["mask"]), read_image(row["normal_source"])
+        assert (read_image(tmp_path / "a" / row["image"])[mask == 0] == normal[mask == 0]).all()
+    # A pair that was made of something that tests are done on is left out.
+    kept, left = from_output(tmp_path / "a", [Path(rows[0]["defect_source"])])
+    assert left == sum(r["defect_source"] == rows[0]["defect_source"] for r in rows)
+    assert len(kept) == 6 - left
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert synthesize(command(parts, tmp_path / "b", *argv, "--batch_size", "1")) == 0
+    assert whole_set(tmp_path / "a") == whole_set(tmp_path / "b")
+
+
+def test_pictures_are_resized_after_the_defect_is_in(parts: Path, tmp_path: Path) -> None:
+    """Defects keep their size against the part: at half the size they are half as large."""
+    argv = ["--anomaly_name", "spot", "--split", "all", "method.scale=[1,1]", "method.turn=0", "--on_object", "off"]
+    areas = []
+    for size in ("48", "96"):
+        assert synthesize(command(parts, tmp_path / size, *argv, "--size", size)) == 0
+        rows = manifest(tmp_path / size)
+        areas.append([int(read_mask(tmp_path / size / r["mask"]).sum()) for r in rows])
+        assert [r["defect_pixels"] for r in rows] == areas[-1]
+    assert all(0.2 < small / large < 0.45 for small, large in zip(*areas, strict=True))
+
+
+def test_normals_beside_the_dataset(parts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert synthesize(command(parts / "normal", out, "--defects", str(parts), "--anomaly_name", "spot,notch")) == 0
+    assert {r["type"] for r in manifest(out)} == {"parts/spot", "parts/notch"}
+
+
+def test_bad_input(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Split(["defects/spot/9.png"], [], 0, 0.5)
+    other.save(tmp_path / "other.json")
+    (tmp_path / "normals").mkdir()
+    write_image(tmp_path / "normals" / "0.png", plate(90, 0))
+    for more, says in (
+        (["--anomaly_name", "dent"], "--anomaly_name dent: transplant knows parts/notch, parts/spot"),
+        (["--split", str(tmp_path / "gone.json")], "cannot read the split"),
+        (["--split", str(tmp_path / "other.json")], "the split does not know 12 of 12 defects"),
+        (["--defects", str(tmp_path / "gone")], "no such folder"),
+        (["--defects", str(tmp_path / "normals")], "no usable defect with a mask"),
+        (["--mask_path", str(parts / "masks")], "transplant draws its own masks; leave --mask_path and --masks out"),
+        (["method.blend=glue"], "blend='glue' is unknown; use one of poisson, feather"),
+        (["method.split=all"], "method.split is set by --split; use that"),
+        (["method.turn=200"], "turn=200 is out of range"),
+        (["--material", "metal"], "--material is for --method procedural, not transplant"),
+        (["--pt_path", "x"], "--pt_path is not for transplant"),
+    ):
+        assert synthesize(command(parts, tmp_path / "out", *more)) == 2
+        line = capsys.readouterr().err
+        assert says in line, line
+        assert line.count("\n") == 1
+        assert not (tmp_path / "out").exists()
