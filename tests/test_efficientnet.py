@@ -13,7 +13,9 @@ def test_features_are_those_of_the_published_weights() -> None:
     image = torch.sin(torch.arange(3 * 64 * 64).reshape(1, 3, 64, 64) * 0.01)
     with torch.no_grad():
         found = pretrained().eval()(image)
-    assert [tuple(f.shape[1:]) for f in found] == [(c, 64 // s, 64 // s) for c, s in zip(CHANNELS, STRIDES, strict=True)]
+    assert [tuple(f.shape[1:]) for f in found] == [
+        (c, 64 // s, 64 // s) for c, s in zip(CHANNELS, STRIDES, strict=True)
+    ]
     # Computed once with the package efficientnet_lite_pytorch, whose own weights are in float32.
     published = [(0.2335, 8.105), (-0.599, 12.65), (-0.378, 10.53), (0.244, 5.956), (0.104, 2.600)]
     for features, (mean, spread) in zip(found, published, strict=True):

@@ -99,7 +99,9 @@ def pretrained(path: str | os.PathLike[str] = WEIGHTS) -> EfficientNetLite0:
     Raises `UserError` where the file is missing, damaged, or of another network.
     """
     if not Path(path).is_file():
-        raise UserError(f"encoder weights {path} do not exist; restore the file, or make it with scripts/convert_encoder.py")
+        raise UserError(
+            f"encoder weights {path} do not exist; restore the file, or make it with scripts/convert_encoder.py"
+        )
     encoder = EfficientNetLite0()
     state = {name: tensor.float() for name, tensor in read_state_dict(path).items()}
     load_strict(encoder, state, str(path))
