@@ -33,31 +33,39 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--split", default="third",
                       help="third: a third of each type trains; or a file of prepare_data.py (default: third)")
     data.add_argument("--category", help="only this category of the datasets")
-    data.add_argument("--real_share", type=float, metavar="R",
-                      help="share of the defects drawn that are real (default: all pairs equally often)")
+    data.add_argument("--real_share", type=share_of_real, default=0.5, metavar="R",
+                      help="share of the defects drawn that are real where there are both; or merge: all pairs equally "
+                           "often, as in the papers (default: 0.5)")
     data.add_argument("--normals", type=float, default=0.0, metavar="R",
                       help="share of what is drawn that are training normals of the test dataset (default: 0)")
     data.add_argument("--test_normals", action="store_true", help="test on the held-out normals too")
     run = p.add_argument_group("training")
-    run.add_argument("--segmenter", default="segformer",
-                     help="segformer, bisenetv2, stdc, stdc2 or mini (default: segformer)")
+    run.add_argument("--segmenter", default="fpn",
+                     help="fpn: with the shipped ImageNet encoder; quick: a pixel classifier on that encoder's frozen "
+                          "features, by a recipe of its own, in seconds; segformer, bisenetv2, stdc, stdc2, mini "
+                          "(default: fpn)")
+    run.add_argument("--features", type=Path, metavar="FOLDER",
+                     help="with quick: keep the features here and take them from there (default: in memory alone)")
     run.add_argument("--weights", type=Path, metavar="FILE",
                      help="what to start from: weights that this program wrote for the same segmenter, or ImageNet "
                           "weights of SegFormer's encoder or STDC's backbone")
     run.add_argument("--recipe", default="common",
                      help="optimizer, learning rate and schedule: common, the same for all segmenters, or published, "
                           "each one's own (default: common)")
-    run.add_argument("--steps", type=int, help="optimiser steps (default: 1000, unless --minutes is given)")
+    run.add_argument("--steps", type=int, help="optimiser steps (default: 700, unless --minutes is given)")
     run.add_argument("--minutes", type=float, help="train by the clock; not the same twice")
     run.add_argument("--batch_size", type=int, help="default: the recipe's, 8 in the common one")
     run.add_argument("--lr", type=float, help="highest learning rate (default: the recipe's, 5e-4 in the common one)")
     run.add_argument("--loss", help="ce, ce+dice, or published: the segmenter's own (default: the recipe's, ce+dice in "
                                     "the common one)")
-    run.add_argument("--defect_weight", type=float, default=3.0,
-                     help="of a defect pixel in the cross-entropy of ce and ce+dice (default: 3)")
+    run.add_argument("--defect_weight", type=float,
+                     help="of a defect pixel in the cross-entropy of ce and ce+dice (default: 1 for fpn, else 3)")
     run.add_argument("--ema", type=float, default=0.0, metavar="DECAY",
                      help="keep a running mean of the weights instead of the last ones, such as 0.999 (default: 0)")
-    run.add_argument("--no_augment", action="store_true", help="leave flips, turns, zoom and brightness out")
+    run.add_argument("--augment", default="classical",
+                     help="of all training images: classical: any angle, mirrors, scale, shift, grey levels; upright: "
+                          "the same for parts that lie one way only; light: right angles, mirrors, zoom, grey levels; "
+                          "none (default: classical)")
     run.add_argument("--size", type=int, default=256, help="side in pixels that the network sees (default: 256)")
     run.add_argument("--crop", type=int, metavar="N",
                      help="train on windows of N pixels of the resized pictures; tests see the whole (default: off)")
@@ -79,6 +87,19 @@ class Data:
     test: list[Any]
     split: str
     counts: dict[str, int]
+
+
+def share_of_real(text: str) -> float | None:
+    """Of `--real_share`; None stands for merge."""
+    if text == "merge":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 1, or be merge")
+    return share
 
 
 def gather(options: argparse.Namespace) -> Data:
@@ -108,7 +129,8 @@ def gather(options: argparse.Namespace) -> Data:
         why = f"all {left_out} pairs were made from files that are tested on" if left_out else "no pair in it"
         raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")
     normals = from_samples(index.normals) if options.normals else []
-    train = merged(synthetic, from_samples(real), normals, options.real_share, options.normals)
+    share = options.real_share if synthetic and real else None
+    train = merged(synthetic, from_samples(real), normals, share, options.normals)
     test = real_test + (index.test_normals if options.test_normals else [])
     counts = {
         "real": len(real),
@@ -148,14 +170,9 @@ def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
 
     import torch
-    from tqdm import tqdm
 
     from fast.data.images import write_bytes
-    from fast.segmentation import build
-    from fast.segmentation.metrics import evaluate
     from fast.segmentation.networks import save
-    from fast.segmentation.recipes import find
-    from fast.segmentation.train import train
     from ldm.errors import UserError
 
     if options.out.suffix == ".safetensors" or options.out.is_dir():
@@ -164,18 +181,95 @@ def main(argv: list[str]) -> None:
     if options.device == "cuda" and not cuda:
         raise UserError("--device cuda: there is no GPU here; use --device cpu")
     device = "cuda" if cuda and options.device != "cpu" else "cpu"
+    model, result, about = (judge if options.segmenter == "quick" else learn)(options, device)
+    print(table(result))
+    weights = save(model, options.out.with_suffix(".safetensors"), options.segmenter)
+    settings = {k: [str(p) for p in v] if isinstance(v, list) else v for k, v in vars(options).items()}
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+    about = {"settings": settings, **about, "weights": weights.name}
+    write_bytes(options.out, (json.dumps({**result, **about}, indent=1) + "\n").encode())
+    print(f"trained in {about['training_seconds']:.0f} s -> {options.out}, {weights}")
+
+
+def announce(data: Data) -> None:
+    counts = ", ".join(f"{count} {what}" for what, count in data.counts.items())
+    print(f"{counts}; split {data.split[:12]}", flush=True)
+
+
+def judge(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The quick judge: its network, figures, and what is to be said about them."""
+    from fast.segmentation.quick import Quick, QuickJudge
+
+    refuse_for_quick(options)
+    data = gather(options)
+    announce(data)
+    start = time.perf_counter()
+    size = None if options.native else options.size
+    judging = QuickJudge(size=size, augment=options.augment, cache=options.features, device=device)
+    head = judging.fit(data.train, options.seed)
+    trained = time.perf_counter() - start
+    model = Quick()
+    model.head = head
+    about = {"split": data.split, "counts": data.counts, "training_seconds": round(trained, 1)}
+    return model, judging.test(head, data.test), about
+
+
+def refuse_for_quick(options: argparse.Namespace) -> None:
+    """UserError for options of the networks' training, which the quick judge's has not."""
+    from ldm.errors import UserError
+
+    plain = parser()
+    names = (
+        "weights",
+        "recipe",
+        "steps",
+        "minutes",
+        "batch_size",
+        "lr",
+        "loss",
+        "defect_weight",
+        "ema",
+        "crop",
+        "precision",
+    )
+    for name in names:
+        if getattr(options, name) != plain.get_default(name):
+            raise UserError(f"--{name} is not for --segmenter quick, whose training is fixed; leave it out or use fpn")
+
+
+def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A network trained and tested: itself, its figures, and what is to be said about them."""
+    from tqdm import tqdm
+
+    from fast.segmentation import build
+    from fast.segmentation.metrics import evaluate
+    from fast.segmentation.recipes import find
+    from fast.segmentation.train import train
+
     if options.steps is None and options.minutes is None:
-        options.steps = 1000
+        options.steps = 700
     model = build(options.segmenter, weights=options.weights, seed=options.seed)
     plan = find(options.recipe, model)
-    options.batch_size = plan.batch_size if options.batch_size is None else options.batch_size
-    options.lr = plan.lr if options.lr is None else options.lr
     options.loss = options.loss or ("published" if options.recipe == "published" else plan.loss)
+    for name in ("batch_size", "lr", "defect_weight"):
+        if getattr(options, name) is None:
+            setattr(options, name, getattr(plan, name))
     data = gather(options)
-    print(
-        ", ".join(f"{count} {what}" for what, count in data.counts.items()) + f"; split {data.split[:12]}", flush=True
-    )
+    announce(data)
     seen = {"size": options.size, "native": options.native, "bf16": options.precision == "bf16", "device": device}
+    names = (
+        "steps",
+        "minutes",
+        "batch_size",
+        "lr",
+        "seed",
+        "loss",
+        "defect_weight",
+        "augment",
+        "crop",
+        "recipe",
+        "ema",
+    )
     start, losses = time.perf_counter(), []
     with tqdm(total=100, desc="training", unit="%", mininterval=0.5, disable=None, leave=False) as bar:
 
@@ -183,40 +277,17 @@ def main(argv: list[str]) -> None:
             losses.append(loss)
             bar.update(int(100 * share) - bar.n)
 
-        train(
-            model,
-            data.train,
-            steps=options.steps,
-            minutes=options.minutes,
-            batch_size=options.batch_size,
-            lr=options.lr,
-            seed=options.seed,
-            loss=options.loss,
-            defect_weight=options.defect_weight,
-            augment=not options.no_augment,
-            crop=options.crop,
-            recipe=options.recipe,
-            ema=options.ema,
-            progress=progress,
-            **seen,
-        )
+        train(model, data.train, progress=progress, **{name: getattr(options, name) for name in names}, **seen)
     trained = time.perf_counter() - start
     result = evaluate(model, data.test, batch_size=min(options.batch_size, 8), **seen)
-    print(table(result))
-    weights = save(model, options.out.with_suffix(".safetensors"), options.segmenter)
-    settings = {k: [str(p) for p in v] if isinstance(v, list) else v for k, v in vars(options).items()}
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
     about = {
-        "settings": settings,
         "split": data.split,
         "counts": data.counts,
         "steps": len(losses),
         "training_seconds": round(trained, 1),
         "last_loss": losses[-1],
-        "weights": weights.name,
     }
-    write_bytes(options.out, (json.dumps({**result, **about}, indent=1) + "\n").encode())
-    print(f"{len(losses)} steps in {trained:.0f} s -> {options.out}, {weights}")
+    return model, result, about
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def test_mini_is_small() -> None:
 @pytest.mark.parametrize("shape", [(33, 50), (5, 64)])
 def test_logits_have_the_size_of_the_picture(name: str, shape: tuple[int, int]) -> None:
     with torch.no_grad():
-        assert build(name, 3).eval()(torch.zeros(2, 3, *shape)).shape == (2, 3, *shape)
+        count = 2 if name == "quick" else 3  # which knows one class of defects alone
+        assert build(name, count).eval()(torch.zeros(2, 3, *shape)).shape == (2, count, *shape)
 
 
 def test_logits_are_not_shifted() -> None:
@@ -136,7 +137,7 @@ def test_segformer_trains() -> None:
         steps=8,
         batch_size=4,
         size=32,
-        augment=False,
+        augment="none",
         progress=lambda step, share, loss: losses.append(loss),
     )
     assert losses[-1] < 0.8 * losses[0]

@@ -11,7 +11,8 @@ from fast.data.images import write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
 from fast.door import open_door
-from fast.segmentation.data import Labelled, Views, from_arrays, from_output, from_samples, jitter, merged, window
+from fast.segmentation.augment import grey_levels
+from fast.segmentation.data import Labelled, Views, from_arrays, from_output, from_samples, merged, window
 from fast.segmentation.networks import load
 from ldm.errors import UserError
 from scripts import segment
@@ -124,9 +125,9 @@ def test_half_of_the_windows_hold_the_defect() -> None:
     assert mask.shape == (16, 16)
 
 
-def test_jitter_changes_grey_levels_within_bounds() -> None:
+def test_grey_levels_change_within_bounds() -> None:
     image = np.full((4, 4, 3), 100, np.uint8)
-    levels = {int(jitter(image, np.random.default_rng(seed))[0, 0, 0]) for seed in range(30)}
+    levels = {int(grey_levels(image, np.random.default_rng(seed), 0.2, 20)[0, 0, 0]) for seed in range(30)}
     assert len(levels) > 10
     assert 80 <= min(levels) <= max(levels) <= 120
     np.testing.assert_array_equal(image, 100)
@@ -161,7 +162,10 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
         (["--size", "x"], "--size"),
         (["--crop", "8"], "crop=8"),
         (["--recipe", "published"], "nothing is published for Mini"),
-        (["--real_share", "0.5"], "real_share=0.5"),
+        (["--real_share", "1.5"], "--real_share"),
+        (["--real_share", "half"], "--real_share"),
+        (["--augment", "all"], "augment=all is unknown"),
+        (["--segmenter", "quick", "--steps", "5"], "--steps is not for --segmenter quick"),
         (["--out", "x.safetensors"], "--out x.safetensors"),
     ],
 )

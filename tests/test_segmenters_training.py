@@ -49,7 +49,7 @@ def test_published_recipes_train_every_part(name: str) -> None:
     model = build(name, seed=0)
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     losses: list[float] = []
-    train(model, halves(4), steps=4, batch_size=2, size=32, recipe="published", lr=0.01, augment=False,
+    train(model, halves(4), steps=4, batch_size=2, size=32, recipe="published", lr=0.01, augment="none",
           progress=lambda step, share, loss: losses.append(loss))  # fmt: skip
     assert np.isfinite(losses).all()
     # The shift of a norm that another norm follows may rest; kernels do not.
@@ -99,10 +99,10 @@ def test_types_are_told_apart() -> None:
             image = pair.image.copy()  # type: ignore[union-attr]
             image[..., [c for c in range(3) if c != channel]] = 0
             pairs.append(replace(pair, image=image, label=label))
-    _, labels = Batches(Views(pairs, 32), 1, 16, 0, True)[0]
+    _, labels = Batches(Views(pairs, 32), 1, 16, 0, "light")[0]
     assert labels.dtype == torch.int64
     assert labels.unique().tolist() == [0, 1, 2]
-    model = train(point(3), pairs, steps=60, batch_size=6, size=32, lr=0.1, augment=False)
+    model = train(point(3), pairs, steps=60, batch_size=6, size=32, lr=0.1, augment="none")
     for pair in (pairs[0], pairs[-1]):
         image, mask = pair.read()
         found = predict(model, torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1).argmax(dim=1)[0]

@@ -21,12 +21,14 @@ from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require
 from fast.data.split import Split, make_split
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned, Placing
+from fast.segmentation.networks import PRETRAINED
 from fast.training.config import load_recipe
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 
 # What decides a segmenter's training beside network, pairs, steps and seed.
-HOW = ("batch_size", "size", "crop", "lr", "loss", "recipe", "classes", "ema", "precision", "normals")
+HOW = ("batch_size", "size", "crop", "lr", "loss", "recipe", "classes", "ema", "precision", "normals", "augment")
+QUICK = ("size", "normals", "test_normals", "augment", "real_share")  # what decides that of the quick judge
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,13 @@ def _segment(
     seg = protocol.segmentation
     key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start")}
     real = entry.real or seg.real
+    if network == "quick":
+        key = {name: key[name] for name in QUICK}
+    if entry.real_share is not None:
+        key["real_share"] = None if entry.real_share == "merge" else entry.real_share
+    if pairs is None or real == "none":
+        key["real_share"] = None  # there is one kind of defects
+    key["augment"] = entry.augment or seg.augment
     key |= {"network": network, "seed": seed, "split": category.split.hash, "category": category.name, "real": real}
     key |= {"data": category.content}
     key |= {"count": entry.count if pairs else None}
@@ -271,7 +280,9 @@ def _segment(
     if network in given.imagenet:
         key |= {"weights_sha256": _hash(given.imagenet[network])}
         use |= {"weights": given.imagenet[network]}
-    elif seg.start is not None:
+    elif network == "quick":
+        use |= {"features": out / "features"}
+    elif seg.start is not None and network not in PRETRAINED:
         needs = (*needs, _start(seg, category, network, out, given))
     # Not by the label: what two protocols call by different names is one cell.
     name = f"{entry.method or 'real'}-{network}-{seed}"

@@ -20,6 +20,7 @@ from fast.bench import paper
 from fast.bench.results import METRICS
 from fast.generators import LATENT, METHODS
 from fast.sampling import SAMPLERS
+from fast.segmentation.augment import AUGMENT
 from fast.segmentation.networks import SEGMENTERS
 from fast.segmentation.recipes import PUBLISHED
 from fast.segmentation.recipes import RECIPES as SCHEDULES
@@ -111,10 +112,13 @@ class Start:
 class Segmentation:
     """`seeds`: one training each. `batch_size`, `lr`, `loss`: null for those of the `recipe`, which is `common` to all
     networks or the one each was `published` with. `classes`: one, `defect`, or as many as `types`. `real`: whether the
-    real training side is `merged` with the pairs. `normals`: share of what is drawn that are training normals.
-    `test_normals`: held-out normals are tested on too."""
+    real training side is `merged` with the pairs. `real_share`: share of the defects drawn that are real where there are
+    both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are training normals.
+    `augment`: of all training images alike (`fast.segmentation.augment.AUGMENT`). `test_normals`: held-out normals are
+    tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
+    size, real, real_share, normals, augment and test_normals."""
 
-    networks: tuple[str, ...] = ("segformer",)
+    networks: tuple[str, ...] = ("fpn",)
     seeds: tuple[int, ...] = (0, 1, 2)
     steps: int = 20000
     batch_size: int | None = None
@@ -127,7 +131,8 @@ class Segmentation:
     ema: float = 0.0
     precision: str = "fp32"
     real: str = "merged"
-    real_share: float | None = None
+    real_share: float | None = 0.5
+    augment: str = "classical"
     normals: float = 0.0
     test_normals: bool = True
     start: Start | None = None
@@ -138,7 +143,8 @@ class Entry:
     """One column of the table. `method`: null trains on the real side alone. `recipe`: instead of the method's own;
     `train`: overrides of its training; `sampler`, `steps`, `flags`: of `generate_with_mask.py`; `options`:
     `key=value` of the method; `windows`: train and sample windows around the defect at the picture's own resolution,
-    not whole pictures made square; `real`, `count`: instead of the protocol's (`count` pairs of each type are used)."""
+    not whole pictures made square; `real`, `real_share` (or `merge`: every pair equally often), `augment`, `count`: instead
+    of the protocol's (`count` pairs of each type are used)."""
 
     label: str
     method: str | None = None
@@ -150,6 +156,8 @@ class Entry:
     options: tuple[str, ...] = ()
     windows: bool = False
     real: str | None = None
+    real_share: float | str | None = None
+    augment: str | None = None
     count: int | None = None
 
 
@@ -249,6 +257,8 @@ def check(protocol: Protocol, where: str) -> None:
     for network in seg.networks:
         if "published" in (seg.recipe, seg.loss) and not _is_published(network):
             raise UserError(f"{where}: nothing is published for segmenter {network}; use recipe: common, no loss")
+    if "quick" in seg.networks and seg.classes == "types":
+        raise UserError(f"{where}: the network quick knows one class of defects, not types; leave one of them out")
     told = [metric for metric in protocol.metrics if metric.endswith("(classes)")]
     if told and seg.classes != "types":
         raise UserError(f"{where}: metric {told[0]} needs segmentation.classes: types; set it, or leave the metric out")
@@ -294,6 +304,7 @@ def _check_choices(protocol: Protocol, where: str) -> None:
         ("segmentation.classes", seg.classes, CLASSES),
         ("segmentation.recipe", seg.recipe, SCHEDULES),
         ("segmentation.loss", seg.loss, LOSSES),
+        ("segmentation.augment", seg.augment, AUGMENT),
         ("segmentation.precision", seg.precision, PRECISIONS),
         ("segmentation.start.precision", seg.start.precision if seg.start else None, PRECISIONS),
         *[("segmentation.networks", name, tuple(SEGMENTERS)) for name in seg.networks],
@@ -302,6 +313,7 @@ def _check_choices(protocol: Protocol, where: str) -> None:
         *[(f"method of {e.label!r}", e.method, tuple(METHODS)) for e in entries],
         *[(f"sampler of {e.label!r}", e.sampler, SAMPLERS) for e in entries],
         *[(f"real of {e.label!r}", e.real, REAL) for e in entries],
+        *[(f"augment of {e.label!r}", e.augment, AUGMENT) for e in entries],
     ]
     for name, value, allowed in choices:
         if value is not None and value not in allowed:
@@ -336,6 +348,9 @@ def _is_published(network: str) -> bool:
 def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
     if entry.method is None and (entry.real or protocol.segmentation.real) == "none":
         raise UserError(f"{where}: {entry.label!r} has no method and no real pairs: nothing to train on; set one")
+    share = entry.real_share
+    if not (share is None or share == "merge" or (isinstance(share, float) and 0 < share < 1)):
+        raise UserError(f"{where}: real_share={share} of {entry.label!r} must be between 0 and 1, or merge")
     if entry.steps is not None and entry.steps < 1:
         raise UserError(f"{where}: steps={entry.steps} of {entry.label!r} must be 1 or more")
     if entry.method not in LATENT and (entry.sampler or entry.steps or entry.flags or entry.windows):

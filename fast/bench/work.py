@@ -28,6 +28,7 @@ from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_arrays, from_output, from_samples, merged
 from fast.segmentation.metrics import evaluate
 from fast.segmentation.networks import save
+from fast.segmentation.quick import Quick, QuickJudge
 from fast.segmentation.train import train
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError
@@ -212,17 +213,31 @@ def segment(cell: Cell) -> dict[str, Any]:
     made = next((need for need in cell.needs if need.kind == "pairs"), None)
     synthetic = [] if made is None else synthetic_pairs(made, category, key["count"])
     real = from_samples(category.train) if key["real"] == "merged" else []
-    network, labels = _network(cell), _labels(cell)
-    _train(cell, network, _merged(cell, synthetic, real))
+    train_pairs = _merged(cell, synthetic, real)
     test = from_samples(category.test + (category.index.test_normals if key["test_normals"] else []))
-    metrics = evaluate(network, _labelled(test, labels), labels=labels, **_seen(cell))
+    network, metrics = (_judge if key["network"] == "quick" else _learn)(cell, train_pairs, test)
     if cell.use["keep"]:
-        save(network, cell.folder / WEIGHTS, key["network"], 1 + len(labels or (1,)))
+        save(network, cell.folder / WEIGHTS, key["network"], 1 + len(_labels(cell) or (1,)))
     return {
         "pairs": {"synthetic": len(synthetic), "real": len(real), "normals": len(_normals(cell))},
         "test": len(test),
         "metrics": metrics,
     }
+
+
+def _learn(cell: Cell, pairs: list[Labelled], test: list[Labelled]) -> tuple[nn.Module, dict[str, Any]]:
+    network, labels = _network(cell), _labels(cell)
+    _train(cell, network, pairs)
+    return network, evaluate(network, _labelled(test, labels), labels=labels, **_seen(cell))
+
+
+def _judge(cell: Cell, pairs: list[Labelled], test: list[Labelled]) -> tuple[nn.Module, dict[str, Any]]:
+    """The quick judge; the features are shared by all trainings of the sweep."""
+    key = cell.key
+    judge = QuickJudge(key["size"], key["augment"], cache=cell.use["features"], device=device_of(cell))
+    network = Quick()
+    network.head = judge.fit(pairs, key["seed"])
+    return network, judge.test(network.head, test)
 
 
 def _network(cell: Cell) -> nn.Module:
@@ -233,7 +248,9 @@ def _network(cell: Cell) -> nn.Module:
 
 def _train(cell: Cell, network: nn.Module, pairs: list[Labelled]) -> None:
     key = cell.key
-    how = {name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "seed", "crop")}
+    how = {
+        name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "seed", "crop", "augment")
+    }
     train(network, _labelled(pairs, _labels(cell)), **how, **_seen(cell))
 
 
@@ -243,7 +260,7 @@ def _seen(cell: Cell) -> dict[str, Any]:
 
 def _labels(cell: Cell) -> dict[int, str] | None:
     """The type of each class, where there is more than one of defects."""
-    return dict(enumerate(cell.use["of"].kinds, 1)) if cell.key["classes"] == "types" else None
+    return dict(enumerate(cell.use["of"].kinds, 1)) if cell.key.get("classes") == "types" else None
 
 
 def _merged(cell: Cell, synthetic: list[Labelled], real: list[Labelled]) -> list[Labelled]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from fast.data.index import GOOD, Sample
 from fast.data.views import Augment
 from fast.output import read_records
 from fast.regions import Region, cut
+from fast.segmentation.augment import AUGMENT, AUGMENTATIONS, grey_levels
 from ldm.errors import UserError
 
 _MEMORY = 2 << 30  # keep pictures in memory up to this many bytes
@@ -28,6 +29,7 @@ class Labelled:
 
     `kind`: "category/defect type". `weight`: how often it is drawn in training, relative to others. `label`: class of
     its defect pixels for a network that tells types apart; 1 for all where there is only defect and background.
+    `group`: the physical part, where it is known. `synthetic`: it was made; `sources`: from these files.
     """
 
     image: Path | np.ndarray
@@ -35,6 +37,9 @@ class Labelled:
     kind: str = ""
     weight: float = 1.0
     label: int = 1
+    group: str = ""
+    synthetic: bool = False
+    sources: frozenset[Path] = field(default_factory=frozenset)
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """image uint8 (H,W,3), mask uint8 (H,W) in {0,1}. UserError when they do not fit or cannot be read."""
@@ -62,7 +67,7 @@ def from_arrays(images: Iterable[np.ndarray], masks: Iterable[np.ndarray | None]
 
 def from_samples(samples: Iterable[Sample]) -> list[Labelled]:
     """Samples of `fast.data.layouts`; take them from `check(...).usable`."""
-    return [Labelled(s.image, s.mask, f"{s.category}/{s.anomaly}") for s in samples]
+    return [Labelled(s.image, s.mask, f"{s.category}/{s.anomaly}", group=s.group) for s in samples]
 
 
 def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[list[Labelled], int]:
@@ -77,7 +82,7 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
     folder = Path(folder)
     manifest, rows = folder / "manifest.jsonl", read_records(folder)
     try:
-        found = [(_sources(row), Labelled(folder / row["image"], folder / row["mask"], row["type"])) for row in rows]
+        found = [(used := _sources(row), _pair(folder, row, used)) for row in rows]
     except (KeyError, TypeError) as error:
         raise UserError(f"{manifest} is damaged ({error!r}); restore it or synthesize again") from None
     forbidden = set(held_out)
@@ -94,6 +99,11 @@ def _sources(row: dict[str, str | None]) -> list[tuple[Path, bool]]:
     """The files that a pair was made from, each with whether it is a mask."""
     named = [(row.get("normal_source"), False), (row.get("mask_source"), True), (row.get("defect_source"), False)]
     return [(Path(name).resolve(), mask) for name, mask in named if name]
+
+
+def _pair(folder: Path, row: dict[str, str], sources: list[tuple[Path, bool]]) -> Labelled:
+    used = frozenset(path for path, _ in sources)
+    return Labelled(folder / row["image"], folder / row["mask"], row["type"], synthetic=True, sources=used)
 
 
 def merged(
@@ -156,18 +166,23 @@ class Views:
             self._kept[index] = image, mask
         return self._kept[index]
 
-    def draw(self, index: int, rng: np.random.Generator, augment: bool = True) -> tuple[np.ndarray, np.ndarray]:
-        """A training view: flipped, turned by right angles, zoomed in a little, brighter or darker."""
+    def draw(self, index: int, rng: np.random.Generator, augment: str = "light") -> tuple[np.ndarray, np.ndarray]:
+        """A training view. `augment`: "none"; "light": flipped, turned by right angles, zoomed in a little, brighter or
+        darker; or one of `fast.segmentation.augment.AUGMENTATIONS`."""
+        if augment not in AUGMENT:
+            raise UserError(f"augment={augment} is unknown; use one of {', '.join(AUGMENT)}")
         image, mask = self.plain(index)
         side = self.crop or self.size
         if self.native or self.crop:
             image, mask = window(image, mask, side, rng)
-        if not augment:
+        if augment == "none":
             return image, mask
+        if augment in AUGMENTATIONS:
+            return AUGMENTATIONS[augment](image, mask, rng)
         image, mask = (FLIPS if self.native else FLIPS_AND_ZOOM)(image, mask, rng)
         if mask.shape != (side, side):
             image, mask = resize_image(np.ascontiguousarray(image), side), resize_mask(mask, side)
-        return jitter(image, rng), mask
+        return grey_levels(image, rng, CONTRAST, BRIGHTNESS), mask
 
 
 def window(image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -178,12 +193,3 @@ def window(image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Genera
     corner = np.clip(point - rng.integers(size, size=2), 0, np.maximum(np.array(mask.shape) - size, 0))
     region = Region(int(corner[0]), int(corner[1]), size, size, mask)
     return cut(image, region), cut(mask, region)
-
-
-def jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another contrast, about the picture's mean, and another brightness."""
-    contrast = rng.uniform(1 - CONTRAST, 1 + CONTRAST)
-    brightness = rng.uniform(-BRIGHTNESS, BRIGHTNESS)
-    mean = float(image.mean())
-    levels = np.clip((np.arange(256) - mean) * contrast + mean + brightness, 0, 255)
-    return np.rint(levels).astype(np.uint8)[image]

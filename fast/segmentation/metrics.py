@@ -106,6 +106,14 @@ class Tally:
         # Shares, not counts: products of counts of millions of pixels would overflow.
         return float((defect / defect.sum() * ((below + good / 2) / good.sum())).sum())
 
+    def best_threshold(self) -> float | None:
+        """The score at and above which pixels, called defect, have the highest IoU; None where there is no defect."""
+        good, defect = (np.cumsum(row[::-1]) for row in self.scores)
+        if not defect[-1]:
+            return None
+        iou = defect / (good + defect[-1])
+        return _score(_BINS - 1 - int(iou.argmax()))
+
     def report(self) -> dict[str, Any]:
         """All figures in 0..1 by the names of `evaluate`, and the number of images."""
         at_half = {"iou": self.iou, "acc": self.acc, "aacc": self.aacc, "f1": self.f1, "pro_at_half": self.pro_at_half}
@@ -153,6 +161,12 @@ def _order(score: np.ndarray) -> np.ndarray:
     return np.where(half & 0x8000, 0xFFFF - half, half + 0x8000)
 
 
+def _score(number: int) -> float:
+    """The score that `_order` puts in a bin."""
+    half = number - 0x8000 if number >= 0x8000 else 0xFFFF - number
+    return float(np.array(half, np.uint16).view(np.float16))
+
+
 def evaluate(
     model: nn.Module,
     pairs: Sequence[Labelled],
@@ -190,7 +204,7 @@ def evaluate(
         if labels is not None:
             classes = classes or _classes(pairs, labels, len(logits))
             classes.add(predicted, mask.astype(np.int64) * pair.label)
-    found = _summary(types, {pair.kind for pair in pairs if is_normal(pair)})
+    found = summary(types, {pair.kind for pair in pairs if is_normal(pair)})
     return found if classes is None or labels is None else {**found, **classes.report(labels)}
 
 
@@ -239,7 +253,8 @@ def defect_score(logits: Tensor) -> Tensor:
     return torch.logsumexp(logits[:, 1:], dim=1) - logits[:, 0]
 
 
-def _summary(types: dict[str, Tally], normal: set[str]) -> dict[str, Any]:
+def summary(types: dict[str, Tally], normal: set[str]) -> dict[str, Any]:
+    """The figures of `evaluate` from a tally of each type; `normal`: those of them that are no defect type."""
     total = Tally()
     for tally in types.values():
         total.merge(tally)

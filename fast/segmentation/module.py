@@ -29,7 +29,7 @@ class Batches(Dataset[Batch]):
     """Batch number `step`, drawn by the pairs' weights: image (B,3,H,W) in [-1, 1] and labels int64 (B,H,W). It
     depends on the seed and the step alone."""
 
-    def __init__(self, views: Views, count: int, batch_size: int, seed: int, augment: bool):
+    def __init__(self, views: Views, count: int, batch_size: int, seed: int, augment: str):
         self.views, self.count, self.batch_size, self.seed, self.augment = views, count, batch_size, seed, augment
         weights = np.array([pair.weight for pair in views.pairs], np.float64)
         self.chances = weights / weights.sum()

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from fast.segmentation.bisenetv2 import BiSeNetV2
+from fast.segmentation.fpn import FPN
 from fast.segmentation.mini import Mini
+from fast.segmentation.quick import Quick
 from fast.segmentation.segformer import SegFormer
 from fast.segmentation.stdc import STDC, STDC1, STDC2
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict, save_safetensors
@@ -19,11 +21,14 @@ from ldm.errors import UserError
 
 SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
     "bisenetv2": BiSeNetV2,
+    "fpn": FPN,
     "mini": Mini,
+    "quick": Quick,
     "segformer": SegFormer,
     "stdc": partial(STDC, modules=STDC1),
     "stdc2": partial(STDC, modules=STDC2),
 }
+PRETRAINED = ("fpn", "quick")  # those that come with an encoder of ImageNet
 ENCODERS = ("segformer", "stdc", "stdc2")  # those whose published ImageNet weights fit
 TRAINING_ONLY = "aux."
 

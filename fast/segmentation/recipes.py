@@ -27,6 +27,7 @@ class Recipe:
     power: float = 0.9  # of the fall to zero
     heads: tuple[str, ...] = ()  # parts of the network that learn ten times as fast
     clip: float | None = None  # largest norm of the gradient
+    defect_weight: float = 3.0  # of a defect pixel in the cross-entropy
 
     def factor(self, share: float) -> float:
         """Of the learning rate after `share` of the training: up to 1 in the warm-up, down as (1 - share)^power."""
@@ -52,6 +53,8 @@ def _groups(parameters: Iterable[nn.Parameter], lr: float, decay: float) -> list
 
 
 COMMON = Recipe(lr=5e-4, batch_size=8, loss="ce+dice", clip=5.0)
+# Networks with an encoder that comes trained.
+PRETRAINED = {"FPN": Recipe(lr=5e-4, batch_size=8, loss="ce+dice", clip=5.0, defect_weight=1.0)}
 # By the network's class. Published for Cityscapes or ADE20K; rates are for these batch sizes.
 PUBLISHED = {
     # CoinCheung/BiSeNet: 1000 steps of warm-up in 150,000
@@ -77,7 +80,7 @@ def find(name: str, network: nn.Module) -> Recipe:
     """The recipe "common" or "published" for a network. Raises `UserError` where none was published."""
     if name not in RECIPES:
         raise UserError(f"recipe '{name}' is unknown; use one of {', '.join(RECIPES)}")
-    return COMMON if name == "common" else published(network)
+    return PRETRAINED.get(type(network).__name__, COMMON) if name == "common" else published(network)
 
 
 def published(network: nn.Module) -> Recipe:

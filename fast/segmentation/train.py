@@ -38,8 +38,8 @@ def train(
     crop: int | None = None,
     native: bool = False,
     loss: str | None = None,
-    defect_weight: float = 3.0,
-    augment: bool = True,
+    defect_weight: float | None = None,
+    augment: str = "light",
     recipe: str = "common",
     ema: float = 0.0,
     bf16: bool = False,
@@ -51,7 +51,8 @@ def train(
     `steps` or `minutes`, or both: what ends first; a training by the clock is not the same twice. `size`: side of the
     square that pictures are resized to, `crop` of the windows of it that training sees (None: all of it); with
     `native` `size` is that of the windows taken at the pictures' own resolution. `recipe`: "common", or "published",
-    which each network was published with; `batch_size`, `lr` and `loss` are the recipe's if not given. `loss`: "ce",
+    which each network was published with; `batch_size`, `lr`, `loss` and `defect_weight` are
+    the recipe's if not given. `augment`: one of `fast.segmentation.augment.AUGMENT`. `loss`: "ce",
     or "ce+dice", as Dice does not fade when defects get small, of the main head and auxiliary ones alike, with
     `defect_weight` on a defect pixel in the cross-entropy; or "published", the network's own. `ema`: decay of a
     running mean of the weights, which is then what is returned. `bf16`: matrix products in bfloat16.
@@ -61,6 +62,7 @@ def train(
     plan = find(recipe, model)
     batch_size = plan.batch_size if batch_size is None else batch_size
     lr = plan.lr if lr is None else lr
+    defect_weight = plan.defect_weight if defect_weight is None else defect_weight
     _check(pairs, steps, minutes, batch_size, lr, loss, defect_weight, ema)
     if loss == "published" or (loss is None and recipe == "published"):
         loss, defect_weight = published(model).loss, 1.0

@@ -1,0 +1,169 @@
+"""The quick judge: its shortcut against plain interpolation, its store, its folds, its threshold, and what it learns."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fast.segmentation import build
+from fast.segmentation.data import Labelled, from_arrays, merged
+from fast.segmentation.features import CELL, WIDTH, Cells, FeatureStore
+from fast.segmentation.metrics import evaluate
+from fast.segmentation.quick import PixelHead, Quick, QuickJudge, _as_maps, draw, folds, shares, View
+from ldm.errors import UserError
+
+
+def image_of(seed: int, side: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(90, 160, (side, side, 3)).astype(np.uint8)
+
+
+def spotted(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy image with a dark square, and its mask."""
+    image, mask = image_of(seed), np.zeros((64, 64), np.uint8)
+    y, x = np.random.default_rng(seed).integers(8, 40, 2)
+    mask[y : y + 14, x : x + 14] = 1
+    image[mask > 0] = image[mask > 0] // 4
+    return image, mask
+
+
+def pairs(seeds: range) -> list[Labelled]:
+    return from_arrays(*zip(*(spotted(s) for s in seeds), strict=True), kind="part/spot")
+
+
+def random_head() -> PixelHead:
+    torch.manual_seed(0)
+    head = PixelHead().eval()
+    head.mean.normal_()
+    head.std.uniform_(0.5, 2)
+    return head
+
+
+def test_cells_are_those_of_interpolated_maps() -> None:
+    store = FeatureStore()
+    features = store([image_of(0), image_of(1), image_of(2, 96)])
+    row, column = np.array([0, 5, 15, 23]), np.array([0, 9, 15, 23])
+    found = Cells(features).read(np.array([0, 1, 1, 2]), row, column)
+    assert found.shape == (4, WIDTH)
+    for k, number in enumerate((0, 1, 1, 2)):
+        side = features[number].shape
+        maps = [F.interpolate(m, size=side, mode="bilinear", align_corners=False) for m in _as_maps(features[number])]
+        torch.testing.assert_close(found[k], torch.cat(maps, dim=1)[0, :, row[k], column[k]], atol=1e-3, rtol=1e-3)
+
+
+def test_a_head_answers_for_an_image_as_for_its_cells() -> None:
+    head, (features,) = random_head(), FeatureStore()([image_of(0)])
+    rows, columns = (a.reshape(-1) for a in np.indices(features.shape))
+    with torch.no_grad():
+        each = head.cells(Cells([features]).read(np.zeros(len(rows), np.int64), rows, columns))
+        torch.testing.assert_close(head.image(_as_maps(features)).reshape(-1), each, atol=1e-3, rtol=1e-3)
+
+
+def test_the_network_answers_as_the_judge_does_and_is_saved_with_its_threshold() -> None:
+    judge = QuickJudge(size=64, augment="none", steps=30, batch=128, pool=1000, folds=2)
+    head, test = judge.fit(pairs(range(6))), pairs(range(20, 24))
+    network = Quick()
+    network.head = head
+    told, seen = judge.test(head, test), evaluate(network, test, size=64)
+    assert told["miou"] == pytest.approx(seen["miou"], abs=0.02)  # features are kept in half precision
+    assert told["ap"] == pytest.approx(seen["ap"], abs=0.02)
+    assert {"head.threshold", "head.mean"} <= network.state_dict().keys()
+
+
+def test_it_finds_what_it_was_shown() -> None:
+    judge = QuickJudge(size=64, augment="classical", views=2, steps=120, batch=256, pool=4000)
+    found = judge.score(pairs(range(8)), pairs(range(20, 26)))
+    assert found["miou"] > 0.6
+    assert found["auroc"] > 0.95
+    assert set(found["types"]) == {"part/spot"}
+    again = judge.score(pairs(range(8)), pairs(range(20, 26)))
+    assert again == found
+
+
+def test_features_are_computed_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = FeatureStore(tmp_path)([image_of(0)])
+    other = FeatureStore(tmp_path)
+    monkeypatch.setattr(FeatureStore, "_compute", lambda *_: pytest.fail("computed again"))
+    (second,) = other([image_of(0)])
+    assert second.shape == first.shape == (16, 16)
+    assert all(torch.equal(a, b) for a, b in zip(first.maps, second.maps, strict=True))
+    with pytest.raises(pytest.fail.Exception):
+        other([image_of(1)])
+
+
+def test_half_of_the_cells_hold_defect_and_shares_of_weight_are_kept() -> None:
+    features = FeatureStore()([image_of(i) for i in range(3)])
+    masks = [np.zeros((64, 64), np.uint8) for _ in range(3)]
+    masks[0][:4, :4] = 1  # one cell
+    masks[1][:32, :32] = 1  # 64 cells
+    views = [View(f, shares(m, f.shape)) for f, m in zip(features, masks, strict=True)]
+    pool = draw(views, np.array([1.0, 1.0, 2.0]), np.arange(3), 9000, np.random.default_rng(0))
+    defect = pool.owner[:4500]
+    assert (pool.share[:4500] > 0).all()
+    assert np.mean(defect == 1) == pytest.approx(8 / 9, abs=0.02)  # by the root of the area
+    assert np.mean(pool.owner[4500:] == 2) == pytest.approx(0.5, abs=0.03)
+
+
+def test_real_ones_keep_their_share_beside_large_synthetic_defects() -> None:
+    features = FeatureStore()([image_of(i) for i in range(2)])
+    masks = [np.zeros((64, 64), np.uint8) for _ in range(2)]
+    masks[0][:8, :8] = 1
+    masks[1][:] = 1
+    samples = merged([replace(pairs(range(1))[0], synthetic=True)] * 3, pairs(range(1)), real_share=0.5)
+    views = [
+        View(f, shares(m, f.shape))
+        for f, m in zip([features[1]] * 3 + [features[0]], masks[1:] * 3 + masks[:1], strict=True)
+    ]
+    weights = np.array([s.weight for s in samples if s.synthetic] + [s.weight for s in samples if not s.synthetic])
+    pool = draw(views, weights, np.arange(4), 8000, np.random.default_rng(0))
+    assert np.mean(pool.owner[:4000] == 3) == pytest.approx(0.5, abs=0.03)
+
+
+def test_folds_keep_groups_whole() -> None:
+    samples = [Labelled(np.zeros((8, 8, 3), np.uint8), None, f"a/{i % 2}", group=f"g{i // 4}") for i in range(40)]
+    parts = folds(samples, 3, 0)
+    assert sorted(i for part in parts for i in part) == list(range(40))
+    groups = [{samples[i].group for i in part} for part in parts]
+    assert not groups[0] & groups[1] and not groups[1] & groups[2] and not groups[0] & groups[2]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 4
+    assert len(folds(samples[:4], 3, 0)) == 1
+
+
+def test_pairs_made_from_a_fold_do_not_choose_its_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of real images 0..5 each has a pair made from it: where it is predicted, neither may have been trained on."""
+    real = [replace(p, group=str(i), mask=None if p.mask is None else p.mask) for i, p in enumerate(pairs(range(6)))]
+    paths = [Path(f"/nowhere/{i}.png").resolve() for i in range(6)]
+    made = [replace(p, synthetic=True, sources=frozenset([path])) for p, path in zip(real, paths, strict=True)]
+    named = [replace(p, image=path) for p, path in zip(real, paths, strict=True)]
+    judge = QuickJudge(size=64, folds=3)
+    owner = np.arange(12)
+    from fast.segmentation.quick import Pool
+
+    seen: list[set[int]] = []
+    monkeypatch.setattr(QuickJudge, "_train", lambda self, pool, seed: seen.append(set(pool.owner.tolist())))
+    asked: list[set[int]] = []
+    monkeypatch.setattr(
+        QuickJudge, "_answers", lambda self, head, part: asked.append({named.index(p) for p in part}) or []
+    )
+    judge._threshold(named + made, Pool(torch.zeros(12, 1), torch.ones(12), owner), 0)
+    assert len(seen) == 3
+    for trained, tested in zip(seen, asked, strict=True):
+        assert not trained & (tested | {i + 6 for i in tested})
+        assert len(trained) == 8
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(UserError, match="no pairs with defects"):
+        QuickJudge().fit(from_arrays([image_of(0)], [None], "a/good"))
+    with pytest.raises(UserError, match="augment=all is unknown"):
+        QuickJudge(augment="all")
+    with pytest.raises(UserError, match="not 3 classes"):
+        build("quick", 3)
+
+
+def test_shares_of_cells() -> None:
+    mask = np.zeros((6, 8), np.uint8)
+    mask[0, :3], mask[5, 7] = 1, 1
+    np.testing.assert_allclose(shares(mask, (8, 8))[:2, :2] * CELL * CELL, [[3, 0], [0, 1]])
