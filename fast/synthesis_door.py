@@ -26,6 +26,7 @@ LATENT_FLAGS = (
     "compile", "precision", "weights_cache", "actual_resume",
 )  # fmt: skip
 LEARNED_FLAGS = ("pt_path", "weight_idx")
+SIDES, MOST_SIDE = ("size", "min_window", "max_window"), 65535  # of PNG's and JPEG's pictures
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 
 
@@ -121,6 +122,8 @@ def check_options(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value} must be at least 1")
+        if value is not None and name in SIDES and value > MOST_SIDE:
+            raise UserError(f"--{name} {value} is larger than any picture; give at most {MOST_SIDE} pixels")
     for name in ("seed", "margin", "stop_at"):
         if (getattr(options, name) or 0) < 0:
             raise UserError(f"--{name} {getattr(options, name)} must not be negative")
@@ -176,7 +179,11 @@ def synthesize(options: argparse.Namespace) -> None:
         "masks": [str(m.path) for m in job.sources.masks],
     }
     with closing(OutputFolder(options.sample_name, settings, rank)) as output:
-        total, stopped = _fill(output, job, options)
+        try:
+            total, stopped = _fill(output, job, options)
+        except UserError:
+            output.abandon()
+            raise
     rejected = job.rejected()
     if rejected and rank == 0:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)

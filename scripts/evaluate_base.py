@@ -21,6 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from fast.signals import listen  # noqa: E402
+
+listen(__name__)
+
 from fast.data.drawn.traits import HELD_APART  # noqa: E402
 from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402

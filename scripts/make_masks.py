@@ -15,22 +15,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask
-from fast.data.layouts import check as check_dataset
-from fast.data.layouts import open_dataset, require_defects
-from fast.data.split import Split, make_split
-from fast.door import open_door
-from fast.masks.place import INSIDE
-from fast.masks.preview import cell, preview_sheet
-from fast.masks.source import KINDS, OF_FILES, Masks
-from fast.sources import MaskSource, find_masks, find_normals
-from fast.training.options import Parser
-from ldm.errors import UserError
-from ldm.rng import seed_of
+from fast.signals import listen
+
+listen(__name__)
+
+import numpy as np  # noqa: E402
+
+from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask  # noqa: E402
+from fast.data.layouts import check as check_dataset  # noqa: E402
+from fast.data.layouts import open_dataset, require_defects  # noqa: E402
+from fast.data.split import Split, make_split  # noqa: E402
+from fast.door import open_door  # noqa: E402
+from fast.folders import held, parse_json  # noqa: E402
+from fast.masks.place import INSIDE  # noqa: E402
+from fast.masks.preview import cell, preview_sheet  # noqa: E402
+from fast.masks.source import KINDS, OF_FILES, Masks  # noqa: E402
+from fast.sources import MaskSource, find_masks, find_normals  # noqa: E402
+from fast.training.options import Parser  # noqa: E402
+from ldm.errors import UserError  # noqa: E402
+from ldm.rng import seed_of  # noqa: E402
 
 SETTINGS = "masks.json"
 SHOWN, SIDE = 24, 256  # masks in the preview, and px of the longer side of each
@@ -181,13 +186,13 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"--out {out} is a file; give a folder")
     if mark.is_file():
         try:
-            before = dict(json.loads(mark.read_text()))
+            before = dict(parse_json(mark.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             raise UserError(f"{mark} is damaged; give a new --out folder") from None
         differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
         if differing:
             raise UserError(f"--out {out} holds other masks (differ in {', '.join(differing)}); give a new folder")
-    elif out.is_dir() and any(out.iterdir()):
+    elif held(out):
         raise UserError(f"--out {out} holds other files; give an empty or a new folder")
     else:
         write_bytes(mark, json.dumps(settings, indent=1).encode())
