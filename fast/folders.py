@@ -20,9 +20,22 @@ def is_litter(name: str) -> bool:
     return lower in _LEFT or lower.startswith(_LEFT_BEGINNINGS)
 
 
+DEEPEST = 100  # levels of JSON that a program of ours would write, with much to spare
+
+
 def parse_json(text: str | bytes) -> Any:
-    """`json.loads`; a nesting too deep for the reader is a ValueError like every other damage."""
+    """`json.loads`; a nesting deeper than `DEEPEST` is a ValueError like every other damage."""
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [v for node in level if isinstance(node, dict | list) for v in _children(node)]
+        if not level:
+            return found
+    raise ValueError("it is nested too deep")
+
+
+def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(node.values()) if isinstance(node, dict) else node

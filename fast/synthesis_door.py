@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # heavy: imported only once the flags are understood
 # Flags that only the methods on a latent base know, and those of methods that learn.
 LATENT_FLAGS = (
     "sampler", "steps", "region", "margin", "min_window", "max_window", "no_composite", "no_farm", "reuse", "stop_at",
-    "compile", "precision", "weights_cache", "actual_resume",
+    "compile", "precision", "weights_cache", "actual_resume", "tokenizer",
 )  # fmt: skip
 LEARNED_FLAGS = ("pt_path", "weight_idx")
 SIDES, MOST_SIDE = ("size", "min_window", "max_window"), 65535  # of PNG's and JPEG's pictures
@@ -50,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--weight_idx", type=int, default=None, help="step of the weights (default: the last)")
     source.add_argument("--actual_resume", default=None, metavar="CKPT",
                         help="the base checkpoint, if it is no longer where training found it")
+    source.add_argument("--tokenizer", default=None, metavar="FOLDER|NAME",
+                        help="the base's tokenizer: a folder, or a hub name, which is fetched (default: the recorded "
+                             "one, as far as it is on this machine)")
     source.add_argument("--anomaly_name", default=None,
                         help="defect type to make: a type, category/type, or a category for all of its types; for "
                              "weights that serve any words: part/word")
