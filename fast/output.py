@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from ldm.errors import UserError
 
 PICTURES = ("image", "mask", "triptych")
 GAP = 4  # pixels between the parts of a triptych
+GROWING = ("normals", "masks", "types")  # settings that --extend may add to
 PANEL = 1024  # pixels; a larger picture's defects are looked at in the picture itself
 
 
@@ -24,10 +26,11 @@ class OutputFolder:
 
     A pair's record is written after its pictures, so what has a record is complete: a stopped run goes on with the
     rest, and several processes, each of its own `rank`, may fill one folder. `settings` is what makes two runs the
-    same run. Raises `UserError` for a folder that holds something else or that another process of `rank` is filling.
+    same run; with `extend` the lists of `GROWING` may have become longer since. Raises `UserError` for a folder that
+    holds something else or that another process of `rank` is filling.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any], rank: int = 0):
+    def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any], rank: int = 0, extend: bool = False):
         self.folder = Path(folder)
         self.manifest = self.folder / "manifest.jsonl"
         self.records = self.folder / ".records"
@@ -39,7 +42,7 @@ class OutputFolder:
             raise UserError(f"--sample_name {folder} cannot be made ({error.strerror}); give another folder") from None
         self._own = self._occupy(rank)
         with self._lock():
-            self._claim(settings)
+            self._claim(settings, extend)
 
     def _check_free(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -66,7 +69,7 @@ class OutputFolder:
         except OSError as error:
             raise UserError(f"{self.folder / name}: cannot write ({error.strerror}); give another folder") from None
 
-    def _claim(self, settings: dict[str, Any]) -> None:
+    def _claim(self, settings: dict[str, Any], extend: bool) -> None:
         mark = self.folder / "settings.json"
         if mark.is_file():
             try:
@@ -74,10 +77,12 @@ class OutputFolder:
             except (ValueError, TypeError):
                 raise UserError(f"{mark} is damaged; give a new --sample_name folder") from None
             differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
-            if differing and self._read():
+            grown = bool(differing) and all(k in GROWING and _grown(before.get(k), settings.get(k)) for k in differing)
+            if differing and not (extend and grown) and self._read():
+                way = "add --extend to go on with what was added" if grown else "give the same settings to go on"
                 raise UserError(
                     f"--sample_name {self.folder} holds another run (differs in {', '.join(differing)}); "
-                    "give a new folder, or the same settings to go on"
+                    f"give a new folder, or {way}"
                 )
             if not differing:
                 return
@@ -157,6 +162,13 @@ class OutputFolder:
             if self.records.is_dir() and not any(self.records.iterdir()):
                 self.records.rmdir()
         return len(rows)
+
+
+def _grown(before: Any, now: Any) -> bool:
+    """Whether the list `now` holds all of the list `before`, each as often as it did."""
+    if not isinstance(before, list) or not isinstance(now, list):
+        return False
+    return not Counter(map(str, before)) - Counter(map(str, now))
 
 
 def panel(picture: np.ndarray) -> np.ndarray:

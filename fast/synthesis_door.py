@@ -74,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--sample_name", required=True, metavar="FOLDER",
                         help="output: image/, mask/, triptych/, manifest.jsonl")
     result.add_argument("--count", type=int, default=500, help="pairs in all (default 500)")
+    result.add_argument("--extend", action="store_true",
+                        help="go on with a set after normal images, masks or types were added: what is made stays")
     result.add_argument("--size", type=int, default=None,
                         help="side in pixels of the square that pictures are resized to (default: the training size; "
                              "with --region auto, and of methods that learn nothing, they keep their own)")
@@ -178,10 +180,11 @@ def synthesize(options: argparse.Namespace) -> None:
     settings = {
         **job.common,
         "types": [job.sources.types[i] for i in job.sources.allowed],
-        "normals": [str(n.path) for n in job.sources.normals],
-        "masks": [str(m.path) for m in job.sources.masks],
+        # By content: where the files lie decides nothing.
+        "normals": sorted(job.sources.normal_contents),
+        "masks": sorted(job.sources.mask_contents),
     }
-    with closing(OutputFolder(options.sample_name, settings, rank)) as output:
+    with closing(OutputFolder(options.sample_name, settings, rank, options.extend)) as output:
         try:
             total, stopped = _fill(output, job, options)
         except UserError:

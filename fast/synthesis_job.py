@@ -35,6 +35,7 @@ from fast.sources import (
     find_normals,
     match_types,
     open_types,
+    perhaps_category,
 )
 from fast.synthesis import Made, MaskOf, Synthesizer
 from fast.training.config import load_recipe, plain
@@ -195,6 +196,9 @@ def _open_types(
     kinds = [m.kind for m in masks if m.path.parent != top]
     category = category_of(normals, options.data_root, lambda name: is_vocabulary(encoder, name))
     types = open_types(artifact.types, options.anomaly_name, options.init_word, kinds, category)
+    perhaps = perhaps_category(options.data_root, lambda name: is_vocabulary(encoder, name))
+    if say and perhaps and all(key.startswith("/") for key in types):
+        print(f"note: nothing says what the images are of; if it is {perhaps}, add --anomaly_name {perhaps}")
     trained = {prompt_text("", t.split("/", 1)[1]) for t in artifact.types}
     for key in types:
         check_words(encoder, key)

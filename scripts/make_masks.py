@@ -32,7 +32,7 @@ from fast.folders import held, parse_json  # noqa: E402
 from fast.masks.place import INSIDE  # noqa: E402
 from fast.masks.preview import cell, preview_sheet  # noqa: E402
 from fast.masks.source import KINDS, OF_FILES, Masks  # noqa: E402
-from fast.sources import MaskSource, find_masks, find_normals  # noqa: E402
+from fast.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 from ldm.rng import seed_of  # noqa: E402
@@ -100,17 +100,25 @@ class Work:
     def masks(self) -> Masks:
         return Masks(self.options.source, [f.path for f in self.files], self.options.on_object, self.options.inside)
 
-    def _turn(self, index: int, count: int, what: int) -> int:
-        """Number of the picture or mask file for mask `index`: all come round in a new order every time through."""
-        turn, place = divmod(index, count)
-        return int(np.random.default_rng(seed_of(self.options.seed, what, turn)).permutation(count)[place])
+    @cached_property
+    def contents(self) -> tuple[list[str], list[str]]:
+        """SHA-256 of the pictures and of the mask files."""
+        return contents(self.normals), contents(f.path for f in self.files)
+
+    @cached_property
+    def _marks(self) -> tuple[np.ndarray, np.ndarray]:
+        return marks(self.contents[0]), marks(self.contents[1])
+
+    def _file(self, index: int) -> MaskSource:
+        """The mask file for mask `index`: all come round in a new order every time through."""
+        return self.files[turn(self._marks[1], index, self.options.seed, 2)]
 
     def picture(self, index: int) -> tuple[np.ndarray, Path | None]:
         """The picture that a mask is made for, grey where there is none, and its file."""
         side = self.options.size
         if not self.normals:
             return np.full((side, side, 3), 128, np.uint8), None
-        path = self.normals[self._turn(index, len(self.normals), 1)]
+        path = self.normals[drawn(self._marks[0], self.options.seed, 1, index)]
         image = read_image(path)
         return (resize_image(image, side) if side else image), path
 
@@ -119,22 +127,22 @@ class Work:
         name = f"{index:06d}.png"
         if not self.files:
             return self.options.out / name
-        file = self.files[self._turn(index, len(self.files), 2)]
+        file = self._file(index)
         own = Path(self.options.masks).resolve() == file.path.parent.resolve()
         return self.options.out / name if own else self.options.out / file.kind / name
 
     def make(self, index: int) -> None:
         image, path = self.picture(index)
         rng = np.random.default_rng(seed_of(self.options.seed, 0, index))
-        file = self.files[self._turn(index, len(self.files), 2)].path if self.files else None
+        file = self._file(index).path if self.files else None
         write_mask(self.place(index), self.masks.draw(image, rng, file, path))
 
     def settings(self) -> dict[str, Any]:
         """What makes two runs the same run, whatever their count and preview."""
         kept = {k: getattr(self.options, k) for k in ("source", "inside", "seed", "size")}
         kept |= self.masks.settings()  # a region file by its content
-        names = [str(p.resolve()) for p in [*self.normals, *(f.path for f in self.files)]]
-        return {**kept, "files": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}
+        files = [*sorted(self.contents[0]), "", *sorted(self.contents[1])]  # by content, wherever they lie
+        return {**kept, "files": hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]}
 
     def sheet(self) -> np.ndarray:
         cells = []
