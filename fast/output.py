@@ -188,7 +188,7 @@ def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.nda
 
 
 def read_records(output: Path) -> list[dict[str, Any]]:
-    """The lines of a synthesis output's manifest, each with the names of its files. Raises `UserError`."""
+    """The lines of a synthesis output's manifest, whose files lie in its folder. Raises `UserError`."""
     manifest = output / "manifest.jsonl"
     try:
         text = manifest.read_text(encoding="utf-8")
@@ -198,8 +198,8 @@ def read_records(output: Path) -> list[dict[str, Any]]:
     except (ValueError, TypeError) as error:
         raise UserError(f"{manifest} is damaged ({error}); restore it or synthesize again") from None
     for number, row in enumerate(rows, 1):
-        for key in ("image", "mask"):
-            name = row.get(key)
+        for key in {"image", "mask"} & row.keys():
+            name = row[key]
             if not isinstance(name, str) or not name or "\0" in name or not _inside(name):
                 raise UserError(
                     f"{manifest} is damaged (line {number}: {key}={str(name)[:60]!r} names no file in the folder); "
