@@ -2,8 +2,12 @@
 
 import sys
 
-from fast.door import open_door
-from fast.synthesis_door import check_options, parse_synthesis, synthesize
+from fast.signals import listen
+
+listen(__name__)
+
+from fast.door import open_door  # noqa: E402
+from fast.synthesis_door import check_options, parse_synthesis, synthesize  # noqa: E402
 
 
 def main(argv: list[str]) -> None:

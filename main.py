@@ -3,8 +3,12 @@
 import os
 import sys
 
-from fast.door import open_door
-from fast.training.options import parse_training
+from fast.signals import listen
+
+listen(__name__)
+
+from fast.door import open_door  # noqa: E402
+from fast.training.options import parse_training  # noqa: E402
 
 
 def main(argv: list[str]) -> None:

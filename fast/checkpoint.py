@@ -1,7 +1,6 @@
 """Artifacts, `<name>-<step>.safetensors`: what a training made and, as metadata, all that made it; for the methods on a
 latent base (`fast`, `stage`, ...) the trained parts alone, which go upon that base again."""
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,10 +14,11 @@ import torch
 from safetensors import SafetensorError
 
 from fast.decoder import FitOptions
+from fast.folders import parse_json
 from fast.prompted import PromptedDiffusion
 from ldm.checkpoint import hash_aside, load_strict, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
-from ldm.modules.encoders.modules import TextEncoder
+from ldm.modules.encoders.modules import TextEncoder, offline
 from ldm.util import check_params, get_obj_from_str, instantiate_from_config
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 class Artifact:
     """A trained method on a latent base, on disk, its weights not yet read.
 
-    `open_types`: it serves any defect word, not `types` alone.
+    `open_types`: it serves any defect word, not `types` alone. `tokenizer`: a folder or hub name that the user gives in
+    the place of the recorded one, which is never fetched.
     """
 
     path: Path
@@ -41,6 +42,26 @@ class Artifact:
     base: str
     base_sha256: str
     open_types: bool = False
+    tokenizer: str | None = None
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The `model:` section of its config, with the tokenizer to use: the given one; or else the recorded one,
+        looked for beside the artifact where it is no folder here."""
+        section = self.config["model"]
+        params = section["params"]
+        text = params.get("cond_stage_config")
+        own = dict(text["params"]) if isinstance(text, dict) and isinstance(text.get("params"), dict) else {}
+        if not isinstance(own.get("tokenizer"), str) and self.tokenizer is None:
+            return dict(section)
+        own["tokenizer"] = self.tokenizer or self._beside(own["tokenizer"])
+        return {**section, "params": {**params, "cond_stage_config": {**text, "params": own}}}
+
+    def _beside(self, tokenizer: str) -> str:
+        if "\0" in tokenizer or in_project(Path(tokenizer).expanduser()).is_dir():
+            return tokenizer
+        beside = self.path.parent / Path(tokenizer).name
+        return str(beside) if Path(tokenizer).name not in ("", "..") and beside.is_dir() else tokenizer
 
     @property
     def model(self) -> type[PromptedDiffusion]:
@@ -84,7 +105,7 @@ def read_artifact(path: Path) -> Artifact:
     """The artifact in a file, from its metadata. Raises `UserError` for a damaged or foreign file."""
     meta = read_metadata(path)
     try:
-        config, types = json.loads(meta["config"]), json.loads(meta["types"])
+        config, types = parse_json(meta["config"]), parse_json(meta["types"])
         open_types = meta.get("open_types") == "true"
         artifact = Artifact(path, int(meta["step"]), config, types, meta["base"], meta["base_sha256"], open_types)
         whole = isinstance(config["model"]["params"], dict) and types and all("/" in t for t in types)
@@ -151,20 +172,21 @@ def load_fast(artifact: Artifact, base: str | None = None, *, dtype: torch.dtype
 def text_encoder(artifact: Artifact) -> TextEncoder:
     """The text encoder of an artifact's base without its weights, for what its tokenizer says of words."""
     _check_classes(artifact.config["model"], artifact.path)
-    with torch.device("meta"):
-        return instantiate_from_config(artifact.config["model"]["params"]["cond_stage_config"])
+    with torch.device("meta"), offline(artifact.tokenizer is None):
+        return instantiate_from_config(artifact.section["params"]["cond_stage_config"])
 
 
 def _build(artifact: Artifact, path: Path, dtype: torch.dtype | None) -> PromptedDiffusion:
     """The model on the base in `path`, all of it in one precision, for nothing trains here."""
-    section = artifact.config["model"]
+    section = artifact.section
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
     changes = {
         "ckpt_path": str(path), "types": artifact.types, "frozen_precision": precision,
         "thaw_unet": False, "fit_decoder": None, "init_word": None,
     }  # fmt: skip
     own = {k: v for k, v in section["params"].items() if k != "farm_from"}
-    model: PromptedDiffusion = instantiate_from_config({"target": section["target"], "params": {**own, **changes}})
+    with offline(artifact.tokenizer is None):
+        model: PromptedDiffusion = instantiate_from_config({"target": section["target"], "params": {**own, **changes}})
     return model
 
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fast.data.images import read_image, read_mask, resize_image, write_image
 from fast.output import GAP
+from ldm.errors import UserError
 
 HEADINGS = ("normal", "mask", "synthetic", "difference")
 
@@ -33,7 +34,17 @@ class Row:
 
 def read_row(output: Path, record: dict[str, Any]) -> Row:
     """A pair of a synthesis output by its manifest line, cut to the windows that were sampled; its normal image is
-    resized as it was for synthesis, and that of a method that draws its own is the triptych's."""
+    resized as it was for synthesis, and that of a method that draws its own is the triptych's. Raises `UserError`."""
+    try:
+        return _row(output, record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{output / 'manifest.jsonl'} is damaged (the line of {record.get('image')}: {error!r}); "
+            "restore it or synthesize again"
+        ) from None
+
+
+def _row(output: Path, record: dict[str, Any]) -> Row:
     synthetic = read_image(output / record["image"])
     if record["normal_source"] is None:
         triptych = read_image(output / "triptych" / Path(record["image"]).name)

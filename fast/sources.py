@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from fast.data.layouts import holds_dataset, holds_masks, open_dataset
 from fast.data.pairing import split_beside
 from fast.data.reading import NAME, reading_of
 from fast.prompts import prompt_text
+from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -23,6 +24,8 @@ from ldm.rng import seed_of
 SAY_NOTHING = {
     "normal", "normals", "good", "ok", "train", "training", "test", "image", "images", "picture", "pictures", "data",
 }  # fmt: skip
+# Where the layouts of published datasets keep the normal images of a part.
+INSIDE_A_PART = (("train", "good"), ("train", "ok"), ("test", "good"), ("test", "ok"), ("data", "images", "normal"))
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,26 @@ class Sources:
         masks = [m for m in self.masks if m.kind in own_kinds or m.kind not in kinds]
         return Sources(normals, masks or self.masks, self.types, self.allowed)
 
+    @cached_property
+    def normal_contents(self) -> list[str]:
+        """SHA-256 of each normal image's file."""
+        return contents(n.path for n in self.normals)
+
+    @cached_property
+    def mask_contents(self) -> list[str]:
+        """SHA-256 of each mask's file."""
+        return contents(m.path for m in self.masks)
+
+    @cached_property
+    def _marks(self) -> tuple[np.ndarray, np.ndarray]:
+        return marks(self.normal_contents), marks(self.mask_contents)
+
     def pair(self, index: int, seed: int) -> Pair:
-        """Pair number `index`: masks and normals each come round in a new order every time through."""
-        normal = self.normals[_turn(index, len(self.normals), seed_of(seed, 1))] if self.normals else None
-        mask = self.masks[_turn(index, len(self.masks), seed_of(seed, 2))] if self.masks else None
+        """Pair number `index`. Its normal image is drawn by content (`drawn`): adding one changes the pairs that take
+        it and no other. Masks come round in a new order every time through. Names and places decide nothing."""
+        normals, masks = self._marks
+        normal = self.normals[drawn(normals, seed, 1, index)] if self.normals else None
+        mask = self.masks[turn(masks, index, seed, 2)] if self.masks else None
         own = seed_of(seed, 3, index)
         category, kind = normal.category if normal else "", mask.kind if mask else ""
         files = normal.path if normal else None, mask.path if mask else None
@@ -236,21 +255,62 @@ def open_types(
 
 
 def category_of(normals: Sequence[NormalSource], folder: str, knows: Callable[[str], bool]) -> str:
-    """What the pictures are of: by their dataset, or by the nearest of the folder and the two above it that says more
-    than "train" or "good". Empty where `knows(name)` is false: a word that a network never saw tells it nothing."""
-    path = Path(folder).resolve()
+    """What the images are of: by their dataset, else by the name of the folder as the user wrote it, or of the part
+    whose `train/good` it is. Folders further up say nothing: what is made must not depend on where a part's data lie.
+    Empty where `knows(name)` is false: a word that a network never saw tells it nothing."""
     named = {n.category for n in normals} - {""}
     if named:
         return min(named) if len(named) == 1 and knows(min(named)) else ""
+    path = Path(folder)
+    tail = next((t for t in INSIDE_A_PART if tuple(p.lower() for p in path.parts[-len(t) :]) == t), ())
+    name = path.parents[len(tail) - 1].name if tail else path.name
+    return name if name and name.lower() not in SAY_NOTHING and knows(name) else ""
+
+
+def perhaps_category(folder: str, knows: Callable[[str], bool]) -> str:
+    """A word in a folder's path that may tell what the images are of: of the folder and the two above it the nearest
+    that says more than "train" or "good". To be asked about: where a folder lies is no setting."""
+    path = Path(folder).resolve()
     says = [p.name for p in (path, *path.parents[:2]) if p.name and p.name.lower() not in SAY_NOTHING]
     return next((name for name in says if knows(name)), "")
 
 
-@lru_cache(maxsize=4)
-def _order(count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(count)
+def contents(paths: Iterable[Path]) -> list[str]:
+    """SHA-256 of each file, hexadecimal. Raises `UserError` for one that cannot be read."""
+
+    def digest(path: Path) -> str:
+        try:
+            return file_hash(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot read the image ({error.strerror}); check the path") from None
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(digest, paths))
 
 
-def _turn(index: int, count: int, seed: int) -> int:
-    lap, place = divmod(index, count)
-    return int(_order(count, seed_of(seed, lap))[place])
+def marks(digests: Sequence[str]) -> np.ndarray:
+    """The first 64 bits of each digest, (N,) uint64."""
+    return np.array([int(d[:16], 16) for d in digests], np.uint64)
+
+
+def drawn(candidates: np.ndarray, *key: int) -> int:
+    """The candidate, by its `marks`, that wins for this key: the one with the highest hash of key and mark.
+
+    Rendezvous hashing (Thaler and Ravishankar 1998): each wins equally often, and without one of them all keys that it
+    did not win keep theirs.
+    """
+    return int(np.argmax(_mixed(candidates, seed_of(*key))))
+
+
+def turn(candidates: np.ndarray, index: int, *key: int) -> int:
+    """The candidate, by its `marks`, for number `index`, all of them in an order of their own every time through."""
+    lap, place = divmod(index, len(candidates))
+    return int(np.argsort(_mixed(candidates, seed_of(*key, lap)), kind="stable")[place])
+
+
+def _mixed(values: np.ndarray, key: int) -> np.ndarray:
+    """A 64-bit hash of each value (N,) uint64 and the key: the last steps of SplitMix64."""
+    x = values ^ np.uint64(key)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -23,11 +23,12 @@ if TYPE_CHECKING:  # heavy: imported only once the flags are understood
 # Flags that only the methods on a latent base know, and those of methods that learn.
 LATENT_FLAGS = (
     "sampler", "steps", "region", "margin", "min_window", "max_window", "no_composite", "no_farm", "reuse", "stop_at",
-    "compile", "precision", "weights_cache", "actual_resume",
+    "compile", "precision", "weights_cache", "actual_resume", "tokenizer",
 )  # fmt: skip
 LEARNED_FLAGS = ("pt_path", "weight_idx")
 # Flags of single methods.
 OWN_FLAGS = {"material": "procedural", "defects": "transplant", "split": "transplant"}
+SIDES, MOST_SIDE = ("size", "min_window", "max_window"), 65535  # of PNG's and JPEG's pictures
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 
 
@@ -51,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument("--weight_idx", type=int, default=None, help="step of the weights (default: the last)")
     source.add_argument("--actual_resume", default=None, metavar="CKPT",
                         help="the base checkpoint, if it is no longer where training found it")
+    source.add_argument("--tokenizer", default=None, metavar="FOLDER|NAME",
+                        help="the base's tokenizer: a folder, or a hub name, which is fetched (default: the recorded "
+                             "one, as far as it is on this machine)")
     source.add_argument("--anomaly_name", default=None,
                         help="defect types to make, separated by commas: a type, category/type, or a category for all "
                              "of its types; for weights that serve any words: part/word; for procedural: scratch, "
@@ -83,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--sample_name", required=True, metavar="FOLDER",
                         help="output: image/, mask/, triptych/, manifest.jsonl")
     result.add_argument("--count", type=int, default=500, help="pairs in all (default 500)")
+    result.add_argument("--extend", action="store_true",
+                        help="go on with a set after normal images, masks or types were added: what is made stays")
     result.add_argument("--size", type=int, default=None,
                         help="side in pixels of the square that pictures are resized to (default: the training size; "
                              "with --region auto, and of methods that learn nothing, they keep their own)")
@@ -134,6 +140,8 @@ def check_options(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} {value} must be at least 1")
+        if value is not None and name in SIDES and value > MOST_SIDE:
+            raise UserError(f"--{name} {value} is larger than any picture; give at most {MOST_SIDE} pixels")
     for name in ("seed", "margin", "stop_at"):
         if (getattr(options, name) or 0) < 0:
             raise UserError(f"--{name} {getattr(options, name)} must not be negative")
@@ -191,11 +199,16 @@ def synthesize(options: argparse.Namespace) -> None:
     settings = {
         **job.common,
         "types": [job.sources.types[i] for i in job.sources.allowed],
-        "normals": [str(n.path) for n in job.sources.normals],
-        "masks": [str(m.path) for m in job.sources.masks],
+        # By content: where the files lie decides nothing.
+        "normals": sorted(job.sources.normal_contents),
+        "masks": sorted(job.sources.mask_contents),
     }
-    with closing(OutputFolder(options.sample_name, settings, rank)) as output:
-        total, stopped = _fill(output, job, options)
+    with closing(OutputFolder(options.sample_name, settings, rank, options.extend)) as output:
+        try:
+            total, stopped = _fill(output, job, options)
+        except UserError:
+            output.abandon()
+            raise
     rejected = job.rejected()
     if rejected and rank == 0:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)

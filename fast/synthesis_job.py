@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from yaml import YAMLError
 from fast.anomalydiffusion.mask_model import LearnedMasks
 from fast.checkpoint import Artifact, find_artifact, find_weights, in_project, load_model, text_encoder
 from fast.data.images import read_image, resize_image, write_image
+from fast.folders import parse_json
 from fast.generators import create, method_class
 from fast.generators.base import Generator as Method
 from fast.generators.base import Learned, Placing
@@ -34,9 +35,10 @@ from fast.sources import (
     find_normals,
     match_types,
     open_types,
+    perhaps_category,
 )
 from fast.synthesis import Made, MaskOf, Synthesizer
-from fast.training.config import load_recipe
+from fast.training.config import load_recipe, plain
 from ldm.checkpoint import file_hash, read_metadata
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -153,6 +155,7 @@ def _latent(
     options: argparse.Namespace, kind: str, masks: Masks | None, learned: LearnedMasks | None, say: bool
 ) -> Job:
     artifact = find_artifact(_weights(options), options.weight_idx, options.method)
+    artifact = replace(artifact, tokenizer=options.tokenizer)
     chosen = _options(options, artifact.path)
     flags = {
         "size": options.size, "sampler": options.sampler, "steps": options.steps, "region": options.region,
@@ -197,6 +200,9 @@ def _open_types(
     kinds = [m.kind for m in masks if m.path.parent != top]
     category = category_of(normals, options.data_root, lambda name: is_vocabulary(encoder, name))
     types = open_types(artifact.types, options.anomaly_name, options.init_word, kinds, category)
+    perhaps = perhaps_category(options.data_root, lambda name: is_vocabulary(encoder, name))
+    if say and perhaps and all(key.startswith("/") for key in types):
+        print(f"note: nothing says what the images are of; if it is {perhaps}, add --anomaly_name {perhaps}")
     trained = {prompt_text("", t.split("/", 1)[1]) for t in artifact.types}
     for key in types:
         check_words(encoder, key)
@@ -314,16 +320,23 @@ def _options(options: argparse.Namespace, weights: Path | None) -> dict[str, Any
     """The method's options: of its recipe, or of the one that its weights were trained by, then of the command line."""
     if weights is None:
         file = in_project(Path(f"configs/methods/{options.method}.yaml"))
-        section: Any = OmegaConf.select(load_recipe(file), "method.params") if file.is_file() else None
+        config: Any = OmegaConf.to_container(load_recipe(file)) if file.is_file() else {}
     else:
-        section = OmegaConf.select(OmegaConf.create(read_metadata(weights).get("config", "{}")), "method.params")
+        config = _recorded(weights)
+    method = config.get("method") or {}
     try:
-        merged = OmegaConf.merge(section or {}, OmegaConf.from_dotlist(options.overrides))
-        plain = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"method options: {' '.join(str(error).split())}") from None
-    assert isinstance(plain, dict)
-    return {str(k): v for k, v in plain.items()}
+        merged = OmegaConf.merge(method.get("params") or {}, OmegaConf.from_dotlist(options.overrides))
+    except (OmegaConfBaseException, YAMLError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"method options: {' '.join(str(error).split())[:200]}") from None
+    return {str(k): v for k, v in plain(merged, "method options").items()}
+
+
+def _recorded(weights: Path) -> dict[str, Any]:
+    """The config that an artifact records of its training. Raises `UserError`."""
+    try:
+        return dict(parse_json(read_metadata(weights).get("config", "{}")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{weights} is not an artifact of main.py: its config is broken ({error})") from None
 
 
 def _normals(options: argparse.Namespace) -> list[NormalSource]:

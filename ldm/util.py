@@ -2,8 +2,10 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -14,11 +16,58 @@ KINDS: dict[Any, str] = {
 }  # fmt: skip
 
 
+# A config is data, not a program: what it may name are networks, losses, data and schedules of these packages.
+PACKAGES = ("fast", "ldm", "taming", "torch", "transformers")
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_BASES = (
+    ("torch.nn.modules.module", "Module"), ("torch.utils.data.dataset", "Dataset"),
+    ("torch.optim.optimizer", "Optimizer"), ("torch.optim.lr_scheduler", "LRScheduler"),
+    ("pytorch_lightning.core.datamodule", "LightningDataModule"),
+)  # fmt: skip
+_SCHEDULES = "ldm.lr_scheduler"
+_allowed: list[str] = []
+
+
+def allow_targets(*prefixes: str) -> None:
+    """Let configs name what lies under these dotted prefixes, in this process, beside `PACKAGES`.
+
+    Whatever they name there is imported and called. Raises `UserError` for a prefix that is no dotted name.
+    """
+    for prefix in prefixes:
+        name = prefix.rstrip(".")
+        if not _NAME.fullmatch(f"{name}.x"):
+            raise UserError(f"--allow-target {prefix} is no package; write package or package.module")
+        _allowed.append(name)
+
+
+def check_target(path: object) -> str:
+    """`path` if a config may name it, decided by the name alone: nothing is imported. Raises `UserError`."""
+    if not isinstance(path, str) or not _NAME.fullmatch(path):
+        raise UserError(f"target: {str(path)[:80]} is not a dotted path; write package.module.Class")
+    if any(part.startswith("__") for part in path.split(".")):
+        raise UserError(f"target: {path} is no class; write package.module.Class")
+    package = path.split(".")[0]
+    if package not in PACKAGES and not _is_allowed(path):
+        if find_spec(package) is None:  # looks for it, imports nothing
+            raise UserError(f"target: {path} does not exist (no module {package}); check the spelling")
+        raise UserError(
+            f"target: {path} lies outside {', '.join(PACKAGES)} and was not loaded; "
+            f"if you trust it, add --allow-target {path.rpartition('.')[0]}"
+        )
+    return path
+
+
+def _is_allowed(path: str) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in _allowed)
+
+
 def get_obj_from_str(path: str) -> Any:
-    """Return what a dotted path such as `ldm.models.autoencoder.AutoencoderKL` names. Raises `UserError`."""
-    module_name, _, name = path.rpartition(".")
-    if not module_name:
-        raise UserError(f"target: {path} is not a dotted path; write package.module.Class")
+    """Return the class that a dotted path such as `ldm.models.autoencoder.AutoencoderKL` names.
+
+    It is a network, a loss, data, an optimizer or a schedule of `PACKAGES`, or what lies under a prefix of
+    `allow_targets`. Raises `UserError`.
+    """
+    module_name, _, name = check_target(path).rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -28,7 +77,21 @@ def get_obj_from_str(path: str) -> Any:
         raise UserError(f"target: {path} does not exist (no module {error.name}); check the spelling") from None
     if not hasattr(module, name):
         raise UserError(f"target: {path} does not exist ({module_name} has no {name}); check the spelling")
-    return getattr(module, name)
+    found = getattr(module, name)
+    if not _is_allowed(path) and not _is_part(found):
+        raise UserError(
+            f"target: {path} is no network, loss, data or schedule of {', '.join(PACKAGES)} and was not loaded; "
+            "name one that is"
+        )
+    return found
+
+
+def _is_part(found: Any) -> bool:
+    """Whether an object is a class that a config may build, itself of `PACKAGES` and not one that they import."""
+    if not inspect.isclass(found) or found.__module__.split(".")[0] not in PACKAGES:
+        return False
+    bases = {(base.__module__, base.__name__) for base in found.__mro__}
+    return found.__module__ == _SCHEDULES or any(base in bases for base in _BASES)
 
 
 def instantiate_from_config(config: Mapping[str, Any], **extra: Any) -> Any:

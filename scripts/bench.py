@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.door import open_door
-from fast.training.options import Parser
-from ldm.errors import UserError
+from fast.signals import listen
+
+listen(__name__)
+
+from fast.door import open_door  # noqa: E402
+from fast.training.options import Parser  # noqa: E402
+from ldm.errors import UserError  # noqa: E402
 
 if TYPE_CHECKING:
     from fast.bench.plan import Given, Plan
@@ -174,5 +177,4 @@ def show(found: Plan) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a program that a cell has started is told to stop too
     sys.exit(open_door(main))

@@ -8,8 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.door import open_door
-from fast.training.options import Parser
+from fast.signals import listen
+
+listen(__name__)
+
+from fast.door import open_door  # noqa: E402
+from fast.training.options import Parser  # noqa: E402
+from ldm.errors import UserError  # noqa: E402
 
 
 def main(argv: list[str]) -> None:
@@ -19,6 +24,9 @@ def main(argv: list[str]) -> None:
     p.add_argument("--rows", type=int, default=12, help="pairs to show of each output, evenly chosen")
     p.add_argument("--cell", type=int, default=160, help="side of a picture in the sheet")
     options = p.parse_args(argv)
+    for name in ("rows", "cell"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
 
     from fast.contact_sheet import contact_sheet, read_row
     from fast.output import read_records

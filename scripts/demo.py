@@ -16,6 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from fast.signals import listen  # noqa: E402
+
+listen(__name__)
+
 from demo_parts.case import Plan, draw  # noqa: E402
 from demo_parts.page import report  # noqa: E402
 from demo_parts.record import times  # noqa: E402
@@ -24,6 +28,7 @@ from demo_parts.work import segment, synthesize  # noqa: E402
 from fast.data.drawn.dataset import VERSION  # noqa: E402
 from fast.data.images import write_bytes  # noqa: E402
 from fast.door import open_door  # noqa: E402
+from fast.folders import held  # noqa: E402
 from fast.report import duration  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
@@ -65,9 +70,9 @@ def claim(plan: Plan, out: Path, weights: str) -> None:
     mark = out / "settings.json"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder")
-    if mark.is_file() and mark.read_text() != settings:
+    if mark.is_file() and mark.read_text(encoding="utf-8") != settings:
         raise UserError(f"{out} holds a run with other settings or weights; start over with make clean, or use --out")
-    if not mark.is_file() and out.is_dir() and any(out.iterdir()):
+    if not mark.is_file() and held(out):
         raise UserError(f"{out} holds other files; start over with make clean, or use --out")
     write_bytes(mark, settings.encode())
 

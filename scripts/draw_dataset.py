@@ -7,14 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 # Lets the script run from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset
-from fast.door import open_door
-from fast.training.options import Parser
+from fast.signals import listen
+
+listen(__name__)
+
+from tqdm import tqdm  # noqa: E402
+
+from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset  # noqa: E402
+from fast.door import open_door  # noqa: E402
+from fast.training.options import Parser  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -19,6 +19,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from fast.signals import listen  # noqa: E402
+
+listen(__name__)
+
 from base_scores.store import Page, Store, keeper  # noqa: E402
 
 from fast.data.drawn.traits import HELD_APART  # noqa: E402

@@ -10,8 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.door import open_door
-from fast.training.options import Parser
+from fast.signals import listen
+
+listen(__name__)
+
+from fast.door import open_door  # noqa: E402
+from fast.training.options import Parser  # noqa: E402
 
 
 def main(argv: list[str]) -> None:

@@ -15,22 +15,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask
-from fast.data.layouts import check as check_dataset
-from fast.data.layouts import holds_masks, open_dataset, require_defects
-from fast.data.split import Split, make_split
-from fast.door import open_door
-from fast.masks.place import INSIDE
-from fast.masks.preview import cell, preview_sheet
-from fast.masks.source import KINDS, OF_FILES, Masks
-from fast.sources import MaskSource, find_masks, find_normals
-from fast.training.options import Parser
-from ldm.errors import UserError
-from ldm.rng import seed_of
+from fast.signals import listen
+
+listen(__name__)
+
+import numpy as np  # noqa: E402
+
+from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask  # noqa: E402
+from fast.data.layouts import check as check_dataset  # noqa: E402
+from fast.data.layouts import holds_masks, open_dataset, require_defects  # noqa: E402
+from fast.data.split import Split, make_split  # noqa: E402
+from fast.door import open_door  # noqa: E402
+from fast.folders import held, parse_json  # noqa: E402
+from fast.masks.place import INSIDE  # noqa: E402
+from fast.masks.preview import cell, preview_sheet  # noqa: E402
+from fast.masks.source import KINDS, OF_FILES, Masks  # noqa: E402
+from fast.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn  # noqa: E402
+from fast.training.options import Parser  # noqa: E402
+from ldm.errors import UserError  # noqa: E402
+from ldm.rng import seed_of  # noqa: E402
 
 SETTINGS = "masks.json"
 SHOWN, SIDE = 24, 256  # masks in the preview, and px of the longer side of each
@@ -105,17 +110,25 @@ class Work:
     def on_object(self) -> str:
         return self.options.on_object or ("auto" if self.normals and self.options.source != "given" else "off")
 
-    def _turn(self, index: int, count: int, what: int) -> int:
-        """Number of the picture or mask file for mask `index`: all come round in a new order every time through."""
-        turn, place = divmod(index, count)
-        return int(np.random.default_rng(seed_of(self.options.seed, what, turn)).permutation(count)[place])
+    @cached_property
+    def contents(self) -> tuple[list[str], list[str]]:
+        """SHA-256 of the pictures and of the mask files."""
+        return contents(self.normals), contents(f.path for f in self.files)
+
+    @cached_property
+    def _marks(self) -> tuple[np.ndarray, np.ndarray]:
+        return marks(self.contents[0]), marks(self.contents[1])
+
+    def _file(self, index: int) -> MaskSource:
+        """The mask file for mask `index`: all come round in a new order every time through."""
+        return self.files[turn(self._marks[1], index, self.options.seed, 2)]
 
     def picture(self, index: int) -> tuple[np.ndarray, Path | None]:
         """The picture that a mask is made for, grey where there is none, and its file."""
         side = self.options.size
         if not self.normals:
             return np.full((side, side, 3), 128, np.uint8), None
-        path = self.normals[self._turn(index, len(self.normals), 1)]
+        path = self.normals[drawn(self._marks[0], self.options.seed, 1, index)]
         image = read_image(path)
         return (resize_image(image, side) if side else image), path
 
@@ -124,22 +137,22 @@ class Work:
         name = f"{index:06d}.png"
         if not self.files:
             return self.options.out / name
-        file = self.files[self._turn(index, len(self.files), 2)]
+        file = self._file(index)
         own = Path(self.options.masks).resolve() == file.path.parent.resolve()
         return self.options.out / name if own else self.options.out / file.kind / name
 
     def make(self, index: int) -> None:
         image, path = self.picture(index)
         rng = np.random.default_rng(seed_of(self.options.seed, 0, index))
-        file = self.files[self._turn(index, len(self.files), 2)].path if self.files else None
+        file = self._file(index).path if self.files else None
         write_mask(self.place(index), self.masks.draw(image, rng, file, path))
 
     def settings(self) -> dict[str, Any]:
         """What makes two runs the same run, whatever their count and preview."""
         kept = {k: getattr(self.options, k) for k in ("source", "inside", "seed", "size")}
         kept |= self.masks.settings()  # a region file by its content
-        names = [str(p.resolve()) for p in [*self.normals, *(f.path for f in self.files)]]
-        return {**kept, "files": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}
+        files = [*sorted(self.contents[0]), "", *sorted(self.contents[1])]  # by content, wherever they lie
+        return {**kept, "files": hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]}
 
     def without_ground(self) -> str:
         """Says in how many of the images looked at the whole image passes for the object."""
@@ -197,13 +210,13 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"--out {out} is a file; give a folder")
     if mark.is_file():
         try:
-            before = dict(json.loads(mark.read_text()))
+            before = dict(parse_json(mark.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             raise UserError(f"{mark} is damaged; give a new --out folder") from None
         differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
         if differing:
             raise UserError(f"--out {out} holds other masks (differ in {', '.join(differing)}); give a new folder")
-    elif out.is_dir() and any(out.iterdir()):
+    elif held(out):
         raise UserError(f"--out {out} holds other files; give an empty or a new folder")
     else:
         write_bytes(mark, json.dumps(settings, indent=1).encode())

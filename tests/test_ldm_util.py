@@ -24,7 +24,8 @@ def test_a_config_becomes_an_object() -> None:
     assert made.weight.shape == (3, 2)
     assert isinstance(instantiate_from_config({"target": "torch.nn.Identity"}), nn.Identity)
     assert isinstance(instantiate_from_config({"target": "torch.nn.ReLU", "base_learning_rate": 1e-3}), nn.ReLU)
-    assert get_obj_from_str("math.pi") == math.pi
+    assert get_obj_from_str("torch.nn.Linear") is nn.Linear
+    assert get_obj_from_str("ldm.lr_scheduler.LambdaLinearScheduler") is LambdaLinearScheduler
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from training_runs import door, recipe
 from fast.checkpoint import find_artifact, find_base, in_project, load_model
 from fast.model import FAST
 from fast.prompts import by_word, check_words, is_vocabulary, prompt_text
-from fast.sources import NormalSource, category_of, open_types
+from fast.sources import NormalSource, category_of, open_types, perhaps_category
 from fast.training.config import merge
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError
@@ -64,11 +64,30 @@ def test_a_folder_says_what_is_on_its_pictures_where_the_word_is_known(tmp_path:
         ("parts/normal", ""),
         ("wood/a/b/c", ""),
         ("leather/wood", "wood"),
+        ("leather/x1/normal", ""),  # the place of a part's folder says nothing of it
+        ("leather/x1", ""),
+        ("leather/normal", ""),
     ):
         assert category_of(flat, str(tmp_path / folder), knows) == expected
+    for folder in (".", "train/good", "normal"):
+        assert category_of(flat, folder, knows) == ""
     assert category_of([NormalSource(Path("a"), "leather")], str(tmp_path / "wood"), knows) == "leather"
     assert category_of([NormalSource(Path("a"), "screw")], str(tmp_path / "wood"), knows) == ""
     assert category_of([NormalSource(Path("a"), c) for c in ("wood", "leather")], str(tmp_path), knows) == ""
+
+
+def test_a_folder_s_path_is_only_asked_about(tmp_path: Path) -> None:
+    def knows(name: str) -> bool:
+        return name in ("wood", "leather", "good")
+
+    for folder, expected in (
+        ("wood", "wood"),
+        ("wood/train/good", "wood"),
+        ("parts/normal", ""),
+        ("wood/a/b/c", ""),
+        ("leather/wood", "wood"),
+    ):
+        assert perhaps_category(str(tmp_path / folder), knows) == expected
 
 
 # vectors

@@ -429,7 +429,7 @@ def test_pictures_keep_their_sizes(tiny_artifact: Path, tmp_path: Path, drawn_ro
         write_image(normals / f"{i}.png", picture(*shape, i))
     write_mask(masks / "far.png", far(96, 96))
     argv = door(drawn_root, tiny_artifact, out, "--data_root", str(normals), "--mask_path", str(masks))
-    assert synthesize([*argv, "--count", "5", "--min_window", "64"]) == 0
+    assert synthesize([*argv, "--count", "12", "--min_window", "64"]) == 0
     rows = {tuple(read_image(out / row["image"]).shape[:2]): row for row in manifest(out)}
     assert sorted(rows) == sorted(shapes)
     for shape, row in rows.items():

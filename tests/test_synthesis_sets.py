@@ -172,7 +172,7 @@ def test_any_camera_s_pictures_serve(drawn_root: Path, tiny_artifact: Path, tmp_
     Image.fromarray(hairline).save(masks / "hairline.png")
     out = tmp_path / "out"
     argv = arguments(drawn_root, tiny_artifact, out, "--data_root", str(normals), "--mask_path", str(masks))
-    assert synthesize([*argv, "--count", "3"]) == 0
+    assert synthesize([*argv, "--count", "20"]) == 0
     rows = manifest(out)
     assert {Path(row["normal_source"]).name for row in rows} == {"grey.png", "deep.png", "photo.jpg"}
     for row in rows:

@@ -1,12 +1,14 @@
 """Which normals meet which masks, and which defect type comes of it."""
 
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import fast.sources
 from fast.sources import (
     MaskSource,
     NormalSource,
@@ -16,9 +18,16 @@ from fast.sources import (
     find_normals,
     match_types,
 )
+from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 
 TYPES = ["cable/cut", "cable_gland/cut", "cable_gland/dent", "nut/bent+cut", "nut/scratch"]
+
+
+@pytest.fixture(autouse=True)
+def contents_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These files are but names, and their content is their name."""
+    monkeypatch.setattr(fast.sources, "file_hash", lambda path: sha256(str(path).encode()).hexdigest())
 
 
 def sources(normals: int = 4, masks: int = 3, allowed: tuple[int, ...] = (0,)) -> Sources:
@@ -39,14 +48,45 @@ def picture(path: Path, value: int = 255) -> Path:
 # pairing
 
 
-def test_everything_comes_round_before_anything_comes_twice() -> None:
+def test_masks_come_round_before_any_comes_twice() -> None:
     pairs = [sources().pair(i, seed=0) for i in range(24)]
-    for laps in range(6):
-        assert len({p.normal for p in pairs[4 * laps : 4 * laps + 4]}) == 4
     for laps in range(8):
         assert len({p.mask for p in pairs[3 * laps : 3 * laps + 3]}) == 3
     assert len({(p.normal, p.mask) for p in pairs}) > 8
-    assert len({tuple(p.normal for p in pairs[4 * i : 4 * i + 4]) for i in range(6)}) > 1
+    assert len({tuple(p.mask for p in pairs[3 * i : 3 * i + 3]) for i in range(8)}) > 1
+
+
+def test_normals_are_drawn_equally_often() -> None:
+    given = sources(normals=10)
+    counts = Counter(given.pair(i, seed=0).normal for i in range(2000))
+    assert len(counts) == 10
+    # Chi-squared with 9 degrees of freedom: 27.9 has a chance of 1 in 1000.
+    assert sum((n - 200) ** 2 / 200 for n in counts.values()) < 27.9
+
+
+def test_one_normal_more_or_less_changes_only_the_pairs_that_take_it() -> None:
+    many, few = sources(normals=20), sources(normals=19)
+    added = Path("n19")
+    pairs = [(many.pair(i, 5), few.pair(i, 5)) for i in range(300)]
+    assert 5 <= sum(a.normal == added for a, _ in pairs) <= 30  # 15 of 300
+    assert all(a == b for a, b in pairs if a.normal != added)
+    for a, b in pairs:
+        assert (a.mask, a.seed) == (b.mask, b.seed)
+
+
+def test_neither_names_nor_their_order_decide(tmp_path: Path) -> None:
+    def pairs(names: list[str]) -> list[tuple[bytes, bytes]]:
+        folder = tmp_path / names[0]
+        for value, name in enumerate(names):
+            picture(folder / "n" / f"{name}.png", value)
+            picture(folder / "m" / f"{name}.png", 200 + value)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fast.sources, "file_hash", file_hash)
+            given = Sources(find_normals(str(folder / "n")), find_masks(str(folder / "m"))[0], TYPES, [0])
+            found = [given.pair(i, 0).files for i in range(30)]
+        return [(a.read_bytes(), b.read_bytes()) for a, b in found]
+
+    assert pairs(["a", "b", "c", "d"]) == pairs(["z", "k", "c", "a"])
 
 
 def test_a_pair_depends_on_the_seed_and_its_number_alone() -> None:

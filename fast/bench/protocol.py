@@ -25,7 +25,7 @@ from fast.segmentation.networks import SEGMENTERS
 from fast.segmentation.recipes import PUBLISHED
 from fast.segmentation.recipes import RECIPES as SCHEDULES
 from fast.segmentation.train import LOSSES
-from fast.training.config import load_recipe
+from fast.training.config import load_recipe, plain
 from ldm.errors import UserError
 from ldm.util import check_params, check_values
 
@@ -202,11 +202,9 @@ def load_protocol(path: str | Path, overrides: tuple[str, ...] = ()) -> Protocol
         raise UserError(str(error).replace("--base", "--protocol").replace("configs/", "protocols/")) from None
     try:
         merged = OmegaConf.merge(recipe, OmegaConf.from_dotlist(list(overrides)))
-        content = OmegaConf.to_container(merged, resolve=True)
-    except OSError as error:
-        raise UserError(f"--protocol {path} cannot be read ({error}); check the file") from None
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"--protocol {path}: {' '.join(str(error).split())}") from None
+    except (OmegaConfBaseException, YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"--protocol {path}: {' '.join(str(error).split())[:200]}") from None
+    content = plain(merged, f"--protocol {path}")
     assert isinstance(content, dict)
     return parse(content, str(path))
 

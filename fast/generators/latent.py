@@ -37,12 +37,22 @@ def recipe_for(artifact: Artifact, **given: Any) -> Recipe:
     if not 1 <= steps <= timesteps:
         raise UserError(f"--steps {steps} lies outside 1..{timesteps}, the steps this base knows")
     steps = timesteps if sampler == "ddpm" else steps
-    data = (artifact.config.get("data") or {}).get("params") or {}
-    trained, windows = data.get("size", 256), data.get("native") or artifact.open_types
+    data = artifact.config.get("data")
+    data = data.get("params") if isinstance(data, dict) else None
+    data = data if isinstance(data, dict) else {}
+    trained, windows = _trained_side(artifact, data), data.get("native") or artifact.open_types
     region = given.get("region", "auto" if windows else "full")
     size = given.get("size", trained if region == "full" else None)
     window = {"min_window": trained, "max_window": 2 * trained}
     return Recipe(**{**window, **given, "sampler": sampler, "steps": steps, "region": region, "size": size, "own": own})
+
+
+def _trained_side(artifact: Artifact, data: Mapping[str, Any]) -> int:
+    """Side in pixels of the pictures that an artifact was trained on."""
+    side = data.get("size", 256)
+    if not isinstance(side, int) or isinstance(side, bool) or not 8 <= side <= 65535:
+        raise UserError(f"{artifact.path} is not an artifact of main.py: data.params.size={side} in its config")
+    return side
 
 
 class LatentGenerator(Learned):

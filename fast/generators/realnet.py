@@ -1,6 +1,5 @@
 """RealNet's pairs (Zhang et al. 2024): pieces of images that SDAS drew off the normals, laid into normals."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
@@ -11,6 +10,7 @@ import torch
 
 from fast.checkpoint import find_weights
 from fast.data.images import resize_image
+from fast.folders import parse_json
 from fast.generators.base import Learned
 from fast.generators.blend import Pair, blend, changed_pair, check_change, check_range, drawn_mask, given_mask
 from fast.generators.sdas import SAMPLERS, SDAS
@@ -169,7 +169,7 @@ def read_sdas(path: Path) -> SDAS:
     """The trained model of an artifact, ready to sample. Raises `UserError` for a damaged or foreign file."""
     meta = read_metadata(path)
     try:
-        section, categories = json.loads(meta["config"])["model"], json.loads(meta["categories"])
+        section, categories = parse_json(meta["config"])["model"], parse_json(meta["categories"])
         params = {**section["params"], "categories": categories, "ckpt_path": None, "use_ema": False}
         whole = section["target"] == TARGET and all(isinstance(c, str) for c in categories)
     except (KeyError, ValueError, TypeError):

@@ -1,16 +1,19 @@
 """Recipes: YAML files, merged, with what the command line adds."""
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.basecontainer import BaseContainer
+from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 from yaml import YAMLError
 
 from ldm.errors import UserError
-from ldm.util import check_params, check_values, get_obj_from_str
+from ldm.util import check_params, check_target, check_values, get_obj_from_str
 
 SECTIONS = ("model", "data", "lightning", "method")
 LIGHTNING = {
@@ -24,6 +27,43 @@ TRAINER = (
 )  # fmt: skip
 
 
+# What the readers of YAML and OmegaConf raise for content that makes no sense.
+_UNREADABLE = (YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError, TypeError, ValueError)
+
+
+def _reason(error: BaseException) -> str:
+    """One line of at most 200 letters."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    return " ".join(str(error).split())[:200]
+
+
+@contextmanager
+def no_resolvers() -> Iterator[None]:
+    """OmegaConf without its resolvers: a recipe refers to its own keys, not to the environment (`${oc.env:...}`)."""
+    resolvers = BaseContainer._resolvers
+    kept = dict(resolvers)
+    resolvers.clear()
+    try:
+        yield
+    finally:
+        resolvers.update(kept)
+
+
+def plain(config: Any, what: str, **options: Any) -> Any:
+    """A config as plain data, every `${key}` done. `what`: the name to complain about. Raises `UserError`, for any
+    `${resolver:...}` too."""
+    try:
+        with no_resolvers():
+            return OmegaConf.to_container(config, resolve=True, **options)
+    except UnsupportedInterpolationType as error:
+        raise UserError(
+            f"{what}: {_reason(error)}; a recipe may refer to its own keys only, ${{section.key}}: write the value"
+        ) from None
+    except _UNREADABLE as error:
+        raise UserError(f"{what}: {_reason(error)}") from None
+
+
 def load_recipe(path: str | os.PathLike[str], within: tuple[Path, ...] = ()) -> DictConfig:
     """One recipe; `include:` names recipes, relative to it, that it builds on."""
     path = Path(path)
@@ -34,25 +74,41 @@ def load_recipe(path: str | os.PathLike[str], within: tuple[Path, ...] = ()) -> 
         raise UserError(f"--base {path} includes itself; remove it from include:")
     try:
         config = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise UserError(f"--base {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UserError(f"--base {path} is not a mapping of sections; see configs/ for examples") from None
+    except _UNREADABLE as error:
+        raise UserError(f"--base {path} is not valid YAML: {_reason(error)}") from None
     if not isinstance(config, DictConfig):
         raise UserError(f"--base {path} is not a mapping of sections; see configs/ for examples")
-    includes = config.pop("include", [])
-    includes = [includes] if isinstance(includes, str) else list(includes)
-    parts = [load_recipe(path.parent / str(name), (*within, path.resolve())) for name in includes]
-    return _merged([*parts, config])
+    includes = cast(dict[Any, Any], OmegaConf.to_container(config)).get("include", [])
+    config.pop("include", None)
+    includes = [includes] if isinstance(includes, str) else includes
+    if not isinstance(includes, list) or not all(isinstance(name, str) for name in includes):
+        raise UserError(f"--base {path}: include: {includes} must name recipes; write include: other.yaml, or a list")
+    parts = [load_recipe(path.parent / name, (*within, path.resolve())) for name in includes]
+    try:
+        return _merged([*parts, config])
+    except _UNREADABLE as error:
+        raise UserError(f"--base {path} does not fit the recipes that it includes: {_reason(error)}") from None
 
 
 def _merged(recipes: Sequence[DictConfig]) -> DictConfig:
     """Later ones win; one that names another class of data starts that section anew, for its params are its own."""
     whole = OmegaConf.create()
     for recipe in recipes:
-        now, then = OmegaConf.select(whole, "data.target"), OmegaConf.select(recipe, "data.target")
+        now, then = _data_of(whole), _data_of(recipe)
         if now and then and now != then:
             whole.pop("data")
         whole = cast(DictConfig, OmegaConf.merge(whole, recipe))
     return whole
+
+
+def _data_of(recipe: DictConfig) -> Any:
+    """The `target:` of a recipe's data, as it is written."""
+    section = cast(dict[Any, Any], OmegaConf.to_container(recipe)).get("data")
+    return section.get("target") if isinstance(section, dict) else None
 
 
 def merge(recipes: Sequence[str | os.PathLike[str]], overrides: Sequence[str] = ()) -> DictConfig:
@@ -66,24 +122,21 @@ def merge(recipes: Sequence[str | os.PathLike[str]], overrides: Sequence[str] = 
             )
     try:
         return _merged([*[load_recipe(r) for r in recipes], OmegaConf.from_dotlist(list(overrides))])
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"recipes do not merge: {' '.join(str(error).split())}") from None
+    except _UNREADABLE as error:
+        raise UserError(f"recipes do not merge: {_reason(error)}") from None
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
     """The config as plain data, every interpolation done, each section there. Raises `UserError` for unknown keys, and
     for a method that learns nothing."""
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"config: {' '.join(str(error).split())}") from None
-    assert isinstance(plain, dict)
-    _known("section", plain, SECTIONS)
-    method = plain["method"] = _mapping("method", plain.get("method"))
+    whole = plain(config, "config", throw_on_missing=True)
+    assert isinstance(whole, dict)
+    _known("section", whole, SECTIONS)
+    method = whole["method"] = _mapping("method", whole.get("method"))
     _known("key in method:", method, ("name", "params"))
     method["params"] = _mapping("method.params", method.get("params"))
     for name in ("model", "data"):
-        section = plain.get(name)
+        section = whole.get(name)
         if section is None and name == "model" and method.get("name"):
             raise UserError(
                 f"{method['name']} learns nothing: make pairs with generate_with_mask.py --method {method['name']}"
@@ -93,11 +146,11 @@ def resolved(config: DictConfig) -> dict[str, Any]:
                 f"the recipe has no {name}: section with a target:; give a recipe from configs/ with --base"
             )
         section["params"] = _mapping(f"{name}.params", section.get("params"))
-    lightning = plain["lightning"] = _mapping("lightning", plain.get("lightning"))
+    lightning = whole["lightning"] = _mapping("lightning", whole.get("lightning"))
     lightning["trainer"] = _mapping("lightning.trainer", lightning.get("trainer"))
     _known("key in lightning:", lightning, tuple(LIGHTNING))
     _known("key in lightning.trainer:", lightning["trainer"], TRAINER)
-    return cast(dict[str, Any], plain)
+    return cast(dict[str, Any], whole)
 
 
 def _mapping(name: str, value: Any) -> dict[Any, Any]:
@@ -107,13 +160,15 @@ def _mapping(name: str, value: Any) -> dict[Any, Any]:
 
 
 def _known(what: str, given: dict[Any, Any], known: Sequence[str]) -> None:
-    unknown = sorted(str(k) for k in given if k not in known)
+    unknown = sorted(str(k)[:40] for k in given if k not in known)[:5]
     if unknown:
         raise UserError(f"unknown config {what} {', '.join(unknown)}; known: {', '.join(known)}")
 
 
 def check_config(config: dict[str, Any]) -> None:
     """Everything in a resolved config that can be judged before anything is built."""
+    for target in targets(config):  # all of them, before the first is imported
+        check_target(target)
     for name in ("model", "data"):
         check_targets(config[name], name)
     lightning = config["lightning"]
@@ -139,15 +194,23 @@ def check_config(config: dict[str, Any]) -> None:
         ("lr", config["model"]["params"].get("lr")),
         ("base", config["model"].get("base_learning_rate")),
     ):
-        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+        if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
             key = "params.lr" if name == "lr" else "base_learning_rate"
             raise UserError(f"model.{key}={value} must be a number above 0")
+
+
+def targets(node: Any) -> Iterator[Any]:
+    """Every `target:` of a config, nested ones included."""
+    if isinstance(node, dict) and "target" in node:
+        yield node["target"]
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from targets(child)
 
 
 def check_targets(node: Any, name: str = "config") -> None:
     """Every `target:` exists and takes its params, nested ones included, each of its type."""
     if isinstance(node, dict):
-        if isinstance(node.get("target"), str):
+        if "target" in node:
             target, params = get_obj_from_str(node["target"]), _mapping(f"{name}.params", node.get("params"))
             check_params(target, params, node["target"], complete=False)
             check_values(target, params, f"{name}.params")

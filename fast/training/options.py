@@ -31,6 +31,9 @@ def training_parser() -> argparse.ArgumentParser:
                      help="folder that holds the runs; this run is LOGDIR/NAME")
     run.add_argument("-r", "--resume", default=None, metavar="RUN",
                      help="go on with a run: its folder, or a last.ckpt in it")
+    run.add_argument("--allow-target", "--allow_target", nargs="+", action="extend", default=[], metavar="PREFIX",
+                     help="let recipes name classes of this package too, whose code then runs (default: those of "
+                          "this project, torch and transformers)")
     run.add_argument("-s", "--seed", type=int, default=None, help="seed of the run (default 23)")
     run.add_argument("--max_steps", type=int, default=None, help="optimiser steps in all")
     run.add_argument("--max_minutes", type=float, default=None,

@@ -10,6 +10,7 @@ from fast.door import is_first_process
 from fast.training.config import LIGHTNING, check_config, merge, resolved
 from fast.training.saver import LAST
 from ldm.errors import UserError
+from ldm.util import allow_targets
 
 CONFIG = "config.yaml"
 
@@ -32,6 +33,7 @@ class Plan:
 
 def plan(options: Namespace) -> Plan:
     """Merge recipes, flags and overrides. Raises `UserError` for what does not fit together."""
+    allow_targets(*(getattr(options, "allow_target", None) or ()))
     going_on = options.resume is not None
     resume = _resume_point(options.resume) if going_on else Path(options.logdir) / _run_name(options) / LAST
     folder = resume.parent.parent

@@ -35,6 +35,7 @@ from fast.training.trainer import computes_in_bf16, devices, make_trainer, quiet
 from ldm.checkpoint import read_checkpoint, read_metadata
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
+from ldm.modules.encoders.modules import offline
 from ldm.util import get_obj_from_str, instantiate_from_config
 
 
@@ -84,7 +85,9 @@ def train(options: Namespace) -> Path:
     with quiet():
         step = _step_of(run.resume)
         pl.seed_everything(run.seed, verbose=False)  # also the first weights are the seed's
-        module, data = build(run)
+        # A run's folder may come from somebody else; a recipe, or a flag, is what the user gives.
+        with offline(run.going_on and not any("tokenizer=" in o for o in options.overrides)):
+            module, data = build(run)
         if not options.train:
             say("checked the recipe and the data; nothing is trained without -t")
         elif 0 < run.settings["trainer"]["max_steps"] <= step:
@@ -100,8 +103,10 @@ def train(options: Namespace) -> Path:
 def _step_of(resume: Path | None) -> int:
     if resume is None:
         return 0
-    step = read_checkpoint(resume).get("global_step")
-    if not isinstance(step, int):
+    kept = read_checkpoint(resume)
+    step = kept.get("global_step")
+    parts = ("state_dict", "loops", "callbacks", "optimizer_states", "pytorch-lightning_version")
+    if not isinstance(step, int) or any(part not in kept for part in parts):
         raise UserError(f"-r {resume} is no checkpoint of a run; give the run's folder")
     return step
 

@@ -1,6 +1,5 @@
 """DFMGAN behind the door of all methods: it draws the picture, the defect and the mask by itself."""
 
-import json
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fast.data.images import resize_image, resize_mask
+from fast.folders import parse_json
 from fast.generators.base import Learned
 from fast.generators.dfmgan.networks import Backbone, DefectBranch, Rendered, Sizes
 from fast.masks import to_image
@@ -59,8 +59,8 @@ class DFMGANGenerator(Learned):
         path = find_weights(weights, self.artifact, step)
         metadata = read_metadata(path)
         try:
-            known, learnt = json.loads(metadata["types"]), json.loads(metadata["learnt"])
-            params = json.loads(metadata["config"])["model"]["params"]
+            known, learnt = parse_json(metadata["types"]), parse_json(metadata["learnt"])
+            params = parse_json(metadata["config"])["model"]["params"]
             sizes = Sizes(**{k: params[k] for k in SIZES if k in params})
         except (KeyError, ValueError, TypeError):
             raise UserError(

@@ -1,7 +1,9 @@
 """Conditioning encoders: text (BERT style, CLIP) and class labels. `transformers` is imported on first use."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,31 @@ _REMEDY = "set model.params.cond_stage_config.params.tokenizer=FOLDER (a folder 
 _PROJECT = Path(__file__).resolve().parents[3]
 
 
+_offline: ContextVar[bool] = ContextVar("offline", default=False)
+
+
+@contextmanager
+def offline(closed: bool = True) -> Iterator[None]:
+    """Tokenizers that are made within do not go to the network, unless `closed` is False: for models from files that
+    others made."""
+    token = _offline.set(closed)
+    try:
+        yield
+    finally:
+        _offline.reset(token)
+
+
 class Tokenizer:
     """A `transformers` tokenizer, loaded on first use so that a model can be built and its weights read without one.
 
-    `source`: a local folder, read offline, or a hub name, fetched because the user named it. `vocab_size`: rows of the
-    token embedding it must fit.
+    `source`: a local folder, read offline, or a hub name, fetched because the user named it; within `offline()` only if
+    it was fetched before. `vocab_size`: rows of the token embedding it must fit.
     """
 
     def __init__(self, source: str | os.PathLike[str] | None, max_length: int, vocab_size: int) -> None:
         self.source = None if source is None else os.fspath(source)
         self.max_length, self.vocab_size = max_length, vocab_size
+        self.offline = _offline.get()
         self._loaded: tuple[Any, tuple[int, int, int]] | None = None
 
     @property
@@ -57,11 +74,17 @@ class Tokenizer:
             raise UserError(f"tokenizer={self.source} is not a folder; {_REMEDY}")
         from transformers import AutoTokenizer
 
+        here = {"local_files_only": True, "trust_remote_code": False}
         try:
             if folder.is_dir():
-                return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            return AutoTokenizer.from_pretrained(self.source)
+                return AutoTokenizer.from_pretrained(str(folder), **here)
+            return AutoTokenizer.from_pretrained(self.source, **(here if self.offline else {}))
         except Exception as error:  # the libraries below raise what they like for absent, damaged or unreachable files
+            if self.offline and not folder.is_dir():
+                raise UserError(
+                    f"tokenizer={self.source} is not on this machine, and a file that names it is no reason to fetch "
+                    "it; name it yourself, or its folder: --tokenizer NAME"
+                ) from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"tokenizer={self.source} could not be loaded ({reason}); {_REMEDY}") from error
 

@@ -1,0 +1,41 @@
+"""What a folder of the user's holds that counts, and JSON from files that anybody may have written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+# What file managers and network drives leave in any folder that somebody has looked at.
+_LEFT = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".localized", "icon\r"})
+_LEFT_BEGINNINGS = ("._", ".nfs", ".fuse_hidden", ".~lock.", ".sync", ".stfolder", ".dropbox", "@eadir")
+
+
+def held(folder: Path) -> set[str]:
+    """Names in a folder, without what a file manager has left there; empty for a folder that is not there."""
+    return {p.name for p in folder.iterdir() if not is_litter(p.name)} if folder.is_dir() else set()
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file manager, not a person or a program of ours, made a file or folder of this name."""
+    lower = name.lower()
+    return lower in _LEFT or lower.startswith(_LEFT_BEGINNINGS)
+
+
+DEEPEST = 100  # levels of JSON that a program of ours would write, with much to spare
+
+
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads`; a nesting deeper than `DEEPEST` is a ValueError like every other damage."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [v for node in level if isinstance(node, dict | list) for v in _children(node)]
+        if not level:
+            return found
+    raise ValueError("it is nested too deep")
+
+
+def _children(node: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(node.values()) if isinstance(node, dict) else node
