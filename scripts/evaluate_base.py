@@ -5,7 +5,7 @@ Every section's figures are written as soon as they are there, as JSON and as ta
 command goes on where it was stopped and measures nothing twice. Held-apart materials are drawn as it runs.
 
 python scripts/evaluate_base.py
-python scripts/evaluate_base.py --only aims --precision bf16
+python scripts/evaluate_base.py --only aims --precision bf16 --seeds 0 --before docs/base_before.json
 python scripts/evaluate_base.py --only first_stage,real --real DATASET --adapted logs/part
 """
 
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
                                                                     "(default: 10)")
     making.add_argument("--scale", type=float, help="of the guidance (default: the synthesis' own)")
     making.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
-                        help="of the synthesis and of the segmenters' trainings (default: fp32)")
+                        help="of the synthesis, and on a GPU of the segmenters' trainings (default: fp32)")
     trained = p.add_argument_group("segmenters")
     trained.add_argument("--segmenter", default="mini", help="for drawn pictures (default: mini)")
     trained.add_argument("--segmenter_pairs", type=int, default=500, help="pairs to train on (default: 500)")
