@@ -5,7 +5,7 @@ Every section's figures are written as soon as they are there, as JSON and as ta
 command goes on where it was stopped and measures nothing twice. Held-apart materials are drawn as it runs.
 
 python scripts/evaluate_base.py
-python scripts/evaluate_base.py --only aims --precision bf16
+python scripts/evaluate_base.py --only aims --precision bf16 --seeds 0
 python scripts/evaluate_base.py --only first_stage,real --real DATASET --adapted logs/part
 """
 
@@ -31,6 +31,7 @@ from fast.training.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
 NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "words", "real")
+BEFORE = ROOT / "docs" / "base_before.json"
 AIMS = ("visible", "segmenter", "words")  # the sections that the table of aims is made of
 
 
@@ -46,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
                    help="figures; synthesized pairs of real pictures lie beside it (default: logs/base_scores.json)")
     p.add_argument("--doc", type=Path, default=ROOT / "docs" / "base_model.md", metavar="FILE",
                    help="page with the sections' marks, which the tables are written between")
-    p.add_argument("--before", type=Path, metavar="FILE",
-                   help="figures (--out) of an earlier base, for the table of aims")
+    p.add_argument("--before", type=Path, metavar="FILE", default=BEFORE,
+                   help="figures (--out) of an earlier base, for the table of aims (default: docs/base_before.json)")
     p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     p.add_argument("--workers", type=int, help="threads that synthesize on a CPU (default: its cores)")
     drawn = p.add_argument_group("drawn pictures")
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
                                                                     "(default: 10)")
     making.add_argument("--scale", type=float, help="of the guidance (default: the synthesis' own)")
     making.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
-                        help="of the synthesis and of the segmenters' trainings (default: fp32)")
+                        help="of the synthesis, and on a GPU of the segmenters' trainings (default: fp32)")
     trained = p.add_argument_group("segmenters")
     trained.add_argument("--segmenter", default="mini", help="for drawn pictures (default: mini)")
     trained.add_argument("--segmenter_pairs", type=int, default=500, help="pairs to train on (default: 500)")

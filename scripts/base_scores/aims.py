@@ -46,10 +46,8 @@ def aims_of(content: dict[str, Any]) -> dict[str, Figures]:
     return found
 
 
-def read_before(path: Path | None) -> dict[str, Figures]:
+def read_before(path: Path) -> dict[str, Figures]:
     """The aims in the score file of an earlier base. Raises `UserError`."""
-    if path is None:
-        return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))["aims"])
     except (OSError, ValueError, KeyError, TypeError):
