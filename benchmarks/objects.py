@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -49,12 +48,15 @@ def _drawn(entry: dict) -> np.ndarray:
 
 
 class Score:
-    """Rows of the table, images for the sheet, and seconds of processor time of each estimate."""
+    """Images for the sheet, and seconds of processor time of each estimate."""
 
     def __init__(self) -> None:
-        self.rows: list[str] = []
         self.cells: list[tuple[str, np.ndarray]] = []
         self.seconds: list[float] = []
+
+    def say(self, line: str) -> None:
+        """Prints a line at once: a long run that is stopped has said what it found."""
+        print(line, flush=True)
 
     def estimated(self, image: np.ndarray) -> np.ndarray:
         """The object (H,W) of an image (H,W,3)."""
@@ -70,7 +72,7 @@ class Score:
         """A row of overlaps with the true object."""
         worst, tenth, middle = np.quantile(found, [0, 0.1, 0.5])
         good = sum(f >= GOOD for f in found)
-        self.rows.append(
+        self.say(
             f"{name}: {good} of {len(found)} at IoU {GOOD} or more; least {worst:.3f}, "
             f"lowest tenth {tenth:.3f}, median {middle:.3f}"
         )
@@ -88,7 +90,7 @@ def outlined(score: Score, folder: Path, outlines: dict[str, np.ndarray]) -> Non
             raise UserError(f"{file} is {image.shape[1]} x {image.shape[0]} px; outlined at {truth.shape[::-1]}")
         mask = score.estimated(image)
         found.append(overlap(mask, truth))
-        score.rows.append(f"  {found[-1]:.3f}  {file.name}")
+        score.say(f"  {found[-1]:.3f}  {file.name}")
         score.show(f"{found[-1]:.3f} {file.stem}", image, mask)
     score.add(f"{folder.name}, outlined by hand", found)
 
@@ -102,7 +104,7 @@ def scenes(score: Score, count: int, first: int) -> None:
         share = overlap(mask, scene.mask)
         found["transparent" if "transparent" in scene.words else "opaque"].append(share)
         if share < GOOD:
-            score.rows.append(f"  {share:.3f}  scene {seed}: {scene.words}")
+            score.say(f"  {share:.3f}  scene {seed}: {scene.words}")
             score.show(f"{share:.3f} scene {seed}", scene.image, mask)
     for tone, shares in found.items():
         if shares:
@@ -123,10 +125,10 @@ def surfaces(score: Score, folder: Path, most: int) -> None:
         whole += bool(mask.all())
         voters += [image] if len(voters) < 9 else []
         if not mask.all():
-            score.rows.append(f"  an object in {file.name}")
+            score.say(f"  an object in {file.name}")
             score.show(f"not whole: {file.stem}", image, mask)
     vote = Vote(voters)
-    score.rows.append(
+    score.say(
         f"{folder.name}, without a ground: {whole} of {len(files)} taken whole; "
         f"{vote.share:.0%} of the first {len(voters)} vote for a ground"
     )
@@ -144,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(options: argparse.Namespace) -> Iterator[str]:
+def run(options: argparse.Namespace) -> None:
     if not options.images and not options.surfaces and not options.scenes:
         raise UserError("nothing to score; give --images, --surfaces or --scenes")
     score = Score()
@@ -156,16 +158,11 @@ def run(options: argparse.Namespace) -> Iterator[str]:
         surfaces(score, folder, options.most)
     if options.sheet and score.cells:
         write_image(options.sheet, preview_sheet(score.cells))
-    yield from score.rows
-    yield f"{np.mean(score.seconds):.2f} s of one core an image, {max(score.seconds):.2f} s at most"
+    score.say(f"{np.mean(score.seconds):.2f} s of one core an image, {max(score.seconds):.2f} s at most")
 
 
 def main(argv: list[str] | None = None) -> int:
-    def work(given: list[str]) -> None:
-        for line in run(parser().parse_args(given)):
-            print(line)
-
-    return open_door(work, argv)
+    return open_door(lambda given: run(parser().parse_args(given)), argv)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fast.masks.ground import SIDE, GroundModel, connected, disc, gradient, mean
 FINEST, FINE = 512, 640  # px of the shorter side between which the outline is sharpened
 
 # What tells an object on a ground from a surface. A surface varies everywhere as it does at the "outline".
-STANDS_OUT = 6.0  # contrast across nearly all of the outline, as a multiple of the ground's own unevenness
+STANDS_OUT = 6.5  # contrast across nearly all of the outline, as a multiple of the ground's own unevenness
 SHARP = 1.8  # steepness of nearly all of the outline, as a multiple of the steepest places of the ground
 EVEN = 0.3  # Lab units: no ground is taken to be more even than this
 SMALLEST, LARGEST = 0.005, 0.97  # share of the image that an object covers
@@ -87,10 +87,12 @@ class Finding:
             ground = soft_ground(self.model, self.steep, hard)
             raw = (~(ground | near)).astype(np.uint8)
             found = _filled(_without_specks(raw), ground)
+            # With a shadow the outline is softer, and where a shadow was thought to go on into the object, it is too,
+            # or pieces are left.
             sharp = self._sharp(found)
-            # With a shadow the outline is softer; where a shadow was thought to go on into the object it is too.
-            if sharp > best:
-                best, self.raw, self.found, self.sharp = sharp, raw, found, sharp
+            fit = sharp * float(found.mean()) ** 0.5
+            if fit > best:
+                best, self.raw, self.found, self.sharp = fit, raw, found, sharp
 
     @cached_property
     def agreement(self) -> float:
@@ -109,8 +111,9 @@ class Finding:
         lab, ground = self.model.lab, self.found == 0
         sides = [mean_over(lab, cv2.erode(part, disc(1)) == 1, 2.0) for part in (self.found, 1 - self.found)]
         contrast = np.linalg.norm(sides[0] - sides[1], axis=2)[_beside(self.found)]
+        # Shadows are a smaller part of a ground than its evenness.
         uneven = np.linalg.norm(mean_over(lab, ground, 2.0) - mean_over(lab, ground, 10.0), axis=2)[_away(self.found)]
-        return float(np.quantile(contrast, 0.2)) / max(float(np.quantile(uneven, 0.9)), EVEN)
+        return float(np.quantile(contrast, 0.2)) / max(float(np.quantile(uneven, 0.75)), EVEN)
 
     def why_not(self, leniency: float = 1.0) -> str:
         """Why what stands out is no object on a ground; empty where it is one. Thresholds are divided by `leniency`."""
