@@ -305,7 +305,7 @@ def _is_shaded(values: np.ndarray, top: float) -> bool:
     """True where much is neither dark nor bright, or where areas, away from their edges, are not bright."""
     above, below = values > 0.25 * top, values < 0.75 * top
     inner = cv2.erode(above.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    return float((above & below).mean()) > 0.3 or (bool(inner.any()) and float(below[inner].mean()) > 0.3)
+    return float((above & below).mean()) > 0.3 or (float(inner.mean()) > 0.02 and float(below[inner].mean()) > 0.3)
 
 
 def _border(values: np.ndarray) -> np.ndarray:
