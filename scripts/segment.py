@@ -108,6 +108,7 @@ def share_of_real(text: str) -> float | None:
 
 def gather(options: argparse.Namespace) -> Data:
     """Raises `UserError` when a folder holds nothing of use or the training would see what is tested on."""
+    from fast.data.content import Copies
     from fast.segmentation.data import from_output, from_samples, merged
     from ldm.errors import UserError
 
@@ -118,6 +119,7 @@ def gather(options: argparse.Namespace) -> Data:
     held_out = {path for s in real_test for path in (s.image, s.mask) if path is not None}
     held_out |= {s.image for s in index.test_normals} if options.test_normals else set()
     held_out = {path.resolve() for path in held_out}
+    copies = Copies(held_out)
     synthetic, real, left_out = [], [], 0
     for folder in options.train:
         if (folder / "manifest.jsonl").is_file():
@@ -128,7 +130,7 @@ def gather(options: argparse.Namespace) -> Data:
             real += real_train
         else:
             other, its_split = divide(folder, options)
-            real += [s for s in its_split.apply(other)[0] if s.image.resolve() not in held_out]
+            real += [s for s in its_split.apply(other)[0] if not copies.holds(s.image, mask=False)]
     if not synthetic and not real:
         why = f"all {left_out} pairs were made from files that are tested on" if left_out else "no pair in it"
         raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")

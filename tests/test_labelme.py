@@ -150,6 +150,19 @@ def test_bad_shapes_are_named(tmp_path: Path, given: Any, message: str) -> None:
         drawn(tmp_path, given)
 
 
+def test_lines_and_points_get_a_width_where_one_is_told(tmp_path: Path) -> None:
+    (tmp_path / "reading.json").write_text('{"line_width": 5}')
+    np.testing.assert_array_equal(
+        drawn(tmp_path, shape([[10, 20], [30, 20]], kind="line"))[:, 12:28], filled(0, 18, 79, 22)[:, 12:28]
+    )
+    bent = drawn(tmp_path, shape([[10, 20], [30, 20], [30, 50]], kind="linestrip"))
+    assert bent[20, 12:30].all()
+    assert bent[20:49, 30].all()
+    spot = drawn(tmp_path, shape([[40, 30]], kind="point"))
+    assert 19 <= spot.sum() <= 32  # a disc of 5 pixels, about 20, and its edge
+    assert spot[30, 40]
+
+
 def test_sizes_must_agree(tmp_path: Path) -> None:
     square = shape(box(1, 1, 9, 9))
     with pytest.raises(UserError, match=r"a\.json: annotated on 80x61 pixels, its image has 80x60"):
@@ -253,6 +266,20 @@ def test_contradictions_are_named_and_left_out(tmp_path: Path) -> None:
     ]
     assert [s.image.name for s in index.defects] == ["x.png", "p1.jpg"]
     assert [s.image.name for s in index.normals] == ["n0.png", "n2.png"]
+
+
+def test_labels_that_name_the_normals(tmp_path: Path) -> None:
+    annotate(picture(tmp_path / "a.jpg"), shape(box(1, 1, 9, 9), "good"))
+    annotate(picture(tmp_path / "b.jpg"), shape(box(1, 1, 9, 9)))
+    index = open_dataset(tmp_path)
+    assert index.problems == ["a.json: label 'good' names the normals, yet shapes bear it; rename it"]
+    assert [s.image.name for s in index.defects] == ["b.jpg"]
+
+
+def test_shapes_inside_others_are_counted(tmp_path: Path) -> None:
+    annotate(picture(tmp_path / "a.jpg"), shape(box(1, 1, 40, 40)), shape(box(10, 10, 20, 20)))
+    notes = check(open_dataset(tmp_path)).usable.notes
+    assert notes[-1].startswith("LabelMe: 1 shapes lie inside another of their label and change nothing")
 
 
 def test_a_drawn_copy_beside_the_image_is_no_normal(tmp_path: Path) -> None:

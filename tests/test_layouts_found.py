@@ -92,6 +92,13 @@ def test_endings_of_mask_names(tmp_path: Path, ending: str) -> None:
     assert [n.path.name for n in find_normals(str(tmp_path / "ksdd"))] == ["1.png"]
 
 
+def test_beginnings_of_mask_names(tmp_path: Path) -> None:
+    photo(tmp_path / "p/0.png")
+    mask(tmp_path / "p/mask_0.png")
+    photo(tmp_path / "p/1.png")
+    assert used(tmp_path / "p") == (["1.png"], ["0.png"])
+
+
 def test_masks_of_the_same_name_beside_their_images(tmp_path: Path) -> None:
     for i in range(2):
         photo(tmp_path / f"mt/e{i}.jpg", i)
@@ -196,6 +203,28 @@ def test_what_is_not_used_is_named_and_counted(tmp_path: Path) -> None:
         "not used: 3 files in old (3 .png; first: old/0.png)",
     ]
     assert [n.path.name for n in find_normals(str(root))] == ["0.png", "1.png", "2.png"]
+
+
+def test_tables_that_contradict_themselves(tmp_path: Path) -> None:
+    data = tmp_path / "candle/Data"
+    for i in range(3):
+        photo(data / f"Images/Anomaly/{i}.JPG")
+    photo(data / "Images/Normal/0.JPG")
+    mask(data / "Masks/Anomaly/0.png")
+    rows = [f"candle/Data/Images/Anomaly/{i}.JPG,chip,candle/Data/Masks/Anomaly/0.png" for i in range(2)]
+    rows += [f"candle/Data/Images/{n}.JPG,normal," for n in ("Normal/0", "Anomaly/2", "Anomaly/2")]
+    (tmp_path / "candle/image_anno.csv").write_text("\n".join(["image,label,mask", *rows]))
+    index = open_dataset(tmp_path / "candle")
+    assert (len(index.normals), index.defects) == (1, [])
+    assert index.problems == [
+        "Data/Images/Anomaly/2.JPG: listed as good and good; keep one",
+        "Data/Masks/Anomaly/0.png: the mask of Data/Images/Anomaly/0.JPG and Data/Images/Anomaly/1.JPG; keep one",
+    ]
+    root = part(tmp_path / "p")
+    (root / "groups.csv").write_text("image,group\n" + "".join(f"defects/a/{i}.png,{i}\n" for i in range(5)))
+    assert open_dataset(root).problems == [
+        "groups.csv: 2 rows name no image (first: defects/a/3.png); correct the names"
+    ]
 
 
 def test_names_that_mean_normal(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fast.data.images import write_image, write_mask
+from fast.data.images import read_mask, write_image, write_mask
 from fast.data.split import Split
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "prepare_data.py"
@@ -68,6 +68,40 @@ def test_never_overwrites_another_split(dataset: Path, tmp_path: Path, capsys: p
     out.write_text("junk")
     assert door.main(command) == 2
     assert "--force" in capsys.readouterr().err
+
+
+def test_what_values_mean_is_asked_told_and_kept(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(dataset), "--anomaly", "hole", "--out", str(tmp_path / "s.json")]
+    for path in (dataset / "ground_truth" / "hole").iterdir():
+        mask = np.full((6, 4 + int(path.name[0])), 255, np.uint8)
+        mask[1:5, 1:4], mask[2, 2] = 0, 1  # a border to be ignored, one defect pixel
+        write_image(path, mask)
+    assert door.main(command) == 2
+    assert "is 255 a defect or ignored? say prepare_data.py --ignore 255, or --mask_values 1,255" in (
+        capsys.readouterr().err
+    )
+    assert door.main([*command, "--ignore", "255"]) == 0
+    out = capsys.readouterr().out
+    assert f"{dataset / 'reading.json'}: ignore=(255,)" in out
+    assert "note: masks: 4 with values 0, 1, 255: 1 is the defect, 255 ignored" in out
+    assert door.main(command) == 0  # remembered
+    assert all(read_mask(p).sum() == 1 for p in (dataset / "ground_truth" / "hole").iterdir())
+    assert door.main([*command, "--mask_values", "white"]) == 2
+    assert capsys.readouterr().err.startswith("error: mask_values: 'white' is no value; use whole numbers")
+
+
+def test_inverted_masks_are_turned_over_by_their_value(dataset: Path, tmp_path: Path) -> None:
+    for path in (dataset / "ground_truth" / "hole").iterdir():
+        mask = np.full((6, 4 + int(path.name[0])), 255, np.uint8)
+        mask[2, 2] = 0
+        write_image(path, mask)
+    command = [str(dataset), "--anomaly", "hole", "--out", str(tmp_path / "s.json")]
+    assert door.main(command) == 2
+    assert not (tmp_path / "s.json").exists()
+    assert door.main([*command, "--mask_values", "0"]) == 0
+    assert all(read_mask(p).sum() == 1 for p in (dataset / "ground_truth" / "hole").iterdir())
 
 
 def test_one_type_only(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

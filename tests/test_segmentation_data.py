@@ -53,6 +53,26 @@ def test_pairs_of_an_output_without_those_that_the_test_knows(tmp_path: Path) ->
         from_output(folder, tests)
 
 
+def test_copies_of_what_is_tested_on_are_left_out(tmp_path: Path) -> None:
+    """The same bytes of an image, and the same mask under another name or in another format."""
+    rng = np.random.default_rng(0)
+    shape = np.zeros((40, 40), np.uint8)
+    shape[5:20, 8:30] = 1
+    folder = output(tmp_path / "out", [("n0.png", "m0.png")] + [(f"n{i}.png", f"m{i}.tif") for i in range(1, 4)])
+    for i in range(4):
+        write_image(folder / f"n{i}.png", rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    tests = [tmp_path / "test/mask.png", tmp_path / "test/normal.png"]
+    write_mask(tests[0], shape)
+    write_mask(folder / "m0.png", shape)  # the same bytes
+    write_image(folder / "m1.tif", shape * 90)  # the same mask
+    write_image(folder / "m2.tif", np.roll(shape, 1, axis=0) * 90)
+    write_image(folder / "m3.tif", shape[::-1] * 90)
+    tests[1].write_bytes((folder / "n3.png").read_bytes())
+    pairs, left_out = from_output(folder, tests)
+    assert (len(pairs), left_out) == (1, 3)
+    assert pairs[0].image == folder / "image/000002.png"
+
+
 def test_a_method_that_draws_its_own_has_no_files_to_leave_out(tmp_path: Path) -> None:
     folder = output(tmp_path / "out", [("a.png", "b.png"), ("a.png", "b.png")])
     rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]

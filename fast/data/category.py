@@ -11,7 +11,7 @@ from pathlib import Path
 from fast.data.images import list_images, read_mask
 from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.labelme import is_annotation
-from fast.data.pairing import MASK_ENDING, images_below, pair, reads_as_mask, split_beside
+from fast.data.pairing import MASK_NAME, images_below, pair, reads_as_mask, split_beside
 from ldm.errors import UserError
 
 GROUPS = "groups.csv"
@@ -41,7 +41,11 @@ class Category:
         return Sample(image, mask, self.name, anomaly, group or own)
 
     def finish(self) -> None:
-        """Say which defects the table of groups forgot: a forgotten row is how a split comes to leak."""
+        """Say which defects the table of groups forgot, and which rows name no image: that is how a split leaks."""
+        lost = [image for image in _read_groups(self.folder) if not image.is_file()]
+        if lost:
+            first, count = self.index.relative(lost[0]), len(lost)
+            self.problem(self.folder / GROUPS, f"{count} rows name no image (first: {first}); correct the names")
         if self.ungrouped:
             table = next(p for p in (self.folder / GROUPS, self.index.root / GROUPS) if p.is_file())
             first, count = self.index.relative(self.ungrouped[0]), len(self.ungrouped)
@@ -61,7 +65,7 @@ class Category:
             if image in masks and self.has_defect(masks[image]):
                 self.problem(masks[image], f"mask with a defect, but {image.name} lies among the normals; move it")
                 self.index.seen.add(image)
-            elif image not in masks and MASK_ENDING.search(image.stem) and reads_as_mask(image):
+            elif image not in masks and MASK_NAME.search(image.stem) and reads_as_mask(image):
                 self.problem(image, "mask without image; it lies among the normals, move it")
             else:
                 target.append(self.sample(image))

@@ -35,7 +35,9 @@ def read_labelme(category: Category) -> None:
         category.index.seen.update([annotation.path] if annotation else [])
         labels = sorted({spelling[label.casefold()] for label in annotation.labels}) if annotation else []
         inside = {part.lower() for part in image.relative_to(category.folder).parts[:-1]}
-        if labels and inside & set(NORMAL_DIRS):
+        if (normal := [label for label in labels if label.lower() in NORMAL_DIRS]) and annotation:
+            category.problem(annotation.path, f"label '{normal[0]}' names the normals, yet shapes bear it; rename it")
+        elif labels and inside & set(NORMAL_DIRS):
             assert annotation is not None
             category.problem(annotation.path, "has shapes, but lies among the normals; move one or the other")
         elif not labels and inside & set(DEFECT_DIRS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, Category
@@ -51,11 +52,26 @@ def open_dataset(
         reader.finish()
     if name == "labelme" and part:  # labels, not folders, name the types
         index.defects, part = [s for s in index.defects if Path(part) in s.image.parents], None
+    _refuse_twice(index)
     if not (index.normals or index.test_normals or index.defects):
         detail = "".join(f"; {line}" for line in index.problems[:3])
         raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
     index.notes += unused_notes(index)
     return index.narrow(category, part).narrow(anomaly=anomaly)
+
+
+def _refuse_twice(index: DatasetIndex) -> None:
+    """Leave out, with a problem line, images that are two samples and masks that are of two images."""
+    lists = (index.normals, index.test_normals, index.defects)
+    count = Counter(p for samples in lists for s in samples for p in (s.image, s.mask) if p is not None)
+    for path in sorted((p for p, n in count.items() if n > 1), key=natural_key):
+        of = [s for samples in lists for s in samples if path in (s.image, s.mask)]
+        what = "the mask of" if path == of[0].mask else "listed as"
+        names = " and ".join(index.relative(s.image) if path == s.mask else s.anomaly for s in of[:2])
+        index.problems.append(f"{index.relative(path)}: {what} {names}; keep one")
+        index.seen.update(p for s in of for p in (s.image, s.mask) if p is not None)
+        for samples in lists:
+            samples[:] = [s for s in samples if s not in of]
 
 
 def holds_dataset(path: Path) -> bool:

@@ -108,7 +108,7 @@ def _drawn_as_transparency(values: np.ndarray, opaque: np.ndarray) -> MaskReadin
 def _colour(values: np.ndarray, lossy: bool, indexed: bool, reading: Reading) -> MaskReading:
     eight = values if values.dtype == np.uint8 else (values >> 8).astype(np.uint8)
     codes = eight.astype(np.int32) @ np.array([65536, 256, 1])
-    used, counts = np.unique(codes, return_counts=True)
+    used, counts = _count(codes)
     told = {int(v[1:], 16) for v in reading.mask_values if isinstance(v, str)}
     ignored = {int(v[1:], 16) for v in reading.ignore if isinstance(v, str)}
     names = _named(used, colours=True)
@@ -126,7 +126,7 @@ def _colour(values: np.ndarray, lossy: bool, indexed: bool, reading: Reading) ->
     away[skip] = 0
     if few and 0xFFFFFF in kept and ground == 0 and len(kept) > 2:
         raise Unclear(f"has black, white and other colours ({names}); is white a defect? {SET} (colours, #rrggbb)")
-    shades = np.unique(away)
+    shades = _count(away)[0]
     apart = indexed and not _are_shades(kept, ground)
     if few and (len(shades) <= 2 or apart or _soft_share(away) < SOFT):
         return MaskReading((away > 0).astype(np.uint8), names, _but(ground, ignored))
@@ -181,13 +181,13 @@ def _grey(values: np.ndarray, lossy: bool, reading: Reading) -> MaskReading:
             values = values.astype(np.int32)
         else:
             raise Unclear("holds fractions above 1, which are no labels; save it with 8 or 16 bits")
-    used = np.unique(values)
+    used = _count(values)[0]
     seen = _named(used)
     told = {v for v in reading.mask_values if isinstance(v, int)}
     ignored = {v for v in reading.ignore if isinstance(v, int)} & set(used.tolist())
     if ignored:
         values = np.where(np.isin(values, list(ignored)), 0, values)
-        used = np.unique(values)
+        used = _count(values)[0]
     void = f", {_named(sorted(ignored))} ignored" if ignored else ""
     if told:
         return _told(values, used, told, lossy, seen, void)
@@ -292,7 +292,7 @@ def _half(values: np.ndarray) -> int:
 
 def _refuse_photograph(values: np.ndarray, least: int = 32) -> None:
     """Raise `Unclear` for grey values, or numbers of colours, that are neither flat nor dark and bright."""
-    used, counts = np.unique(values, return_counts=True)
+    used, counts = _count(values)
     if values.size < TESTED or len(used) < least:
         return
     flat = float(np.sort(counts)[-2:].sum()) / values.size
@@ -305,7 +305,16 @@ def _is_shaded(values: np.ndarray, top: float) -> bool:
     """True where much is neither dark nor bright, or where areas, away from their edges, are not bright."""
     above, below = values > 0.25 * top, values < 0.75 * top
     inner = cv2.erode(above.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    return float((above & below).mean()) > 0.3 or (bool(inner.any()) and float(below[inner].mean()) > 0.3)
+    return float((above & below).mean()) > 0.3 or (float(inner.mean()) > 0.02 and float(below[inner].mean()) > 0.3)
+
+
+def _count(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values that occur, and how often."""
+    if values.dtype not in (np.uint8, np.uint16):
+        return np.unique(values, return_counts=True)
+    counts = np.bincount(values.ravel())
+    used = np.flatnonzero(counts)
+    return used, counts[used]
 
 
 def _border(values: np.ndarray) -> np.ndarray:

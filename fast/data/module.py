@@ -125,7 +125,7 @@ class DefectData(pl.LightningDataModule):
             f"  {key}: {used} to train" + (f", {held} held out" if held else "")
             for key, (used, held) in sorted(count.items())
         ]
-        return lines + [f"  left out: {line}" for line in self.problems] + [f"  {line}" for line in self.index.notes]
+        return lines + [f"  left out: {line}" for line in self.problems]
 
     # batches
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from fast.data.images import is_image, list_files, natural_key, read_mask
 from ldm.errors import UserError
 
-# What tools and datasets append to an image's name: KolektorSDD's _label and _GT, MVTec's _mask.
-MASK_ENDING = re.compile(r"[_-](mask|gt|label|labels|groundtruth|ground_truth|seg|segmentation)$", re.IGNORECASE)
+# What tools and datasets add to an image's name: KolektorSDD's _label and _GT, MVTec's _mask.
+_WORDS = "(mask|gt|label|labels|groundtruth|ground_truth|seg|segmentation)"
+MASK_NAME = re.compile(rf"[_-]{_WORDS}$|^{_WORDS}[_-]", re.IGNORECASE)
 
 
 @dataclass
@@ -84,7 +85,8 @@ def _key(path: Path, root: Path) -> str:
 
 
 def _partner(key: str, by_key: dict[str, list[Path]], named: dict[str, list[str]]) -> str | None:
-    bare = MASK_ENDING.sub("", key)
+    folder, slash, name = key.rpartition("/")
+    bare = folder + slash + MASK_NAME.sub("", name)
     for name in (key, bare, key.rpartition("/")[0]):  # the last: a folder of parts
         if name in by_key:
             return name
@@ -102,19 +104,19 @@ def _short(mask: Path, masks: list[Path]) -> str:
 def split_beside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, Path], list[tuple[Path, str]]]:
     """(images, masks that lie beside them, problems) of files that hold both.
 
-    A mask is called like its image, with an ending such as `_GT`; or exactly so, with another suffix: then one of the
-    two must read as a mask and the other not.
+    A mask is called like its image, with an ending such as `_GT` or a beginning such as `mask_`; or exactly so, with
+    another suffix: then one of the two must read as a mask and the other not.
     """
     by_stem: dict[Path, list[Path]] = defaultdict(list)
     by_bare: dict[Path, list[Path]] = defaultdict(list)
     paths = list(paths)
     for path in paths:
         by_stem[path.parent / path.stem].append(path)
-        if (bare := MASK_ENDING.sub("", path.stem)) != path.stem:
+        if (bare := MASK_NAME.sub("", path.stem)) != path.stem:
             by_bare[path.parent / bare].append(path)
     images, masks, problems = [], {}, []
     for path in paths:
-        bare = MASK_ENDING.sub("", path.stem)
+        bare = MASK_NAME.sub("", path.stem)
         if bare != path.stem and path.parent / bare in by_stem:
             continue
         own, twins = _image_of(by_stem[path.parent / path.stem], path)
@@ -137,7 +139,7 @@ def split_beside(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, Path], l
 def has_masks_beside(paths: Iterable[Path]) -> bool:
     """True where some files are named like masks of others among them."""
     names = {path.parent / path.stem for path in paths}
-    return any((bare := MASK_ENDING.sub("", n.name)) != n.name and n.parent / bare in names for n in names)
+    return any((bare := MASK_NAME.sub("", n.name)) != n.name and n.parent / bare in names for n in names)
 
 
 def has_twins(paths: Sequence[Path]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fast.data.images import write_bytes
 from fast.data.layouts import DatasetIndex, Sample, require_defects
-from ldm.errors import UserError
+from ldm.errors import LFS_REMEDY, UserError, is_lfs_pointer
 
 RULE = "whole parts; per defect type the train images nearest to the fraction, a part on each side where there are two"
 EXHAUSTIVE = 12  # so many groups shared between types: every choice of their sides is tried
@@ -45,7 +45,10 @@ class Split:
     def load(cls, path: str | Path) -> Split:
         """UserError when the file is missing, no split, or no longer what its hash says."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_bytes()
+            if is_lfs_pointer(text):
+                raise UserError(f"{path}: {LFS_REMEDY}")
+            content = json.loads(text.decode())
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot read the split ({error}); make it with scripts/prepare_data.py") from error
         keys = {
