@@ -312,7 +312,8 @@ def _how(answer: Answer) -> Section:
                     (
                         "The rule.",
                         "Trainings that differ in their random numbers alone show how much of a change is chance; from "
-                        "their spread follows its margin (Student's 95 % interval). Yes: all of the interval lies "
+                        "the differences of trainings of one seed follows its margin (Student's 95 % interval of "
+                        "paired differences). Yes: all of the interval lies "
                         "above zero, and it reaches one point. No: all of it "
                         f"lies below {WORTH:.0f} point. Otherwise, and with one training of a kind: cannot tell.",
                     ),
