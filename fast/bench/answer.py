@@ -57,7 +57,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
         "Real defects, synthetic pairs, or both",
         tuple(entries),
         column="pairs",
-        metrics=("mIoU", "Acc", "AP"),
+        metrics=("mIoU", "mIoU (types)", "Acc", "AP", "AUROC"),
         pairs=PairsRule(per_type=count, size=size, masks="given", precision=precision),
         training=TrainingRule(recipes="small"),
         segmentation=Segmentation(

@@ -31,11 +31,12 @@ def conditions(protocol: Protocol) -> str:
     quick, others = "quick" in seg.networks, [name for name in seg.networks if name != "quick"]
     steps = f"{seg.steps} steps for every row" if others else "the quick judge's training for every row"
     merge = "every pair, real or synthetic, is drawn equally often, as in the papers"
-    real = merge if seg.real_share is None else f"{100 * seg.real_share:g} % of the defects drawn are real"
+    half = f"{100 * (seg.real_share or 0):g} % of the defects drawn are real (all of them where there are no pairs)"
+    real = merge if seg.real_share is None else half
     normal = f", {100 * seg.normals:g} % of what is drawn are normal images" if seg.normals else ""
     changed = [f"{e.label}: {what}" for e in protocol.entries if (what := _own(e))]
     parts = [
-        f"The same for all rows: {steps}; where there are synthetic pairs, {real}{normal}",
+        f"The same for all rows: {steps}; {real}{normal}",
         f"all training images, real and synthetic, see {AUGMENTED[seg.augment]}",
         *(["exceptions: " + "; ".join(changed)] if changed else []),
     ]
