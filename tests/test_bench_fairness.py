@@ -37,7 +37,8 @@ def test_the_conditions_are_those_of_the_protocol() -> None:
     text = conditions(protocol(steps=300, normals=0.25))
     for words in (
         "300 steps for every row",
-        "50 % of the defects drawn are real (all of them where there are no pairs), 25 % of what is drawn are normal images",
+        "50 % of the defects drawn are real (all of them where there are no pairs)",
+        ", 25 % of what is drawn are normal images",
         "turns by any angle",
         "exceptions: plain: no augmentation; merged: every pair equally often",
         "3 seeds",

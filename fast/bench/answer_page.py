@@ -303,10 +303,10 @@ def _how(answer: Answer) -> Section:
     ]
     return Section(
         "Measured how",
-        "The kinds of training have the same network, the same number of steps, the same augmentation and the same test "
-        "pictures; they differ in the pairs they train on, and where there are both, half of the defects drawn are "
-        "real. The split keeps the test pictures out of all training, of the method that makes "
-        "the pairs too, and nothing, no weights and no setting, was chosen by them.",
+        "The kinds of training have the same network, the same number of steps, the same augmentation and the same "
+        "test pictures; they differ in the pairs they train on, and where there are both, half of the defects drawn "
+        "are real. The split keeps the test pictures out of all training, of the method that makes the pairs too, "
+        "and nothing, no weights and no setting, was chosen by them.",
         [
             Points(
                 [

@@ -63,6 +63,8 @@ def differences(protocol: Protocol, records: Sequence[Record]) -> str:
     """A Markdown table: each row's points above real defects alone, trained with the same seeds, with the half-width of
     the 95 % interval of the mean paired difference. Empty where nothing can be compared."""
     base, seg = reference(protocol), protocol.segmentation
+    if base is None:
+        return ""
     found = {(r.backbone, r.category, r.label, r.seed): r.values for r in records}
     categories = list(dict.fromkeys(r.category for r in records))
     labels = [e.label for e in protocol.entries if e.label != base]
@@ -79,7 +81,7 @@ def differences(protocol: Protocol, records: Sequence[Record]) -> str:
             cells.append("-" if change is None else f"{change.points:+.2f}{margin}")
         if set(cells) != {"-"}:
             lines.append(f"| {' | '.join([backbone, category, label, *cells])} |")
-    if base is None or not lines:
+    if not lines:
         return ""
     head = ["segmenter", "category", f"against {base}", *protocol.metrics]
     how = "Differences in points, paired by seed, ± half of their 95 % interval (Student's t over the seeds alone)."

@@ -93,7 +93,8 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
 
 
 def _sources(row: dict[str, str | None]) -> frozenset[Path]:
-    return frozenset(Path(name).resolve() for key in ("normal_source", "mask_source") if (name := row.get(key)))
+    named = ("normal_source", "mask_source", "defect_source")
+    return frozenset(Path(name).resolve() for key in named if (name := row.get(key)))
 
 
 def _pair(folder: Path, row: dict[str, str], sources: frozenset[Path]) -> Labelled:

@@ -5,7 +5,7 @@ The encoder is never trained, so that an image's features are computed once and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -232,16 +232,16 @@ class QuickJudge:
         return total.best_threshold()
 
     @torch.no_grad()
-    def _answers(self, head: PixelHead, samples: Sequence[Labelled]) -> list[tuple[Labelled, np.ndarray, np.ndarray]]:
+    def _answers(
+        self, head: PixelHead, samples: Sequence[Labelled]
+    ) -> Iterator[tuple[Labelled, np.ndarray, np.ndarray]]:
         """(sample, mask (H,W), log-odds (H,W)) of each."""
         pictures = Views(samples, self.size or WINDOW, native=self.size is None)
-        found = []
         for number, sample in enumerate(samples):
             image, mask = pictures.plain(number)
             (features,) = self.store([image])
             odds = _to_pixels(head.image(features.as_images()), CELL)[0, 1]
-            found.append((sample, mask, odds[: mask.shape[0], : mask.shape[1]].numpy()))
-        return found
+            yield sample, mask, odds[: mask.shape[0], : mask.shape[1]].numpy()
 
 
 def shares(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
