@@ -54,9 +54,9 @@ def parser() -> argparse.ArgumentParser:
     helps = p.add_argument_group("without --protocol")
     helps.add_argument("--method", help="what makes the pairs (default: fast)")
     helps.add_argument("--count", type=int, help="pairs of each defect type (default: 100)")
-    helps.add_argument("--segmenter", help="default: segformer")
+    helps.add_argument("--segmenter", help="default: fpn; quick: a judge that trains in seconds")
     helps.add_argument("--seeds", type=int, help="trainings of each kind (default: 3)")
-    helps.add_argument("--steps", type=int, help="optimiser steps of each segmenter (default: 600)")
+    helps.add_argument("--steps", type=int, help="optimiser steps of each segmenter (default: 700 for fpn, else 600)")
     helps.add_argument("--size", type=int, help="side in pixels that a segmenter sees (default: 256)")
     helps.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 where the machine is made for it")
     # fmt: on

@@ -1,4 +1,4 @@
-"""The shipped encoder: its numbers against those of the published network, its shapes, and what it says when damaged."""
+"""The shipped encoder: its numbers against those of the published network, its padding, and a missing file."""
 
 from pathlib import Path
 
@@ -34,5 +34,5 @@ def test_strided_convolutions_pad_to_the_right_and_bottom() -> None:
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="gone.safetensors do not exist"):
+    with pytest.raises(UserError, match=r"gone\.safetensors do not exist"):
         pretrained(tmp_path / "gone.safetensors")

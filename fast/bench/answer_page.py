@@ -303,16 +303,18 @@ def _how(answer: Answer) -> Section:
     ]
     return Section(
         "Measured how",
-        "The kinds of training have the same network, the same number of steps and the same test pictures; they differ "
-        "in the pairs they train on. The split keeps the test pictures out of all training, of the method that makes "
-        "the pairs too, and nothing, no weights and no setting, was chosen by them.",
+        "The kinds of training have the same network, the same number of steps, the same augmentation and the same "
+        "test pictures; they differ in the pairs they train on, and where there are both, half of the defects drawn "
+        "are real. The split keeps the test pictures out of all training, of the method that makes the pairs too, "
+        "and nothing, no weights and no setting, was chosen by them.",
         [
             Points(
                 [
                     (
                         "The rule.",
                         "Trainings that differ in their random numbers alone show how much of a change is chance; from "
-                        "their spread follows its margin (Student's 95 % interval). Yes: all of the interval lies "
+                        "the differences of trainings of one seed follows its margin (Student's 95 % interval of "
+                        "paired differences). Yes: all of the interval lies "
                         "above zero, and it reaches one point. No: all of it "
                         f"lies below {WORTH:.0f} point. Otherwise, and with one training of a kind: cannot tell.",
                     ),

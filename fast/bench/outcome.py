@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fast.bench import figures, gallery, paper, tables
+from fast.bench import fairness, figures, gallery, paper, tables
 from fast.bench.grid import Cell
 from fast.bench.plan import Category, Column, Plan
 from fast.bench.results import from_json
@@ -59,10 +59,13 @@ def build_table(plan: Plan) -> Table:
 def write(plan: Plan, folder: Path) -> list[Path]:
     """Write what there is; returns the files. Raises `UserError` where nothing is finished."""
     table = build_table(plan)
+    records = [from_json(result) for result in results(plan)]
     files = {
         "protocol.json": (plan.protocol.text + "\n").encode(),
         "results.json": (json.dumps(results(plan), indent=1) + "\n").encode(),
-        "table.md": (tables.markdown(table) + "\n" + footing(plan)).encode(),
+        "table.md": "\n".join(
+            [tables.markdown(table), *fairness.notes(plan.protocol, records), footing(plan)]
+        ).encode(),
         "table.csv": tables.csv(table).encode(),
         "table.tex": tables.latex(table).encode(),
         **dict(_drawings(plan, table)),

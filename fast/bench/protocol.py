@@ -112,8 +112,8 @@ class Start:
 class Segmentation:
     """`seeds`: one training each. `batch_size`, `lr`, `loss`: null for those of the `recipe`, which is `common` to all
     networks or the one each was `published` with. `classes`: one, `defect`, or as many as `types`. `real`: whether the
-    real training side is `merged` with the pairs. `real_share`: share of the defects drawn that are real where there are
-    both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are training normals.
+    real training side is `merged` with the pairs. `real_share`: share of the defects drawn that are real where there
+    are both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are normals.
     `augment`: of all training images alike (`fast.segmentation.augment.AUGMENT`). `test_normals`: held-out normals are
     tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
     size, real, real_share, normals, augment and test_normals."""
@@ -143,8 +143,8 @@ class Entry:
     """One column of the table. `method`: null trains on the real side alone. `recipe`: instead of the method's own;
     `train`: overrides of its training; `sampler`, `steps`, `flags`: of `generate_with_mask.py`; `options`:
     `key=value` of the method; `windows`: train and sample windows around the defect at the picture's own resolution,
-    not whole pictures made square; `real`, `real_share` (or `merge`: every pair equally often), `augment`, `count`: instead
-    of the protocol's (`count` pairs of each type are used)."""
+    not whole pictures made square; `real`, `real_share` (or `merge`: every pair equally often), `augment`, `count`:
+    instead of the protocol's (`count` pairs of each type are used)."""
 
     label: str
     method: str | None = None

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from fast.bench.results import Summary, summarize
 
 REAL, SYNTHETIC, BOTH = "real only", "synthetic only", "real + synthetic"
+CONFIDENCE = 0.95
 WORTH = 1.0  # point of IoU: a gain that is surely smaller is none
-# Student's t, 95 % on both sides, for 1, 2, ... degrees of freedom; the last stands for all beyond.
-STUDENT = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
-    *(2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ def verdict(answer: Answer) -> Verdict:
     there is none worth having. Else, and with one training of a kind, it cannot be told. A gain that is surely above
     zero and surely below a point is a no."""
     before, after = (scores(answer.runs.get(kind, ()), "miou") for kind in (REAL, BOTH))
-    change = gain(before, after)
+    change = gain(*(aligned(answer.runs.get(kind, ()), "miou") for kind in (REAL, BOTH)))
     fell = [(kind, g) for kind in types(answer) if (g := type_gain(answer, kind, "iou")) and g.points < 0]
     return Verdict(
         _judged(change),
@@ -100,21 +97,42 @@ def _judged(change: Gain | None) -> str:
 
 
 def gain(before: Sequence[float], after: Sequence[float]) -> Gain | None:
-    """From values of each seed. The interval is Student's for two groups of one spread."""
-    if not before or not after:
+    """From values of each seed, NaN where one has none. As many before as after are pairs, of one seed each: the
+    interval is Student's for the mean of their differences. Else it is that for two groups (Welch)."""
+    first, second = np.array(before, float), np.array(after, float)
+    if len(first) == len(second):
+        difference = (second - first)[np.isfinite(second - first)]
+        if not len(difference):
+            return None
+        return Gain(float(difference.mean()), half_interval(difference))
+    first, second = first[np.isfinite(first)], second[np.isfinite(second)]
+    if not len(first) or not len(second):
         return None
-    points, freedom = float(np.mean(after) - np.mean(before)), len(before) + len(after) - 2
-    if min(len(before), len(after)) < 2:
+    points = float(second.mean() - first.mean())
+    if min(len(first), len(second)) < 2:
         return Gain(points, None)
-    squares = sum(float(np.square(np.array(values) - np.mean(values)).sum()) for values in (before, after))
-    error = math.sqrt(squares / freedom * (1 / len(before) + 1 / len(after)))
-    return Gain(points, STUDENT[min(freedom, len(STUDENT)) - 1] * error)
+    if not (np.ptp(first) or np.ptp(second)):
+        return Gain(points, 0.0)
+    interval = stats.ttest_ind(second, first, equal_var=False).confidence_interval(CONFIDENCE)
+    return Gain(points, float(interval.high - interval.low) / 2)
+
+
+def half_interval(values: Sequence[float] | np.ndarray) -> float | None:
+    """Half the width of the 95 % interval of a mean (Student's t); None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+
+
+def aligned(metrics: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    """One of the metrics of each seed, in percent; NaN where it has none."""
+    found = [one.get(key) for one in metrics]
+    return [math.nan if value is None else 100 * float(value) for value in found]
 
 
 def scores(metrics: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     """One of the metrics of each seed that has it, in percent."""
-    found = [one.get(key) for one in metrics]
-    return [100 * float(value) for value in found if value is not None and math.isfinite(value)]
+    return [value for value in aligned(metrics, key) if math.isfinite(value)]
 
 
 def type_scores(answer: Answer, run: str, kind: str, key: str) -> list[float]:
@@ -122,7 +140,8 @@ def type_scores(answer: Answer, run: str, kind: str, key: str) -> list[float]:
 
 
 def type_gain(answer: Answer, kind: str, key: str) -> Gain | None:
-    return gain(type_scores(answer, REAL, kind, key), type_scores(answer, BOTH, kind, key))
+    runs = ([(one.get("types") or {}).get(kind, {}) for one in answer.runs.get(run, ())] for run in (REAL, BOTH))
+    return gain(*(aligned(metrics, key) for metrics in runs))
 
 
 def types(answer: Answer) -> list[str]:

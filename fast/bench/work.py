@@ -148,7 +148,7 @@ def _prepared(category: Category) -> Category:
     """Write the split and the training side's masks, in folders by type, where they are not yet."""
     with alone(category.place):
         for i, sample in enumerate(category.train):
-            target = category.masks / sample.anomaly / f"{i:04d}.png"
+            target = mask_file(category, i)
             if sample.mask is not None and not target.is_file():
                 write_mask(target, read_mask(sample.mask))
         if not category.split_file.is_file():
@@ -286,11 +286,21 @@ def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[L
     held_out |= {s.image.resolve() for s in category.index.test_normals}
     # Of a method that draws its own background the weights' split says what it has seen.
     names_sources = made.key["method"] != "dfmgan"
+    # Masks are given as copies: behind each stands a training sample.
+    originals = {mask_file(category, i).resolve(): s for i, s in enumerate(category.train) if s.mask is not None}
     found: list[Labelled] = []
     for kind in made.key["types"]:
         kept, _ = from_output(pairs_folder(made, kind), held_out if names_sources else ())
-        found += kept[:count]
+        for pair in kept[:count]:
+            real = [originals[path] for path in pair.sources if path in originals]
+            behind = {path.resolve() for s in real for path in (s.image, s.mask) if path is not None}
+            found.append(replace(pair, sources=pair.sources | behind))
     return found
+
+
+def mask_file(category: Category, number: int) -> Path:
+    """Where the mask of a training sample is copied to for synthesis."""
+    return category.masks / category.train[number].anomaly / f"{number:04d}.png"
 
 
 def pictures(cell: Cell) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Classical augmentation of training images: turns, mirrors, scale, shift and grey levels, the mask along with the image."""
+"""Classical augmentation of training images and masks: turns, mirrors, scale, shift and grey levels."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from fast.data.views import Augment
 
-KEPT = 90  # of 255: a warped mask's pixel is defect from here on; a line one pixel wide keeps at least that along its length
+KEPT = 90  # of 255: from here on a pixel of a warped mask is defect, so that a line one pixel wide stays whole
 
 
 @dataclass(frozen=True)
 class Classical:
     """A random affine view about the centre, then other grey levels. The edge is mirrored where nothing lies.
 
-    `angle`: largest turn in degrees, either way; `right_angles`: quarter turns and both mirrors beside it. `scale`: least
+    `angle`: largest turn in degrees, either way; `right_angles`: quarter turns and mirrors beside it. `scale`: least
     and largest factor; `shift`: largest share of a side; `contrast`: largest relative change about the image's mean,
     `brightness`: largest change in levels of 255.
     """
@@ -40,7 +40,7 @@ class Classical:
         angle = rng.uniform(-self.angle, self.angle)
         scale = np.exp(rng.uniform(*np.log(self.scale)))
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
-        matrix[:, 2] += rng.uniform(-self.shift, self.shift, 2) * (width, height)
+        matrix[:, 2] += rng.uniform(-self.shift, self.shift, 2) * np.array([width, height])
         edge = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
         turned = cv2.warpAffine(mask * np.uint8(255), matrix, (width, height), **edge)  # type: ignore[call-overload]
         if mask.any() and turned.max() < KEPT:  # shifted out of sight: leave the place as it was

@@ -15,7 +15,7 @@ from ldm.errors import UserError
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "efficientnet_lite0" / "encoder.safetensors"
 STEM = 32
-# Of each stage: kernel, stride of its first block, expansion, channels, blocks (EfficientNet's Table 1, width and depth 1).
+# Of each stage: kernel, stride of its first block, expansion, channels, blocks (EfficientNet's Table 1).
 STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),

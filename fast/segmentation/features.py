@@ -21,6 +21,7 @@ from ldm.checkpoint import file_hash, save_safetensors
 CELL = 4  # pixels of a side of the cells that are told apart
 STRIDES = (4, 4, 8, 16, 32)  # of the kept maps; the finest is averaged over 2 x 2, to the cells
 WIDTH = sum(CHANNELS)  # numbers that describe a cell
+MEMORY = 4 << 30  # keep features up to this many bytes where no folder keeps them
 _BATCH = 16
 
 
@@ -31,20 +32,40 @@ def to_cells(features: Sequence[Tensor]) -> list[Tensor]:
 
 @dataclass
 class Features:
-    """`maps`: five float16 tensors (h*w, C) of an image, at `STRIDES`; `shape`: (rows, columns) of its cells. Both sides
-    of the image are made multiples of 32 pixels by repeating its edge."""
+    """`maps`: five float16 tensors (h*w, C) of an image, at `STRIDES`; `shape`: (rows, columns) of its cells. Both
+    sides of the image are made multiples of 32 pixels by repeating its edge."""
 
     maps: list[Tensor]
     shape: tuple[int, int]
 
+    def as_images(self) -> list[Tensor]:
+        """Float (1,C,h,w) of each scale."""
+        sides = [tuple(side * CELL // stride for side in self.shape) for stride in STRIDES]
+        return [rows.float().T.reshape(1, -1, *side).contiguous() for rows, side in zip(self.maps, sides, strict=True)]
+
+    def read(self, row: np.ndarray, column: np.ndarray) -> Tensor:
+        """Float (n, WIDTH): the features of cells at (row, column), (n,) whole numbers each; coarser scales are
+        interpolated as `interpolate(align_corners=False)` does."""
+        found = []
+        for rows, stride in zip(self.maps, STRIDES, strict=True):
+            height, width = (side * CELL // stride for side in self.shape)
+            total = torch.zeros(len(row), rows.shape[1])
+            for y, y_share in _neighbours(row, stride, height):
+                for x, x_share in _neighbours(column, stride, width):
+                    share = torch.from_numpy((y_share * x_share).astype(np.float32))[:, None]
+                    total += rows[torch.from_numpy(y * width + x)].float() * share
+            found.append(total)
+        return torch.cat(found, dim=1)
+
 
 class FeatureStore:
-    """The features of any number of images, each computed once: in memory, and in `folder` if one is given, under the
-    hash of the pixels and of the encoder's weights. Several processes may share a folder."""
+    """The features of any number of images, each computed once: kept in `folder` if one is given, under the hash of the
+    pixels and of the encoder's weights, else in memory up to `MEMORY` bytes. Several processes may share a folder."""
 
     def __init__(self, folder: Path | None = None, device: str | torch.device = "cpu"):
         self.folder, self.device = folder, torch.device(device)
         self.kept: dict[str, Features] = {}
+        self.free = MEMORY
 
     @cached_property
     def encoder(self) -> EfficientNetLite0:
@@ -63,13 +84,13 @@ class FeatureStore:
     def __call__(self, images: Sequence[np.ndarray]) -> list[Features]:
         """Features of images, uint8 (H,W,3) each."""
         keys = [self.key(image) for image in images]
-        missing = {key: image for key, image in zip(keys, images, strict=True) if not self._load(key)}
+        found = {key: features for key in keys if (features := self._load(key)) is not None}
+        missing = {key: image for key, image in zip(keys, images, strict=True) if key not in found}
         for batch in _alike(missing):
-            found = self._compute([missing[key] for key in batch])
-            for key, features in zip(batch, found, strict=True):
-                self.kept[key] = features
+            for key, features in zip(batch, self._compute([missing[key] for key in batch]), strict=True):
+                found[key] = features
                 self._save(key, features)
-        return [self.kept[key] for key in keys]
+        return [found[key] for key in keys]
 
     @torch.no_grad()
     def _compute(self, images: Sequence[np.ndarray]) -> list[Features]:
@@ -80,16 +101,20 @@ class FeatureStore:
         maps = [f.permute(0, 2, 3, 1).flatten(1, 2).half().cpu() for f in to_cells(self.encoder(batch))]
         return [Features([m[i].clone() for m in maps], (height // CELL, width // CELL)) for i in range(len(images))]
 
-    def _load(self, key: str) -> bool:
-        if key not in self.kept and self.folder is not None and (file := self._file(key)).is_file():
-            found = load_file(file)
-            self.kept[key] = Features([found[str(i)] for i in range(5)], tuple(found["shape"].tolist()))
-        return key in self.kept
+    def _load(self, key: str) -> Features | None:
+        if self.folder is None or not (file := self._file(key)).is_file():
+            return self.kept.get(key)
+        found = load_file(file)
+        return Features([found[str(i)] for i in range(5)], tuple(found["shape"].tolist()))
 
     def _save(self, key: str, features: Features) -> None:
         if self.folder is not None:
             state = {str(i): m for i, m in enumerate(features.maps)} | {"shape": torch.tensor(features.shape)}
             save_safetensors(state, self._file(key), {})
+            return
+        self.free -= sum(m.nbytes for m in features.maps)
+        if self.free >= 0:
+            self.kept[key] = features
 
     def _file(self, key: str) -> Path:
         assert self.folder is not None
@@ -107,46 +132,10 @@ def _alike(images: dict[str, np.ndarray]) -> Iterator[list[str]]:
             yield keys[start : start + count]
 
 
-class Cells:
-    """The features of many images, to read single cells of: rows of all images, one after another, for each scale."""
-
-    def __init__(self, features: Sequence[Features]):
-        self.shapes = np.array([f.shape for f in features], np.int64)
-        self.rows = [torch.cat([f.maps[i] for f in features]) for i in range(5)]
-        sizes = [[len(f.maps[i]) for f in features] for i in range(5)]
-        self.starts = [np.concatenate([[0], np.cumsum(size)[:-1]]) for size in sizes]
-
-    def read(self, image: np.ndarray, row: np.ndarray, column: np.ndarray) -> Tensor:
-        """Float (n, WIDTH): the features at cells (row, column) of images, (n,) whole numbers each; coarser scales are
-        interpolated."""
-        found = []
-        for rows, starts, stride in zip(self.rows, self.starts, STRIDES, strict=True):
-            if stride == CELL:
-                found.append(rows[torch.from_numpy(starts[image] + row * self.shapes[image, 1] + column)].float())
-            else:
-                found.append(
-                    self._between(rows, starts[image], self.shapes[image] * CELL // stride, stride, row, column)
-                )
-        return torch.cat(found, dim=1)
-
-    @staticmethod
-    def _between(
-        rows: Tensor, start: np.ndarray, shape: np.ndarray, stride: int, row: np.ndarray, column: np.ndarray
-    ) -> Tensor:
-        """Bilinear, with the pixel centres where `interpolate(align_corners=False)` has them."""
-        total: Tensor | None = None
-        sides = [_neighbours(axis, stride, shape[:, k]) for k, axis in enumerate((row, column))]
-        for y, y_share in sides[0]:
-            for x, x_share in sides[1]:
-                values = rows[torch.from_numpy(start + y * shape[:, 1] + x)].float()
-                values *= torch.from_numpy((y_share * x_share).astype(np.float32))[:, None]
-                total = values if total is None else total.add_(values)
-        assert total is not None
-        return total
-
-
-def _neighbours(cell: np.ndarray, stride: int, count: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The two coarse places around each cell, with their shares."""
+def _neighbours(cell: np.ndarray, stride: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two coarse places around each cell, with their shares; the cell itself where the places are no coarser."""
+    if stride == CELL:
+        return [(cell, np.ones(len(cell)))]
     place = np.maximum((cell + 0.5) * CELL / stride - 0.5, 0)
     low = np.minimum(place.astype(np.int64), count - 1)
     share = place - low

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from fast.segmentation.augment import AUGMENT
 from fast.segmentation.data import Labelled, Views, is_normal
 from fast.segmentation.efficientnet import CHANNELS, pretrained
-from fast.segmentation.features import CELL, STRIDES, WIDTH, Cells, Features, FeatureStore, to_cells
+from fast.segmentation.features import CELL, WIDTH, Features, FeatureStore, to_cells
 from fast.segmentation.metrics import Tally, summary
 from fast.segmentation.padding import on_multiples
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
 HIDDEN = (128, 64)
+OTHERS = 1000  # views of samples that are no real defects, where there are many
 WINDOW = 256  # side of the training views where images keep their size
 
 
@@ -65,8 +66,8 @@ class PixelHead(nn.Module):
 
 
 class Quick(nn.Module):
-    """(B,3,H,W) in [-1, 1] to logits (B,2,H,W), any H and W: the frozen encoder and a `PixelHead`, whose chosen threshold
-    is where the two logits are equal. `train` does not train it, `QuickJudge.fit` does."""
+    """(B,3,H,W) in [-1, 1] to logits (B,2,H,W), any H and W: the frozen encoder and a `PixelHead`. The two logits are
+    equal at its chosen threshold. `QuickJudge.fit` trains the head, not `fast.segmentation.train`."""
 
     def __init__(self, num_classes: int = 2):
         super().__init__()
@@ -98,11 +99,13 @@ def _to_pixels(odds: Tensor, factor: int) -> Tensor:
 class QuickJudge:
     """Trains and tests `PixelHead`s on frozen features.
 
-    `size`: side of the square that images are resized to; None leaves them as they are, for large images with small
-    defects. `augment`: one of `fast.segmentation.augment.AUGMENT`; unless it is "none" there are `views` random views of
-    each training image, the same in all sets, beside the image itself. `pool` cells are drawn, `steps` of `batch` taken; `folds`: parts of
-    the training set in turn predicted by a head that has not seen them, from which the threshold is chosen.
-    `cache`: a folder that keeps the features. Never sees a test image before it is tested.
+    size: side of the square that images are resized to; None leaves them as they are, for small defects in large ones.
+    augment: one of `fast.segmentation.augment.AUGMENT`.
+    views: unless that is "none", random views of each real defect beside the image itself, the same in all sets.
+    pool: cells that are drawn from all images, half of them with defect.
+    steps, batch, lr: of the head's training on them.
+    folds: parts of the training set, each predicted by a head that has not seen it; from them the threshold is chosen.
+    cache: a folder that keeps the features.
     """
 
     size: int | None = 256
@@ -151,26 +154,42 @@ class QuickJudge:
     # training
 
     def _pool(self, samples: Sequence[Labelled], rng: np.random.Generator) -> Pool:
-        views, weights, owners = [], [], []
-        for number, (sample, found) in enumerate(zip(samples, self._views(samples), strict=True)):
-            views += found
-            weights += [sample.weight / len(found)] * len(found)
-            owners += [number] * len(found)
-        return draw(views, np.array(weights), np.array(owners), self.pool, rng)
-
-    def _views(self, samples: Sequence[Labelled]) -> Iterator[list[View]]:
-        """Of each sample: itself, then random views."""
+        """Random cells of all samples and their views, read image by image."""
         pictures = Views(samples, self.size or WINDOW, native=self.size is None)
-        for number in range(len(samples)):
-            image, mask = pictures.plain(number)
-            pairs = [(image, mask)]
-            if self.augment != "none":
-                # By the content: a sample's views are the same whatever set it is in.
-                start = int(self.store.key(image)[:12], 16)
-                generators = [np.random.default_rng(seed_of(start, k)) for k in range(self.views)]
-                pairs += [pictures.draw(number, rng, self.augment) for rng in generators]
-            features = self.store([one for one, _ in pairs])
-            yield [View(f, shares(m, f.shape)) for f, (_, m) in zip(features, pairs, strict=True)]
+        views = self._counts(samples)
+        owner = np.repeat(np.arange(len(samples)), views)
+        weights = np.array([s.weight for s in samples])[owner] / np.repeat(views, views)
+        areas = np.array([np.count_nonzero(pictures.plain(i)[1]) for i in range(len(samples))])[owner]
+        defect, other = allot(weights, areas, self.pool, rng)
+        found = []
+        for number, start in enumerate(np.concatenate([[0], np.cumsum(views)[:-1]])):
+            pairs = self._views(pictures, number, int(views[number]))
+            wanted = [start + k for k in range(views[number]) if defect[start + k] + other[start + k]]
+            features = self.store([pairs[k - start][0] for k in wanted])
+            for k, one in zip(wanted, features, strict=True):
+                share = shares(pairs[k - start][1], one.shape)
+                found.append((*take(one, share, int(defect[k]), int(other[k]), rng), number))
+        return Pool(
+            torch.cat([features for features, _, _ in found]),
+            torch.cat([share for _, share, _ in found]),
+            np.repeat([number for *_, number in found], [len(share) for _, share, _ in found]),
+        )
+
+    def _counts(self, samples: Sequence[Labelled]) -> np.ndarray:
+        """How many views of each sample there are, itself included. Real defects have as many with other samples as
+        without; of those, fewer where they are many."""
+        if self.augment == "none":
+            return np.ones(len(samples), np.int64)
+        real = np.array([not s.synthetic and not is_normal(s) for s in samples])
+        others = max(1, min(self.views, OTHERS // max(1, int((~real).sum()))))
+        return np.where(real, self.views, others) + 1
+
+    def _views(self, pictures: Views, number: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """A sample's image and mask, then random views. By the content: they are the same whatever set it is in."""
+        image, mask = pictures.plain(number)
+        start = int(self.store.key(image)[:12], 16)
+        generators = [np.random.default_rng(seed_of(start, k)) for k in range(count - 1)]
+        return [(image, mask), *(pictures.draw(number, rng, self.augment) for rng in generators)]
 
     def _train(self, pool: Pool, seed: int) -> PixelHead:
         chosen = torch.Generator().manual_seed(seed_of(seed, 2))
@@ -213,24 +232,16 @@ class QuickJudge:
         return total.best_threshold()
 
     @torch.no_grad()
-    def _answers(self, head: PixelHead, samples: Sequence[Labelled]) -> list[tuple[Labelled, np.ndarray, np.ndarray]]:
+    def _answers(
+        self, head: PixelHead, samples: Sequence[Labelled]
+    ) -> Iterator[tuple[Labelled, np.ndarray, np.ndarray]]:
         """(sample, mask (H,W), log-odds (H,W)) of each."""
         pictures = Views(samples, self.size or WINDOW, native=self.size is None)
-        found = []
         for number, sample in enumerate(samples):
             image, mask = pictures.plain(number)
             (features,) = self.store([image])
-            odds = _to_pixels(head.image(_as_maps(features)), CELL)[0, 1]
-            found.append((sample, mask, odds[: mask.shape[0], : mask.shape[1]].numpy()))
-        return found
-
-
-@dataclass
-class View:
-    """A training image: its features, and of each cell the share of defect pixels, float32 (rows, columns) in 0..1."""
-
-    features: Features
-    share: np.ndarray
+            odds = _to_pixels(head.image(features.as_images()), CELL)[0, 1]
+            yield sample, mask, odds[: mask.shape[0], : mask.shape[1]].numpy()
 
 
 def shares(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -238,12 +249,6 @@ def shares(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     padded = np.zeros((shape[0] * CELL, shape[1] * CELL), np.float32)
     padded[: mask.shape[0], : mask.shape[1]] = mask
     return padded.reshape(shape[0], CELL, shape[1], CELL).mean(axis=(1, 3))
-
-
-def _as_maps(features: Features) -> list[Tensor]:
-    """(1,C,h,w) of each scale."""
-    sides = [tuple(side * CELL // stride for side in features.shape) for stride in STRIDES]
-    return [rows.float().T.reshape(1, -1, *side).contiguous() for rows, side in zip(features.maps, sides, strict=True)]
 
 
 @dataclass
@@ -260,34 +265,37 @@ class Pool:
         return Pool(self.features[rows], self.share[rows], self.owner[rows.numpy()])
 
 
-def draw(views: Sequence[View], weights: np.ndarray, owner: np.ndarray, count: int, rng: np.random.Generator) -> Pool:
-    """`count` random cells of training views: half of them with defect, half from anywhere.
+def allot(
+    weights: np.ndarray, areas: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many of `count` cells come from each view: of its defect, half of them in all, and from anywhere.
 
     Views are drawn by their weights. For the first half those of one weight share what falls to them by the square root
-    of their number of defect cells: a gash says more than a pinhole, but not as much as its area.
+    of their defects' areas: a gash says more than a pinhole, but not as much as its area.
     """
-    cells = Cells([v.features for v in views])
-    share = np.concatenate([v.share.reshape(-1) for v in views])
-    starts = np.concatenate([[0], np.cumsum([v.share.size for v in views])])
-    defect = np.flatnonzero(share > 0)
-    bounds = np.searchsorted(defect, starts)
-    roots = np.sqrt(np.diff(bounds))
+    roots = np.sqrt(areas)
     for weight in np.unique(weights):
         same = weights == weight
-        roots[same] *= weight * same.sum() / max(roots[same].sum(), 1e-9)
-    first = rng.choice(len(views), count // 2, p=roots / roots.sum())
-    other = rng.choice(len(views), count - count // 2, p=weights / weights.sum())
-    place = np.concatenate([defect[rng.integers(bounds[first], bounds[first + 1])],
-                            rng.integers(starts[other], starts[other + 1])])  # fmt: skip
-    image = np.concatenate([first, other])
-    row, column = np.divmod(place - starts[image], cells.shapes[image, 1])
-    parts = [slice(i, i + 4096) for i in range(0, count, 4096)]
-    features = torch.cat([cells.read(image[p], row[p], column[p]).half() for p in parts])
-    return Pool(features, torch.from_numpy(share[place]), owner[image])
+        roots[same] *= weight * np.count_nonzero(roots[same]) / max(roots[same].sum(), 1e-9)
+    defect = rng.multinomial(count // 2, roots / roots.sum())
+    return defect, rng.multinomial(count - count // 2, weights / weights.sum())
+
+
+def take(
+    features: Features, share: np.ndarray, defect: int, other: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """float16 features (n, WIDTH) and shares (n,) of `defect` random cells with defect and `other` from anywhere."""
+    flat = share.reshape(-1)
+    inside = np.flatnonzero(flat)
+    if not len(inside):  # a window beside it
+        inside = np.arange(len(flat))
+    place = np.concatenate([inside[rng.integers(len(inside), size=defect)], rng.integers(len(flat), size=other)])
+    row, column = np.divmod(place, share.shape[1])
+    return features.read(row, column).half(), torch.from_numpy(flat[place])
 
 
 def folds(samples: Sequence[Labelled], count: int, seed: int) -> list[list[int]]:
-    """Numbers of the samples in `count` parts, or as many as there are groups: whole groups, every type spread evenly."""
+    """Numbers of the samples in `count` parts, or in as many as there are groups: whole groups, types spread evenly."""
     groups: dict[str, list[int]] = {}
     for number, sample in enumerate(samples):
         groups.setdefault(sample.group or f"\0{number}", []).append(number)
