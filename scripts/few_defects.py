@@ -66,8 +66,7 @@ def run(options: argparse.Namespace) -> None:
     from fast.data.split import Split, make_split
     from fast.segmentation.quick import QuickJudge
 
-    index = open_dataset(options.dataset)
-    check(index)
+    index = check(open_dataset(options.dataset)).usable
     split = make_split(index) if options.split == "third" else Split.load(options.split)
     size = None if options.native else options.size
     judge = QuickJudge(size, "upright" if options.upright else "classical", cache=options.out / "features")
