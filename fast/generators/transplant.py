@@ -125,21 +125,22 @@ class Transplant(Placing):
         elif self.ground is not None:
             where = self.ground.of(image)
         grey = bool((image == image[..., :1]).all())
-        best, least = None, np.inf
+        tries = []
         for _ in range(CANDIDATES):
             moved = self._moved(cutout, rng)
-            if grey:
-                moved = replace(moved, image=grey_of(moved.image))
+            moved = replace(moved, image=grey_of(moved.image)) if grey else moved
             corner = self._corner(moved, where, rng)
+            tries.append((unlike(image, moved, corner), moved, corner))
+        found: list[Pair] = []
+        for _, moved, corner in sorted(tries, key=lambda each: each[0]):
             pair = self._set(image, moved, corner, where, rng)
-            if pair is None:
-                continue
-            apart = unlike(image, moved, corner) + 100.0 * (change(image, pair) < VISIBLE)
-            if apart < least:
-                best, least = pair, apart
-        if best is None:
+            if pair is not None:
+                found.append(pair)
+                if change(image, pair) >= VISIBLE:
+                    return pair
+        if not found:
             raise UserError(f"{cutout.source}: its defect finds no place on the object; is the region right?")
-        return best
+        return max(found, key=lambda each: change(image, each))
 
     def _pick(self, rng: Rng, anomaly: str | None) -> Cutout:
         """The first thing that is drawn of a pair, so that `origin` can tell. Every picture counts once."""
