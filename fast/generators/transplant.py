@@ -129,8 +129,9 @@ class Transplant(Placing):
         for _ in range(CANDIDATES):
             moved = self._moved(cutout, rng)
             moved = replace(moved, image=grey_of(moved.image)) if grey else moved
-            corner = self._corner(moved, where, rng)
-            tries.append((unlike(image, moved, corner), moved, corner))
+            corner, share = self._corner(moved, where, rng)
+            # What would be cut off is worse than any other ground.
+            tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), moved, corner))
         found: list[Pair] = []
         for _, moved, corner in sorted(tries, key=lambda each: each[0]):
             pair = self._set(image, moved, corner, where, rng)
@@ -171,8 +172,9 @@ class Transplant(Placing):
         turned, own, valid = warped(image, mask, turn, scale)
         return Moved(turned, own, valid, (y, 1 - x if mirror else x), near, touches)
 
-    def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[int, int]:
-        """Top left corner of the piece in the picture, of a place on the object if there is one."""
+    def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[tuple[int, int], float]:
+        """Top left corner of the piece in the picture, of a place on the object if there is one, and the share of the
+        defect that lies on it there."""
         height, width = moved.mask.shape
         left, top, wide, high = cv2.boundingRect(region)
         rows, cols = np.nonzero(moved.mask)
@@ -198,7 +200,7 @@ class Transplant(Placing):
                 best, most = (corner[0], corner[1]), share
             if share >= INSIDE:
                 break
-        return best
+        return best, most
 
     def _set(
         self, image: np.ndarray, moved: Moved, corner: tuple[int, int], region: np.ndarray, rng: Rng
