@@ -234,11 +234,16 @@ def open_types(
 ) -> list[str]:
     """Types "category/defect" for weights that serve any defect word.
 
-    `anomaly_name`: "category/defect"; or a defect, where the weights know the word or nothing else names one; or else a
-    category, alone for all that is `known` of it. `init_word`: the defect's word. Where neither names one, `kinds` do,
-    the names of the masks' folders. `category`: where none is given; it may be empty.
+    `anomaly_name`: one or more by commas, each "category/defect"; or a defect, where the weights know the word or
+    nothing else names one; or else a category, alone for all that is `known` of it. `init_word`: the defect's word.
+    Where neither names one, `kinds` do, the names of the masks' folders. `category`: where none is given; it may be
+    empty.
     Raises `UserError` when no defect is named.
     """
+    if anomaly_name is not None and "," in anomaly_name:
+        names = [part.strip() for part in anomaly_name.split(",")]
+        found = [kind for name in names for kind in open_types(known, name, init_word, kinds, category)]
+        return list(dict.fromkeys(found))
     name = (anomaly_name or "").strip("/").replace("+", "/", 1)
     if "/" in name:
         return [name]

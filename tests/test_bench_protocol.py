@@ -10,6 +10,8 @@ import pytest
 from fast.bench import paper
 from fast.bench.plan import Given, plan
 from fast.bench.protocol import check, load_protocol, parse
+from fast.bench.work import _flags
+from fast.synthesis_door import check_options, parse_synthesis
 from ldm.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[1] / "protocols"
@@ -180,6 +182,24 @@ def test_protocols_share_the_cells_they_have_in_common(drawn_root: Path, tmp_pat
     start = {**seg, "start": {"steps": 2}}
     assert len(of("start", segmentation=start)) == 1
     assert of("segment", segmentation=start).isdisjoint(of("segment"))
+
+
+def test_methods_that_place_defects_bring_their_own_masks(drawn_root: Path, tmp_path: Path) -> None:
+    names = ("cutpaste", "procedural", "transplant")
+    entries = [{"label": name, "method": name} for name in names]
+    found = plan(parse({**SMALL, "entries": entries}, "p"), drawn_root, tmp_path)
+    cells = {cell.key["method"]: cell for cell in found.cells if cell.kind == "pairs"}
+    assert {name: cells[name].key["masks"] for name in names} == dict(
+        zip(names, ("augmented", "own", "own"), strict=True)
+    )
+    assert not [cell for cell in found.cells if cell.kind == "fit"]
+    (category,) = found.categories
+    flags = _flags(cells["transplant"], category, category.types[0], 0, tmp_path / "out")
+    options = parse_synthesis(flags)
+    check_options(options)
+    assert (options.defects, options.split) == (str(drawn_root), str(category.split_file))
+    assert options.overrides == ["category=leather"]  # of a root of many, as the split's names are
+    assert options.mask_path is None
 
 
 def test_what_is_not_in_the_dataset_is_refused(drawn_root: Path, tmp_path: Path) -> None:

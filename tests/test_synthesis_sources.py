@@ -17,6 +17,7 @@ from fast.sources import (
     find_masks,
     find_normals,
     match_types,
+    open_types,
 )
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
@@ -162,6 +163,15 @@ def test_a_name_that_means_nothing() -> None:
     with pytest.raises(UserError, match="--init_word bottle: these weights know"):
         match_types(TYPES, None, "bottle")
     assert match_types(["nut/cut"], "bottle_test", "bottle") == [0]
+
+
+def test_several_types_are_named_by_commas() -> None:
+    types = ["nut/cut", "nut/dent", "pin/cut", "pin/bent"]
+    assert match_types(types, "dent, bent", None) == [1, 3]
+    assert match_types(types, "pin,nut/cut", None) == [0, 2, 3]
+    with pytest.raises(UserError, match="--anomaly_name hole: the method knows nut/cut"):
+        match_types(types, "dent,hole", None, "the method knows")
+    assert open_types(["nut/cut"], "pin/hole,nut/cut", None) == ["pin/hole", "nut/cut"]
 
 
 # folders

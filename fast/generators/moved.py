@@ -9,6 +9,8 @@ import numpy as np
 
 from fast.generators.seam import ring_of
 
+UNKNOWN = 50.0  # grey levels by which a ground counts as unlike that cannot be compared
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -59,7 +61,7 @@ def unlike(image: np.ndarray, moved: Moved, corner: tuple[int, int]) -> float:
     here, there = overlap(image.shape, moved.mask.shape, corner)
     ring = ring_of(moved.mask)[there] & (moved.valid[there] > 0)
     if ring.sum() < 8:
-        return 0.0
+        return UNKNOWN
     own, other = (p[ring].astype(np.float32).mean(1) for p in (moved.image[there], image[here]))
     return abs(float(own.mean() - other.mean())) + abs(float(own.std() - other.std()))
 

@@ -125,21 +125,23 @@ class Transplant(Placing):
         elif self.ground is not None:
             where = self.ground.of(image)
         grey = bool((image == image[..., :1]).all())
-        best, least = None, np.inf
+        tries = []
         for _ in range(CANDIDATES):
             moved = self._moved(cutout, rng)
-            if grey:
-                moved = replace(moved, image=grey_of(moved.image))
-            corner = self._corner(moved, where, rng)
+            moved = replace(moved, image=grey_of(moved.image)) if grey else moved
+            corner, share = self._corner(moved, where, rng)
+            # What would be cut off is worse than any other ground.
+            tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), moved, corner))
+        found: list[Pair] = []
+        for _, moved, corner in sorted(tries, key=lambda each: each[0]):
             pair = self._set(image, moved, corner, where, rng)
-            if pair is None:
-                continue
-            apart = unlike(image, moved, corner) + 100.0 * (change(image, pair) < VISIBLE)
-            if apart < least:
-                best, least = pair, apart
-        if best is None:
+            if pair is not None:
+                found.append(pair)
+                if change(image, pair) >= VISIBLE:
+                    return pair
+        if not found:
             raise UserError(f"{cutout.source}: its defect finds no place on the object; is the region right?")
-        return best
+        return max(found, key=lambda each: change(image, each))
 
     def _pick(self, rng: Rng, anomaly: str | None) -> Cutout:
         """The first thing that is drawn of a pair, so that `origin` can tell. Every picture counts once."""
@@ -170,8 +172,9 @@ class Transplant(Placing):
         turned, own, valid = warped(image, mask, turn, scale)
         return Moved(turned, own, valid, (y, 1 - x if mirror else x), near, touches)
 
-    def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[int, int]:
-        """Top left corner of the piece in the picture, of a place on the object if there is one."""
+    def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[tuple[int, int], float]:
+        """Top left corner of the piece in the picture, of a place on the object if there is one, and the share of the
+        defect that lies on it there."""
         height, width = moved.mask.shape
         left, top, wide, high = cv2.boundingRect(region)
         rows, cols = np.nonzero(moved.mask)
@@ -197,7 +200,7 @@ class Transplant(Placing):
                 best, most = (corner[0], corner[1]), share
             if share >= INSIDE:
                 break
-        return best
+        return best, most
 
     def _set(
         self, image: np.ndarray, moved: Moved, corner: tuple[int, int], region: np.ndarray, rng: Rng
