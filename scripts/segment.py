@@ -204,7 +204,8 @@ def announce(data: Data) -> None:
 
 def judge(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The quick judge: its network, figures, and what is to be said about them."""
-    from fast.segmentation.quick import Quick, QuickJudge
+    from fast.segmentation.pixel_head import Quick
+    from fast.segmentation.quick import QuickJudge
 
     refuse_for_quick(options)
     data = gather(options)

@@ -12,7 +12,9 @@ from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_arrays, merged
 from fast.segmentation.features import CELL, WIDTH, FeatureStore
 from fast.segmentation.metrics import evaluate
-from fast.segmentation.quick import PixelHead, Pool, Quick, QuickJudge, allot, folds, shares, take
+from fast.segmentation.pixel_head import PixelHead, Quick
+from fast.segmentation.pool import Pool, allot, shares, take
+from fast.segmentation.quick import QuickJudge, folds
 from ldm.errors import UserError
 
 

@@ -28,7 +28,8 @@ from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_arrays, from_output, from_samples, merged
 from fast.segmentation.metrics import evaluate
 from fast.segmentation.networks import save
-from fast.segmentation.quick import Quick, QuickJudge
+from fast.segmentation.pixel_head import Quick
+from fast.segmentation.quick import QuickJudge
 from fast.segmentation.train import train
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError

@@ -13,7 +13,7 @@ from torch import nn
 from fast.segmentation.bisenetv2 import BiSeNetV2
 from fast.segmentation.fpn import FPN
 from fast.segmentation.mini import Mini
-from fast.segmentation.quick import Quick
+from fast.segmentation.pixel_head import Quick
 from fast.segmentation.segformer import SegFormer
 from fast.segmentation.stdc import STDC, STDC1, STDC2
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict, save_safetensors

@@ -13,86 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from fast.segmentation.augment import AUGMENT
 from fast.segmentation.data import Labelled, Views, is_normal
-from fast.segmentation.efficientnet import CHANNELS, pretrained
-from fast.segmentation.features import CELL, WIDTH, Features, FeatureStore, to_cells
+from fast.segmentation.features import CELL, FeatureStore
 from fast.segmentation.metrics import Tally, summary
-from fast.segmentation.padding import on_multiples
+from fast.segmentation.pixel_head import PixelHead, to_pixels
+from fast.segmentation.pool import Pool, allot, shares, take
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
-HIDDEN = (128, 64)
 OTHERS = 1000  # views of samples that are no real defects, where there are many
 WINDOW = 256  # side of the training views where images keep their size
-
-
-class PixelHead(nn.Module):
-    """Three linear layers for each cell: standardized features, 128, 64, then the log-odds of a defect.
-
-    The first is applied to each scale at its own resolution, and what comes out is interpolated and summed: the same
-    numbers as those of interpolated features, for a fraction of the work.
-    """
-
-    mean: Tensor
-    std: Tensor
-    threshold: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(WIDTH, HIDDEN[0])
-        self.rest = nn.Sequential(nn.ReLU(), nn.Dropout(0.2), nn.Linear(*HIDDEN), nn.ReLU(), nn.Linear(HIDDEN[1], 1))
-        self.register_buffer("mean", torch.zeros(WIDTH))
-        self.register_buffer("std", torch.ones(WIDTH))
-        self.register_buffer("threshold", torch.zeros(()))
-
-    def cells(self, features: Tensor) -> Tensor:
-        """Log-odds (n,) of features (n, WIDTH)."""
-        return self.rest(self.first((features - self.mean) / self.std))[:, 0]
-
-    def image(self, maps: Sequence[Tensor]) -> Tensor:
-        """Log-odds (B,1,h,w) from five maps (B,C,.,.), of which the finest has h x w cells."""
-        size = maps[0].shape[-2:]
-        weights = (self.first.weight / self.std).split(CHANNELS, dim=1)
-        offset = self.first.bias - (self.first.weight / self.std) @ self.mean
-        total: Tensor = offset[:, None, None]
-        for features, weight in zip(maps, weights, strict=True):
-            part = F.conv2d(features, weight[:, :, None, None])
-            same = part.shape[-2:] == size
-            total = total + (part if same else F.interpolate(part, size=size, mode="bilinear", align_corners=False))
-        return self.rest(total.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class Quick(nn.Module):
-    """(B,3,H,W) in [-1, 1] to logits (B,2,H,W), any H and W: the frozen encoder and a `PixelHead`. The two logits are
-    equal at its chosen threshold. `QuickJudge.fit` trains the head, not `fast.segmentation.train`."""
-
-    def __init__(self, num_classes: int = 2):
-        super().__init__()
-        if num_classes != 2:
-            raise UserError(f"segmenter 'quick' tells defects from background only, not {num_classes} classes; use fpn")
-        self.encoder = pretrained().eval().requires_grad_(False)
-        self.head = PixelHead()
-
-    def train(self, mode: bool = True) -> Quick:
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
-    def forward(self, image: Tensor) -> Tensor:
-        return on_multiples(self._logits, image, 32)
-
-    def _logits(self, x: Tensor) -> Tensor:
-        odds = self.head.image(to_cells(self.encoder(x))) - self.head.threshold
-        return _to_pixels(odds, CELL)
-
-
-def _to_pixels(odds: Tensor, factor: int) -> Tensor:
-    """Log-odds (B,1,h,w) to logits (B,2,H,W), with those of the background 0."""
-    odds = F.interpolate(odds, scale_factor=factor, mode="bilinear", align_corners=False)
-    return torch.cat([torch.zeros_like(odds), odds], dim=1)
 
 
 @dataclass
@@ -240,58 +172,8 @@ class QuickJudge:
         for number, sample in enumerate(samples):
             image, mask = pictures.plain(number)
             (features,) = self.store([image])
-            odds = _to_pixels(head.image(features.as_images()), CELL)[0, 1]
+            odds = to_pixels(head.image(features.as_images()), CELL)[0, 1]
             yield sample, mask, odds[: mask.shape[0], : mask.shape[1]].numpy()
-
-
-def shares(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The share of defect pixels in each cell: mask (H,W) in {0,1} to float32 `shape`."""
-    padded = np.zeros((shape[0] * CELL, shape[1] * CELL), np.float32)
-    padded[: mask.shape[0], : mask.shape[1]] = mask
-    return padded.reshape(shape[0], CELL, shape[1], CELL).mean(axis=(1, 3))
-
-
-@dataclass
-class Pool:
-    """Cells to train on: float16 features (n, WIDTH), share of defect pixels (n,), number of the sample (n,)."""
-
-    features: Tensor
-    share: Tensor
-    owner: np.ndarray
-
-    def of(self, samples: Sequence[int]) -> Pool:
-        """The cells of these samples alone."""
-        rows = torch.from_numpy(np.flatnonzero(np.isin(self.owner, samples)))
-        return Pool(self.features[rows], self.share[rows], self.owner[rows.numpy()])
-
-
-def allot(
-    weights: np.ndarray, areas: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """How many of `count` cells come from each view: of its defect, half of them in all, and from anywhere.
-
-    Views are drawn by their weights. For the first half those of one weight share what falls to them by the square root
-    of their defects' areas: a gash says more than a pinhole, but not as much as its area.
-    """
-    roots = np.sqrt(areas)
-    for weight in np.unique(weights):
-        same = weights == weight
-        roots[same] *= weight * np.count_nonzero(roots[same]) / max(roots[same].sum(), 1e-9)
-    defect = rng.multinomial(count // 2, roots / roots.sum())
-    return defect, rng.multinomial(count - count // 2, weights / weights.sum())
-
-
-def take(
-    features: Features, share: np.ndarray, defect: int, other: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """float16 features (n, WIDTH) and shares (n,) of `defect` random cells with defect and `other` from anywhere."""
-    flat = share.reshape(-1)
-    inside = np.flatnonzero(flat)
-    if not len(inside):  # a window beside it
-        inside = np.arange(len(flat))
-    place = np.concatenate([inside[rng.integers(len(inside), size=defect)], rng.integers(len(flat), size=other)])
-    row, column = np.divmod(place, share.shape[1])
-    return features.read(row, column).half(), torch.from_numpy(flat[place])
 
 
 def folds(samples: Sequence[Labelled], count: int, seed: int) -> list[list[int]]:
