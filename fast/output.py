@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from fast.data.images import resize_image, resize_mask, write_bytes, write_image, write_mask
-from fast.data.source_mode import write_like_source
+from fast.data.source_mode import like_source
 from fast.folders import held, parse_json
 from ldm.errors import UserError
 
@@ -146,9 +146,13 @@ class OutputFolder:
         if there is one: grey stays grey, 16 bits stay 16.
         """
         image_path, mask_path, triptych_path = self._pictures(record["index"])
-        image = write_like_source(image_path, image, record.get("normal_source"))
+        stored = like_source(image, record.get("normal_source"))
+        if stored.array.dtype == np.uint8:
+            write_image(image_path, stored.array)
+        else:
+            write_bytes(image_path, stored.png())
         write_mask(mask_path, mask)
-        write_image(triptych_path, _triptych(normal, mask[shown], image[shown]))
+        write_image(triptych_path, _triptych(normal, mask[shown], stored.seen[shown]))
         with self._lock():
             write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
 

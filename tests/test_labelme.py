@@ -268,6 +268,27 @@ def test_contradictions_are_named_and_left_out(tmp_path: Path) -> None:
     assert [s.image.name for s in index.normals] == ["n0.png", "n2.png"]
 
 
+def test_what_was_exported_from_annotations_is_no_image(tmp_path: Path) -> None:
+    root = part(tmp_path / "screw")
+    before = open_dataset(root)
+    for name in (
+        "defects/x_json/img.png",
+        "defects/x_json/label.png",
+        "JPEGImages/x.jpg",
+        "SegmentationClassPNG/x.png",
+    ):
+        picture(root / name)
+    index = open_dataset(root)
+    assert (index.normals, index.defects, index.problems) == (before.normals, before.defects, [])
+    assert len(index.notes) == 3
+    picture(root / "masks" / "x.png")
+    with pytest.raises(UserError, match="has LabelMe files and masks/; say which are the masks"):
+        open_dataset(root)
+    assert open_dataset(root, layout="labelme").normals == before.normals
+    masks = {s.image.name: s.mask.name for s in open_dataset(root, layout="folder").defects if s.mask}
+    assert (masks["x.png"], masks["p0.jpg"]) == ("x.png", "p0.json")
+
+
 def test_labels_that_name_the_normals(tmp_path: Path) -> None:
     annotate(picture(tmp_path / "a.jpg"), shape(box(1, 1, 9, 9), "good"))
     annotate(picture(tmp_path / "b.jpg"), shape(box(1, 1, 9, 9)))

@@ -13,7 +13,8 @@ import numpy as np
 from fast.data.depth import read_with_mode
 from fast.data.images import natural_key, read_mask_as
 from fast.data.index import GOOD, DatasetIndex, Sample
-from fast.data.labelme import load_annotation, nested
+from fast.data.labelme import load_annotation
+from fast.data.labelme_masks import nested
 from fast.data.reading import reading_of
 from ldm.errors import UserError
 

@@ -15,8 +15,10 @@ from PIL import Image
 
 from fast.data.decode import SUFFIXES, decode, image_size, reason
 from fast.data.depth import to_uint8
-from fast.data.labelme import draw_mask, image_of, load_annotation, named_image
-from fast.data.mask_values import MaskReading, Unclear, interpret
+from fast.data.labelme import image_of, load_annotation, named_image
+from fast.data.labelme_masks import draw_mask
+from fast.data.mask_looks import MaskReading, Unclear
+from fast.data.mask_values import interpret
 from fast.data.reading import reading_of
 from ldm.errors import UserError
 

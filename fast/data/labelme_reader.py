@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from fast.data.category import DEFECT_DIRS, NORMAL_DIRS, OTHER_DIRS, Category
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, Category
 from fast.data.images import is_image, list_files
 from fast.data.labelme import Annotation, image_of, is_annotation, load_annotation, named_image
+from fast.data.pairing import has_masks_beside, split_beside
 from ldm.errors import UserError
+
+EXPORTS = ("segmentationclass", "segmentationobject", "jpegimages")  # of labelme2voc; labelme_export_json: <name>_json
 
 
 def is_labelme(folder: Path) -> bool:
@@ -24,8 +27,9 @@ def read_labelme(category: Category) -> None:
     Several labels in one image make one type, joined by "+". An image in a folder of defects needs shapes, one in a
     folder of normals has none: the contrary is a problem line.
     """
-    files = list_files(category.folder)
-    images = [p for p in files if is_image(p)]
+    files = [p for p in list_files(category.folder) if not _is_export(p, category.folder)]
+    pictures = [p for p in files if is_image(p)]
+    images = split_beside(pictures)[0] if has_masks_beside(pictures) else pictures
     found = _annotations(category, files, images)
     spelling = _spellings(found, category.folder)
     for image in images:
@@ -48,6 +52,12 @@ def read_labelme(category: Category) -> None:
         else:
             target = category.index.test_normals if "test" in inside else category.index.normals
             target.append(category.sample(image))
+
+
+def _is_export(path: Path, root: Path) -> bool:
+    """True for what LabelMe's own tools write from annotations, and for files in a folder of masks."""
+    inside = [part.lower() for part in path.relative_to(root).parts[:-1]]
+    return any(part in MASK_DIRS or part.startswith(EXPORTS) or part.endswith("_json") for part in inside)
 
 
 def _annotations(category: Category, files: list[Path], images: list[Path]) -> dict[Path, Annotation | None]:

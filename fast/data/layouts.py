@@ -98,6 +98,11 @@ def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], 
         if name == "labelme" and (whole := _around_labelme(path)):
             return name, whole, [whole], str(path)
         if LAYOUTS[name][0](path):
+            if name == "labelme" and "folder" in names and (masks := _masks_too(path)):
+                raise UserError(
+                    f"{path}: has LabelMe files and {masks.name}/; say which are the masks, layout labelme or folder "
+                    "(prepare_data.py --layout), or move the others away"
+                )
             return name, path, [path], None
         if around := _around(path, name):
             return around
@@ -117,6 +122,12 @@ def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], 
         raise UserError(f"{path}: the folder is empty; give the dataset's folder")
     looked = "; ".join(f"{name}: {SHAPES[name]}" for name in names)
     raise UserError(f"{path}: no known layout here or in its subfolders. Looked for {looked}")
+
+
+def _masks_too(path: Path) -> Path | None:
+    """A folder of masks beside the halves of a plain dataset."""
+    named = [p for p in folders_in(path) if p.name.lower() in MASK_DIRS]
+    return next((p for p in named if images_below(p)), None)
 
 
 def _around_labelme(path: Path) -> Path | None:

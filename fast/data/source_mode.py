@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ import numpy as np
 
 from fast.data.decode import decode
 from fast.data.depth import mode_of, to_uint8
-from fast.data.images import read_image, resize_image, write_bytes, write_image
+from fast.data.images import resize_image
 
 
 def keep_grey(made: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -21,14 +22,35 @@ def keep_grey(made: np.ndarray, normal: np.ndarray) -> np.ndarray:
     return np.repeat(cv2.cvtColor(np.ascontiguousarray(made), cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2)
 
 
-def like_source(made: np.ndarray, source: str | Path) -> tuple[np.ndarray, int]:
-    """An edited picture in the mode and depth of the file it was made from, and the bits in use.
+@dataclass(frozen=True)
+class Stored:
+    """A picture as it is to be stored: `array` (H,W) or (H,W,3), uint8 or uint16 with `bits` in use; and as it then
+    reads, `seen` (H,W,3) uint8."""
+
+    array: np.ndarray
+    bits: int
+    seen: np.ndarray
+
+    def png(self) -> bytes:
+        """PNG of an array of 16 bits; those in use are told by its sBIT chunk."""
+        planes = self.array if self.array.ndim == 2 else self.array[:, :, ::-1]
+        done, data = cv2.imencode(".png", planes, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        assert done
+        whole, body = data.tobytes(), b"sBIT" + bytes([self.bits]) * (1 if planes.ndim == 2 else 3)
+        chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        return whole[:33] + chunk + whole[33:]  # behind the header, which is 33 bytes long
+
+
+def like_source(made: np.ndarray, source: str | Path | None) -> Stored:
+    """An edited picture in the mode and depth of the file it was made from; as it is where there is none.
 
     `made`: (H,W,3) uint8, the picture that `read_image(source)` gives with some pixels changed, or resized and then
-    changed. Returns (H,W) or (H,W,3), uint8 or uint16. What was not changed equals the file (resized alike) in every
-    bit; what was changed keeps the file's finest structure under the change, so that neither colour nor low bits tell
-    where it is. An alpha channel is dropped. UserError when the source cannot be read.
+    changed. What was not changed equals the file (resized alike) in every bit; what was changed keeps the file's
+    finest structure under the change, so that neither colour nor low bits tell where it is. An alpha channel is
+    dropped. UserError when the source cannot be read.
     """
+    if source is None:
+        return Stored(made, 8, made)
     path = Path(source)
     decoded = decode(path)
     mode, plain = mode_of(path, decoded), to_uint8(path, decoded)
@@ -38,13 +60,15 @@ def like_source(made: np.ndarray, source: str | Path) -> tuple[np.ndarray, int]:
         raw = plain[:, :, 0] if raw.ndim == 2 else plain
     if plain.shape != made.shape:
         raw, plain = (resize_image(np.ascontiguousarray(a), (made.shape[0], made.shape[1])) for a in (raw, plain))
-    if mode.grey:
-        made = keep_grey(made, plain)
+    seen = keep_grey(made, plain) if mode.grey else made
     if raw.ndim == 2:
-        made, plain = made[:, :, 0], plain[:, :, 0]
+        made, plain = seen[:, :, 0], plain[:, :, 0]
+    else:
+        made = seen
     if raw.dtype == np.uint8:
-        return np.ascontiguousarray(np.where(made == plain, raw, made)), 8
-    return _deep(raw, made, plain, 2**mode.bits - 1, int(np.gcd.reduce(decoded.values.ravel()))), mode.bits
+        return Stored(np.ascontiguousarray(made), 8, seen)
+    step = int(np.gcd.reduce(decoded.values.ravel()))
+    return Stored(_deep(raw, made, plain, 2**mode.bits - 1, step), mode.bits, seen)
 
 
 def _deep(raw: np.ndarray, made: np.ndarray, plain: np.ndarray, full: int, step: int) -> np.ndarray:
@@ -59,27 +83,3 @@ def _deep(raw: np.ndarray, made: np.ndarray, plain: np.ndarray, full: int, step:
     first, last = np.ceil(low / step) * step, np.floor(high / step) * step
     stepped = np.clip(np.rint(wanted / step) * step, first, last)
     return np.where(first <= last, stepped, np.clip(np.rint(wanted), low, high)).astype(np.uint16)
-
-
-def write_like_source(path: Path, made: np.ndarray, source: str | Path | None) -> np.ndarray:
-    """Write an edited picture (H,W,3) uint8 as PNG in the mode of the file it was made from (see `like_source`), as it
-    is where there is none. Returns it as it now reads, (H,W,3) uint8. UserError on failure."""
-    if source is None:
-        write_image(path, made)
-        return made
-    array, bits = like_source(made, source)
-    if array.dtype == np.uint8:
-        write_image(path, array)
-        return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array
-    write_bytes(path, encode_deep(array, bits))
-    return read_image(path)
-
-
-def encode_deep(array: np.ndarray, bits: int) -> bytes:
-    """PNG of (H,W) or (H,W,3) RGB uint16; `bits` in use are told by its sBIT chunk."""
-    done, data = cv2.imencode(".png", array if array.ndim == 2 else array[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
-    png = data.tobytes()
-    body = b"sBIT" + bytes([bits]) * (1 if array.ndim == 2 else 3)
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return png[:33] + chunk + png[33:]  # behind the header, which is 33 bytes long
