@@ -24,6 +24,7 @@ from fast.generators.latent import LatentGenerator, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
+from fast.precision import settled
 from fast.prompts import check_words, is_vocabulary, prompt_text
 from fast.sources import (
     MaskSource,
@@ -152,12 +153,15 @@ def _latent(
 ) -> Job:
     artifact = find_artifact(_weights(options), options.weight_idx, options.method)
     artifact = replace(artifact, tokenizer=options.tokenizer)
-    chosen = _options(options, artifact.path)
+    chosen, device = _options(options, artifact.path), _device(options.device)
+    precision = settled(options.precision, device)
+    if options.weights_cache and precision == "fp32":
+        raise UserError("--weights_cache keeps bfloat16, in which this machine does not compute; leave it out")
     flags = {
         "size": options.size, "sampler": options.sampler, "steps": options.steps, "region": options.region,
         "margin": options.margin, "min_window": options.min_window, "max_window": options.max_window,
         "use_farm": False if options.no_farm else None, "composite": False if options.no_composite else None,
-        "precision": options.precision, "reuse": options.reuse, "stop_at": options.stop_at, "compiled": options.compile,
+        "precision": precision, "reuse": options.reuse, "stop_at": options.stop_at, "compiled": options.compile,
     }  # fmt: skip
     recipe = recipe_for(artifact, **{**chosen, **{k: v for k, v in flags.items() if v is not None}})
     if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
@@ -169,7 +173,7 @@ def _latent(
         model.serve(sources.types)
     assert masks is not None
     mask_of = _mask_of(masks, sources.types)
-    maker = Synthesizer(model, recipe, _device(options.device), mask_of)
+    maker = Synthesizer(model, recipe, device, mask_of)
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **_mask_settings(kind, masks, learned),
         **_weights_settings(artifact.path), "base_sha256": artifact.base_sha256,

@@ -67,7 +67,8 @@ def parser() -> argparse.ArgumentParser:
                      help="train on windows of N pixels of the resized pictures; tests see the whole (default: off)")
     run.add_argument("--native", action="store_true", help="see windows of that side, and leave the pictures' scale")
     run.add_argument("--seed", type=int, default=0, help="default: 0")
-    run.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="default: fp32")
+    run.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                     help="auto: bf16 where the machine computes in it, else fp32 (default: auto)")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     p.add_argument("--out", type=Path, default=Path("metrics.json"), metavar="FILE",
                    help="figures as JSON; the weights lie beside it as .safetensors (default: metrics.json)")
@@ -152,9 +153,10 @@ def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
 
     import torch
-    from tqdm import tqdm
 
     from fast.data.images import write_bytes
+    from fast.precision import settled
+    from fast.progress import Progress
     from fast.segmentation import build
     from fast.segmentation.metrics import evaluate
     from fast.segmentation.networks import save
@@ -168,6 +170,7 @@ def main(argv: list[str]) -> None:
     if options.device == "cuda" and not cuda:
         raise UserError("--device cuda: there is no GPU here; use --device cpu")
     device = "cuda" if cuda and options.device != "cpu" else "cpu"
+    options.precision = settled(options.precision, device)
     if options.steps is None and options.minutes is None:
         options.steps = 1000
     model = build(options.segmenter, weights=options.weights, seed=options.seed)
@@ -181,11 +184,12 @@ def main(argv: list[str]) -> None:
     )
     seen = {"size": options.size, "native": options.native, "bf16": options.precision == "bf16", "device": device}
     start, losses = time.perf_counter(), []
-    with tqdm(total=100, desc="training", unit="%", mininterval=0.5, disable=None, leave=False) as bar:
+    with Progress(100, "training", "percent point", leave=False) as bar:
 
         def progress(step: int, share: float, loss: float) -> None:
             losses.append(loss)
-            bar.update(int(100 * share) - bar.n)
+            bar.to(int(100 * share))
+            bar.note(f"loss {loss:.4g}")
 
         train(
             model,

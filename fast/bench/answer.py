@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from fast.bench.answer_page import page
 from fast.bench.grid import Cell
@@ -50,8 +49,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
         Entry(BOTH, method, **how),
         *(Entry(str(n), method, count=n, **how) for n in sorted({count // part for part in PARTS}) if n),
     ]
-    suits = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    precision = options.precision or ("bf16" if suits else "fp32")
+    precision = options.precision or "auto"
     protocol = Protocol(
         f"answer-{method}-{network}",
         "Real defects, synthetic pairs, or both",

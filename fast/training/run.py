@@ -17,6 +17,7 @@ from fast.data.images import write_bytes
 from fast.data.views import Pictures
 from fast.door import is_first_process
 from fast.model import FAST
+from fast.precision import settled
 from fast.training.callbacks import (
     Clock,
     DecoderFit,
@@ -31,7 +32,7 @@ from fast.training.logs import Log, LossTable
 from fast.training.memory import Checkpointing
 from fast.training.plan import CONFIG, Plan, plan
 from fast.training.saver import CheckpointFile, Saver
-from fast.training.trainer import computes_in_bf16, devices, make_trainer, quiet, say, strategy
+from fast.training.trainer import computes_in_bf16, devices, make_trainer, quiet, say, settle_precision, strategy
 from ldm.checkpoint import read_checkpoint, read_metadata
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
@@ -82,6 +83,9 @@ def train(options: Namespace) -> Path:
     """Do what the flags say. Returns the run's folder."""
     run = plan(options)
     where = devices(options, run.settings["trainer"])
+    settle_precision(run.config["lightning"]["trainer"], where["accelerator"])
+    if run.config["model"]["params"].get("frozen_precision") == "bf16":
+        settled("bf16", "cuda" if where["accelerator"] == "gpu" else "cpu", "model.params.frozen_precision")
     with quiet():
         step = _step_of(run.resume)
         pl.seed_everything(run.seed, verbose=False)  # also the first weights are the seed's

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from fast.aias import AIASOptions
 from fast.checkpoint import Artifact, find_artifact, load_fast
@@ -28,6 +27,7 @@ from fast.masks import to_image, to_tensor
 from fast.measure import Floats, change, features, spread
 from fast.model import FAST
 from fast.overlap import overlapped
+from fast.progress import followed
 from fast.synthesis import Recipe, Synthesizer
 from ldm.checkpoint import file_hash, read_metadata
 from ldm.errors import UserError
@@ -196,7 +196,7 @@ class Bench:
             workers = self.workers if self.device == "cpu" else 1
             start = time.perf_counter()
             work = overlapped(sample, lanes, workers, workers + 1, lambda: torch.set_num_threads(1))
-            for _ in tqdm(work, desc=variant.name, total=len(lanes), disable=None, leave=False):
+            for _ in followed(work, variant.name, "lane", len(lanes), leave=False):
                 pass
             seconds = (time.perf_counter() - start) / len(truth)
         return Made([found[i] for i in range(len(truth))], seconds)
