@@ -15,11 +15,12 @@ from yaml import YAMLError
 
 from fast.anomalydiffusion.mask_model import LearnedMasks
 from fast.checkpoint import Artifact, find_artifact, find_weights, in_project, load_model, text_encoder
-from fast.data.images import read_image, resize_image, write_image
+from fast.data.images import read_image, resize_image, resize_mask, write_image
 from fast.folders import parse_json
 from fast.generators import create, method_class
 from fast.generators.base import Generator as Method
 from fast.generators.base import Learned
+from fast.generators.large import LARGE, is_large
 from fast.generators.latent import LatentGenerator, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
@@ -118,7 +119,14 @@ def _mask_source(options: argparse.Namespace, kind: str, learned: LearnedMasks |
 def _mask_of(masks: Masks, types: list[str]) -> MaskOf:
     def mask_of(image: np.ndarray, pair: Pair) -> np.ndarray:
         rng = np.random.default_rng(seed_of(pair.seed, 4))  # not the seed of the defect's own noise
-        return masks.draw(image, rng, pair.mask, pair.normal, types[pair.type_index])
+        if masks.kind == "given" or not is_large(image):
+            return masks.draw(image, rng, pair.mask, pair.normal, types[pair.type_index])
+        # A drawn mask has no finer detail than this, and drawing it at full size takes gigabytes.
+        height, width = image.shape[:2]
+        shrink = (height * width / LARGE) ** 0.5
+        small = resize_image(image, (max(1, int(height / shrink)), max(1, int(width / shrink))))
+        mask = masks.draw(small, rng, pair.mask, pair.normal, types[pair.type_index])
+        return resize_mask(mask, (height, width))
 
     return mask_of
 

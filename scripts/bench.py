@@ -133,7 +133,7 @@ def pages(options: argparse.Namespace, found: Plan, folder: Path) -> list[Path]:
     written = []
     for name, html in write_pages(found, options.command):
         written.append(folder / name)
-        write_bytes(written[-1], html.encode())
+        write_bytes(written[-1], html.encode(errors="backslashreplace"))
     return written
 
 

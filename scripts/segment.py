@@ -21,6 +21,7 @@ from fast.signals import listen
 listen(__name__)
 
 from fast.door import open_door  # noqa: E402
+from fast.folders import sole  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 
 SHOWN = ("iou", "acc", "ap", "auroc")
@@ -151,7 +152,11 @@ def table(result: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
+    with sole(options.out, "--out"):
+        run(options)
 
+
+def run(options: argparse.Namespace) -> None:
     import torch
 
     from fast.data.images import write_bytes

@@ -85,7 +85,7 @@ def test_every_door_asks_the_machine_by_default() -> None:
 
 
 def test_a_grid_s_cells_name_their_precision(machine: bool) -> None:
-    protocol = with_precision(load_protocol(ROOT / "protocols/fast_table1.yaml"), "cpu")
+    protocol = with_precision(load_protocol(ROOT / "protocols/mini_table1.yaml"), "cpu")
     named = "bf16" if machine else "fp32"
     assert protocol.pairs.precision == protocol.segmentation.precision == named
     assert protocol.segmentation.start is None or protocol.segmentation.start.precision == named

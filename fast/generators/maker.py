@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ import torch
 
 from fast.data.images import read_image, resize_image
 from fast.generators.base import Generator as Method
+from fast.generators.large import Budget, bytes_of, in_windows, is_large
 from fast.output import panel
 from fast.overlap import overlapped
 from fast.sources import Pair
@@ -28,6 +30,7 @@ class GeneratorMaker:
     def __init__(self, method: Method, types: list[str], size: int | None = None, mask_of: MaskOf | None = None):
         self.method, self.types, self.size, self.mask_of = method, types, size, mask_of
         self.stopping = False
+        self.budget = Budget()
 
     def prompt(self, type_index: int) -> str:
         """No words take part."""
@@ -62,6 +65,10 @@ class GeneratorMaker:
         return key if tells_apart and not key.startswith("/") else None
 
     def _one(self, pair: Pair) -> Made:
+        with self.budget.take(bytes_of(pair.normal) if pair.normal else 0):
+            return self._made(pair)
+
+    def _made(self, pair: Pair) -> Made:
         start, rng = time.perf_counter(), np.random.default_rng(pair.seed)
         known = self._known(self.types[pair.type_index])
         if pair.normal is None:
@@ -70,10 +77,15 @@ class GeneratorMaker:
             normal = read_image(pair.normal)
         normal = resize_image(normal, self.size) if self.size else normal
         mask = None if self.mask_of is None else self.mask_of(normal, pair)
-        image, mask = self.method.synthesize(normal, mask, rng, known)
+        before = panel(normal)
+        if pair.normal is not None and is_large(normal):
+            normal = normal if normal.flags.writeable else normal.copy()
+            image, mask = in_windows(partial(self.method.synthesize, anomaly=known), normal, mask, rng)
+        else:
+            image, mask = self.method.synthesize(normal, mask, rng, known)
         seconds, shown = time.perf_counter() - start, (slice(0, image.shape[0]), slice(0, image.shape[1]))
         window = [(0, 0, image.shape[0], image.shape[1])]
-        return Made(pair, panel(normal), image, mask, shown, window, seconds)
+        return Made(pair, before, image, mask, shown, window, seconds)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import OmegaConf
+import yaml
 from torch import distributed
 
 from fast.checkpoint import find_base, find_farm
@@ -139,11 +139,13 @@ def _claimed(run: Plan) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{run.folder}: another process trains there; choose another name with -n") from None
-        text, file = OmegaConf.to_yaml(OmegaConf.create(run.config)), run.folder / CONFIG
-        if not run.going_on and file.is_file() and file.read_text() != text:
+        text, file = yaml.safe_dump(run.config, sort_keys=False), run.folder / CONFIG  # ASCII: any path may be in it
+        if not run.going_on and file.is_file() and file.read_text(encoding="utf-8") != text:
             raise UserError(
                 f"{run.folder} holds another run; go on with -r {run.folder} or choose another name with -n"
             )
+        for part in run.folder.rglob("*.part"):  # of a run that was killed as it wrote them
+            part.unlink(missing_ok=True)
         write_bytes(file, text.encode())
         yield
 
