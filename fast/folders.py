@@ -1,8 +1,14 @@
 """What a folder of the user's holds that counts, and JSON from files that anybody may have written."""
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from ldm.errors import UserError
 
 # What file managers and network drives leave in any folder that somebody has looked at.
 _LEFT = frozenset({".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".localized", "icon\r"})
@@ -18,6 +24,36 @@ def is_litter(name: str) -> bool:
     """Whether a file manager, not a person or a program of ours, made a file or folder of this name."""
     lower = name.lower()
     return lower in _LEFT or lower.startswith(_LEFT_BEGINNINGS)
+
+
+@contextmanager
+def sole(path: Path, flag: str) -> Iterator[None]:
+    """Keeps other processes from writing the same file, or what lies beside it under its name, meanwhile.
+
+    Raises `UserError` where one is at it. Leaves nothing behind, no folder either that stays empty.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    new = [folder for folder in lock.parents if not folder.exists()]
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "w")  # noqa: SIM115 (closed below, after the name is gone)
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot write there ({error.strerror}); give another place") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))  # not one that was just removed
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        if not same:
+            raise UserError(f"{flag} {path} is being written by another process; wait for it, or give another name")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            for folder in new:
+                with suppress(OSError):  # no longer empty
+                    folder.rmdir()
 
 
 DEEPEST = 100  # levels of JSON that a program of ours would write, with much to spare

@@ -182,7 +182,15 @@ def panel(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     shrink = max(1.0, max(height, width) / PANEL)
     size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
-    return resize_image(picture, size) if picture.ndim == 3 else resize_mask(picture, size)
+    return resize_image(picture, size) if picture.ndim == 3 else resize_mask(_pooled(picture, int(shrink)), size)
+
+
+def _pooled(mask: np.ndarray, side: int) -> np.ndarray:
+    """A mask (H,W) with one pixel for each square of `side`, set where any of the square's is: `resize_mask` counts in
+    64-bit numbers, which of a whole large mask is gigabytes."""
+    for axis in (0, 1) if side > 1 else ():
+        mask = np.maximum.reduceat(mask, np.arange(0, mask.shape[axis], side), axis=axis)
+    return mask
 
 
 def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.ndarray:

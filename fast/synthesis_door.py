@@ -113,8 +113,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--batch_size", type=int, default=8, help="pairs in flight; does not change the pairs")
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     fast = p.add_argument_group("faster, at a price that docs/performance.md shows")
-    fast.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "int8"],
-                      help="of the networks' weights; int8: the U-Net's, on CPUs with the instructions (default fp32)")
+    fast.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "int8"],
+                      help="of the networks' weights; auto: bf16 where the machine computes in it, else fp32; int8: "
+                           "the U-Net's, on CPUs with the instructions (default auto)")
     fast.add_argument("--reuse", type=int, default=1, metavar="N",
                       help="run the inner U-Net blocks at every N-th evaluation only (default 1: always)")
     fast.add_argument("--stop_at", type=int, default=0, metavar="T",
@@ -219,9 +220,8 @@ def synthesize(options: argparse.Namespace) -> None:
 
 def _fill(output: OutputFolder, job: Job, options: argparse.Namespace) -> tuple[int, bool]:
     """Make what is missing of this process's share. Returns (pairs in the manifest, stopped early by a signal)."""
-    from tqdm import tqdm
-
     from fast.overlap import overlapped
+    from fast.progress import Progress
     from fast.sources import check_images
     from fast.synthesis import Made, record
 
@@ -229,7 +229,6 @@ def _fill(output: OutputFolder, job: Job, options: argparse.Namespace) -> tuple[
     share, done = range(rank, options.count, world), output.done()
     pairs = [job.sources.pair(i, options.seed) for i in share if i not in done]
     check_images(p.normal for p in pairs if p.normal)
-    hidden = True if rank else None  # None: shown on a terminal only
     left = len(pairs)
 
     def write(made: Made) -> None:
@@ -241,11 +240,11 @@ def _fill(output: OutputFolder, job: Job, options: argparse.Namespace) -> tuple[
         with (
             stop_on_signal(job.maker) as signals,
             closing(job.maker.make(iter(pairs), options.batch_size)) as making,
-            tqdm(total=len(share), initial=len(share) - len(pairs), desc="pairs", unit="pair", disable=hidden) as bar,
+            Progress(len(share), "pairs", "pair", initial=len(share) - len(pairs), hidden=rank != 0) as progress,
         ):
             for _ in overlapped(write, making, workers=2, ahead=4):
                 left -= 1
-                bar.update()
+                progress.update()
     finally:
         total = output.gather()
     return total, bool(signals) and left > 0

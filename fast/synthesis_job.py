@@ -15,15 +15,17 @@ from yaml import YAMLError
 
 from fast.anomalydiffusion.mask_model import LearnedMasks
 from fast.checkpoint import Artifact, find_artifact, find_weights, in_project, load_model, text_encoder
-from fast.data.images import read_image, resize_image, write_image
+from fast.data.images import read_image, resize_image, resize_mask, write_image
 from fast.folders import parse_json
 from fast.generators import create, method_class
 from fast.generators.base import Generator as Method
 from fast.generators.base import Learned, Placing
+from fast.generators.large import LARGE, is_large
 from fast.generators.latent import LatentGenerator, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
+from fast.precision import settled
 from fast.prompts import check_words, is_vocabulary, prompt_text
 from fast.sources import (
     MaskSource,
@@ -121,7 +123,14 @@ def _mask_source(options: argparse.Namespace, kind: str, learned: LearnedMasks |
 def _mask_of(masks: Masks, types: list[str]) -> MaskOf:
     def mask_of(image: np.ndarray, pair: Pair) -> np.ndarray:
         rng = np.random.default_rng(seed_of(pair.seed, 4))  # not the seed of the defect's own noise
-        return masks.draw(image, rng, pair.mask, pair.normal, types[pair.type_index])
+        if masks.kind == "given" or not is_large(image):
+            return masks.draw(image, rng, pair.mask, pair.normal, types[pair.type_index])
+        # A drawn mask has no finer detail than this, and drawing it at full size takes gigabytes.
+        height, width = image.shape[:2]
+        shrink = (height * width / LARGE) ** 0.5
+        small = resize_image(image, (max(1, int(height / shrink)), max(1, int(width / shrink))))
+        mask = masks.draw(small, rng, pair.mask, pair.normal, types[pair.type_index])
+        return resize_mask(mask, (height, width))
 
     return mask_of
 
@@ -156,12 +165,15 @@ def _latent(
 ) -> Job:
     artifact = find_artifact(_weights(options), options.weight_idx, options.method)
     artifact = replace(artifact, tokenizer=options.tokenizer)
-    chosen = _options(options, artifact.path)
+    chosen, device = _options(options, artifact.path), _device(options.device)
+    precision = settled(options.precision, device)
+    if options.weights_cache and precision == "fp32":
+        raise UserError("--weights_cache keeps bfloat16, in which this machine does not compute; leave it out")
     flags = {
         "size": options.size, "sampler": options.sampler, "steps": options.steps, "region": options.region,
         "margin": options.margin, "min_window": options.min_window, "max_window": options.max_window,
         "use_farm": False if options.no_farm else None, "composite": False if options.no_composite else None,
-        "precision": options.precision, "reuse": options.reuse, "stop_at": options.stop_at, "compiled": options.compile,
+        "precision": precision, "reuse": options.reuse, "stop_at": options.stop_at, "compiled": options.compile,
     }  # fmt: skip
     recipe = recipe_for(artifact, **{**chosen, **{k: v for k, v in flags.items() if v is not None}})
     if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
@@ -173,7 +185,7 @@ def _latent(
         model.serve(sources.types)
     assert masks is not None
     mask_of = _mask_of(masks, sources.types)
-    maker = Synthesizer(model, recipe, _device(options.device), mask_of)
+    maker = Synthesizer(model, recipe, device, mask_of)
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **_mask_settings(kind, masks, learned),
         **_weights_settings(artifact.path), "base_sha256": artifact.base_sha256,

@@ -58,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     helps.add_argument("--seeds", type=int, help="trainings of each kind (default: 3)")
     helps.add_argument("--steps", type=int, help="optimiser steps of each segmenter (default: 700 for fpn, else 600)")
     helps.add_argument("--size", type=int, help="side in pixels that a segmenter sees (default: 256)")
-    helps.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 where the machine is made for it")
+    helps.add_argument("--precision", choices=("auto", "fp32", "bf16"),
+                       help="default: auto, bf16 where the machine computes in it, else fp32")
     # fmt: on
     return p
 
@@ -132,7 +133,7 @@ def pages(options: argparse.Namespace, found: Plan, folder: Path) -> list[Path]:
     written = []
     for name, html in write_pages(found, options.command):
         written.append(folder / name)
-        write_bytes(written[-1], html.encode())
+        write_bytes(written[-1], html.encode(errors="backslashreplace"))
     return written
 
 

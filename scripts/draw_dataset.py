@@ -14,10 +14,9 @@ from fast.signals import listen
 
 listen(__name__)
 
-from tqdm import tqdm  # noqa: E402
-
 from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset  # noqa: E402
 from fast.door import open_door  # noqa: E402
+from fast.progress import Progress  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 
 
@@ -44,12 +43,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> Path:
-    """Draw what the arguments ask for, with a progress bar on stderr."""
-    with tqdm(desc="drawing", unit="picture", delay=0.5, mininterval=0.5, file=sys.stderr) as bar:
+    """Draw what the arguments ask for, and say how far it is."""
+    with Progress(None, "drawing", "picture") as bar:
 
         def progress(done: int, total: int, path: str) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+            bar.update(done - bar.done, total)
 
         return draw_dataset(
             args.out,

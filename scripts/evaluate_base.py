@@ -65,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     making.add_argument("--evaluations", type=int, default=10, help="of the network; samplers: and five times as many "
                                                                     "(default: 10)")
     making.add_argument("--scale", type=float, help="of the guidance (default: the synthesis' own)")
-    making.add_argument("--precision", choices=("fp32", "bf16"), default="fp32",
-                        help="of the synthesis, and on a GPU of the segmenters' trainings (default: fp32)")
+    making.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                        help="of the synthesis, and on a GPU of the segmenters' trainings; auto: bf16 where the "
+                             "machine computes in it, else fp32 (default: auto)")
     trained = p.add_argument_group("segmenters")
     trained.add_argument("--segmenter", default="mini", help="for drawn pictures (default: mini)")
     trained.add_argument("--segmenter_pairs", type=int, default=500, help="pairs to train on (default: 500)")
@@ -123,6 +124,7 @@ def check_options(options: argparse.Namespace) -> list[str]:
 
         if not torch.cuda.is_available():
             raise UserError("--device cuda: there is no GPU here; use --device cpu")
+    options.precision = _settled(options.precision, options.device)
     if options.out.suffix != ".json":
         raise UserError(f"--out {options.out}: give the name of a JSON file")
     ready = options.real is not None and options.adapted is not None
@@ -134,6 +136,15 @@ def check_options(options: argparse.Namespace) -> list[str]:
 
 
 HASHED = ("weights", "classifier")
+
+
+def _settled(precision: str, device: str) -> str:
+    import torch
+
+    from fast.precision import settled
+
+    cuda = device != "cpu" and torch.cuda.is_available()
+    return settled(precision, "cuda" if cuda else "cpu")
 
 
 def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:

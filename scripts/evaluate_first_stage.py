@@ -30,12 +30,12 @@ def main(argv: list[str]) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     import numpy as np
     import torch
-    from tqdm import tqdm
 
     from fast.data.images import read_image, read_mask, resize_image, resize_mask
     from fast.data.layouts import check, open_dataset
     from fast.data.module import DefectData
     from fast.masks import to_tensor
+    from fast.progress import followed
     from ldm.checkpoint import load_strict, read_metadata, read_state_dict
     from ldm.errors import UserError
     from ldm.util import instantiate_from_config
@@ -59,7 +59,7 @@ def evaluate(options: argparse.Namespace) -> None:
     whole: dict[str, list[float]] = {}
     inside: dict[str, list[float]] = {}
     normals = check(open_dataset(options.data)).usable.test_normals
-    for sample in tqdm([*normals, *data.held_out], unit="image", disable=None):
+    for sample in followed([*normals, *data.held_out], "first stage", "image"):
         image = to_tensor(resize_image(read_image(sample.image), size))[None]
         with torch.no_grad():
             error = ((model.reconstruct(image).clamp(-1, 1) - image)[0] / 2).square().mean(0).numpy()

@@ -21,6 +21,7 @@ from fast.signals import listen
 listen(__name__)
 
 from fast.door import open_door  # noqa: E402
+from fast.folders import sole  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 
 SHOWN = ("iou", "acc", "ap", "auroc")
@@ -75,7 +76,8 @@ def parser() -> argparse.ArgumentParser:
                      help="train on windows of N pixels of the resized pictures; tests see the whole (default: off)")
     run.add_argument("--native", action="store_true", help="see windows of that side, and leave the pictures' scale")
     run.add_argument("--seed", type=int, default=0, help="default: 0")
-    run.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="default: fp32")
+    run.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                     help="auto: bf16 where the machine computes in it, else fp32 (default: auto)")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     p.add_argument("--out", type=Path, default=Path("metrics.json"), metavar="FILE",
                    help="figures as JSON; the weights lie beside it as .safetensors (default: metrics.json)")
@@ -174,7 +176,11 @@ def table(result: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
+    with sole(options.out, "--out"):
+        run(options)
 
+
+def run(options: argparse.Namespace) -> None:
     import torch
 
     from fast.data.images import write_bytes
@@ -246,13 +252,17 @@ def refuse_for_quick(options: argparse.Namespace) -> None:
 
 def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """A network trained and tested: itself, its figures, and what is to be said about them."""
-    from tqdm import tqdm
-
+    from fast.precision import settled
+    from fast.progress import Progress
     from fast.segmentation import build
     from fast.segmentation.metrics import evaluate
+    from fast.segmentation.networks import PRETRAINED
     from fast.segmentation.recipes import find
     from fast.segmentation.train import train
 
+    if options.precision == "auto" and device == "cpu" and options.segmenter in PRETRAINED:
+        options.precision = "fp32"  # depthwise convolutions learn faster in float32 there
+    options.precision = settled(options.precision, device)
     if options.steps is None and options.minutes is None:
         options.steps = 700
     model = build(options.segmenter, weights=options.weights, seed=options.seed)
@@ -278,11 +288,12 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
         "ema",
     )
     start, losses = time.perf_counter(), []
-    with tqdm(total=100, desc="training", unit="%", mininterval=0.5, disable=None, leave=False) as bar:
+    with Progress(100, "training", "percent point", leave=False) as bar:
 
         def progress(step: int, share: float, loss: float) -> None:
             losses.append(loss)
-            bar.update(int(100 * share) - bar.n)
+            bar.to(int(100 * share))
+            bar.note(f"loss {loss:.4g}")
 
         train(model, data.train, progress=progress, **{name: getattr(options, name) for name in names}, **seen)
     trained = time.perf_counter() - start

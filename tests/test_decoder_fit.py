@@ -123,3 +123,34 @@ def test_a_run_fits_once_and_a_resumed_one_goes_on_as_if_unbroken(
 def test_slips_are_named(tiny_fast_config: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         FAST(types=TYPES, **{**tiny_fast_config["params"], "fit_decoder": change})
+
+
+def test_a_good_first_stage_is_left_alone(tiny_fast: FAST) -> None:
+    state = {k: v.clone() for k, v in tiny_fast.state_dict().items()}
+    first = score(tiny_fast, [view(i, None) for i in range(2)])
+    assert fit_decoder(tiny_fast, 2, view, FitOptions(steps=2, crop=(16, 24), enough=first), 1) == (first, first)
+    assert all(torch.equal(v, state[k]) for k, v in tiny_fast.state_dict().items())
+
+
+def test_a_fit_ends_when_it_gains_nothing(tiny_fast: FAST, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is gained at a rate that only spoils; the weights are then the best that there were."""
+    steps, own = [], torch.optim.Adam.step
+
+    def counted(self: torch.optim.Adam, *args: Any, **named: Any) -> Any:
+        steps.append(1)
+        return own(self, *args, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    spoiling = FitOptions(steps=500, lr=10.0, batch_size=1, crop=(16, 16))
+    before, after = fit_decoder(tiny_fast, 2, view, spoiling, 1)
+    assert len(steps) == 200  # four looks of a tenth
+    assert after >= before - 1e-6
+    steps.clear()
+    fit_decoder(tiny_fast, 2, view, FitOptions(steps=60, lr=1e-6, batch_size=1, crop=(16, 16), gain=0), 1)
+    assert len(steps) == 60
+
+
+@pytest.mark.parametrize("options", [{"enough": -1}, {"gain": "much"}, {"gain": True}])
+def test_odd_limits_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"fit_decoder\.(enough|gain)=.* must be a number of dB"):
+        FitOptions(**options)

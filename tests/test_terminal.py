@@ -11,7 +11,7 @@ import pytest
 
 from fast.contact_sheet import read_row
 from fast.door import expand_home, open_door, write_failure
-from fast.folders import held, parse_json
+from fast.folders import held, parse_json, sole
 from fast.output import OutputFolder, read_records
 from fast.signals import importing
 from fast.terminal import PlainStream, plain
@@ -221,3 +221,16 @@ def test_a_manifest_without_windows_is_refused(tmp_path: Path) -> None:
 def test_json_nested_too_deep_is_damage() -> None:
     with pytest.raises(ValueError, match="nested"):
         parse_json("[" * 100000)
+
+
+def test_one_process_writes_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "r.json"
+    with sole(out, "--out"):
+        with pytest.raises(UserError, match=r"--out .*r\.json is being written by another process"), sole(out, "--out"):
+            pass
+        with sole(out.with_name("other.json"), "--out"):
+            pass
+    assert not out.parent.exists()
+    with sole(out, "--out"):
+        out.write_text("{}")
+    assert [p.name for p in out.parent.iterdir()] == ["r.json"]

@@ -157,3 +157,13 @@ def test_interrupt_before_the_first_step(
     )
     monkeypatch.undo()
     assert door(*flags) == 0  # the same command starts where nothing was made
+
+
+def test_a_kill_before_the_first_rename_is_as_if_nothing_had_been(flags: list[object], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in (".lock", "config.yaml.part", ".DS_Store", "metrics.csv.part"):
+        (run / name).touch()
+    assert door(*flags, "--max_steps", "1") == 0
+    assert kept(run) == ["fast-1.safetensors", "last.ckpt"]
+    assert not list(run.rglob("*.part"))

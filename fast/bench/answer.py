@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from fast.bench.answer_page import page
 from fast.bench.grid import Cell
@@ -38,6 +37,8 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
 
     Raises `UserError` for options that cannot be.
     """
+    import torch  # heavy
+
     method, count = _or(options.method, "fast"), _or(options.count, 100)
     network, size, seeds = _or(options.segmenter, "fpn"), _or(options.size, 256), _or(options.seeds, 3)
     for name, number in (("count", count), ("seeds", seeds)):
@@ -50,8 +51,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
         Entry(BOTH, method, **how),
         *(Entry(str(n), method, count=n, **how) for n in sorted({count // part for part in PARTS}) if n),
     ]
-    suits = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    precision = options.precision or ("bf16" if suits else "fp32")
+    precision = options.precision or "auto"
     protocol = Protocol(
         f"answer-{method}-{network}",
         "Real defects, synthetic pairs, or both",
@@ -69,7 +69,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
             lr=None if network in PRETRAINED else 1e-3,
             normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
             # On a CPU the depthwise convolutions of that encoder learn faster in float32.
-            precision=precision if torch.cuda.is_available() or network not in PRETRAINED else "fp32",
+            precision=precision if network not in PRETRAINED or torch.cuda.is_available() else "fp32",
             start=Start(SHARDS, START_STEPS, size, crop=size // 2 if size >= 32 else None, precision=precision),
         ),
     )

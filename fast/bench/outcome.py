@@ -15,7 +15,7 @@ from fast.bench import fairness, figures, gallery, paper, tables
 from fast.bench.grid import Cell
 from fast.bench.plan import Category, Column, Plan
 from fast.bench.results import from_json
-from fast.bench.tables import Table
+from fast.bench.tables import Table, markdown_text
 from fast.bench.work import pairs_folder
 from fast.data.images import write_bytes, write_image
 from fast.output import read_records
@@ -61,13 +61,13 @@ def write(plan: Plan, folder: Path) -> list[Path]:
     table = build_table(plan)
     records = [from_json(result) for result in results(plan)]
     files = {
-        "protocol.json": (plan.protocol.text + "\n").encode(),
-        "results.json": (json.dumps(results(plan), indent=1) + "\n").encode(),
-        "table.md": "\n".join(
-            [tables.markdown(table), *fairness.notes(plan.protocol, records), footing(plan)]
-        ).encode(),
-        "table.csv": tables.csv(table).encode(),
-        "table.tex": tables.latex(table).encode(),
+        "protocol.json": (plan.protocol.text + "\n").encode(errors="backslashreplace"),
+        "results.json": (json.dumps(results(plan), indent=1) + "\n").encode(errors="backslashreplace"),
+        "table.md": "\n".join([tables.markdown(table), *fairness.notes(plan.protocol, records), footing(plan)]).encode(
+            errors="backslashreplace"
+        ),
+        "table.csv": tables.csv(table).encode(errors="backslashreplace"),
+        "table.tex": tables.latex(table).encode(errors="backslashreplace"),
         **dict(_drawings(plan, table)),
     }
     for name, content in files.items():
@@ -91,11 +91,12 @@ def footing(plan: Plan) -> str:
         names = list(dict.fromkeys(name for row in rows for name in row))
         real = f"{len(category.train)} real defects to train on, {len(category.test)} to test on"
         lines += [
-            f"{category.name}: split {category.split.hash[:12]}, {real}, {len(category.index.normals)} normals.",
+            f"{markdown_text(category.name)}: split {category.split.hash[:12]}, {real}, "
+            f"{len(category.index.normals)} normals.",
             "",
         ]
-        lines += ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-        lines += ["| " + " | ".join(row.get(name, "-") for name in names) + " |" for row in rows] + [""]
+        lines += ["| " + " | ".join(map(markdown_text, names)) + " |", "|" + " --- |" * len(names)]
+        lines += ["| " + " | ".join(markdown_text(row.get(name, "-")) for name in names) + " |" for row in rows] + [""]
     return "\n".join(lines)
 
 
@@ -157,7 +158,7 @@ def _drawings(plan: Plan, table: Table) -> Iterator[tuple[str, bytes]]:
             drawn = {"": figures.grouped(_part(table, backbone, there), title=title)}
         for name, figure in drawn.items():
             yield f"figure-{backbone}{name}.png", figures.png(figure)
-            yield f"figure-{backbone}{name}.svg", figures.svg(figure).encode()
+            yield f"figure-{backbone}{name}.svg", figures.svg(figure).encode(errors="backslashreplace")
 
 
 def _part(table: Table, backbone: str, metrics: Sequence[str], averaged: bool = False) -> Table:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from fast.bench.grid import Cell
@@ -21,6 +22,7 @@ from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require
 from fast.data.split import Split, make_split
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned, Placing
+from fast.precision import settled
 from fast.segmentation.networks import PRETRAINED
 from fast.training.config import load_recipe
 from ldm.checkpoint import file_hash
@@ -128,10 +130,25 @@ class Plan:
 def plan(protocol: Protocol, root: str | Path, out: str | Path, given: Given | None = None) -> Plan:
     """The grid of a protocol on a dataset, its folders under `out`. Raises `UserError` for what cannot be done."""
     given, out = given or Given(), Path(os.path.abspath(out))
+    protocol = with_precision(protocol, given.device)
     categories = divide(protocol, os.path.abspath(root), out)
     columns = [_column(protocol, entry, category, out, given) for category in categories for entry in protocol.entries]
     dataset = categories[0].name if len(categories) == 1 else Path(os.path.abspath(root)).name
     return Plan(protocol, f"{protocol.name}-{dataset}", categories, columns)
+
+
+def with_precision(protocol: Protocol, device: str) -> Protocol:
+    """The protocol with each `precision: auto` decided for the machine: a cell's key says how it was computed."""
+    cuda = device != "cpu" and torch.cuda.is_available()
+
+    def decided(part: Any, name: str) -> Any:
+        if part is None:
+            return None
+        return replace(part, precision=settled(part.precision, "cuda" if cuda else "cpu", f"{name}.precision"))
+
+    seg = decided(protocol.segmentation, "segmentation")
+    seg = replace(seg, start=decided(seg.start, "segmentation.start"))
+    return replace(protocol, pairs=decided(protocol.pairs, "pairs"), segmentation=seg)
 
 
 def divide(protocol: Protocol, root: str | Path, out: Path) -> list[Category]:

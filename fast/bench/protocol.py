@@ -32,7 +32,7 @@ from ldm.util import check_params, check_values
 COLUMNS = ("method", "steps", "farm", "sampler", "configuration", "pairs")
 REAL = ("merged", "none")
 RECIPES = ("small", "full")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16")
 CLASSES = ("defect", "types")
 # What numbers may be; none of these is looked at where it is null.
 LEAST = {
@@ -77,7 +77,7 @@ class PairsRule:
     masks: str = "augmented"
     own_masks: bool = False
     seed: int = 0
-    precision: str = "fp32"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Start:
     crop: int | None = 128
     batch_size: int = 8
     lr: float = 5e-4
-    precision: str = "fp32"
+    precision: str = "auto"
     seed: int = 0
     real_steps: int = 0
 
@@ -129,7 +129,7 @@ class Segmentation:
     recipe: str = "common"
     classes: str = "defect"
     ema: float = 0.0
-    precision: str = "fp32"
+    precision: str = "auto"
     real: str = "merged"
     real_share: float | None = 0.5
     augment: str = "classical"

@@ -240,24 +240,24 @@ def _has_paper(table: Table) -> bool:
 def markdown(table: Table) -> str:
     """The caption, the table, or a table per metric, and the notes. Ends with a line break."""
     blocks, notes = _blocks(table)
-    parts = [_md(caption(table))]
+    parts = [markdown_text(caption(table))]
     for block in blocks:
         rule = ["---"] * block.left + ["---:"] * (len(block.header) - block.left)
         lines = [list(map(_md_cell, line)) for line in [block.header, *block.lines]]
         lines.insert(1, rule)
-        parts += [f"**{_md(block.heading)}**"] * bool(block.heading)
+        parts += [f"**{markdown_text(block.heading)}**"] * bool(block.heading)
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    parts += [f"<sup>{_letter(i)}</sup> {_md(note)}." for i, note in enumerate(notes)]
+    parts += [f"<sup>{_letter(i)}</sup> {markdown_text(note)}." for i, note in enumerate(notes)]
     return "\n\n".join(parts) + "\n"
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is. An underscore within a word means nothing there."""
     return re.sub(r"([\\`*|<>\[\]~]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
 def _md_cell(cell: _Text) -> str:
-    text = _md(cell.text) if cell.text != MISSING else MISSING
+    text = markdown_text(cell.text) if cell.text != MISSING else MISSING
     text = {1: f"**{text}**", 2: f"<u>{text}</u>"}.get(cell.rank, text)
     return text + (f" ± {cell.spread}" if cell.spread else "") + (f"<sup>{cell.notes}</sup>" if cell.notes else "")
 

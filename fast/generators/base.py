@@ -1,13 +1,16 @@
 """What a method that makes image-mask pairs looks like from outside, whatever it is made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 
 from fast.data.index import DatasetIndex
+from ldm.errors import UserError
 
 Split = DatasetIndex | str | Path
 
@@ -33,6 +36,12 @@ class Generator(ABC):
     native: ClassVar[bool] = False
     rejected: int = 0
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Every method's `synthesize` checks its arrays first, and takes grey ones."""
+        super().__init_subclass__(**kwargs)
+        if "synthesize" in vars(cls):
+            cls.synthesize = _checked(cls.synthesize)  # type: ignore[method-assign]
+
     def fit(self, split: Split) -> None:  # noqa: B027 (methods that learn nothing have nothing to add)
         """Learn from the normals and defects of `split`: a dataset narrowed to what training may see, or the path of
         one, of which the training third is taken. A method that learns nothing does nothing."""
@@ -43,7 +52,8 @@ class Generator(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """A pair: image (H,W,3) uint8 with a defect in it, and its mask (H,W) uint8 in {0,1}, never empty.
 
-        `image` (H,W,3) uint8, a normal picture; `mask` (H,W), nonzero = defect, or None for the method's own;
+        `image` (H,W,3) uint8, a normal picture, or (H,W) grey, of which the made one is grey too; `mask` (H,W),
+        nonzero = defect, or None for the method's own;
         `anomaly`: one of `types`, None for any of them. A function of its arguments and `settings` (where a network
         takes part also of torch's number of threads, by rounding; the doors set one), safe to call from several
         threads. Changes none of its arguments. Raises `UserError`.
@@ -66,6 +76,45 @@ class Generator(ABC):
         """Everything that decides the bytes of a pair beside the arguments of `synthesize`: options, hashes of weights.
         Two runs with the same settings are the same run. Plain data."""
         return {}
+
+
+Synthesize = Callable[..., tuple[np.ndarray, np.ndarray]]
+
+
+def _checked(own: Synthesize) -> Synthesize:
+    """A method's `synthesize` for arrays that may be anything. Raises `UserError`."""
+
+    @wraps(own)
+    def synthesize(
+        self: Generator, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, *rest: Any, **named: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if not self.takes_image:
+            return own(self, image, mask, rng, *rest, **named)
+        check_arrays(image, mask, rng)
+        if image.ndim == 3:
+            return own(self, image, mask, rng, *rest, **named)
+        made, made_mask = own(self, np.repeat(image[..., None], 3, axis=2), mask, rng, *rest, **named)
+        return cv2.cvtColor(made, cv2.COLOR_RGB2GRAY), made_mask  # a grey pixel comes back as the very same grey
+
+    return synthesize
+
+
+def check_arrays(image: Any, mask: Any, rng: Any) -> None:
+    """Raise `UserError` for what is no uint8 image, (H,W,3) or (H,W), no mask (H,W) or None, or no generator."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        given = f"{image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise UserError(
+            f"image of type {given}: pixels must be uint8, 0 to 255; give numpy.rint(255 * image).astype(numpy.uint8) "
+            "for values from 0 to 1"
+        )
+    if (image.ndim != 2 and not (image.ndim == 3 and image.shape[2] == 3)) or 0 in image.shape:
+        raise UserError(f"image of shape {image.shape}: give (height, width, 3), RGB, or (height, width), grey")
+    if mask is not None and (not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype.kind not in "buif"):
+        raise UserError(f"mask of shape {np.shape(mask)}: give (height, width), nonzero = defect, or None")
+    if mask is not None and mask.dtype.kind == "f" and not np.isfinite(mask).all():
+        raise UserError("mask holds NaN or infinity; give numbers, nonzero = defect")
+    if not isinstance(rng, np.random.Generator):
+        raise UserError(f"rng of type {type(rng).__name__}: give numpy.random.default_rng(seed)")
 
 
 class Placing(Generator):

@@ -11,6 +11,7 @@ from fast.checkpoint import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
 from fast.engine import Recipe
 from fast.generators.base import Learned
+from fast.precision import settled
 from fast.synthesis import Synthesizer
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
@@ -96,7 +97,8 @@ class LatentGenerator(Learned):
 
     def load(self, weights: Path, step: int | None = None) -> None:
         artifact = find_artifact(weights, step, self.name)
-        recipe = recipe_for(artifact, **self.given)
+        precision = settled(self.given["precision"] or "auto", torch.device(self.device).type, "precision")
+        recipe = recipe_for(artifact, **{**self.given, "precision": precision})
         model = load_model(artifact, self.base, dtype=None if recipe.precision == "fp32" else torch.bfloat16)
         if self.asked is not None:
             if not artifact.open_types:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import cv2
@@ -13,6 +14,7 @@ import torch
 from fast.data.images import read_image, resize_image, resize_mask
 from fast.generators.base import Generator as Method
 from fast.generators.base import Placing
+from fast.generators.large import Budget, bytes_of, in_windows, is_large
 from fast.output import panel
 from fast.overlap import overlapped
 from fast.sources import Pair
@@ -37,6 +39,7 @@ class GeneratorMaker:
     ):
         self.method, self.types, self.size, self.mask_of, self.region_of = method, types, size, mask_of, region_of
         self.stopping = False
+        self.budget = Budget()
 
     def prompt(self, type_index: int) -> str:
         """No words take part."""
@@ -73,6 +76,10 @@ class GeneratorMaker:
         return key if tells_apart and not key.startswith("/") else None
 
     def _one(self, pair: Pair) -> Made:
+        with self.budget.take(bytes_of(pair.normal) if pair.normal else 0):
+            return self._made(pair)
+
+    def _made(self, pair: Pair) -> Made:
         start, rng = time.perf_counter(), np.random.default_rng(pair.seed)
         known = self._known(self.types[pair.type_index])
         if pair.normal is None:
@@ -83,15 +90,20 @@ class GeneratorMaker:
             normal = resize_image(normal, self.size)
         mask = None if self.mask_of is None else self.mask_of(normal, pair)
         origin = self.method.origin(np.random.default_rng(pair.seed), known)
+        before = panel(normal)
         if isinstance(self.method, Placing) and self.region_of is not None and mask is None:
             image, mask = self.method.synthesize(normal, mask, rng, known, self.region_of(normal, pair))
+        elif pair.normal is not None and is_large(normal) and not self.method.native:
+            normal = normal if normal.flags.writeable else normal.copy()
+            image, mask = in_windows(partial(self.method.synthesize, anomaly=known), normal, mask, rng)
         else:
             image, mask = self.method.synthesize(normal, mask, rng, known)
         if self.size and self.method.native:
             normal, image, mask = _resized(normal, image, mask, self.size)
+            before = panel(normal)
         seconds, shown = time.perf_counter() - start, (slice(0, image.shape[0]), slice(0, image.shape[1]))
         window = [(0, 0, image.shape[0], image.shape[1])]
-        return Made(pair, panel(normal), image, mask, shown, window, seconds, origin)
+        return Made(pair, before, image, mask, shown, window, seconds, origin)
 
 
 def _resized(normal: np.ndarray, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, ...]:

@@ -119,9 +119,12 @@ class DecoderFit(pl.Callback):
         if options is None or module.decoder_fitted:
             return
         pictures = self.pictures()
-        say(f"fitting the first stage's decoder to {len(pictures)} pictures, {options.steps} steps")
+        say(f"fitting the first stage's decoder to {len(pictures)} pictures, at most {options.steps} steps")
         before, after = fit_decoder(module, len(pictures), lambda i, s: pictures.view(i, s)[0], options, self.seed)
         module.decoder_fitted = True
+        if before == after:
+            say(f"the training pictures through the first stage: {before:.2f} dB, which is good: its decoder stays")
+            return
         say(f"the training pictures through the first stage: {before:.2f} dB before the fit, {after:.2f} dB after it")
 
 

@@ -21,6 +21,10 @@ LIGHTNING = {
     "checkpointing": "auto", "minutes": None,
 }  # fmt: skip
 CHECKPOINTING = ("auto", "always", "never")  # see fast.training.memory
+PRECISIONS = {
+    "auto": "auto", "32": "32-true", "32-true": "32-true", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed",
+    "16-mixed": "16-mixed",
+}  # fmt: skip
 TRAINER = (
     "max_steps", "precision", "accumulate_grad_batches", "gradient_clip_val", "log_every_n_steps", "accelerator",
     "devices", "strategy", "num_nodes", "benchmark", "deterministic",
@@ -182,6 +186,8 @@ def check_config(config: dict[str, Any]) -> None:
             f"lightning.checkpointing={lightning['checkpointing']} is unknown; use {', '.join(CHECKPOINTING)}"
         )
     trainer = lightning["trainer"]
+    if str(trainer.get("precision", "auto")) not in PRECISIONS:
+        raise UserError(f"lightning.trainer.precision={trainer['precision']} is unknown; use {', '.join(PRECISIONS)}")
     if "max_steps" not in trainer:
         raise UserError("lightning.trainer.max_steps is not set; give --max_steps N")
     keys = [k for k in ("max_steps", "log_every_n_steps", "accumulate_grad_batches", "num_nodes") if k in trainer]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from tqdm import tqdm
 
+from fast.progress import Progress
 from ldm.errors import UserError
 
 
@@ -59,14 +59,14 @@ class Log(pl.Callback):
     def __init__(self, table: LossTable, tensorboard: Path | None):
         self.table, self.folder = table, tensorboard
         self.board: Any = None
-        self.progress: Progress | None = None
+        self.progress: TrainingProgress | None = None
         self._rate = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
         self.table.continue_from(trainer.global_step)
-        self.progress = Progress(trainer.global_step, trainer.max_steps)
+        self.progress = TrainingProgress(trainer.global_step, trainer.max_steps)
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -117,22 +117,17 @@ class Log(pl.Callback):
         self._close()
 
 
-class Progress:
-    """A bar on a terminal; elsewhere about twenty lines in all."""
+class TrainingProgress(Progress):
+    """A bar on a terminal; elsewhere about twenty lines in all, and one every half a minute between them."""
 
     def __init__(self, step: int, steps: int):
-        self.steps, self.between = steps, max(1, steps // 20)
-        self.bar = tqdm(total=steps, initial=step, desc="training", unit="step", dynamic_ncols=True, disable=None)
-        self.loss = ""
+        super().__init__(steps, "training", "step", initial=step)
+        self.between = max(1, steps // 20)
 
     def show(self, step: int, losses: dict[str, float]) -> None:
         value = next((losses[k] for k in ("train/loss", "aeloss") if k in losses), None)
-        self.loss = self.loss if value is None else f"{value:.4g}"
-        if not self.bar.disable:
-            self.bar.set_postfix_str(f"loss {self.loss}", refresh=False)
-            self.bar.update(step - self.bar.n)
-        elif step % self.between == 0 or step == self.steps:
-            print(f"step {step}/{self.steps}  loss {self.loss or 'not logged yet'}", file=sys.stdout, flush=True)
-
-    def close(self) -> None:
-        self.bar.close()
+        if value is not None:
+            self.note(f"loss {value:.4g}")
+        self.to(step)
+        if self.bar.disable and (step % self.between == 0 or step == self.total):
+            print(f"step {step}/{self.total}  {self.told or 'loss not logged yet'}", file=sys.stdout, flush=True)

@@ -51,7 +51,8 @@ def training_parser() -> argparse.ArgumentParser:
     where.add_argument("--gpus", default=None, help="GPU numbers: 0 or 0,1,2 or 0,1,..,7; the CPU where there is none")
     where.add_argument("--accelerator", default=None, choices=["auto", "cpu", "gpu"])
     where.add_argument("--devices", type=int, default=None, help="number of GPUs, or of processes on the CPU")
-    where.add_argument("--precision", default=None, choices=["32", "bf16", "bf16-mixed", "16-mixed"])
+    where.add_argument("--precision", default=None, choices=["auto", "32", "bf16", "bf16-mixed", "16-mixed"],
+                       help="default: the recipe's, or auto: bf16-mixed where the machine computes in it, else 32")
     p.add_argument("overrides", nargs="*", metavar="section.key=value", help="override one value of the recipe")
     return p
 

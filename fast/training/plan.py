@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.door import is_first_process
+from fast.folders import held
 from fast.training.config import LIGHTNING, check_config, merge, resolved
 from fast.training.saver import LAST
 from ldm.errors import UserError
@@ -56,10 +57,10 @@ def _refuse_another_run(folder: Path) -> None:
     """A folder is free that is empty, or in which a run was stopped before its first checkpoint."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose another name with -n or another folder with -l")
-    held = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-    if (folder / LAST).exists() or (CONFIG in held and any((folder / "checkpoints").glob("*.safetensors"))):
+    found = {name for name in held(folder) if not name.endswith(".part")}  # of a run that was killed as it wrote one
+    if (folder / LAST).exists() or (CONFIG in found and any((folder / "checkpoints").glob("*.safetensors"))):
         raise UserError(f"{folder} holds another run; go on with -r {folder} or choose another name with -n")
-    if held - {".lock"} and CONFIG not in held:
+    if found - {".lock"} and CONFIG not in found:
         raise UserError(f"{folder} holds other files; choose another name with -n")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from omegaconf import OmegaConf
+import yaml
 from torch import distributed
 
 from fast.checkpoint import find_base, find_farm
@@ -17,6 +17,7 @@ from fast.data.images import write_bytes
 from fast.data.views import Pictures
 from fast.door import is_first_process
 from fast.model import FAST
+from fast.precision import settled
 from fast.training.callbacks import (
     Clock,
     DecoderFit,
@@ -31,7 +32,7 @@ from fast.training.logs import Log, LossTable
 from fast.training.memory import Checkpointing
 from fast.training.plan import CONFIG, Plan, plan
 from fast.training.saver import CheckpointFile, Saver
-from fast.training.trainer import computes_in_bf16, devices, make_trainer, quiet, say, strategy
+from fast.training.trainer import computes_in_bf16, devices, make_trainer, quiet, say, settle_precision, strategy
 from ldm.checkpoint import read_checkpoint, read_metadata
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
@@ -82,6 +83,9 @@ def train(options: Namespace) -> Path:
     """Do what the flags say. Returns the run's folder."""
     run = plan(options)
     where = devices(options, run.settings["trainer"])
+    settle_precision(run.config["lightning"]["trainer"], where["accelerator"])
+    if run.config["model"]["params"].get("frozen_precision") == "bf16":
+        settled("bf16", "cuda" if where["accelerator"] == "gpu" else "cpu", "model.params.frozen_precision")
     with quiet():
         step = _step_of(run.resume)
         pl.seed_everything(run.seed, verbose=False)  # also the first weights are the seed's
@@ -135,11 +139,13 @@ def _claimed(run: Plan) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"{run.folder}: another process trains there; choose another name with -n") from None
-        text, file = OmegaConf.to_yaml(OmegaConf.create(run.config)), run.folder / CONFIG
-        if not run.going_on and file.is_file() and file.read_text() != text:
+        text, file = yaml.safe_dump(run.config, sort_keys=False), run.folder / CONFIG  # ASCII: any path may be in it
+        if not run.going_on and file.is_file() and file.read_text(encoding="utf-8") != text:
             raise UserError(
                 f"{run.folder} holds another run; go on with -r {run.folder} or choose another name with -n"
             )
+        for part in run.folder.rglob("*.part"):  # of a run that was killed as it wrote them
+            part.unlink(missing_ok=True)
         write_bytes(file, text.encode())
         yield
 

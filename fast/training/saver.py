@@ -45,7 +45,7 @@ def attempt(write: Callable[[], object], part: Path) -> str:
     try:
         write()
     except BaseException as error:
-        reason = write_failure(error)
+        reason = write_failure(error, part.with_name(part.name.removesuffix(".part")))
         part.unlink(missing_ok=True)
         if reason is None:
             raise

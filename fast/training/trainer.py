@@ -15,17 +15,26 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fast.door import is_first_process
+from fast.precision import has_bf16, settled
+from fast.training.config import PRECISIONS
 from fast.training.options import gpu_numbers
 from ldm.errors import UserError
 
-PRECISIONS = {
-    "32": "32-true", "32-true": "32-true", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed",
-}  # fmt: skip
+
+def settle_precision(settings: dict[str, Any], accelerator: str) -> None:
+    """Decide `precision: auto` of `lightning.trainer`, which is the default: bfloat16 where the device computes in it.
+    The run's config keeps what was decided, so that the run goes on in it on any machine."""
+    device, given = ("cuda" if accelerator == "gpu" else "cpu"), str(settings.get("precision", "auto"))
+    if PRECISIONS.get(given) == "auto":
+        settings["precision"] = "bf16-mixed" if has_bf16(device) else "32"
+    elif given.startswith("bf16"):
+        settled(given, device)
 
 
 def computes_in_bf16(settings: Mapping[str, Any]) -> bool:
-    """Whether `lightning.trainer` of a recipe asks for matrix products in bfloat16."""
-    return PRECISIONS.get(str(settings.get("precision"))) == "bf16-mixed"
+    """Whether `lightning.trainer` of a recipe asks for matrix products in bfloat16, on the device that is there."""
+    asked = PRECISIONS.get(str(settings.get("precision", "auto")))
+    return asked == "bf16-mixed" or (asked == "auto" and has_bf16("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def say(text: str) -> None:
@@ -78,9 +87,9 @@ def strategy(where: Mapping[str, Any], settings: Mapping[str, Any], all_used: bo
 
 def make_trainer(settings: dict[str, Any], where: dict[str, Any], **parts: Any) -> pl.Trainer:
     """`settings`: `lightning.trainer` of the recipe. Raises `UserError` for a value that the trainer refuses."""
-    precision = str(settings.get("precision", "32"))
-    if precision not in PRECISIONS:
-        raise UserError(f"lightning.trainer.precision={precision} is unknown; use {', '.join(PRECISIONS)}")
+    settings = dict(settings)
+    settle_precision(settings, where["accelerator"])
+    precision = str(settings["precision"])
     own = {k: v for k, v in settings.items() if k not in ("log_every_n_steps", "precision")}
     try:
         return pl.Trainer(

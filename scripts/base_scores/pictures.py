@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Variant, artifact_of, check_split, coded
 from base_scores.filling import Truth, pasted
@@ -18,6 +17,7 @@ from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import Sample
 from fast.measure import FEATURES, contrast, distance, features, noise_limit, psnr, set_distance, ssim
 from fast.model import FAST
+from fast.progress import followed
 from ldm.errors import UserError
 
 
@@ -96,7 +96,7 @@ def _first_stage_real(bench: Bench, model: FAST) -> Figures:
 def _quality(model: FAST, rows: list[tuple[str, np.ndarray, np.ndarray | None]]) -> Figures:
     """Of (name, picture, mask or None), by name and of all."""
     found: dict[str, list[tuple[float, float, float, float]]] = {}
-    for name, image, mask in tqdm(rows, desc="first stage", disable=None, leave=False):
+    for name, image, mask in followed(rows, "first stage", "image", leave=False):
         back = coded(model, image)
         within = (psnr(image, back, mask), ssim(image, back, mask)) if mask is not None else (np.nan, np.nan)
         found.setdefault(name, []).append((psnr(image, back), ssim(image, back), *within))

@@ -9,13 +9,13 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, artifact_of, check_split
 from base_scores.filling import pasted
 from base_scores.tables import Table, mean_cell, percent
 from fast.checkpoint import Artifact
 from fast.data.layouts import Sample
+from fast.progress import Progress
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_output, from_samples, merged
 from fast.segmentation.metrics import evaluate
@@ -79,7 +79,7 @@ def _trials(
         seen = {"size": options.size, "bf16": half, "device": bench.device}
         weights = options.weights if network == "segformer" else None
         start = time.perf_counter()
-        with tqdm(total=steps, desc=f"{name}, seed {seed}", disable=None, leave=False) as bar:
+        with Progress(steps, f"{name}, seed {seed}", "step", leave=False) as bar:
 
             def progress(step: int, share: float, loss: float) -> None:
                 bar.update()

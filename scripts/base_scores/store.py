@@ -81,7 +81,7 @@ class Page:
 
         page = self.path.read_text(encoding="utf-8")
         page = self._place(name).sub(lambda m: f"{m[1]}\n{text}\n\n{m[3]}", page, count=1)
-        write_bytes(self.path, page.encode())
+        write_bytes(self.path, page.encode(errors="backslashreplace"))
 
 
 def marks(name: str) -> tuple[str, str]:

@@ -133,10 +133,10 @@ def _surface(plan: Plan, material: str, rng: np.random.Generator) -> np.ndarray:
 
 def in_processes(tasks: Sequence[Callable[[], object]]) -> None:
     """Do all tasks, on all cores, with a bar on a terminal."""
-    from tqdm import tqdm
+    from fast.progress import Progress
 
     workers = min(os.cpu_count() or 1, len(tasks) // AT_ONCE)
-    with tqdm(total=len(tasks), unit="picture", mininterval=0.5, disable=None) as bar:
+    with Progress(len(tasks), "drawing", "picture") as bar:
         if workers < 2:
             for task in tasks:
                 task()

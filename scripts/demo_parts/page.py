@@ -60,7 +60,7 @@ def report(plan: Plan, out: Path) -> Path:
             _how(plan, {**times(out), "report": time.perf_counter() - start}, made),
         ]
         spent = {**times(out), "report": time.perf_counter() - start}
-        write_bytes(page, render(_front(plan, out, sections, spent, made)).encode())
+        write_bytes(page, render(_front(plan, out, sections, spent, made)).encode(errors="backslashreplace"))
     return page
 
 

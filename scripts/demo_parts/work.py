@@ -28,7 +28,7 @@ def synthesize(plan: Plan, out: Path, material: str, weights: str) -> None:
     flags = ["--data_root", str(normals_of(plan, out, material)[0].parent), "--mask_path"]
     flags += [str(mask_folder(out, material)), "--pt_path", weights, "--anomaly_name", material]
     flags += ["--sample_name", str(target), "--count", str(count), "--steps", str(plan.evaluations)]
-    flags += ["--precision", "bf16" if has_bf16() else "fp32", "--seed", str(plan.seed)]
+    flags += ["--seed", str(plan.seed)]
     say("python generate_with_mask.py " + " ".join(flags))
     with timed(out, "pairs"):
         fill(parse_synthesis(flags))
@@ -40,19 +40,11 @@ def records(target: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
 
 
-def has_bf16() -> bool:
-    """Whether this machine computes in bfloat16 faster than in float32."""
-    import torch
-
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return torch.cuda.is_available() or any(getattr(torch.cpu, check, lambda: False)() for check in checks)
-
-
 def segment(plan: Plan, out: Path) -> None:
     """Train both segmenters side by side, a core each, and keep what they find in the test pictures."""
     import torch
-    from tqdm import tqdm
 
+    from fast.progress import Progress
     from fast.segmentation import build
 
     left = [name for name in SEGMENTERS if not all(found_path(out, name, job).is_file() for job in tests(plan, out))]
@@ -64,7 +56,7 @@ def segment(plan: Plan, out: Path) -> None:
     models = {name: build("mini", seed=plan.seed) for name in left}
     with (
         timed(out, "segmenters"),
-        tqdm(total=len(left) * plan.steps, unit="step", mininterval=0.5, disable=None) as bar,
+        Progress(len(left) * plan.steps, "training", "step") as bar,
         ThreadPoolExecutor(len(left), initializer=lambda: torch.set_num_threads(1)) as pool,
     ):
 
@@ -81,6 +73,7 @@ def _segment(plan: Plan, out: Path, name: str, model: Any, progress: Callable[[i
     import torch
 
     from fast.masks import to_tensor
+    from fast.precision import has_bf16
     from fast.segmentation.data import Labelled, from_output, merged
     from fast.segmentation.metrics import predict
     from fast.segmentation.train import train
@@ -89,7 +82,8 @@ def _segment(plan: Plan, out: Path, name: str, model: Any, progress: Callable[[i
     synthetic = [p for m in plan.materials for p in from_output(out / "pairs" / m)[0]] if name == "merged" else []
     normals = [Labelled(path, None, f"{m}/good") for m in plan.materials for path in normals_of(plan, out, m)]
     pairs = merged(synthetic, real, normals, plan.real_share if synthetic else None, plan.normal_share)
-    device, fast = "cuda" if torch.cuda.is_available() else "cpu", has_bf16()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fast = has_bf16(device)
     # Windows, most of them around a defect, teach more in the same time than whole pictures.
     options: dict[str, Any] = {"steps": plan.steps, "size": plan.window, "native": True, "seed": plan.seed}
     train(model, pairs, bf16=fast, device=device, progress=progress, **options)
