@@ -61,7 +61,9 @@ def read(package: Path) -> list[Photo]:
             rows = [line.split() for line in archive.read(listing).decode().splitlines() if line.strip()]
             return [_photo(name, archive.read(root + name), float(p), kind) for name, p, kind in rows]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{package} is not a readable package of {PACKAGE} ({error}); delete it and run again") from None
+        raise UserError(
+            f"{package} is not a readable package of {PACKAGE} ({error}); delete it and run again"
+        ) from None
 
 
 def _photo(name: str, data: bytes, defective: float, kind: str) -> Photo:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -16,8 +17,9 @@ import numpy as np
 from fast.data.drawn.noise import Field, Rng, blur, fractal
 
 Mask = np.ndarray
-OVERSAMPLE = 4
-LEAST_CHANGE, LEAST_AREA = 3.0, 20  # grey levels from which a change shows; pixels
+OVERSAMPLE, TRIES = 4, 32
+BAR = 21  # px: busbars up to this wide are part of the wafer
+LEAST_CHANGE, LEAST_AREA = 3.0, 40  # grey levels from which a change shows; pixels
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,17 @@ class Cell:
         """(first row, end) of what lies between edge, busbars and edge."""
         rows = np.flatnonzero(self.wafer.any(axis=1))
         bounds = [int(rows[0]), *self.bars, int(rows[-1]) + 1]
-        return [(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b - a > 10]
+        return [(a, b) for a, b in pairwise(bounds) if b - a > 10]
 
 
 def look(image: np.ndarray, mono: bool) -> Cell:
     """Read the cell in a grey image, uint8 (h, w)."""
     soft = blur(image.astype(np.float32), 2.0)
     lit = (soft > 0.6 * np.median(soft)).astype(np.uint8)
-    lit = cv2.morphologyEx(lit, cv2.MORPH_CLOSE, np.ones((21, 21), np.uint8))
+    wide = cv2.copyMakeBorder(
+        lit, BAR, BAR, BAR, BAR, cv2.BORDER_CONSTANT, value=0
+    )  # so that the dark frame stays dark
+    lit = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((BAR, BAR), np.uint8))[BAR:-BAR, BAR:-BAR]
     count, parts, boxes, _ = cv2.connectedComponentsWithStats(lit)
     largest = 1 + int(np.argmax(boxes[1:, cv2.CC_STAT_AREA])) if count > 1 else 0
     wafer = cv2.erode((parts == largest).astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0) > 0
@@ -86,7 +91,9 @@ def _path(cell: Cell, rng: Rng, start: np.ndarray | None = None, angle: float | 
 def _line(shape: tuple[int, ...], path: np.ndarray, width: float, softness: float) -> Field:
     """Cover (h, w) in 0..1 of a line along a path, `width` px wide."""
     canvas = np.zeros((shape[0] * OVERSAMPLE, shape[1] * OVERSAMPLE), np.uint8)
-    cv2.polylines(canvas, [np.rint(path * OVERSAMPLE).astype(np.int32)], False, (255,), max(1, round(width * OVERSAMPLE)))
+    cv2.polylines(
+        canvas, [np.rint(path * OVERSAMPLE).astype(np.int32)], False, (255,), max(1, round(width * OVERSAMPLE))
+    )
     small = cv2.resize(canvas, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
     return blur(small.astype(np.float32) / 255, softness)
 
@@ -227,10 +234,10 @@ def draw(image: np.ndarray, cell: Cell, name: str, rng: Rng) -> tuple[np.ndarray
     level = image.astype(np.float32)
     reach = cv2.dilate(cell.wafer.astype(np.float32), np.ones((13, 13), np.uint8), borderValue=0)
     reach = blur(reach, 2.0)  # the dark gap between cells scatters the cell's own light
-    for _ in range(32):
+    for _ in range(TRIES):
         loss = reach * (1 - np.clip(DRAWINGS[name](cell, rng), 0, 1))
         made = np.rint(level * (1 - loss))
         mask = (level - made >= LEAST_CHANGE).astype(np.uint8)
         if mask.sum() >= LEAST_AREA:
             return np.where(mask > 0, made, level).astype(np.uint8), mask
-    raise RuntimeError(f"no {name} came out visible in 32 attempts")
+    raise RuntimeError(f"no {name} came out visible in {TRIES} attempts")

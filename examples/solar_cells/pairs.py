@@ -9,16 +9,17 @@ import numpy as np
 
 from fast.data.drawn.noise import Rng, blur
 from fast.generators import create
+from fast.generators.base import Generator
 from fast.segmentation.data import Labelled, from_arrays, merged
 from ldm.errors import UserError
 from ldm.rng import seed_of
 from solar_cells.archive import Photo
-from solar_cells.drawing import DRAWINGS, draw, look
+from solar_cells.drawing import Cell, draw, look
 
 GENERIC = ("crack", "burn", "stain")  # drawn by the method `procedural` as for any part
 NORMAL_SHARE = 0.5
-# How often a type is drawn: those that cost most power, and are easiest missed, more often.
-CHANCES = {"crack": 5, "cut_off": 4, "dead_area": 4, "broken_fingers": 2, "burn": 1, "dark_cell": 2, "generic": 2}
+# How often a type is drawn: those that matter most, or are easiest missed, more often. Several on a cell in this order.
+CHANCES = {"generic": 2, "crack": 5, "broken_fingers": 2, "burn": 1, "cut_off": 4, "dead_area": 4, "dark_cell": 2}
 
 
 def channels(image: np.ndarray) -> np.ndarray:
@@ -44,18 +45,27 @@ def pairs(photos: Sequence[Photo], count: int, seed: int) -> list[tuple[np.ndarr
         photo = photos[int(rng.integers(len(photos)))]
         image, mask = flipped(photo.image, rng), np.zeros(photo.image.shape, np.uint8)
         cell, kinds = look(image, photo.mono), []
-        for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))):
-            name = str(rng.choice(names, p=chances / chances.sum()))
-            if name in DRAWINGS:
-                image, drawn = draw(image, cell, name, rng)
-            else:
-                name = str(rng.choice(GENERIC))
-                made, drawn = generic.synthesize(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None, rng, name)
-                image = made[..., 0]
+        chosen = rng.choice(names, size=int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), p=chances / chances.sum())
+        for name in sorted(map(str, chosen), key=names.index):
+            image, drawn, kind = _drawn(image, cell, name, generic, rng)
             mask |= drawn
-            kinds.append(name)
+            kinds.append(kind)
         found.append((image, mask, "+".join(sorted(set(kinds)))))
     return found
+
+
+def _drawn(
+    image: np.ndarray, cell: Cell, name: str, generic: Generator, rng: Rng
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Image, mask and type. What cannot darken this cell any more is drawn as a crack."""
+    if name == "generic":
+        name = str(rng.choice(GENERIC))
+        try:
+            made, mask = generic.synthesize(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), None, rng, name)
+            return np.ascontiguousarray(made[..., 0]), mask, name
+        except UserError:
+            name = "crack"
+    return *draw(image, cell, name, rng), name
 
 
 def flipped(image: np.ndarray, rng: Rng) -> np.ndarray:

@@ -129,7 +129,11 @@ class Procedural(Placing):
         for _ in range(TRIES):
             place = window_at(image.shape, spots, self._side(wide, rng), rng)
             drawn, mask = draw_onto(image[place], traits, word, rng, photo)
-            drawn = self._kept(image[place], drawn)
+            if self.change != "any":
+                drawn = self._kept(image[place], drawn)
+                mask = seen(image[place], drawn, mask)
+                if not mask.any():
+                    continue
             share = float(region[place][mask > 0].mean()) * (0.5 if cut_off(mask, place, image.shape) else 1.0)
             if share > most:
                 best, most = (place, drawn, mask), share
@@ -143,10 +147,15 @@ class Procedural(Placing):
             made[place][found[place] > 0] = drawn[found[place] > 0]
             if found.any():
                 return made, found
-        raise UserError(f"no {word} shows on the object in {TRIES} tries; is the region right? try --on_object off")
+        raise UserError(f"no {word} shows on the object in {TRIES} tries; {self._remedy()}")
+
+    def _remedy(self) -> str:
+        if self.change == "any":
+            return "is the region right? try --on_object off"
+        return f"is the region right, and can it look {self.change}? try --on_object off or method.change=any"
 
     def _kept(self, before: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """The drawn picture, of whose changes those of the wrong sign are undone."""
+        """The drawn picture, its changes undone that have the wrong sign."""
         limits = {"any": lambda _, after: after, "darker": np.minimum, "brighter": np.maximum}
         return np.asarray(limits[self.change](before, drawn), np.uint8)
 
