@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     p.add_argument(
         "--out", type=Path, default=Path("solar"), help="folder for the page and the scores (default: solar)"
     )
-    p.add_argument("--pairs", type=int, default=1200, help="training pairs to draw (default 1200)")
+    p.add_argument("--pairs", type=int, default=800, help="training pairs to draw (default 800)")
     p.add_argument("--seed", type=int, default=0, help="of the pairs and the training (default 0)")
     options = p.parse_args(argv)
     if options.pairs < 2:
