@@ -316,3 +316,27 @@ def test_settings_tell_runs_apart() -> None:
     assert settings() != settings(material="wood")
     assert settings() != settings(window=[0.2, 0.5])
     assert settings() != settings(on_object="off")
+
+
+@pytest.mark.parametrize(
+    ("change", "sign", "word"), [("darker", -1, "stain"), ("darker", -1, "scratch"), ("brighter", 1, "scratch")]
+)
+def test_only_one_sign_of_change_is_kept(change: str, sign: int, word: str) -> None:
+    image, method = surface(160, 200), create("procedural", on_object="off", change=change)
+    for seed in range(3):
+        made, mask = method.synthesize(image, None, rng(seed), word)
+        signed = sign * (made.astype(int) - image)
+        assert signed.min() >= 0
+        assert signed[mask > 0].mean() > 0
+        assert not signed[mask == 0].any()
+    given = np.zeros(image.shape[:2], np.uint8)
+    given[60:90, 60:120] = 1
+    made, mask = method.synthesize(image, given, rng(1), word)
+    assert (sign * (made.astype(int) - image)).min() >= 0
+    assert mask[given == 0].sum() == 0 < mask.sum()
+
+
+def test_change_is_one_of_three() -> None:
+    assert create("procedural", change="darker").settings() != create("procedural").settings()
+    with pytest.raises(UserError, match=r"change=darkest is unknown; use one of any, darker, brighter"):
+        create("procedural", change="darkest")

@@ -27,6 +27,7 @@ Rng = np.random.Generator
 DETAIL, LARGEST = 256, 1024
 INSIDE = 0.75  # share of a drawn defect that has to lie on the object
 TRIES = 16
+CHANGES = ("any", "darker", "brighter")
 
 
 class Procedural(Placing):
@@ -37,7 +38,8 @@ class Procedural(Placing):
     least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
     place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a
     hundredth (pits) to most (cracks) of that square. `on_object`: where defects may lie when neither a region nor a
-    mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`.
+    mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`. `change`: "darker" or "brighter" keeps of a
+    drawn defect only what changed that way, as where light comes through the part or from it (luminescence, X-rays).
 
     Light, grain, noise, sharpness and colour are those of the picture: in a grey one defects are grey. The mask holds
     the pixels that changed by 3 grey levels or more where the drawn change shows, with gaps of a pixel closed and what
@@ -53,7 +55,11 @@ class Procedural(Placing):
         looks: Mapping[str, Any] | None = None,
         window: Sequence[float] = (0.4, 0.85),
         on_object: str = "auto",
+        change: str = "any",
     ):
+        if change not in CHANGES:
+            raise UserError(f"change={change} is unknown; use one of {', '.join(CHANGES)}")
+        self.change = change
         self.material = material
         self.traits = None if material is None else traits_named(material)
         self.looks = {**{d: (d,) for d in DEFECTS}, **SYNONYMS, **own_looks(looks or {})}
@@ -73,6 +79,7 @@ class Procedural(Placing):
             "looks": self.own_looks,
             "window": list(self.window),
             "on_object": None if self.ground is None else self.ground.settings(),
+            "change": self.change,
             "drawing": VERSION,
         }
 
@@ -122,6 +129,11 @@ class Procedural(Placing):
         for _ in range(TRIES):
             place = window_at(image.shape, spots, self._side(wide, rng), rng)
             drawn, mask = draw_onto(image[place], traits, word, rng, photo)
+            if self.change != "any":
+                drawn = self._kept(image[place], drawn)
+                mask = seen(image[place], drawn, mask)
+                if not mask.any():
+                    continue
             share = float(region[place][mask > 0].mean()) * (0.5 if cut_off(mask, place, image.shape) else 1.0)
             if share > most:
                 best, most = (place, drawn, mask), share
@@ -135,7 +147,17 @@ class Procedural(Placing):
             made[place][found[place] > 0] = drawn[found[place] > 0]
             if found.any():
                 return made, found
-        raise UserError(f"no {word} shows on the object in {TRIES} tries; is the region right? try --on_object off")
+        raise UserError(f"no {word} shows on the object in {TRIES} tries; {self._remedy()}")
+
+    def _remedy(self) -> str:
+        if self.change == "any":
+            return "is the region right? try --on_object off"
+        return f"is the region right, and can it look {self.change}? try --on_object off or method.change=any"
+
+    def _kept(self, before: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """The drawn picture, its changes undone that have the wrong sign."""
+        limits = {"any": lambda _, after: after, "darker": np.minimum, "brighter": np.maximum}
+        return np.asarray(limits[self.change](before, drawn), np.uint8)
 
     def _side(self, wide: float, rng: Rng) -> int:
         """Side in px of the window, for an object so wide."""
@@ -164,6 +186,7 @@ class Procedural(Placing):
             place = around(boxes[part], mask.shape)
             inside = (parts[place] == part).astype(np.uint8)
             drawn, changed = draw_onto(image[place], traits, word, np.random.default_rng(style), photo, inside)
+            drawn = self._kept(image[place], drawn)
             changed = seen(image[place], drawn, changed)
             made[place][changed > 0] = drawn[changed > 0]
             found[place] |= changed

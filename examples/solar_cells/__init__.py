@@ -1,0 +1,1 @@
+"""Parts of the demonstration on solar cells, `examples/solar.py`."""
