@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fast.data.drawn.traits import TRAITS
@@ -87,7 +86,7 @@ class Pool:
     # samples
 
     def crops(self, count: int, side: int, defects: float = 0.7) -> Tensor:
-        """Windows (count,3,side,side) in [-1, 1], a share `defects` of them with some defect inside, turned at random."""
+        """Windows (count,3,side,side) in [-1, 1], a share `defects` of them with a defect inside, turned at random."""
         assert self.images is not None
         sheet, defect, at = self._places(count, side, 1)
         plain = torch.rand(count, device=self.device) >= defects
@@ -157,8 +156,3 @@ def _turned(images: Tensor, number: int) -> Tensor:
 def latent_statistics(latents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (C,) of latents (B,C,h,w)."""
     return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-
-
-def masked_psnr(images: Tensor, again: Tensor) -> float:
-    """PSNR in dB of images in [-1, 1]."""
-    return float(10 * torch.log10(4 / F.mse_loss(images, again.clamp(-1, 1)).clamp(min=1e-12)))
