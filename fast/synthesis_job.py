@@ -20,7 +20,7 @@ from fast.folders import parse_json
 from fast.generators import create, method_class
 from fast.generators.base import Generator as Method
 from fast.generators.base import Learned, Placing
-from fast.generators.latent import LatentGenerator, recipe_for
+from fast.generators.latent import LatentGenerator, guidance_note, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
@@ -158,12 +158,16 @@ def _latent(
     artifact = replace(artifact, tokenizer=options.tokenizer)
     chosen = _options(options, artifact.path)
     flags = {
-        "size": options.size, "sampler": options.sampler, "steps": options.steps, "region": options.region,
-        "margin": options.margin, "min_window": options.min_window, "max_window": options.max_window,
+        "size": options.size, "sampler": options.sampler, "steps": options.steps, "scale": options.scale,
+        "region": options.region, "margin": options.margin,
+        "min_window": options.min_window, "max_window": options.max_window,
         "use_farm": False if options.no_farm else None, "composite": False if options.no_composite else None,
         "precision": options.precision, "reuse": options.reuse, "stop_at": options.stop_at, "compiled": options.compile,
     }  # fmt: skip
     recipe = recipe_for(artifact, **{**chosen, **{k: v for k, v in flags.items() if v is not None}})
+    note = guidance_note(artifact, recipe)
+    if say and note is not None:
+        print(note, flush=True)
     if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
         print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
     sources = _trained_sources(options, artifact, say)

@@ -130,7 +130,8 @@ def _flags(cell: Cell, category: Category, kind: str, number: int, folder: Path)
         flags += ["--pt_path", need.result()["weights"]]
     if method in LATENT:
         flags += ["--precision", key["precision"]]
-        flags += [f"--{name}={key[name]}" for name in ("sampler", "steps") if key[name]] + key["flags"]
+        sampling = {name: key.get(name) for name in ("sampler", "steps", "scale")}
+        flags += [f"--{name}={value}" for name, value in sampling.items() if value is not None] + key["flags"]
     if method == "transplant":
         flags += ["--defects", str(category.root), "--split", str(category.split_file)]
         flags += [f"method.category={category.name}"] if _inside(category) != "." else []
