@@ -94,8 +94,8 @@ class TrainingRule:
 
 @dataclass(frozen=True)
 class Start:
-    """Initial weights of the segmenters, the same for all methods: a training on drawn materials and defects, then
-    `real_steps` on the real training side, by the segmenters' own schedule."""
+    """Initial weights of the segmenters, the same for all methods: a training on drawn materials and defects, `shards`
+    of 256 defects, then `real_steps` on the real training side, by the segmenters' own schedule."""
 
     shards: int = 8
     steps: int = 3000

@@ -73,6 +73,11 @@ class Sheet:
     types: list[str]
 
 
+def masks_of(sheet: Sheet) -> np.ndarray:
+    """The masks (N,H,W) uint8 in {0,1} of a sheet."""
+    return np.unpackbits(sheet.masks, axis=-1, count=sheet.images.shape[2])
+
+
 def draw_sheet(number: int, recipe: DrawingRecipe, photos: Sequence[Path] = ()) -> Sheet:
     """Sheet `number`: one of the recipe's materials, or a photograph, with defects that such a material has."""
     rng = np.random.default_rng([recipe.seed, number])

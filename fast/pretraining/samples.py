@@ -13,7 +13,7 @@ from fast.aias import AIASOptions, Guidance, aias
 from fast.data.drawn.traits import HELD_APART
 from fast.data.images import write_image
 from fast.masks import latent_mask, to_image
-from fast.pretraining.drawing import DrawingRecipe, Sheet, draw_sheet
+from fast.pretraining.drawing import DrawingRecipe, Sheet, draw_sheet, masks_of
 from fast.pretraining.pool import to_float
 from fast.pretraining.settings import Settings
 from fast.training.config import load_recipe
@@ -21,11 +21,6 @@ from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.rng import PairNoise, generator
 from ldm.util import instantiate_from_config
-
-
-def masks_of(sheet: Sheet) -> np.ndarray:
-    """The masks (N,H,W) uint8 in {0,1} of a sheet."""
-    return np.unpackbits(sheet.masks, axis=-1, count=sheet.images.shape[2])
 
 
 @torch.no_grad()
