@@ -129,7 +129,8 @@ class Pool:
         flat = order[first[kind] + (torch.rand(count, device=self.device) * number[kind]).long()]
         sheet, defect = flat // DEFECTS, flat % DEFECTS
         point = self.points[sheet, defect, torch.randint(POINTS, (count,), device=self.device)]
-        at = point - torch.randint(side, (count, 2), device=self.device)
+        # The corner moves by up to step - 1 more to a multiple of step, and the point must stay inside.
+        at = point - torch.randint(side - step + 1, (count, 2), device=self.device)
         return sheet, defect, at.clamp(0, self.size - side) // step * step
 
     def _by_type(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
