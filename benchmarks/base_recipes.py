@@ -2,9 +2,9 @@
 
     python -m benchmarks.base_recipes --seconds 15 --classifier FILE
 
-All share the drawn images and, for one number of latent channels, the first stage. Scored on drawn defects of materials
-that were held out: the share whose type a classifier names from what fills the mask, the change inside the mask, and the
-first stage's PSNR inside the defects.
+All share the drawn images and, for one number of latent channels, the first stage. Scored on drawn defects of
+materials that were held out: the share whose type a classifier names from what fills the mask, the change inside the
+mask, and the first stage's PSNR inside the defects.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import numpy as np
 import torch
 
 from fast.data.drawn.traits import HELD_APART
-from fast.pretraining.drawing import Drawing, DrawingRecipe, Sheet
+from fast.pretraining.drawing import Drawing, DrawingRecipe, Sheet, masks_of
 from fast.pretraining.loop import Deadline
 from fast.pretraining.pool import Pool, to_float
-from fast.pretraining.samples import fill, masks_of
-from fast.pretraining.stages import Pretraining, Settings
+from fast.pretraining.samples import fill
+from fast.pretraining.settings import Settings
+from fast.pretraining.stages import Pretraining
 
 UNET = "model.params.unet_config.params"
 FOUR = [
@@ -74,9 +75,9 @@ def main() -> None:
         first_stage = stages[channels]
         psnr = _psnr(first_stage, test, device)
         run.use(pool, first_stage)
-        model, steps = run.train_base(first_stage, args.seconds)
+        model, training = run.train_base(first_stage, args.seconds)
         score = _score(model, test, args.classifier)
-        results.append({"recipe": name, "steps": steps, "psnr inside": psnr, **score})
+        results.append({"recipe": name, "steps": training.step, "psnr inside": psnr, **score})
         say(json.dumps(results[-1]))
         args.out.write_text(json.dumps(results, indent=1))
 
@@ -126,9 +127,8 @@ def _score(model: Any, test: list[Sheet], classifier: Path) -> dict[str, float]:
     types = np.array([list(judge.types).index(t) for t in words])
     out["accuracy true"] = _accuracy(judge, true, masks, types)
     for scale in (1.0, 2.0):
-        filled = np.concatenate(
-            [fill(model, normals[i : i + 60], masks[i : i + 60], words[i : i + 60], scale) for i in range(0, len(words), 60)]
-        )
+        parts = [slice(i, i + 60) for i in range(0, len(words), 60)]
+        filled = np.concatenate([fill(model, normals[part], masks[part], words[part], scale) for part in parts])
         inside = masks[..., None] > 0
         change = np.abs(filled.astype(np.float32) - normals)[np.broadcast_to(inside, normals.shape)].mean()
         out[f"accuracy at {scale}"] = _accuracy(judge, filled, masks, types)

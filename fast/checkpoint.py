@@ -31,8 +31,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 class Artifact:
     """A trained method on a latent base, on disk, its weights not yet read.
 
-    `open_types`: it serves any defect word, not `types` alone. `tokenizer`: a folder or hub name that the user gives in
-    the place of the recorded one, which is never fetched.
+    `open_types`: it serves any defect word, not `types` alone. `drop_prompt`: the share of its training samples that
+    had the empty prompt. `tokenizer`: a folder or hub name that the user gives in the place of the recorded one, which
+    is never fetched.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Artifact:
     base: str
     base_sha256: str
     open_types: bool = False
+    drop_prompt: float = 0.0
     tokenizer: str | None = None
 
     @property
@@ -107,7 +109,9 @@ def read_artifact(path: Path) -> Artifact:
     try:
         config, types = parse_json(meta["config"]), parse_json(meta["types"])
         open_types = meta.get("open_types") == "true"
-        artifact = Artifact(path, int(meta["step"]), config, types, meta["base"], meta["base_sha256"], open_types)
+        dropped = float(meta.get("drop_prompt", "0"))
+        base = meta["base"], meta["base_sha256"]
+        artifact = Artifact(path, int(meta["step"]), config, types, *base, open_types, dropped)
         whole = isinstance(config["model"]["params"], dict) and types and all("/" in t for t in types)
     except (KeyError, ValueError, TypeError):
         whole = False

@@ -1,6 +1,5 @@
 """A trained method on a latent base made ready to fill masks on one device: all that many calls share, done once."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from fast.masks import latent_mask, to_image, to_tensor
 from fast.prompted import Place, PlacedDenoise, PromptedDiffusion
+from fast.sampling import check_scale
 from fast.tiling import tiled
 from ldm.checkpoint import MappedFile
 from ldm.errors import UserError
@@ -312,8 +312,7 @@ class Engine:
 def _check(recipe: Recipe, device: torch.device) -> None:
     if recipe.region not in ("auto", "full"):
         raise UserError(f"--region {recipe.region} is unknown; use auto or full")
-    if not (math.isfinite(recipe.scale) and recipe.scale >= 0):
-        raise UserError(f"--scale {recipe.scale} is no guidance scale; give a number from 0, 1 for none")
+    check_scale(recipe.scale, "--scale")
     if recipe.precision not in PRECISIONS:
         raise UserError(f"--precision {recipe.precision} is unknown; use {', '.join(PRECISIONS)}")
     if recipe.precision == "int8" and (device.type != "cpu" or not has_int8()):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, TypeVar

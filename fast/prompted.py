@@ -16,6 +16,7 @@ from fast.decoder import FitOptions, own
 from fast.lora import Adapters
 from fast.masks import latent_mask
 from fast.prompts import LearnedPrompts
+from fast.sampling import check_scale
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 from ldm.models.diffusion.ddim import bind
@@ -81,7 +82,8 @@ class PromptedDiffusion(LatentDiffusion):
     to the pictures first, the options of `fast.decoder.FitOptions`; `open_types`: the artifact serves any defect word,
     trained or not; `known`: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the
     normal picture at synthesis: "full", all of it; "around", nothing of what lies under the mask; `drop_prompt`: the
-    share (0..1) of training samples that get the empty prompt, so that guidance against it works.
+    share (0..1) of training samples that get the empty prompt, so that guidance against it works; `scale`: of that
+    guidance, where synthesis names none, see `fast.engine.Recipe`.
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
     """
 
@@ -105,6 +107,7 @@ class PromptedDiffusion(LatentDiffusion):
         open_types: bool = False,
         known: str = "full",
         drop_prompt: float = 0.125,
+        scale: float = 1.0,
         ckpt_path: str | None = None,
         lr: float = 1.5e-4,
         **base: Any,
@@ -116,12 +119,13 @@ class PromptedDiffusion(LatentDiffusion):
             raise UserError(f"model.params.known={known} is unknown; use full or around")
         if not 0 <= drop_prompt < 1:
             raise UserError(f"model.params.drop_prompt={drop_prompt} must be a share from 0 to below 1")
+        check_scale(scale, "model.params.scale")
         fixed = {"use_ema": False, "cond_stage_trainable": False, "unet_trainable": thaw_unet}
         super().__init__(ckpt_path=ckpt_path, lr=lr, **{**base, **fixed})
         encoder = self._text_encoder(prompt_tokens)
         self.base_path = ckpt_path
         self.init_word, self.thaw_unet, self.known = init_word, thaw_unet, known
-        self.drop_prompt = drop_prompt
+        self.drop_prompt, self.scale = drop_prompt, scale
         self.model.requires_grad_(thaw_unet)
         if not thaw_unet:
             self.model.eval()
@@ -246,6 +250,7 @@ class PromptedDiffusion(LatentDiffusion):
             "types": json.dumps(self.prompts.types),
             "base": str(self.base_path or ""),
             "base_sha256": self.base_hash,
+            "drop_prompt": str(self.drop_prompt),
             **open_types,
         }
 
@@ -290,6 +295,7 @@ class PromptedDiffusion(LatentDiffusion):
         shown = self.detailed_mask(batch["mask"].to(x0), (x0.shape[-2], x0.shape[-1]))
         cond = self.prompts(self.cond_stage_model, batch["type"])
         known = (1 - mask) * x0  # all of it would show a real defect to a network that is to draw one
+        empty = None if self.scale == 1 else self.empty_prompt(len(x0)).to(cond)
 
         def denoise(
             x: Tensor,
@@ -302,7 +308,8 @@ class PromptedDiffusion(LatentDiffusion):
         ) -> Tensor:
             assert mask is not None
             assert known is not None
-            return bind(self, self.with_place(cond, mask, known))(x, t)
+            without = None if empty is None else self.with_place(empty, mask, known)
+            return bind(self, self.with_place(cond, mask, known), self.scale, without)(x, t)
 
         noise = PairNoise([generator(0, i) for i in range(len(x0))])
         sampler = "aias" if "aias" in self.samplers else self.samplers[0]

@@ -1,5 +1,6 @@
 """One call for every sampler that can fill a mask: AIAS and the three that the papers compare it with."""
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,12 @@ from ldm.models.diffusion import samplers
 from ldm.models.diffusion.samplers import Denoise, Noise
 
 SAMPLERS = ("aias", "ddpm", "ddim", "plms")
+
+
+def check_scale(scale: float, name: str) -> None:
+    """Raise `UserError` for what is no scale of classifier-free guidance; `name`: the option's."""
+    if not (math.isfinite(scale) and scale >= 0):
+        raise UserError(f"{name}={scale} is no guidance scale; give a number from 0, 1 for no guidance")
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import signal
@@ -22,8 +23,8 @@ if TYPE_CHECKING:  # heavy: imported only once the flags are understood
 
 # Flags that only the methods on a latent base know, and those of methods that learn.
 LATENT_FLAGS = (
-    "sampler", "steps", "region", "margin", "min_window", "max_window", "no_composite", "no_farm", "reuse", "stop_at",
-    "compile", "precision", "weights_cache", "actual_resume", "tokenizer",
+    "sampler", "steps", "scale", "region", "margin", "min_window", "max_window", "no_composite", "no_farm", "reuse",
+    "stop_at", "compile", "precision", "weights_cache", "actual_resume", "tokenizer",
 )  # fmt: skip
 LEARNED_FLAGS = ("pt_path", "weight_idx")
 # Flags of single methods.
@@ -109,6 +110,9 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--sampler", default=None, choices=["aias", "ddpm", "ddim", "plms"],
                      help="default: the method's (fast aias, stage ddpm, anomalydiffusion ddim)")
     how.add_argument("--steps", type=int, default=None, help="network evaluations (default: the recipe's; ddpm: all)")
+    how.add_argument("--scale", type=float, default=None, metavar="W",
+                     help="classifier-free guidance: how much the words count against no words, from 0; 1 is none, "
+                          "all else takes twice the time (default: as the weights recommend, 1 where they say nothing)")
     how.add_argument("--no_farm", action="store_true", help="leave FARM out (the paper's ablation)")
     how.add_argument("--batch_size", type=int, default=8, help="pairs in flight; does not change the pairs")
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
@@ -146,6 +150,8 @@ def check_options(options: argparse.Namespace) -> None:
     for name in ("seed", "margin", "stop_at"):
         if (getattr(options, name) or 0) < 0:
             raise UserError(f"--{name} {getattr(options, name)} must not be negative")
+    if options.scale is not None and not 0 <= options.scale < math.inf:
+        raise UserError(f"--scale={options.scale} is no guidance scale; give a number from 0, 1 for no guidance")
     if options.stop_at and (options.method != "fast" or options.sampler not in (None, "aias")):
         raise UserError(f"--stop_at {options.stop_at} is for --sampler aias of fast; leave one of the two out")
     if options.compile and (options.precision == "int8" or options.region == "auto"):

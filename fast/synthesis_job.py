@@ -21,7 +21,7 @@ from fast.generators import create, method_class
 from fast.generators.base import Generator as Method
 from fast.generators.base import Learned, Placing
 from fast.generators.large import LARGE, is_large
-from fast.generators.latent import LatentGenerator, recipe_for
+from fast.generators.latent import LatentGenerator, guidance_note, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
@@ -170,12 +170,16 @@ def _latent(
     if options.weights_cache and precision == "fp32":
         raise UserError("--weights_cache keeps bfloat16, in which this machine does not compute; leave it out")
     flags = {
-        "size": options.size, "sampler": options.sampler, "steps": options.steps, "region": options.region,
-        "margin": options.margin, "min_window": options.min_window, "max_window": options.max_window,
+        "size": options.size, "sampler": options.sampler, "steps": options.steps, "scale": options.scale,
+        "region": options.region, "margin": options.margin,
+        "min_window": options.min_window, "max_window": options.max_window,
         "use_farm": False if options.no_farm else None, "composite": False if options.no_composite else None,
         "precision": precision, "reuse": options.reuse, "stop_at": options.stop_at, "compiled": options.compile,
     }  # fmt: skip
     recipe = recipe_for(artifact, **{**chosen, **{k: v for k, v in flags.items() if v is not None}})
+    note = guidance_note(artifact, recipe)
+    if say and note is not None:
+        print(note, flush=True)
     if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
         print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
     sources = _trained_sources(options, artifact, say)

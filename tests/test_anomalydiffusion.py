@@ -169,7 +169,7 @@ def test_words_give_way_to_vectors(section: dict[str, Any]) -> None:
 def test_training_draws_templates_by_seed_and_synthesis_takes_the_first(
     section: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = built(section, templates=12)
+    model = built(section, templates=12, drop_prompt=0.0)
     seen = seen_embeddings(model, monkeypatch)
     rows = {"mask": batch()["mask"][:1].expand(24, -1, -1, -1), "type": torch.zeros(24, dtype=torch.long)}
     model.conditioning({**rows, "seed": torch.arange(24)})

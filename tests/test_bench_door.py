@@ -16,7 +16,6 @@ import bench
 import generate_with_mask
 from fast.bench import answer, work
 from fast.bench.grid import Cell
-from fast.data import pool
 from fast.door import open_door
 from fast.generators import FREE
 from fast.output import read_records
@@ -174,7 +173,7 @@ def test_a_dataset_alone_is_answered_with_a_page(
 ) -> None:
     monkeypatch.setattr(answer, "SHARDS", 1)
     monkeypatch.setattr(answer, "START_STEPS", 1)
-    monkeypatch.setattr(pool, "NORMALS", 2)  # of a shard
+    monkeypatch.setattr(work, "SHEETS", 1)  # of a shard
     flags = ["--dataset", str(drawn_root), "--category", "wood", "--out", str(tmp_path / "out"), "--method", "cutpaste"]
     flags += ["--count", "4", "--segmenter", "mini", "--seeds", "2", "--steps", "2", "--size", "64"]
     assert open_door(bench.main, flags) == 0

@@ -64,7 +64,7 @@ def test_an_override_wins_and_an_unknown_key_is_refused() -> None:
         ({"entries": [{"label": "a"}, {"label": "a"}]}, "entries has 'a' twice"),
         ({"entries": [{"label": "a", "method": "gan"}]}, "method of 'a' is 'gan'"),
         ({"entries": [{"label": "a", "real": "none"}]}, "nothing to train on"),
-        ({"entries": [{"label": "a", "method": "cutpaste", "steps": 3}]}, "sampler, steps, flags and windows"),
+        ({"entries": [{"label": "a", "method": "cutpaste", "steps": 3}]}, "sampler, steps, scale, flags and windows"),
         ({"entries": [{"label": "a", "method": "cutpaste", "count": 5}]}, "count=5"),
         ({"entries": [{"method": "cutpaste"}]}, "label"),
         ({"column": "colour"}, "column is 'colour'"),

@@ -221,6 +221,7 @@ def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -
     if method in LATENT:
         key |= {"sampler": entry.sampler, "steps": entry.steps, "flags": list(entry.flags)}
         key |= {"windows": entry.windows, "precision": rule.precision}
+        key |= {} if entry.scale is None else {"scale": entry.scale}
     if given.textures and method in ("draem", "glass"):
         key |= {"textures": _names(given.textures)}
         use |= {"textures": os.path.abspath(given.textures)}

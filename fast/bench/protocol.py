@@ -94,8 +94,8 @@ class TrainingRule:
 
 @dataclass(frozen=True)
 class Start:
-    """Initial weights of the segmenters, the same for all methods: a training on drawn materials and defects, then
-    `real_steps` on the real training side, by the segmenters' own schedule."""
+    """Initial weights of the segmenters, the same for all methods: a training on drawn materials and defects, `shards`
+    of 256 defects, then `real_steps` on the real training side, by the segmenters' own schedule."""
 
     shards: int = 8
     steps: int = 3000
@@ -113,7 +113,8 @@ class Segmentation:
     """`seeds`: one training each. `batch_size`, `lr`, `loss`: null for those of the `recipe`, which is `common` to all
     networks or the one each was `published` with. `classes`: one, `defect`, or as many as `types`. `real`: whether the
     real training side is `merged` with the pairs. `real_share`: share of the defects drawn that are real where there
-    are both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are normals.
+    are both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are training
+    normals.
     `augment`: of all training images alike (`fast.segmentation.augment.AUGMENT`). `test_normals`: held-out normals are
     tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
     size, real, real_share, normals, augment and test_normals."""
@@ -141,10 +142,10 @@ class Segmentation:
 @dataclass(frozen=True)
 class Entry:
     """One column of the table. `method`: null trains on the real side alone. `recipe`: instead of the method's own;
-    `train`: overrides of its training; `sampler`, `steps`, `flags`: of `generate_with_mask.py`; `options`:
-    `key=value` of the method; `windows`: train and sample windows around the defect at the picture's own resolution,
-    not whole pictures made square; `real`, `real_share` (or `merge`: every pair equally often), `augment`, `count`:
-    instead of the protocol's (`count` pairs of each type are used)."""
+    `train`: overrides of its training; `sampler`, `steps`, `scale`, `flags`: of `generate_with_mask.py`;
+    `options`: `key=value` of the method; `windows`: train and sample windows around the defect at the picture's own
+    resolution, not whole pictures made square; `real`, `real_share` (or `merge`: every pair equally often), `augment`,
+    `count`: instead of the protocol's (`count` pairs of each type are used)."""
 
     label: str
     method: str | None = None
@@ -152,6 +153,7 @@ class Entry:
     train: tuple[str, ...] = ()
     sampler: str | None = None
     steps: int | None = None
+    scale: float | None = None
     flags: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     windows: bool = False
@@ -351,7 +353,11 @@ def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
         raise UserError(f"{where}: real_share={share} of {entry.label!r} must be between 0 and 1, or merge")
     if entry.steps is not None and entry.steps < 1:
         raise UserError(f"{where}: steps={entry.steps} of {entry.label!r} must be 1 or more")
-    if entry.method not in LATENT and (entry.sampler or entry.steps or entry.flags or entry.windows):
-        raise UserError(f"{where}: {entry.label!r}: sampler, steps, flags and windows are for {', '.join(LATENT)}")
+    if entry.scale is not None and not 0 <= entry.scale < math.inf:
+        raise UserError(f"{where}: scale={entry.scale} of {entry.label!r} is no guidance scale; give a number from 0")
+    sampling = (entry.sampler, entry.steps, entry.scale is not None, entry.flags, entry.windows)
+    if entry.method not in LATENT and any(sampling):
+        names = "sampler, steps, scale, flags and windows"
+        raise UserError(f"{where}: {entry.label!r}: {names} are for {', '.join(LATENT)}")
     if entry.count is not None and not 0 < entry.count <= protocol.pairs.per_type:
         raise UserError(f"{where}: count={entry.count} of {entry.label!r} must lie in 1..pairs.per_type")

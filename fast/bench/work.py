@@ -20,10 +20,10 @@ from fast.bench.grid import Cell, alone
 from fast.bench.plan import Category
 from fast.checkpoint import PROJECT, find_weights
 from fast.data.images import read_mask, write_mask
-from fast.data.pool import PoolRecipe, draw_shard
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned
 from fast.output import read_records
+from fast.pretraining.drawing import DrawingRecipe, draw_sheet, masks_of
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_arrays, from_output, from_samples, merged
 from fast.segmentation.metrics import evaluate
@@ -35,6 +35,7 @@ from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError
 
 WEIGHTS = "segmenter.safetensors"
+SHEETS = 32  # of a shard: as many surfaces with eight defects each
 
 
 def work(cell: Cell) -> dict[str, Any]:
@@ -131,7 +132,8 @@ def _flags(cell: Cell, category: Category, kind: str, number: int, folder: Path)
         flags += ["--pt_path", need.result()["weights"]]
     if method in LATENT:
         flags += ["--precision", key["precision"]]
-        flags += [f"--{name}={key[name]}" for name in ("sampler", "steps") if key[name]] + key["flags"]
+        sampling = {name: key.get(name) for name in ("sampler", "steps", "scale")}
+        flags += [f"--{name}={value}" for name, value in sampling.items() if value is not None] + key["flags"]
     if method == "transplant":
         flags += ["--defects", str(category.root), "--split", str(category.split_file)]
         flags += [f"method.category={category.name}"] if _inside(category) != "." else []
@@ -184,12 +186,12 @@ def _run(cell: Cell, script: str, *flags: str) -> None:
 def start(cell: Cell) -> dict[str, Any]:
     """Initial weights of a segmenter from drawn materials and defects: nothing of the dataset is in them."""
     key = cell.key
-    recipe = PoolRecipe(size=key["size"], seed=key["seed"])
+    recipe = DrawingRecipe(size=key["size"], seed=key["seed"])
     drawn: list[Labelled] = []
-    for number in range(key["shards"]):
-        shard = draw_shard(number, recipe)
-        drawn += from_arrays(shard.defects, shard.masks, "drawn/defect")
-        drawn += from_arrays(shard.normals[::4], [None] * len(shard.normals[::4]), "drawn/good")
+    for number in range(SHEETS * key["shards"]):
+        sheet = draw_sheet(number, recipe)
+        drawn += from_arrays(sheet.images[1:], masks_of(sheet), "drawn/defect")
+        drawn += from_arrays(sheet.images[:1], [None], "drawn/good") if number % 2 == 0 else []
     network = build(key["network"], seed=key["seed"])
     how = {name: key[name] for name in ("steps", "batch_size", "lr", "seed", "size", "crop")}
     how["bf16"] = key["precision"] == "bf16"

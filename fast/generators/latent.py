@@ -1,5 +1,6 @@
 """The methods on a latent base behind the door that all methods have: FAST, STAGE, AnomalyDiffusion."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fast.data.images import resize_mask
 from fast.engine import Recipe
 from fast.generators.base import Learned
 from fast.precision import settled
+from fast.sampling import check_scale
 from fast.synthesis import Synthesizer
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
@@ -33,6 +35,9 @@ def recipe_for(artifact: Artifact, **given: Any) -> Recipe:
     sampler = given.get("sampler", method.samplers[0])
     if sampler not in method.samplers:
         raise UserError(f"--sampler {sampler} is none of {method.name}'s; use {', '.join(method.samplers)}")
+    scale = given.get("scale", params.get("scale", 1.0))
+    check_values(Recipe, {"scale": scale}, f"{artifact.path}: model.params")
+    check_scale(scale, "--scale" if "scale" in given else f"{artifact.path}: model.params.scale")
     timesteps = params.get("timesteps", 1000)
     steps = given.get("steps", method.evaluations(params))
     if not 1 <= steps <= timesteps:
@@ -45,7 +50,18 @@ def recipe_for(artifact: Artifact, **given: Any) -> Recipe:
     region = given.get("region", "auto" if windows else "full")
     size = given.get("size", trained if region == "full" else None)
     window = {"min_window": trained, "max_window": 2 * trained}
-    return Recipe(**{**window, **given, "sampler": sampler, "steps": steps, "region": region, "size": size, "own": own})
+    sampling = {"sampler": sampler, "steps": steps, "scale": float(scale)}
+    return Recipe(**{**window, **given, **sampling, "region": region, "size": size, "own": own})
+
+
+def guidance_note(artifact: Artifact, recipe: Recipe) -> str | None:
+    """What to tell who asks for guidance by weights that never saw the empty prompt in training."""
+    if recipe.scale == 1 or artifact.drop_prompt > 0:
+        return None
+    return (
+        f"warning: {artifact.path.name} was trained without dropped prompts (model.params.drop_prompt), so what "
+        f"--scale {recipe.scale:g} does to it is chance"
+    )
 
 
 def _trained_side(artifact: Artifact, data: Mapping[str, Any]) -> int:
@@ -74,6 +90,7 @@ class LatentGenerator(Learned):
         device: str = "cpu",
         sampler: str | None = None,
         steps: int | None = None,
+        scale: float | None = None,
         size: int | None = None,
         region: str | None = None,
         margin: int | None = None,
@@ -88,7 +105,7 @@ class LatentGenerator(Learned):
     ):
         self.base, self.device, self.asked = base, device, types
         self.given = {
-            "sampler": sampler, "steps": steps, "size": size, "region": region, "margin": margin,
+            "sampler": sampler, "steps": steps, "scale": scale, "size": size, "region": region, "margin": margin,
             "min_window": min_window, "max_window": max_window, "precision": precision, "use_farm": use_farm,
             "composite": composite, **(own or {}),
         }  # fmt: skip
@@ -99,6 +116,8 @@ class LatentGenerator(Learned):
         artifact = find_artifact(weights, step, self.name)
         precision = settled(self.given["precision"] or "auto", torch.device(self.device).type, "precision")
         recipe = recipe_for(artifact, **{**self.given, "precision": precision})
+        if (note := guidance_note(artifact, recipe)) is not None:
+            warnings.warn(note.removeprefix("warning: "), stacklevel=2)
         model = load_model(artifact, self.base, dtype=None if recipe.precision == "fp32" else torch.bfloat16)
         if self.asked is not None:
             if not artifact.open_types:

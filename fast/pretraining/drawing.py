@@ -1,4 +1,4 @@
-"""Drawn training data: surfaces with defects and their masks, made by worker processes for as long as somebody takes them.
+"""Drawn training data: surfaces with defects and their masks, made by worker processes while somebody takes them.
 
 Sheet n is a function of the recipe and n alone, so that a stopped training goes on with sheets that it has not seen.
 """
@@ -40,8 +40,8 @@ TYPES = tuple(sorted({str(kind) for material in TRAITS for kind in defects_of(ma
 class DrawingRecipe:
     """What a sheet depends on beside its number and the photographs themselves.
 
-    `size`: side of the images in pixels; `photos`: a folder of photographed surfaces to draw on, a `photo_share` (0..1) of
-    the sheets; those whose names tell of a material that is held out are left out.
+    `size`: side of the images in pixels; `photos`: a folder of photographed surfaces to draw on, a `photo_share` (0..1)
+    of the sheets; those whose names tell of a material that is held out are left out.
     """
 
     size: int = 256
@@ -71,6 +71,11 @@ class Sheet:
     masks: np.ndarray
     points: np.ndarray
     types: list[str]
+
+
+def masks_of(sheet: Sheet) -> np.ndarray:
+    """The masks (N,H,W) uint8 in {0,1} of a sheet."""
+    return np.unpackbits(sheet.masks, axis=-1, count=sheet.images.shape[2])
 
 
 def draw_sheet(number: int, recipe: DrawingRecipe, photos: Sequence[Path] = ()) -> Sheet:

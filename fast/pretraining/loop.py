@@ -48,7 +48,7 @@ class TimedTraining:
 
     The rate rises over the first steps and falls with the time spent, as half a cosine, to `LEAST_RATE` of `lr`.
     `averaged`: the name of the part of which an exponential moving average is kept. `device`: for mixed precision in
-    bfloat16, where `bf16`.
+    bfloat16, where `bf16`. `windows`: samples seen in all sittings, for `loss` to count.
     """
 
     def __init__(
@@ -66,15 +66,14 @@ class TimedTraining:
         self.path, self.parts, self.seconds, self.lr = path, nn.ModuleDict(dict(parts)), seconds, lr
         self.device, self.bf16 = device, bf16
         self.name = "training" if path is None else path.name.split(".")[0]
-        self.step, self.spent = 0, 0.0
+        self.step, self.spent, self.windows = 0, 0.0, 0
         self.parameters = [p for p in self.parts.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99), fused=device.type == "cuda"
         )
         self.ema_decay = ema_decay
-        self.averaged = {} if averaged is None else {
-            f"{averaged}.{name}": p for name, p in self.parts[averaged].named_parameters() if p.requires_grad
-        }
+        named = () if averaged is None else self.parts[averaged].named_parameters()
+        self.averaged = {f"{averaged}.{name}": p for name, p in named if p.requires_grad}
         self.averages = [p.detach().clone() for p in self.averaged.values()]
         if path is not None and path.is_file():
             self._load(path)
@@ -114,8 +113,8 @@ class TimedTraining:
                 mean = float(total) / counted
                 if mean != mean:
                     raise UserError(f"the loss is no number at step {self.step}; lower the rate")
-                share = min(1.0, self.spent / self.seconds)
-                report(f"{self.name}: step {self.step}, loss {mean:.4f}, {share:.0%} of {self.seconds / 60:.1f} minutes")
+                share = f"{min(1.0, self.spent / self.seconds):.0%} of {self.seconds / 60:.1f} minutes"
+                report(f"{self.name}: step {self.step}, loss {mean:.4f}, {share}")
                 reported, total, counted = now, torch.zeros_like(total), 0
             if now - saved > save_every or deadline.stopping:
                 self.save()
@@ -149,12 +148,16 @@ class TimedTraining:
         tensors |= {f"average.{k}": v for k, v in zip(self.averaged, self.averages, strict=True)}
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{number}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-        save_safetensors(tensors, self.path, {"step": str(self.step), "spent": repr(self.spent)})
+        save_safetensors(tensors, self.path, self._counters())
+
+    def _counters(self) -> dict[str, str]:
+        return {"step": str(self.step), "spent": repr(self.spent), "windows": str(self.windows)}
 
     def _load(self, path: Path) -> None:
         state, metadata = read_state_dict(path), read_metadata(path)
         try:
             self.step, self.spent = int(metadata["step"]), float(metadata["spent"])
+            self.windows = int(metadata["windows"])
         except (KeyError, ValueError):
             raise UserError(f"{path} is no training to go on with; remove it or name another --out") from None
 
@@ -175,3 +178,8 @@ class TimedTraining:
             moments.setdefault(int(number), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        # A file knows no order of weights in memory, and a fused step wants that of the weights.
+        for parameter, own in self.optimizer.state.items():
+            for key, value in own.items():
+                if value.shape == parameter.shape:
+                    own[key] = torch.empty_like(parameter).copy_(value)

@@ -23,11 +23,13 @@ def split_file(path: Path, folder: Path, most: int) -> list[Path]:
 
 
 def join_file(about: Path, folder: Path) -> Path:
-    """The file that `split_file` cut up, by its `<name>.json`, written to `folder`. Raises `UserError` for a part that is
-    missing or damaged."""
+    """The file that `split_file` cut up, by its `<name>.json`, written to `folder`. Raises `UserError` for a part that
+    is missing or damaged."""
     try:
         known = json.loads(about.read_text())
         count, expected = int(known["parts"]), str(known["sha256"])
+        if about.suffix != ".json" or count < 1:
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{about} does not say what its parts are; give the .json that lies beside them") from None
     name = about.name.removesuffix(".json")
@@ -37,6 +39,7 @@ def join_file(about: Path, folder: Path) -> Path:
         raise UserError(f"{about.parent} lacks {', '.join(missing)}; copy all parts there")
     data = b"".join(piece.read_bytes() for piece in pieces)
     if hashlib.sha256(data).hexdigest() != expected:
-        raise UserError(f"the parts of {name} in {about.parent} do not make the file they were cut from; copy them again")
+        raise UserError(f"the parts of {name} in {about.parent} are damaged: not the file's SHA-256; copy them again")
+    folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / name, data)
     return folder / name

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fast.data.drawn.traits import TRAITS
@@ -87,7 +86,7 @@ class Pool:
     # samples
 
     def crops(self, count: int, side: int, defects: float = 0.7) -> Tensor:
-        """Windows (count,3,side,side) in [-1, 1], a share `defects` of them with some defect inside, turned at random."""
+        """Windows (count,3,side,side) in [-1, 1], a share `defects` of them with a defect inside, turned at random."""
         assert self.images is not None
         sheet, defect, at = self._places(count, side, 1)
         plain = torch.rand(count, device=self.device) >= defects
@@ -130,7 +129,8 @@ class Pool:
         flat = order[first[kind] + (torch.rand(count, device=self.device) * number[kind]).long()]
         sheet, defect = flat // DEFECTS, flat % DEFECTS
         point = self.points[sheet, defect, torch.randint(POINTS, (count,), device=self.device)]
-        at = point - torch.randint(side, (count, 2), device=self.device)
+        # The corner moves by up to step - 1 more to a multiple of step, and the point must stay inside.
+        at = point - torch.randint(side - step + 1, (count, 2), device=self.device)
         return sheet, defect, at.clamp(0, self.size - side) // step * step
 
     def _by_type(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -157,8 +157,3 @@ def _turned(images: Tensor, number: int) -> Tensor:
 def latent_statistics(latents: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (C,) of latents (B,C,h,w)."""
     return latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-
-
-def masked_psnr(images: Tensor, again: Tensor) -> float:
-    """PSNR in dB of images in [-1, 1]."""
-    return float(10 * torch.log10(4 / F.mse_loss(images, again.clamp(-1, 1)).clamp(min=1e-12)))

@@ -1,32 +1,39 @@
 """Defects that a base fills into the masks of drawn ones: to look at, and to score."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from fast.aias import AIASOptions, Guidance, aias
+from fast.data.drawn.traits import HELD_APART
+from fast.data.images import write_image
 from fast.masks import latent_mask, to_image
-from fast.pretraining.drawing import Sheet
+from fast.pretraining.drawing import DrawingRecipe, Sheet, draw_sheet, masks_of
 from fast.pretraining.pool import to_float
+from fast.pretraining.settings import Settings
+from fast.training.config import load_recipe
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.rng import PairNoise, generator
-
-
-def masks_of(sheet: Sheet) -> np.ndarray:
-    """The masks (N,H,W) uint8 in {0,1} of a sheet."""
-    return np.unpackbits(sheet.masks, axis=-1, count=sheet.images.shape[2])
+from ldm.util import instantiate_from_config
 
 
 @torch.no_grad()
 def fill(
-    model: LatentDiffusion, normals: np.ndarray, masks: np.ndarray, words: Sequence[str], scale: float = 1.0, steps: int = 10
+    model: LatentDiffusion,
+    normals: np.ndarray,
+    masks: np.ndarray,
+    words: Sequence[str],
+    scale: float = 1.0,
+    steps: int = 10,
 ) -> np.ndarray:
-    """Images (N,H,W,3) with a defect of `words` in each of the `masks` (N,H,W) of `normals` (N,H,W,3), both uint8, by the
-    base alone, without FARM. `scale`: guidance against the empty prompt."""
+    """Images (N,H,W,3) with a defect of `words` in each of the `masks` (N,H,W) of `normals` (N,H,W,3), both uint8, by
+    the base alone, without FARM. `scale`: guidance against the empty prompt."""
     device = model.device
     pixels = torch.from_numpy(masks)[:, None].to(device)
     background = model.scale_factor * model.first_stage_mean(to_float(torch.from_numpy(normals).to(device)))
@@ -56,7 +63,9 @@ def sheet_image(rows: Sequence[tuple[str, Sequence[np.ndarray]]], side: int = 12
     return np.concatenate(lines)
 
 
-def sample_sheet(model: LatentDiffusion, sheets: Sequence[Sheet], scales: Sequence[float], steps: int = 10) -> np.ndarray:
+def sample_sheet(
+    model: LatentDiffusion, sheets: Sequence[Sheet], scales: Sequence[float], steps: int = 10
+) -> np.ndarray:
     """One row for each defect type of the sheets: normal, mask, drawn defect, and filled at each of the `scales`."""
     first: dict[str, tuple[Sheet, int]] = {}
     for sheet in sheets:
@@ -72,3 +81,15 @@ def sample_sheet(model: LatentDiffusion, sheets: Sequence[Sheet], scales: Sequen
         shown = np.repeat(255 * masks[i][..., None], 3, axis=2)
         rows.append((name, [normals[i], shown, true[i], *(images[i] for images in filled)]))
     return sheet_image(rows)
+
+
+def write_samples(settings: Settings, path: Path, scales: Sequence[float] = (1.0, 2.0, 4.0), sheets: int = 16) -> None:
+    """Write an image of what the shipped base fills into masks on held-out materials, see `sample_sheet`."""
+    section = load_recipe(settings.recipes / "base.yaml").model
+    section.params.ckpt_path = str(settings.ship / "base.safetensors")
+    changed = OmegaConf.merge({"model": section}, OmegaConf.from_dotlist(settings.overrides))
+    plain = OmegaConf.to_container(changed.model, resolve=True)
+    model = instantiate_from_config(plain).to(settings.device).eval()  # type: ignore[arg-type]
+    recipe = DrawingRecipe(size=settings.recipe.size, seed=1, materials=tuple(HELD_APART))
+    drawn = [draw_sheet(number, recipe) for number in range(sheets)]
+    write_image(path, sample_sheet(model, drawn, scales))

@@ -1,25 +1,20 @@
 """The stages of the shipped base: first stage, latent diffusion with its text encoder, FARM with the words' vectors."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from fast.data.drawn.traits import HELD_APART
-from fast.data.images import write_image
 from fast.pretraining.captions import Captions
-from fast.pretraining.drawing import TYPES, Drawing, DrawingRecipe, draw_sheet
+from fast.pretraining.drawing import DEFECTS, TYPES, Drawing
 from fast.pretraining.loop import Deadline, Interrupted, TimedTraining
 from fast.pretraining.pool import Pool, latent_statistics, to_float
-from fast.pretraining.samples import sample_sheet
+from fast.pretraining.settings import Settings
 from fast.training.config import load_recipe
 from ldm.checkpoint import read_state_dict, save_safetensors
-from ldm.errors import UserError
 from ldm.models.autoencoder import AutoencoderTiny
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.util import instantiate_from_config
@@ -27,37 +22,6 @@ from ldm.util import instantiate_from_config
 CATEGORY = "surface"  # of the learned vectors: a type's words without any one material
 SHARES = {"first_stage": 0.2, "base": 0.66, "farm": 0.1}  # of the minutes; the rest loads, compiles and writes
 WHOLE_EVERY, WHOLE_AT_END = 8, 0.1  # one batch in so many is of whole images, and all in the last part of the time
-
-
-@dataclass
-class Settings:
-    """How to train.
-
-    `out`: folder of what is under way; `ship`: of what is finished; `minutes`: of all stages together; `batch`: windows
-    of 128 pixels at a step (a quarter of it of 256); `capacity`: sheets of `DEFECTS` defects that are held at once;
-    `reuse`: how often a defect is seen before it gives way to a new one, at most, once the pool is full;
-    `compiled`: run the U-Net through `torch.compile`; `bf16`: mixed precision; `channels`: of the latents, where they are
-    not the recipe's; `overrides`: of the base's recipe.
-    """
-
-    out: Path
-    ship: Path
-    minutes: float
-    device: torch.device
-    recipe: DrawingRecipe
-    recipes: Path
-    batch: int = 512
-    capacity: int = 30000
-    first_capacity: int = 3000
-    first_sheets: int = 600
-    window: int = 128
-    reuse: float = 8.0
-    workers: int | None = None
-    compiled: bool = False
-    bf16: bool = True
-    channels: int | None = None
-    seed: int = 0
-    overrides: list[str] = field(default_factory=list)
 
 
 class Pretraining:
@@ -68,7 +32,8 @@ class Pretraining:
         torch.manual_seed(settings.seed)
         settings.out.mkdir(parents=True, exist_ok=True)
         self.deadline = Deadline()
-        self.seen = 0  # windows taken from the pool since it holds latents
+        self.seen = 0  # windows taken from the pool in this sitting, since it holds latents
+        self.latest = -1  # number of the last sheet taken
 
     def _recipe(self, name: str) -> Any:
         config = load_recipe(self.settings.recipes / f"{name}.yaml")
@@ -80,13 +45,17 @@ class Pretraining:
     def run(self) -> None:
         with self.deadline.watched():
             first = self._next_sheet()
+            self.latest = first - 1
             with Drawing(self.settings.recipe, first, self.settings.workers) as drawing:
                 self.drawing = drawing
-                pool = self._filled(first)
-                first_stage = self._first_stage(pool)
-                self.use(pool, first_stage)
-                self._base(first_stage)
-                self._farm()
+                try:
+                    pool = self._filled()
+                    first_stage = self._first_stage(pool)
+                    self.use(pool, first_stage)
+                    self._base(first_stage)
+                    self._farm()
+                finally:
+                    self._note()
 
     # the pool
 
@@ -101,9 +70,9 @@ class Pretraining:
         part.write_text(json.dumps({"next": self.latest + 1}))
         part.replace(path)
 
-    def _filled(self, first: int) -> Pool:
+    def _filled(self) -> Pool:
         """A pool of images with as many sheets as the first stage begins with."""
-        s, self.latest = self.settings, first
+        s = self.settings
         pool = Pool(s.first_capacity, s.recipe.size, self.device)
         while pool.count < min(s.first_sheets, s.first_capacity):
             self._take(pool, wait=True)
@@ -125,7 +94,7 @@ class Pretraining:
     def _between(self, step: int) -> None:
         """New sheets while the pool is not full, afterwards as they are used up."""
         pool, s = self.pool, self.settings
-        if pool.added < pool.capacity or self.seen > s.reuse * 8 * (pool.added - pool.capacity):
+        if pool.added < pool.capacity or self.seen > s.reuse * DEFECTS * (pool.added - pool.capacity):
             self._take(pool)
         if step % 200 == 0:
             self._note()
@@ -165,7 +134,7 @@ class Pretraining:
         training = self._training("first_stage", {"model": model}, seconds, model.learning_rate, "model", kept)
 
         def loss(step: int) -> Tensor:
-            images = pool.crops(s.batch // 4, 64).contiguous(memory_format=torch.channels_last)
+            images = pool.crops(max(1, s.batch // 4), 64).contiguous(memory_format=torch.channels_last)
             again, posterior = model(images)
             return model.loss(images, again.float(), posterior, step, model.get_last_layer())[0] / images[0].numel()
 
@@ -189,16 +158,17 @@ class Pretraining:
         finished, note = s.ship / "base.safetensors", s.out / "base.done"
         if note.is_file() and finished.is_file():
             return
-        model, steps = self.train_base(first_stage, self._seconds("base"), kept=True)
+        model, training = self.train_base(first_stage, self._seconds("base"), kept=True)
         low = ("model.", "first_stage_model.", "cond_stage_model.")
         state = {k: v.to(torch.bfloat16) if k.startswith(low) else v for k, v in model.state_dict().items()}
-        save_safetensors(state, finished, {"step": str(steps), "windows": str(self.seen)})
-        note.write_text(str(steps))
+        save_safetensors(state, finished, {"step": str(training.step), "windows": str(training.windows)})
+        note.write_text(str(training.step))
 
     def train_base(
         self, first_stage: AutoencoderTiny, seconds: float, kept: bool = False
-    ) -> tuple[LatentDiffusion, int]:
-        """The U-Net, with averaged weights, and the text encoder, on a first stage; and the steps that they took."""
+    ) -> tuple[LatentDiffusion, TimedTraining]:
+        """The U-Net, with averaged weights, and the text encoder, on a first stage; and their training, which is over.
+        `kept`: on disk, to be gone on with, and with new sheets meanwhile."""
         s, section = self.settings, self._recipe("base")["model"]
         model: LatentDiffusion = instantiate_from_config(section).to(self.device)
         state = {k: v for k, v in first_stage.state_dict().items() if not k.startswith("loss.")}
@@ -206,19 +176,35 @@ class Pretraining:
         model.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parts = {"model": model.model, "cond_stage_model": model.cond_stage_model}
         training = self._training("base", parts, seconds, model.lr, "model", kept)
-        if s.compiled:
-            model.model.diffusion_model.compile(dynamic=False)
         captions = Captions(model.cond_stage_model.tokenizer, self.device)  # type: ignore[union-attr, arg-type]
 
         def loss(step: int) -> Tensor:
-            return model.loss(self._windows(captions, step, training.spent / seconds))[0]
+            batch = self._windows(captions, step, training.spent / seconds)
+            training.windows += len(batch["latent"])
+            return model.loss(batch)[0]
 
+        if s.compiled:
+            self._compile(model, [self._windows(captions, step, 0.0) for step in (0, WHOLE_EVERY - 1)])
         training.run(loss, self._between if kept else lambda _: None, self.deadline, report=self.report)
         model.load_state_dict(training.weights(), strict=False)
-        return model, training.step
+        return model, training
+
+    def _compile(self, model: LatentDiffusion, batches: Sequence[Mapping[str, Any]]) -> None:
+        """Compile the U-Net for batches like these; where that fails, say so in one line and leave it as it is."""
+        unet = model.model.diffusion_model
+        unet.compile(dynamic=False)
+        try:
+            for batch in batches:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+                    value = model.loss(batch)[0]
+                value.backward()  # type: ignore[no-untyped-call]
+        except Exception as error:  # whatever compilers raise; an error of our own comes again without them
+            unet._compiled_call_impl = None
+            self.report(f"not compiled, for that fails here: {' '.join(str(error).split())[:160]}")
+        model.zero_grad(set_to_none=True)
 
     def _windows(self, captions: Captions | None, step: int, spent: float) -> dict[str, Any]:
-        """A batch of windows, or a quarter as many whole images."""
+        """A batch of windows, or a quarter as many whole images; `spent`: the share of the time."""
         s = self.settings
         whole = step % WHOLE_EVERY == WHOLE_EVERY - 1 or spent > 1 - WHOLE_AT_END
         count, side = (max(1, s.batch // 4), s.recipe.size) if whole else (s.batch, s.window)
@@ -267,21 +253,3 @@ def _encoder(model: AutoencoderTiny, bf16: bool) -> Callable[[Tensor], Tensor]:
             return model.encode(images.contiguous(memory_format=torch.channels_last)).mean.float()
 
     return mean
-
-
-def write_samples(settings: Settings, path: Path, scales: Sequence[float] = (1.0, 2.0, 4.0), sheets: int = 16) -> None:
-    """An image of what the shipped base fills into masks on held-out materials: normal, mask, drawn, filled at `scales`."""
-    section = load_recipe(settings.recipes / "base.yaml").model
-    section.params.ckpt_path = str(settings.ship / "base.safetensors")
-    changed = OmegaConf.merge({"model": section}, OmegaConf.from_dotlist(settings.overrides))
-    plain = OmegaConf.to_container(changed.model, resolve=True)
-    model = instantiate_from_config(plain).to(settings.device).eval()  # type: ignore[arg-type]
-    recipe = DrawingRecipe(size=settings.recipe.size, seed=1, materials=tuple(HELD_APART))
-    drawn = [draw_sheet(number, recipe) for number in range(sheets)]
-    write_image(path, sample_sheet(model, drawn, scales))
-
-
-def check_ship(folder: Path) -> None:
-    """Raise `UserError` for a place to ship to that is a file."""
-    if folder.is_file():
-        raise UserError(f"--ship {folder} is a file; name a folder")

@@ -77,7 +77,8 @@ class STAGE(PromptedDiffusion):
         parts, loss = {"loss_aware": loss_aware}, self.lambda_aware * loss_aware
         if self.stage_options.gd:
             eps, nothing = self._second_noise(batch, x0), torch.zeros_like(x0)
-            error = self._error(self.mga_only, mask * x0, t, eps, self.with_place(cond, mask, nothing), mask)
+            shown = self.detailed_mask(batch["mask"].to(x0), (x0.shape[-2], x0.shape[-1]))
+            error = self._error(self.mga_only, mask * x0, t, eps, self.with_place(cond, shown, nothing), mask)
             parts["loss_only"] = error.abs().mean()
             loss = loss + self.lambda_only * parts["loss_only"]
         return loss, parts
