@@ -11,7 +11,8 @@ import torch
 from fast.data.images import resize_image
 from fast.masks import to_tensor
 from fast.segmentation.data import Labelled
-from fast.segmentation.quick import Quick, QuickJudge
+from fast.segmentation.pixel_head import Quick
+from fast.segmentation.quick import QuickJudge
 
 SIZE = 320  # side that cells of 300 px are seen at
 BATCH = 16
