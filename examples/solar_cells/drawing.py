@@ -43,11 +43,10 @@ def look(image: np.ndarray, mono: bool) -> Cell:
     """Read the cell in a grey image, uint8 (h, w)."""
     soft = blur(image.astype(np.float32), 2.0)
     lit = (soft > 0.6 * np.median(soft)).astype(np.uint8)
-    wide = cv2.copyMakeBorder(
-        lit, BAR, BAR, BAR, BAR, cv2.BORDER_CONSTANT, value=0
-    )  # so that the dark frame stays dark
-    lit = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((BAR, BAR), np.uint8))[BAR:-BAR, BAR:-BAR]
-    count, parts, boxes, _ = cv2.connectedComponentsWithStats(lit)
+    # Dark all around, so that the frame is not closed too.
+    wide = cv2.copyMakeBorder(lit, BAR, BAR, BAR, BAR, cv2.BORDER_CONSTANT, value=0)
+    closed = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((BAR, BAR), np.uint8))[BAR:-BAR, BAR:-BAR]
+    count, parts, boxes, _ = cv2.connectedComponentsWithStats(closed)
     largest = 1 + int(np.argmax(boxes[1:, cv2.CC_STAT_AREA])) if count > 1 else 0
     wafer = cv2.erode((parts == largest).astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0) > 0
     if wafer.mean() < 0.3:
@@ -232,8 +231,8 @@ def draw(image: np.ndarray, cell: Cell, name: str, rng: Rng) -> tuple[np.ndarray
     """A grey image, uint8 (h, w), with the named defect, and its mask, uint8 (h, w) in {0,1}, never empty: the pixels
     that became darker by 3 grey levels or more. Outside it every pixel is the image's."""
     level = image.astype(np.float32)
-    reach = cv2.dilate(cell.wafer.astype(np.float32), np.ones((13, 13), np.uint8), borderValue=0)
-    reach = blur(reach, 2.0)  # the dark gap between cells scatters the cell's own light
+    wide = cv2.dilate(cell.wafer.astype(np.float32), np.ones((13, 13), np.uint8), borderValue=0)
+    reach = blur(np.asarray(wide, np.float32), 2.0)  # the dark gap between cells scatters the cell's own light
     for _ in range(TRIES):
         loss = reach * (1 - np.clip(DRAWINGS[name](cell, rng), 0, 1))
         made = np.rint(level * (1 - loss))

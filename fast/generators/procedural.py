@@ -156,8 +156,9 @@ class Procedural(Placing):
 
     def _kept(self, before: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """The drawn picture, its changes undone that have the wrong sign."""
-        limits = {"any": lambda _, after: after, "darker": np.minimum, "brighter": np.maximum}
-        return np.asarray(limits[self.change](before, drawn), np.uint8)
+        if self.change == "any":
+            return drawn
+        return np.minimum(before, drawn) if self.change == "darker" else np.maximum(before, drawn)
 
     def _side(self, wide: float, rng: Rng) -> int:
         """Side in px of the window, for an object so wide."""
