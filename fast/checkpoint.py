@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fast.model import FAST
 
 PROJECT = Path(__file__).resolve().parents[1]
+SHIPPED = Path(__file__).resolve().parent / "shipped"  # of a wheel; see setup.py
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,10 @@ def find_farm(given: str) -> str:
 
 
 def in_project(path: Path) -> Path:
-    """A relative path that is not there from here, as seen from the project's folder: recipes name its files so."""
-    return path if path.exists() or not (PROJECT / path).exists() else PROJECT / path
+    """A relative path that is not there from here, as seen from the project's folder, or from what an installed package
+    brings of it: recipes name its files so."""
+    places = (path, PROJECT / path, SHIPPED / path)
+    return next((place for place in places if place.exists()), path)
 
 
 def _on_verified_base(artifact: Artifact, base: str | None, dtype: torch.dtype | None) -> PromptedDiffusion:

@@ -21,8 +21,8 @@ CHECKS, LEAST_BETWEEN, PATIENCE = 10, 10, 3  # looks at it in all, steps between
 
 @dataclass(frozen=True)
 class FitOptions:
-    """`steps`: of Adam, at most, at a rate that falls from `lr` to nothing. `batch_size` random windows of `crop` pixels
-    a side, (least, most), are seen at each. `edge_weight`: of the distance between image gradients beside L1.
+    """`steps`: of Adam, at most, at a rate that falls from `lr` to nothing. `batch_size` random windows of `crop`
+    pixels a side, (least, most), are seen at each. `edge_weight`: of the distance between image gradients beside L1.
 
     `enough`: PSNR in dB of the pictures through the first stage at which there is no fit: what is lost then is no more
     than a camera's noise. `gain`: the fit ends where three tenths of its steps gain less, in dB; 0: never before.
