@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, TypeVar
@@ -93,7 +93,7 @@ class Progress:
 
 def followed(items: Iterable[Item], what: str, unit: str, total: int | None = None, **how: Any) -> Iterator[Item]:
     """The items one by one, with a `Progress` of them."""
-    count = total if total is not None else len(items) if hasattr(items, "__len__") else None
+    count = total if total is not None else len(items) if isinstance(items, Sized) else None
     with Progress(count, what, unit, **how) as progress:
         for item in items:
             yield item

@@ -54,7 +54,7 @@ def _tiles(regions: list[Region]) -> Iterator[Region]:
             for left in range(0, r.width, SIDE):
                 part = r.mask[top : top + SIDE, left : left + SIDE]
                 if part.any():
-                    yield Region(r.top + top, r.left + left, *part.shape, part)
+                    yield Region(r.top + top, r.left + left, part.shape[0], part.shape[1], part)
 
 
 class Budget:
