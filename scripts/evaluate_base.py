@@ -9,14 +9,8 @@ python scripts/evaluate_base.py --only first_stage,real --real DATASET --adapted
 
 from __future__ import annotations
 
-import argparse
-import json
-import re
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
@@ -24,6 +18,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from fast.signals import listen  # noqa: E402
 
 listen(__name__)
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import re  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from typing import Any  # noqa: E402
 
 from fast.data.drawn.traits import HELD_APART  # noqa: E402
 from fast.door import open_door  # noqa: E402
