@@ -291,12 +291,21 @@ def _write_cache(path: Path, tensors: Mapping[str, torch.Tensor], base_sha256: s
 def _check_classes(section: dict[str, Any], path: Path) -> None:
     """An artifact is data: its classes are this project's, its model a method on a base. Raises `UserError`."""
     for target in _targets(section):
-        known = str(target).startswith(("fast.", "ldm.", "taming.", "torch.nn."))
-        if not known or not isclass(get_obj_from_str(target)):
+        if not _is_class(target):
             raise UserError(f"{path} asks for target: {target}, which is no class of this project; it was not loaded")
     target = section.get("target")
     if not isinstance(target, str) or not issubclass(get_obj_from_str(target), PromptedDiffusion):
         raise UserError(f"{path} holds a {target}, no method on a latent base; give an artifact that main.py wrote")
+
+
+def _is_class(target: Any) -> bool:
+    """Whether a `target:` names a class of this project or a layer of torch."""
+    if not str(target).startswith(("fast.", "ldm.", "taming.", "torch.nn.")):
+        return False
+    try:
+        return isclass(get_obj_from_str(target))
+    except UserError:
+        return False
 
 
 def _targets(node: Any) -> Iterator[Any]:
