@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fast.model import FAST
 
 PROJECT = Path(__file__).resolve().parents[1]
+SHIPPED = Path(__file__).resolve().parent / "shipped"  # of a wheel; see setup.py
 
 
 @dataclass(frozen=True)
@@ -222,8 +223,10 @@ def find_farm(given: str) -> str:
 
 
 def in_project(path: Path) -> Path:
-    """A relative path that is not there from here, as seen from the project's folder: recipes name its files so."""
-    return path if path.exists() or not (PROJECT / path).exists() else PROJECT / path
+    """A relative path that is not there from here, as seen from the project's folder, or from what an installed package
+    brings of it: recipes name its files so."""
+    places = (path, PROJECT / path, SHIPPED / path)
+    return next((place for place in places if place.exists()), path)
 
 
 def _on_verified_base(artifact: Artifact, base: str | None, dtype: torch.dtype | None) -> PromptedDiffusion:
@@ -292,12 +295,21 @@ def _write_cache(path: Path, tensors: Mapping[str, torch.Tensor], base_sha256: s
 def _check_classes(section: dict[str, Any], path: Path) -> None:
     """An artifact is data: its classes are this project's, its model a method on a base. Raises `UserError`."""
     for target in _targets(section):
-        known = str(target).startswith(("fast.", "ldm.", "taming.", "torch.nn."))
-        if not known or not isclass(get_obj_from_str(target)):
+        if not _is_class(target):
             raise UserError(f"{path} asks for target: {target}, which is no class of this project; it was not loaded")
     target = section.get("target")
     if not isinstance(target, str) or not issubclass(get_obj_from_str(target), PromptedDiffusion):
         raise UserError(f"{path} holds a {target}, no method on a latent base; give an artifact that main.py wrote")
+
+
+def _is_class(target: Any) -> bool:
+    """Whether a `target:` names a class of this project or a layer of torch."""
+    if not str(target).startswith(("fast.", "ldm.", "taming.", "torch.nn.")):
+        return False
+    try:
+        return isclass(get_obj_from_str(target))
+    except UserError:
+        return False
 
 
 def _targets(node: Any) -> Iterator[Any]:

@@ -6,17 +6,18 @@ python scripts/bench.py --dataset parts --out bench                             
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fast.signals import listen
 
 listen(__name__)
+
+import argparse  # noqa: E402
+import shlex  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402

@@ -7,10 +7,7 @@ second run goes on where the first stopped. Start over with `make clean`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +16,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from fast.signals import listen  # noqa: E402
 
 listen(__name__)
+
+import hashlib  # noqa: E402
+import json  # noqa: E402
+from dataclasses import asdict  # noqa: E402
 
 from demo_parts.case import Plan, draw  # noqa: E402
 from demo_parts.page import report  # noqa: E402

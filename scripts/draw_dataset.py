@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 # Lets the script run from a checkout that is not installed.
@@ -13,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fast.signals import listen
 
 listen(__name__)
+
+import argparse  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 
 from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset  # noqa: E402
 from fast.door import open_door  # noqa: E402

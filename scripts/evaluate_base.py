@@ -11,10 +11,8 @@ python scripts/evaluate_base.py --only first_stage,real --real DATASET --adapted
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
@@ -22,6 +20,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 from fast.signals import listen  # noqa: E402
 
 listen(__name__)
+
+import argparse  # noqa: E402
+from typing import Any  # noqa: E402
 
 from base_scores.store import Page, Store, keeper  # noqa: E402
 

@@ -3,8 +3,6 @@
 python scripts/evaluate_first_stage.py WEIGHTS DATA [--size 128] [--split split.json]
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -13,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fast.signals import listen
 
 listen(__name__)
+
+import argparse  # noqa: E402
+import json  # noqa: E402
 
 from fast.door import open_door  # noqa: E402
 from fast.training.options import Parser  # noqa: E402

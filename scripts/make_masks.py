@@ -5,21 +5,22 @@ python scripts/make_masks.py --source crack --data_root NORMALS --count 100 --ou
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fast.signals import listen
 
 listen(__name__)
+
+import argparse  # noqa: E402
+import hashlib  # noqa: E402
+import json  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from dataclasses import dataclass, replace  # noqa: E402
+from functools import cached_property  # noqa: E402
+from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 

@@ -6,19 +6,20 @@ python scripts/segment.py --train parts samples/parts --test parts --out merged.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fast.signals import listen
 
 listen(__name__)
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import time  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from typing import Any  # noqa: E402
 
 from fast.door import open_door  # noqa: E402
 from fast.folders import sole  # noqa: E402

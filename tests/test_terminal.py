@@ -94,7 +94,13 @@ def test_home_is_expanded_wherever_a_shell_leaves_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", "/people/me")
     given = ["~/x", "--out=~/y", "data.params.path=~/z", "~", "a~/b", "--init_word=~other", "x=1~/"]
     kept = ["a~/b", "--init_word=~other", "x=1~/"]
-    assert expand_home(given) == ["/people/me/x", "--out=/people/me/y", "data.params.path=/people/me/z", "/people/me", *kept]
+    assert expand_home(given) == [
+        "/people/me/x",
+        "--out=/people/me/y",
+        "data.params.path=/people/me/z",
+        "/people/me",
+        *kept,
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

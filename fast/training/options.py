@@ -31,7 +31,7 @@ def training_parser() -> argparse.ArgumentParser:
                      help="folder that holds the runs; this run is LOGDIR/NAME")
     run.add_argument("-r", "--resume", default=None, metavar="RUN",
                      help="go on with a run: its folder, or a last.ckpt in it")
-    run.add_argument("--allow-target", "--allow_target", nargs="+", action="extend", default=[], metavar="PREFIX",
+    run.add_argument("--allow-target", nargs="+", action="extend", default=[], metavar="PREFIX",
                      help="let recipes name classes of this package too, whose code then runs (default: those of "
                           "this project, torch and transformers)")
     run.add_argument("-s", "--seed", type=int, default=None, help="seed of the run (default 23)")

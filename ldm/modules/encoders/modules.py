@@ -67,8 +67,9 @@ class Tokenizer:
         if self.source is None:
             raise UserError(f"tokenizer=None: text cannot be encoded without a tokenizer; {_REMEDY}")
         folder = Path(self.source).expanduser()
-        if not folder.is_dir() and (_PROJECT / self.source).is_dir():
-            folder = _PROJECT / self.source  # recipes name the project's own tokenizer; the user may stand elsewhere
+        # Recipes name the project's own tokenizer; the user may stand elsewhere, or have installed a wheel.
+        places = (folder, _PROJECT / self.source, _PROJECT / "fast" / "shipped" / self.source)
+        folder = next((place for place in places if place.is_dir()), folder)
         # A hub name has one slash at most and no leading dot, so anything else that is no folder is a misspelt path.
         if not folder.is_dir() and (self.source.count("/") > 1 or self.source.startswith((".", "/", "~"))):
             raise UserError(f"tokenizer={self.source} is not a folder; {_REMEDY}")
