@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
                        help="those of them made at other scales than the synthesis' own (default: 100)")
     named.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 5.0], metavar="S",
                        help="of the guidance (default: 1 1.5 2 3 5)")
-    named.add_argument("--classifier", type=Path, default=Path("logs/words.safetensors"), metavar="FILE",
+    named.add_argument("--classifier", type=Path, default=ROOT / "models" / "word_classifier" / "classifier.safetensors", metavar="FILE",
                        help="trained and written if it is not there (default: logs/words.safetensors)")
     named.add_argument("--classifier_surfaces", type=int, default=3000,
                        help="normals that it trains on, four defects on each (default: 3000)")
