@@ -33,6 +33,7 @@ from ldm.errors import UserError  # noqa: E402
 
 NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "words", "real")
 BEFORE = ROOT / "docs" / "base_before.json"
+CLASSIFIER = ROOT / "models" / "word_classifier" / "classifier.safetensors"
 AIMS = ("visible", "segmenter", "words")  # the sections that the table of aims is made of
 
 
@@ -84,8 +85,8 @@ def parser() -> argparse.ArgumentParser:
                        help="those of them made at other scales than the synthesis' own (default: 100)")
     named.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 5.0], metavar="S",
                        help="of the guidance (default: 1 1.5 2 3 5)")
-    named.add_argument("--classifier", type=Path, default=ROOT / "models" / "word_classifier" / "classifier.safetensors", metavar="FILE",
-                       help="trained and written if it is not there (default: logs/words.safetensors)")
+    named.add_argument("--classifier", type=Path, default=CLASSIFIER, metavar="FILE",
+                       help="trained and written if it is not there (default: the shipped one)")
     named.add_argument("--classifier_surfaces", type=int, default=3000,
                        help="normals that it trains on, four defects on each (default: 3000)")
     named.add_argument("--classifier_minutes", type=float, default=8.0, help="of its training (default: 8)")
