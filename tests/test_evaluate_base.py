@@ -31,6 +31,7 @@ TINY = [
     *("--materials", "leather", "--size", "32", "--pairs", "3", "--normals", "2", "--evaluations", "2"),
     *("--variant_pairs", "3", "--ddpm_pairs", "1", "--workers", "1", "--device", "cpu", "--segmenter_pairs", "4"),
     *("--test_pairs", "3", "--steps", "2", "--batch_size", "2", "--seeds", "0", "1", "--word_pairs", "3"),
+    *("--precision", "fp32"),
 ]
 
 

@@ -51,7 +51,7 @@ def refused(drawn_root: Path, tiny_artifact: Path, tmp_path: Path, capsys: pytes
         (["--margin", "-1"], "--margin -1 must not be negative"),
         (["--reuse", "0"], "--reuse 0 must be at least 1"),
         (["--stop_at", "2", "--sampler", "ddim"], "--stop_at 2 is for --sampler aias"),
-        (["--weights_cache", "kept"], "add --precision bf16"),
+        (["--weights_cache", "kept", "--precision", "fp32"], "add --precision bf16"),
         (["--precision", "int8", "--compile"], "--compile is for one size of window"),
         (["--seed", "-1"], "--seed -1 must not be negative"),
         (["--sampler", "euler"], "invalid choice: 'euler'"),

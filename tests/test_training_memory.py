@@ -350,5 +350,5 @@ def test_a_step_reads_no_words_encodes_no_picture_and_updates_in_one_kernel(
         assert door(*flags, "-n", f"run{steps}") == 0
         seen.append(dict(counts))
     assert seen[0] == seen[1]
-    assert seen[0]["words"] == 2 * 8  # the words that vectors start from, the words of prompts
+    assert seen[0]["words"] == 2 * 8 + 1  # the words that vectors start from, those of prompts, and no words at all
     assert fused == [True, True]
