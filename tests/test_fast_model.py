@@ -289,7 +289,7 @@ def test_broken_metadata_is_told(own_artifact: Path, change: dict[str, str | Non
     ("place", "target", "message"),
     [
         ("model", "subprocess.run", "no class of this project"),
-        ("model", "ldm.checkpoint.file_hash", "is no network, loss, data or schedule"),
+        ("model", "ldm.checkpoint.file_hash", "no class of this project"),
         ("model", "ldm.models.diffusion.ddpm.LatentDiffusion", "no method on a latent base"),
         ("unet", "os.system", "no class of this project"),
     ],
