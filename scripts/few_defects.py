@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     split = make_split(index) if options.split == "third" else Split.load(options.split)
     size = None if options.native else options.size
     judge = QuickJudge(size, "upright" if options.upright else "classical", cache=options.out / "features")
-    few = Few(counts, tuple(options.seeds), methods, options.pairs, size, options.upright, tuple(options.at_all))
+    few = Few(counts, tuple(options.seeds), methods, options.pairs, tuple(options.at_all))
     rows = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     parts = [f"{metric}\n\n{table(rows, metric)}\n" for metric in METRICS]
     write_bytes(options.out / "table.md", "\n".join(parts).encode())

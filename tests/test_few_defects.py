@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from fast.bench.few import ALONE, choose, table, worth
-from fast.data.index import Sample
+from fast.bench import few as module_few
+from fast.bench.few import ALONE, Few, choose, table, worth
+from fast.data.index import DatasetIndex, Sample
 from fast.door import open_door
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,3 +75,14 @@ def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pyt
     assert line.startswith("error: ")
     assert " ".join(flags) in line
     assert not (tmp_path / "out").exists()
+
+
+def test_finished_pairs_are_held_against_the_test_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(module_few, "from_output", lambda folder, held_out: asked.append((folder, held_out)) or ([], 0))
+    rule = Few((None, 3), (0,), {"made": {"folder": "out"}, "moved": {}}, 1)
+    index = DatasetIndex(Path("."), "folder", [], [], SAMPLES, [])
+    assert module_few._Pairs(index, rule, SAMPLES[:1]).of("made", [], None, 0) == []
+    assert asked == [("out", {Path("crack-0.png").resolve(), Path("crack-0-mask.png").resolve()})]
+    assert module_few._needs_all("made", rule)
+    assert not module_few._needs_all("moved", rule)

@@ -36,15 +36,14 @@ class Few:
 
     `counts`: real defects of each type, None for all of the training side; `seeds`: choices of them and trainings;
     `methods`: rows by label, each a name of `fast.generators` with its options, or the folder of a finished run under
-    `folder`; `per_type`: pairs of each type; `upright`: the part must not be turned.
+    `folder`; `per_type`: pairs of each type; `only_all`: rows that are measured beside
+    all real defects alone, as those of a `folder` are always, whose pairs may hold any of the training side.
     """
 
     counts: tuple[int | None, ...]
     seeds: tuple[int, ...]
     methods: Mapping[str, Mapping[str, Any]]
     per_type: int
-    size: int | None = 256
-    upright: bool = False
     only_all: tuple[str, ...] = ()  # rows that are measured with the whole training side alone
 
 
@@ -73,15 +72,16 @@ def measure(
     measured again. Raises `UserError`."""
     known: list[dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else []
     train = [s for s in index.defects if index.relative(s.image) in set(split.train)]
-    test = from_samples([s for s in index.defects if index.relative(s.image) in set(split.test)])
+    held_out = [s for s in index.defects if index.relative(s.image) in set(split.test)]
+    test = from_samples(held_out)
     if not train or not test:
         raise UserError("the split leaves no defects on one side; make it anew with scripts/prepare_data.py")
-    made = _Pairs(index, few)
+    made = _Pairs(index, few, held_out)
     for count in few.counts:
         for seed in few.seeds:
             real = choose(train, count, seed) if count != 0 else []
             for label in (ALONE, *few.methods):
-                skipped = (label == ALONE and not real) or (label in few.only_all and count is not None)
+                skipped = (label == ALONE and not real) or (count is not None and _needs_all(label, few))
                 if skipped or any((r["label"], r["count"], r["seed"]) == (label, count, seed) for r in known):
                     continue
                 pairs = [] if label == ALONE else made.of(label, real, count, seed)
@@ -97,6 +97,10 @@ def measure(
     return known
 
 
+def _needs_all(label: str, few: Few) -> bool:
+    return label in few.only_all or "folder" in few.methods.get(label, {})
+
+
 def _types(figures: dict[str, Any]) -> dict[str, float]:
     return {name: own["iou"] for name, own in figures["types"].items()}
 
@@ -104,23 +108,24 @@ def _types(figures: dict[str, Any]) -> dict[str, float]:
 class _Pairs:
     """The pairs of each row; those of methods that see no real defect are made once."""
 
-    def __init__(self, index: DatasetIndex, few: Few):
+    def __init__(self, index: DatasetIndex, few: Few, held_out: Sequence[Sample]):
         self.index, self.few, self._made = index, few, {}  # type: ignore[var-annotated]
         self.types = [f"{c}/{a}" for c, a in index.types]
+        # Finished pairs that were made from any of these are left out.
+        self.held_out = {path.resolve() for s in held_out for path in (s.image, s.mask) if path is not None}
 
     def of(self, label: str, real: Sequence[Sample], count: int | None, seed: int) -> list[Labelled]:
         """Empty for a method that needs real defects where there are none."""
         options = dict(self.few.methods[label])
         if "folder" in options:
-            pairs, _ = from_output(options["folder"])
-            return pairs
-        method, most = options.pop("method", label), options.pop("most", None)
+            return from_output(options["folder"], self.held_out)[0]
+        method = options.pop("method", label)
         learns = method == "transplant"
         if learns and not real:
             return []
         key = (label, count, seed) if learns else (label,)
         if key not in self._made:
-            self._made[key] = self._make(method, options, real, self.few.per_type if most is None else most, seed)
+            self._made[key] = self._make(method, options, real, self.few.per_type, seed)
         return list(self._made[key])
 
     def _make(
