@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ def _drawn(recipe: DrawingRecipe, count: int) -> list[Sheet]:
     sheets: list[Sheet] = []
     with Drawing(recipe) as drawing:
         while len(sheets) < count:
-            sheets += [sheet for _, sheet in drawing.take(wait=True)]
+            with drawing.taken(16, wait=True) as found:
+                sheets += [deepcopy(sheet) for _, sheet in found]
     return sheets[:count]
 
 

@@ -184,17 +184,11 @@ class PromptedDiffusion(LatentDiffusion):
         if not (self.training and self.drop_prompt):
             return prompts
         dropped = self._by_seed(batch, len(prompts), 11) < self.drop_prompt
-        return torch.where(dropped.to(prompts.device)[:, None, None], self.empty_prompt(1).to(prompts), prompts)
+        return torch.where(dropped[:, None, None], self.empty_prompt(1).to(prompts), prompts)
 
     def empty_prompt(self, count: int) -> Tensor:
         """The encoding (count,L,width) of no words at all."""
         return self.get_learned_conditioning([""] * count)
-
-    def _by_seed(self, batch: Mapping[str, Any], count: int, key: int) -> Tensor:
-        """Uniform draws (B,) in 0..1, from the samples' seeds where the batch has them, for the purpose `key`."""
-        if "seed" not in batch:
-            return torch.rand(count)
-        return torch.tensor([float(torch.rand((), generator=generator(int(s), key))) for s in batch["seed"]])
 
     def network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
         with self._as_kept(self.model):

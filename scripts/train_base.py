@@ -45,7 +45,12 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     add("--sheets", type=int, help="sheets of 8 defects held at once (default: 30000 on a GPU, 2500 on a CPU)")
     add("--first_sheets", type=int, help="sheets that the first stage begins with (default: 600; on a CPU 200)")
     add("--workers", type=int, help="processes that draw (default: the cores, but one)")
-    add("--compile", action="store_true", help="run the U-Net through torch.compile, where that works")
+    add(
+        "--start",
+        type=Path,
+        metavar="FILE",
+        help="base to start from, with the FARM beside it; its first stage is taken as it is",
+    )
     add("--precision", choices=("auto", "32", "bf16"), default="auto", help="bf16: mixed, where the processor has it")
     add("--seed", type=int, default=0)
     add("--sheet", type=Path, help="image of samples on held-out materials, written last (default: OUT/samples.png)")
@@ -85,14 +90,13 @@ def run(args: argparse.Namespace) -> None:
         device=device,
         recipe=DrawingRecipe(size=args.size, seed=args.seed, photos=args.photos),
         recipes=ROOT / "configs" / "mini",
-        # An H100 takes 90 ms for a step of 256 windows and for one of 512: what it waits for is kernels to be launched.
         batch=args.batch_size or (1024 if on_gpu else 32),
         capacity=capacity,
         first_capacity=min(capacity, 3000 if on_gpu else 400),
         first_sheets=args.first_sheets or (600 if on_gpu else 200),
         window=args.size // 2,
         workers=args.workers or max(1, _cores() - 1),
-        compiled=args.compile,
+        start=args.start,
         bf16=args.precision == "bf16" or (args.precision == "auto" and (on_gpu or _has_bf16())),
         seed=args.seed,
         overrides=list(args.overrides),
@@ -102,13 +106,13 @@ def run(args: argparse.Namespace) -> None:
         torch.backends.cudnn.benchmark = True
     try:
         Pretraining(settings, report=lambda line: print(line, flush=True)).run()
-        write_samples(settings, args.sheet or args.out / "samples.png")
     except Interrupted as stop:
         raise UserError(str(stop)) from None
     if args.parts:
         for path in sorted(args.ship.glob("*.safetensors")):
             for part in split_file(path, args.ship / "parts", int(args.parts * 1e6)):
                 print(part)
+    write_samples(settings, args.sheet or args.out / "samples.png")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -116,6 +120,8 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not 0 < value < math.inf:
             raise UserError(f"--{name} {value} must be above 0")
+    if args.start is not None and not args.start.is_file():
+        raise UserError(f"--start {args.start} is no file; name a base.safetensors or leave it out")
     if args.size % 64:
         raise UserError(f"--size {args.size} is no multiple of 64; take 256")
     if args.seed < 0:

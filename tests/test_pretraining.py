@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,10 +71,11 @@ class Alone:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def take(self, wait: bool = False) -> Iterator[tuple[int, Sheet]]:
+    @contextmanager
+    def taken(self, limit: int, wait: bool = False) -> Iterator[list[tuple[int, Sheet]]]:
         self.next += 1
         type(self).drawn.append(self.next - 1)
-        yield self.next - 1, draw_sheet(self.next - 1, self.recipe)
+        yield [(self.next - 1, draw_sheet(self.next - 1, self.recipe))]
 
 
 @pytest.fixture

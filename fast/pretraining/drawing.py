@@ -3,10 +3,12 @@
 Sheet n is a function of the recipe and n alone, so that a stopped training goes on with sheets that it has not seen.
 """
 
+import ctypes
 import multiprocessing
 import os
 import queue
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,21 +129,44 @@ def _grey(image: np.ndarray) -> np.ndarray:
     return np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
 
 
-def _work(first: int, stride: int, recipe: DrawingRecipe, photos: list[Path], out: Any, stop: Any) -> None:
-    """A worker process: draws sheets first, first + stride, ... until `stop` is set."""
+class _Slots:
+    """Memory that all processes share, for `count` sheets of a recipe: pickled, a sheet would cost its reader 5 ms."""
+
+    def __init__(self, context: Any, size: int, count: int):
+        self._shapes = ((1 + DEFECTS, size, size, 3), (DEFECTS, size, size // 8), (DEFECTS, POINTS, 2))
+        images, masks, points = (int(np.prod(shape)) for shape in self._shapes)
+        self._memory = context.RawArray(ctypes.c_uint8, count * (images + masks + 2 * points))
+        self.count = count
+
+    def __getitem__(self, slot: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`images`, `masks` and `points` of a sheet, as views."""
+        row = np.frombuffer(self._memory, np.uint8).reshape(self.count, -1)[slot]
+        images, masks, _ = (int(np.prod(shape)) for shape in self._shapes)
+        parts = row[:images], row[images : images + masks], row[images + masks :].view(np.int16)
+        first, second, third = (part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True))
+        return first, second, third
+
+
+def _work(
+    first: int, stride: int, recipe: DrawingRecipe, photos: list[Path], slots: _Slots, free: Any, ready: Any, stop: Any
+) -> None:
+    """A worker process: draws sheets first, first + stride, ... into free slots until `stop` is set."""
     leave_interrupts()
     cv2.setNumThreads(1)
     number = first
     while not stop.is_set():
-        item = number, draw_sheet(number, recipe, photos)
-        number += stride
-        while not stop.is_set():
+        sheet = draw_sheet(number, recipe, photos)
+        slot = None
+        while slot is None and not stop.is_set():
             try:
-                out.put(item, timeout=1.0)
-                break
-            except queue.Full:  # nobody is in need of sheets just now
+                slot = free.get(timeout=1.0)
+            except queue.Empty:  # nobody is in need of sheets just now
                 continue
-    out.cancel_join_thread()
+        if slot is not None:
+            for there, part in zip(slots[slot], (sheet.images, sheet.masks, sheet.points), strict=True):
+                there[...] = part
+            ready.put((number, slot, sheet.material, sheet.types))
+            number += stride
 
 
 class Drawing:
@@ -155,12 +180,14 @@ class Drawing:
         self.workers = workers or os.cpu_count() or 1
         # Not forked: a process whose libraries have threads would hand on their locks.
         context = multiprocessing.get_context("spawn")
-        self._queue, self._stop = context.Queue(maxsize=ahead), context.Event()
+        self._slots = _Slots(context, recipe.size, ahead)
+        self._free, self._ready, self._stop = context.Queue(), context.Queue(), context.Event()
+        for slot in range(ahead):
+            self._free.put(slot)
         photos = recipe.photo_files()
+        shared = (self._slots, self._free, self._ready, self._stop)
         self._processes = [
-            context.Process(
-                target=_work, args=(first + i, self.workers, recipe, photos, self._queue, self._stop), daemon=True
-            )
+            context.Process(target=_work, args=(first + i, self.workers, recipe, photos, *shared), daemon=True)
             for i in range(self.workers)
         ]
 
@@ -176,15 +203,22 @@ class Drawing:
             if process.is_alive():
                 process.terminate()
 
-    def take(self, wait: bool = False) -> Iterator[tuple[int, Sheet]]:
-        """(number, sheet) of what is ready; with `wait` at least one. Raises `RuntimeError` if a worker has died."""
-        while True:
+    @contextmanager
+    def taken(self, limit: int, wait: bool = False) -> Iterator[list[tuple[int, Sheet]]]:
+        """Up to `limit` (number, sheet) of what is ready, with `wait` at least one; their arrays last as long as the
+        context. Raises `RuntimeError` if a worker has died."""
+        found = []
+        while len(found) < limit:
             try:
-                yield self._queue.get(timeout=1.0) if wait else self._queue.get_nowait()
-                wait = False
+                found.append(self._ready.get(timeout=1.0) if wait and not found else self._ready.get_nowait())
             except queue.Empty:
                 dead = [p.exitcode for p in self._processes if p.exitcode not in (None, 0)]
                 if dead:
                     raise RuntimeError(f"a drawing process ended with code {dead[0]}") from None
-                if not wait:
-                    return
+                if found or not wait:
+                    break
+        try:
+            yield [(number, Sheet(material, *self._slots[slot], types)) for number, slot, material, types in found]
+        finally:
+            for _, slot, _, _ in found:
+                self._free.put(slot)

@@ -87,41 +87,55 @@ class TimedTraining:
         loss: Callable[[int], Tensor],
         between: Callable[[int], None],
         deadline: Deadline,
-        save_every: float = 120.0,
+        save_every: float | None = None,
         report: Callable[[str], None] = print,
     ) -> None:
-        """`loss(step)` is minimized; `between(step)` is called after each step. Raises `Interrupted` after saving, and
+        """`loss(step)` is minimized; `between(step)` is called after each step; saved every `save_every` seconds (two
+        minutes, or rarer in a short training, which saving would make shorter). Raises `Interrupted` after saving, and
         `UserError` for a loss that is no number."""
+        save_every = save_every or max(120.0, min(self.seconds / 3, 600.0))
         start, before = time.monotonic(), self.spent
         saved = reported = start
-        total, counted = torch.zeros((), device=self.device), 0
+        first, total, counted = self.step, *torch.zeros(2, device=self.device)
         while not self.done:
             self._set_rate()
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 value = loss(self.step)
             self.optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            self.optimizer.step()
+            sound = self._update()
             self._average()
             self.step += 1
-            total, counted = total + value.detach(), counted + 1
+            total, counted = total + torch.where(sound, value.detach(), 0), counted + sound
             between(self.step)
             now = time.monotonic()
             self.spent = before + now - start
             if now - reported > 15 or self.done:
-                mean = float(total) / counted
-                if mean != mean:
+                if not counted:
                     raise UserError(f"the loss is no number at step {self.step}; lower the rate")
+                mean, skipped = float(total / counted), self.step - first - int(counted)
                 share = f"{min(1.0, self.spent / self.seconds):.0%} of {self.seconds / 60:.1f} minutes"
-                report(f"{self.name}: step {self.step}, loss {mean:.4f}, {share}")
-                reported, total, counted = now, torch.zeros_like(total), 0
+                rate = f"{1000 * (now - reported) / (self.step - first):.0f} ms a step"
+                left = f", {skipped} steps without an update, for their gradients were no numbers" if skipped else ""
+                report(f"{self.name}: step {self.step}, loss {mean:.4f}, {rate}, {share}{left}")
+                reported, first, total, counted = now, self.step, torch.zeros_like(total), torch.zeros_like(total)
             if now - saved > save_every or deadline.stopping:
                 self.save()
                 saved = now
             if deadline.stopping:
                 raise Interrupted(f"interrupted at step {self.step} of {self.name}; run the same command to go on")
         self.save()
+
+    def _update(self) -> Tensor:
+        """Clip the gradients and take the step, but not where they are no numbers; whether it was taken, on the
+        device: asking would make a GPU wait."""
+        sound = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0).isfinite()
+        if self.optimizer.defaults["fused"]:
+            self.optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif sound:
+            self.optimizer.step()
+        return sound
 
     @torch.no_grad()
     def _average(self) -> None:

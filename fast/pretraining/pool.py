@@ -9,7 +9,7 @@ from torch import Tensor
 from fast.data.drawn.traits import TRAITS
 from fast.pretraining.drawing import DEFECTS, POINTS, TYPES, Sheet
 
-ENCODED = 64  # images that are encoded at a time
+ENCODED = 96  # images that are encoded at a time
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -44,20 +44,21 @@ class Pool:
         slots = (torch.arange(len(sheets)) + self.added) % self.capacity
         slots = slots.to(self.device)
         images = self._moved([s.images for s in sheets])
+        masks, points = self._moved([s.masks for s in sheets]), self._moved([s.points for s in sheets])
         if self.latents is None:
             assert self.images is not None
             self.images[slots] = images
         else:
             self.latents[slots] = self._encoded(images)
-        self.masks[slots] = self._moved([s.masks for s in sheets])
-        self.points[slots] = self._moved([s.points for s in sheets]).long()
+        self.masks[slots], self.points[slots] = masks, points.long()
         self.types[slots] = torch.tensor([[TYPES.index(t) for t in s.types] for s in sheets], device=self.device)
         self.materials[slots] = torch.tensor([self._material[s.material] for s in sheets], device=self.device)
         self.added += len(sheets)
         self.count = min(self.added, self.capacity)
 
     def _moved(self, arrays: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays)).to(self.device)
+        """Stacked on the device; one by one, for a stack in memory would cost more than the copies."""
+        return torch.stack([torch.from_numpy(array).to(self.device) for array in arrays])
 
     def _encoded(self, images: Tensor) -> Tensor:
         """Latents (S,1+N,C,h,w) of images (S,1+N,H,W,3)."""

@@ -18,8 +18,9 @@ class Settings:
     `capacity`: sheets of `DEFECTS` defects that are held at once, `first_capacity`: while they are images;
     `first_sheets`: how many the first stage begins with;
     `reuse`: how often a defect is seen before it gives way to a new one, at most, once the pool is full;
-    `compiled`: run the U-Net through `torch.compile`; `bf16`: mixed precision; `channels`: of the latents, where they
-    are not the recipe's; `overrides`: of the base's recipe.
+    `start`: a base to start from, whose first stage is taken as it is, and with FARM's
+    weights beside it, FARM from those; `bf16`: mixed precision; `channels`: of the
+    latents, where they are not the recipe's; `overrides`: of the base's recipe.
     """
 
     out: Path
@@ -35,7 +36,7 @@ class Settings:
     window: int = 128
     reuse: float = 8.0
     workers: int | None = None
-    compiled: bool = False
+    start: Path | None = None
     bf16: bool = True
     channels: int | None = None
     seed: int = 0

@@ -1,7 +1,9 @@
 """The stages of the shipped base: first stage, latent diffusion with its text encoder, FARM with the words' vectors."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,17 +12,21 @@ from torch import Tensor
 
 from fast.pretraining.captions import Captions
 from fast.pretraining.drawing import DEFECTS, TYPES, Drawing
+from fast.pretraining.graphs import replayed
 from fast.pretraining.loop import Deadline, Interrupted, TimedTraining
 from fast.pretraining.pool import Pool, latent_statistics, to_float
 from fast.pretraining.settings import Settings
 from fast.training.config import load_recipe
 from ldm.checkpoint import read_state_dict, save_safetensors
+from ldm.errors import UserError
 from ldm.models.autoencoder import AutoencoderTiny
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.util import instantiate_from_config
 
 CATEGORY = "surface"  # of the learned vectors: a type's words without any one material
-SHARES = {"first_stage": 0.2, "base": 0.66, "farm": 0.1}  # of the minutes; the rest loads, compiles and writes
+SHARES = {"first_stage": 0.2, "base": 0.64, "farm": 0.12}  # of the minutes; the rest loads and writes
+STARTED = {"base": 0.82, "farm": 0.14}  # where first stage and base start from weights
+TAKE_EVERY, TAKEN = 8, 32  # steps between new sheets, and how many come at once at most
 WHOLE_EVERY, WHOLE_AT_END = 8, 0.1  # one batch in so many is of whole images, and all in the last part of the time
 
 
@@ -54,6 +60,7 @@ class Pretraining:
                     self.use(pool, first_stage)
                     self._base(first_stage)
                     self._farm()
+                    self.report(f"{self.latest + 1} sheets of {DEFECTS} defects drawn in all")
                 finally:
                     self._note()
 
@@ -82,27 +89,22 @@ class Pretraining:
         return pool
 
     def _take(self, pool: Pool, wait: bool = False) -> None:
-        sheets = []
-        for number, sheet in self.drawing.take(wait):
-            self.latest = max(self.latest, number)
-            sheets.append(sheet)
-            if len(sheets) >= min(16, pool.capacity):
-                break
-        if sheets:
-            pool.add(sheets)
+        with self.drawing.taken(min(TAKEN, pool.capacity), wait) as found:
+            if found:
+                self.latest = max(self.latest, *(number for number, _ in found))
+                pool.add([sheet for _, sheet in found])
 
     def _between(self, step: int) -> None:
-        """New sheets while the pool is not full, afterwards as they are used up."""
-        pool, s = self.pool, self.settings
-        if pool.added < pool.capacity or self.seen > s.reuse * DEFECTS * (pool.added - pool.capacity):
-            self._take(pool)
+        """Now and then new sheets, a defect for `reuse` windows at most; the oldest give way where the pool is full."""
+        if step % TAKE_EVERY == 0 and self.seen > self.settings.reuse * DEFECTS * (self.pool.added - self.begun):
+            self._take(self.pool)
         if step % 200 == 0:
             self._note()
 
     # stages
 
     def _seconds(self, stage: str) -> float:
-        return 60 * self.settings.minutes * SHARES[stage]
+        return 60 * self.settings.minutes * (STARTED if self.settings.start else SHARES)[stage]
 
     def _training(
         self, stage: str, parts: dict[str, torch.nn.Module], seconds: float, lr: float, averaged: str | None, kept: bool
@@ -112,6 +114,9 @@ class Pretraining:
         return TimedTraining(path, parts, seconds, lr, self.device, s.bf16, averaged)
 
     def _first_stage(self, pool: Pool) -> AutoencoderTiny:
+        if self.settings.start:
+            started: AutoencoderTiny = self._new_base().first_stage_model
+            return started.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         finished = self.settings.out / "first_stage.safetensors"
         if not finished.is_file():
             model = self.train_first_stage(pool, self._seconds("first_stage"), kept=True)
@@ -138,8 +143,8 @@ class Pretraining:
             again, posterior = model(images)
             return model.loss(images, again.float(), posterior, step, model.get_last_layer())[0] / images[0].numel()
 
-        def between(_: int) -> None:
-            if kept and pool.added < pool.capacity:
+        def between(step: int) -> None:
+            if kept and step % TAKE_EVERY == 0 and pool.added < pool.capacity:
                 self._take(pool)
 
         training.run(loss, between, self.deadline, report=self.report)
@@ -150,7 +155,7 @@ class Pretraining:
     def use(self, pool: Pool, first_stage: AutoencoderTiny) -> None:
         """Train on this pool from now on, in latents of `first_stage`."""
         pool.encode(_encoder(first_stage, self.settings.bf16), self.settings.capacity)
-        self.pool = pool
+        self.pool, self.begun = pool, pool.added
 
     def _base(self, first_stage: AutoencoderTiny) -> None:
         """The base as it ships: in bfloat16, but for the tables of the noise schedule."""
@@ -169,8 +174,7 @@ class Pretraining:
     ) -> tuple[LatentDiffusion, TimedTraining]:
         """The U-Net, with averaged weights, and the text encoder, on a first stage; and their training, which is over.
         `kept`: on disk, to be gone on with, and with new sheets meanwhile."""
-        s, section = self.settings, self._recipe("base")["model"]
-        model: LatentDiffusion = instantiate_from_config(section).to(self.device)
+        model = self._new_base()
         state = {k: v for k, v in first_stage.state_dict().items() if not k.startswith("loss.")}
         model.first_stage_model.load_state_dict(state)
         model.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -183,25 +187,41 @@ class Pretraining:
             training.windows += len(batch["latent"])
             return model.loss(batch)[0]
 
-        if s.compiled:
-            self._compile(model, [self._windows(captions, step, 0.0) for step in (0, WHOLE_EVERY - 1)])
-        training.run(loss, self._between if kept else lambda _: None, self.deadline, report=self.report)
+        with self._fast(model, lambda step: self._windows(captions, step, 0.0)):
+            training.run(loss, self._between if kept else lambda _: None, self.deadline, report=self.report)
         model.load_state_dict(training.weights(), strict=False)
         return model, training
 
-    def _compile(self, model: LatentDiffusion, batches: Sequence[Mapping[str, Any]]) -> None:
-        """Compile the U-Net for batches like these; where that fails, say so in one line and leave it as it is."""
+    def _new_base(self) -> LatentDiffusion:
+        """With the weights of `start`, if there are any, but with the recipe's own noise schedule."""
+        section = self._recipe("base")["model"]
+        model: LatentDiffusion = instantiate_from_config(section).to(self.device)
+        if self.settings.start:
+            buffers = set(dict(model.named_buffers(recurse=False)))
+            own = {k: v for k, v in read_state_dict(self.settings.start).items() if k not in buffers}
+            try:
+                missing, unexpected = model.load_state_dict(own, strict=False)
+            except RuntimeError:
+                missing, unexpected = ["shapes"], []
+            if unexpected or set(missing) - buffers:
+                raise UserError(f"--start {self.settings.start} is of another network than the recipe; leave it out")
+        return model
+
+    @contextmanager
+    def _fast(self, model: LatentDiffusion, batch_of: Callable[[int], dict[str, Any]]) -> Iterator[None]:
+        """The U-Net as CUDA graphs for batches of windows and of whole images; where that fails, say so in one line and
+        go on without. `batch_of(step)` makes one."""
         unet = model.model.diffusion_model
-        unet.compile(dynamic=False)
-        try:
-            for batch in batches:
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-                    value = model.loss(batch)[0]
-                value.backward()  # type: ignore[no-untyped-call]
-        except Exception as error:  # whatever compilers raise; an error of our own comes again without them
-            unet._compiled_call_impl = None
-            self.report(f"not compiled, for that fails here: {' '.join(str(error).split())[:160]}")
-        model.zero_grad(set_to_none=True)
+        with ExitStack() as stack:
+            if self.device.type == "cuda":
+                batches = [batch_of(step) for step in (0, WHOLE_EVERY - 1)]
+                losses = [partial(lambda batch: model.loss(batch)[0], batch) for batch in batches]
+                try:
+                    stack.enter_context(replayed(unet, losses, self.settings.bf16))
+                except Exception as error:  # whatever the recording meets; an error of our own comes again without it
+                    self.report(f"no CUDA graphs, for they fail here: {' '.join(str(error).split())[:160]}")
+            model.zero_grad(set_to_none=True)
+            yield
 
     def _windows(self, captions: Captions | None, step: int, spent: float) -> dict[str, Any]:
         """A batch of windows, or a quarter as many whole images; `spent`: the share of the time."""
@@ -221,10 +241,14 @@ class Pretraining:
         own = {"ckpt_path": str(s.ship / "base.safetensors"), "types": [f"{CATEGORY}/{name}" for name in TYPES]}
         model = instantiate_from_config({**config["model"], "params": {**params, **own}}).to(self.device)
         model.on_fit_start()
+        for beside in sorted(s.start.parent.glob("fast-*.safetensors"))[-1:] if s.start else ():
+            model.load_state_dict(read_state_dict(beside), strict=False)
         training = self._training("farm", model.own_parts(), self._seconds("farm"), model.lr, None, kept=True)
 
         def loss(step: int) -> Tensor:
-            total: Tensor = model.loss(self._windows(None, step, training.spent / training.seconds))[0]
+            batch = self._windows(None, step, training.spent / training.seconds)
+            training.windows += len(batch["latent"])
+            total: Tensor = model.loss(batch)[0]
             return total
 
         training.run(loss, self._between, self.deadline, report=self.report)

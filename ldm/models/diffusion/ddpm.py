@@ -309,11 +309,14 @@ class LatentDiffusion(pl.LightningModule):
 
     def _hidden(self, batch: Mapping[str, Any], like: Tensor) -> Tensor:
         """1 for the samples (B,1,1,1) that do not see under the mask, a share of `hide_known`, by their seeds."""
-        if "seed" in batch:
-            drawn = [float(torch.rand((), generator=generator(int(s), 3))) for s in batch["seed"]]
-        else:
-            drawn = torch.rand(len(like)).tolist()
-        return torch.tensor([float(d < self.hide_known) for d in drawn]).to(like)[:, None, None, None]
+        return (self._by_seed(batch, len(like), 3) < self.hide_known).to(like)[:, None, None, None]
+
+    def _by_seed(self, batch: Mapping[str, Any], count: int, key: int) -> Tensor:
+        """Uniform draws (B,) in 0..1, from the samples' seeds where the batch has them, for the purpose `key`."""
+        if "seed" not in batch:
+            return torch.rand(count, device=self.device)
+        drawn = [float(torch.rand((), generator=generator(int(s), key))) for s in batch["seed"]]
+        return torch.tensor(drawn, device=self.device)
 
     def _entry(self, batch: Mapping[str, Any], option: str) -> Any:
         key = getattr(self, option)

@@ -5,7 +5,7 @@ which is also the number the U-Net is called with.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,9 +25,11 @@ class NoiseSchedule:
         if betas.ndim != 1 or not len(betas) or not ((betas > 0) & (betas <= 1)).all():
             raise UserError("betas must be one row of numbers in (0, 1]; check linear_start, linear_end and timesteps")
         object.__setattr__(self, "betas", betas)
+        object.__setattr__(self, "_tables", {})
         object.__setattr__(self, "_alpha_bar", np.concatenate([[1.0], np.cumprod(1.0 - betas)]))
 
-    _alpha_bar: np.ndarray = None  # type: ignore[assignment]
+    _alpha_bar: np.ndarray = field(init=False, repr=False)
+    _tables: dict[torch.device, Tensor] = field(init=False, repr=False, compare=False)
 
     @classmethod
     def linear(cls, timesteps: int = 1000, start: float = 8.5e-4, end: float = 1.2e-2) -> "NoiseSchedule":
@@ -58,7 +60,9 @@ class NoiseSchedule:
     def alpha_bar(self, t: int | Tensor) -> float | Tensor:
         """abar(t) for t in 0..T: a float for an int, a float64 tensor of the same shape for a tensor."""
         if isinstance(t, Tensor):
-            return torch.as_tensor(self._alpha_bar, device=t.device)[t]
+            if t.device not in self._tables:  # copied anew, it would make a GPU wait at every step
+                self._tables[t.device] = torch.as_tensor(self._alpha_bar, device=t.device)
+            return self._tables[t.device][t]
         return float(self._alpha_bar[self._checked(t)])
 
     def _checked(self, t: int) -> int:
