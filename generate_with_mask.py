@@ -2,12 +2,12 @@
 
 import sys
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
-from fast.door import open_door  # noqa: E402
-from fast.synthesis_door import check_options, parse_synthesis, synthesize  # noqa: E402
+from fast.cli.synthesize import check_options, parse_synthesis, synthesize  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
 
 
 def main(argv: list[str]) -> None:

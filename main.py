@@ -3,12 +3,12 @@
 import os
 import sys
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
-from fast.door import open_door  # noqa: E402
-from fast.training.options import parse_training  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import parse_training  # noqa: E402
 
 
 def main(argv: list[str]) -> None:

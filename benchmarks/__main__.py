@@ -12,8 +12,8 @@ from benchmarks.report import write_parts
 from benchmarks.runner import PROJECT, Result, Setting, run_all
 from benchmarks.sections import SECTIONS, pairs, unet
 from benchmarks.sections.section import paragraphs
-from fast.door import open_door
-from fast.training.options import Parser
+from fast.runtime.command import open_door
+from fast.runtime.options import Parser
 from ldm.errors import UserError
 
 PAGE = PROJECT / "docs" / "performance.md"

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fast.data.drawn.traits import HELD_APART
 from fast.pretraining.drawing import Drawing, DrawingRecipe, Sheet, masks_of
 from fast.pretraining.loop import Deadline
 from fast.pretraining.pool import Pool, to_float
 from fast.pretraining.samples import fill
 from fast.pretraining.settings import Settings
 from fast.pretraining.stages import Pretraining
+from fast.procedural.traits import HELD_APART
 
 UNET = "model.params.unet_config.params"
 FOUR = [

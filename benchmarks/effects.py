@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from fast.checkpoint import Artifact, find_artifact, load_model
+from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, write_image
 from fast.data.layouts import open_dataset
-from fast.door import open_door
-from fast.engine import Recipe
-from fast.sources import Pair, Sources, find_masks, find_normals, match_types
-from fast.synthesis import Made, Synthesizer
+from fast.runtime.command import open_door
+from fast.synthesis.engine import Recipe
+from fast.synthesis.sources import Pair, Sources, find_masks, find_normals, match_types
+from fast.synthesis.synthesizer import Made, Synthesizer
 from ldm.modules.packed import has_int8
 
 SHOWN = (

@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks.object_scenes import draw_scene
 from fast.data.images import list_images, read_image, write_image
-from fast.door import open_door
 from fast.masks.estimate import estimate
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.vote import Vote, overlap
+from fast.runtime.command import open_door
 from ldm.errors import UserError
 
 OUTLINES = Path(__file__).resolve().parents[1] / "tests" / "data" / "object_outlines.json"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fast.data.drawn import draw_surface
 from fast.data.images import write_image, write_mask
-from fast.sources import Pair
+from fast.procedural import draw_surface
+from fast.synthesis.sources import Pair
 
 DEFECT = 60  # pixels across
 MASKS = 4

@@ -2,7 +2,7 @@
 
     python -m benchmarks.stage_steps --data_root NORMALS --mask_path MASKS --pt_path logs/stage --out steps.png
 
-How far two ways are apart is measured by what the defects do to their ground (`fast.measure.features`), as the
+How far two ways are apart is measured by what the defects do to their ground (`fast.quality.measure.features`), as the
 distance of the two sets, type by type; the unit is how much two defects of one type differ that the 1000 steps made.
 The 1000 steps with another seed say how far apart two sets are that differ by chance alone.
 """
@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.effects import Outcome, differences, make, sheet
-from fast.checkpoint import find_artifact
+from fast.artifact import find_artifact
 from fast.data.images import read_image, resize_image
-from fast.door import open_door
 from fast.generators.latent import recipe_for
-from fast.measure import change, features, set_distance, spread
-from fast.sources import Sources, find_masks, find_normals
-from fast.synthesis import Made
+from fast.quality.measure import change, features, set_distance, spread
+from fast.runtime.command import open_door
+from fast.synthesis.sources import Sources, find_masks, find_normals
+from fast.synthesis.synthesizer import Made
 
 STEPS = (100, 50, 20, 10, 5)
 

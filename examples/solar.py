@@ -16,8 +16,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from solar_cells.run import run  # noqa: E402
 
-from fast.door import open_door  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fast.aias import AIASOptions, Guidance
+from fast.data.tensors import latent_mask
 from fast.farm import FARM
-from fast.masks import latent_mask
-from fast.prompted import Beside, Place, PromptedDiffusion
-from fast.prompts import by_word
-from fast.sampling import SAMPLERS, sample_latents
+from fast.latent.prompted import Beside, Place, PromptedDiffusion
+from fast.latent.prompts import by_word
+from fast.latent.sampling import SAMPLERS, sample_latents
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import shared_mean

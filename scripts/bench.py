@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
@@ -19,8 +19,8 @@ import argparse  # noqa: E402
 import shlex  # noqa: E402
 from typing import TYPE_CHECKING  # noqa: E402
 
-from fast.door import open_door  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
-from fast.door import open_door  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
 
@@ -28,8 +28,8 @@ def main(argv: list[str]) -> None:
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
 
-    from fast.contact_sheet import contact_sheet, read_row
-    from fast.output import read_records
+    from fast.reports.contact_sheet import contact_sheet, read_row
+    from fast.synthesis.output import read_records
 
     rows = []
     for output in options.outputs:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.door import open_door
-from fast.training.options import Parser
+from fast.runtime.command import open_door
+from fast.runtime.options import Parser
 
 PARTS = {
     "_expand_conv": "expand.conv", "_bn0": "expand.bn", "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.bn",

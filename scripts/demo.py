@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from fast.signals import listen  # noqa: E402
+from fast.runtime.signals import listen  # noqa: E402
 
 listen(__name__)
 
@@ -26,12 +26,12 @@ from demo_parts.page import report  # noqa: E402
 from demo_parts.record import times  # noqa: E402
 from demo_parts.work import segment, synthesize  # noqa: E402
 
-from fast.data.drawn.dataset import VERSION  # noqa: E402
 from fast.data.images import write_bytes  # noqa: E402
-from fast.door import open_door  # noqa: E402
-from fast.folders import held  # noqa: E402
-from fast.report import duration  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.procedural.dataset import VERSION  # noqa: E402
+from fast.reports.report import duration  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.folders import held  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
 
@@ -63,7 +63,7 @@ def run(plan: Plan, out: Path, weights: str) -> Path:
 
 def claim(plan: Plan, out: Path, weights: str) -> None:
     """Make `out` this run's own. Raises `UserError` where it holds something else or there are no weights."""
-    from fast.checkpoint import find_artifact
+    from fast.artifact import find_artifact
 
     artifact = find_artifact(weights)
     digest = hashlib.sha256(artifact.path.read_bytes()).hexdigest()

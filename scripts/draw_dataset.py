@@ -8,17 +8,17 @@ from pathlib import Path
 # Lets the script run from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
 import argparse  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 
-from fast.data.drawn import DEFECTS, MATERIALS, draw_dataset  # noqa: E402
-from fast.door import open_door  # noqa: E402
-from fast.progress import Progress  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.procedural import DEFECTS, MATERIALS, draw_dataset  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
+from fast.runtime.progress import Progress  # noqa: E402
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

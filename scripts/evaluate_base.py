@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from fast.signals import listen  # noqa: E402
+from fast.runtime.signals import listen  # noqa: E402
 
 listen(__name__)
 
@@ -26,9 +26,9 @@ from typing import Any  # noqa: E402
 
 from base_scores.store import Page, Store, keeper  # noqa: E402
 
-from fast.data.drawn.traits import HELD_APART  # noqa: E402
-from fast.door import open_door  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.procedural.traits import HELD_APART  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
 NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "words", "real")
@@ -143,7 +143,7 @@ HASHED = ("weights", "classifier")
 def _settled(precision: str, device: str) -> str:
     import torch
 
-    from fast.precision import settled
+    from fast.runtime.precision import settled
 
     cuda = device != "cpu" and torch.cuda.is_available()
     return settled(precision, "cuda" if cuda else "cpu")

@@ -8,15 +8,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
 import argparse  # noqa: E402
 import json  # noqa: E402
 
-from fast.door import open_door  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 
 
 def main(argv: list[str]) -> None:
@@ -35,8 +35,8 @@ def evaluate(options: argparse.Namespace) -> None:
     from fast.data.images import read_image, read_mask, resize_image, resize_mask
     from fast.data.layouts import check, open_dataset
     from fast.data.module import DefectData
-    from fast.masks import to_tensor
-    from fast.progress import followed
+    from fast.data.tensors import to_tensor
+    from fast.runtime.progress import followed
     from ldm.checkpoint import load_strict, read_metadata, read_state_dict
     from ldm.errors import UserError
     from ldm.util import instantiate_from_config

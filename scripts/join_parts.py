@@ -9,12 +9,12 @@ from pathlib import Path
 # Lets the script run from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
-from fast.door import open_door  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 
 
 def main(argv: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
@@ -28,13 +28,13 @@ from fast.data.images import read_image, read_mask, resize_image, write_bytes, w
 from fast.data.layouts import check as check_dataset  # noqa: E402
 from fast.data.layouts import holds_masks, open_dataset, require_defects  # noqa: E402
 from fast.data.split import Split, make_split  # noqa: E402
-from fast.door import open_door  # noqa: E402
-from fast.folders import held, parse_json  # noqa: E402
 from fast.masks.place import INSIDE  # noqa: E402
 from fast.masks.preview import cell, preview_sheet  # noqa: E402
 from fast.masks.source import KINDS, OF_FILES, Masks  # noqa: E402
-from fast.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.folders import held, parse_json  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
+from fast.synthesis.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 from ldm.rng import seed_of  # noqa: E402
 

@@ -21,8 +21,8 @@ from fast.data.images import write_bytes
 from fast.data.layouts import LAYOUTS, DatasetIndex, Report, TypeRow, check, open_dataset
 from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
-from fast.door import open_door
-from fast.training.options import Parser
+from fast.runtime.command import open_door
+from fast.runtime.options import Parser
 from ldm.errors import UserError
 
 HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", "train", "test")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.signals import listen
+from fast.runtime.signals import listen
 
 listen(__name__)
 
@@ -21,9 +21,9 @@ import time  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from typing import Any  # noqa: E402
 
-from fast.door import open_door  # noqa: E402
-from fast.folders import sole  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.folders import sole  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 
 SHOWN = ("iou", "acc", "ap", "auroc")
 
@@ -253,10 +253,10 @@ def refuse_for_quick(options: argparse.Namespace) -> None:
 
 def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """A network trained and tested: itself, its figures, and what is to be said about them."""
-    from fast.precision import settled
-    from fast.progress import Progress
+    from fast.runtime.precision import settled
+    from fast.runtime.progress import Progress
     from fast.segmentation import build
-    from fast.segmentation.metrics import evaluate
+    from fast.segmentation.evaluation import evaluate
     from fast.segmentation.networks import PRETRAINED
     from fast.segmentation.recipes import find
     from fast.segmentation.train import train

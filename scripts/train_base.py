@@ -20,12 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fast.signals import listen  # noqa: E402
+from fast.runtime.signals import listen  # noqa: E402
 
 listen(__name__)
 
-from fast.door import open_door  # noqa: E402
-from fast.training.options import Parser  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
 

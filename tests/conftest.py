@@ -14,8 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the doors are no package; `pytest` alone finds them too
 
-from fast.data.drawn import draw_dataset
 from fast.model import FAST
+from fast.procedural import draw_dataset
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.models.diffusion.ddpm import LatentDiffusion
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import generate_with_mask
-from fast.door import open_door
+from fast.runtime.command import open_door
 
 PROJECT = Path(generate_with_mask.__file__).parent
 

@@ -19,9 +19,9 @@ from fast.anomalydiffusion.location import IR50, LocationEncoder, SmallLocationE
 from fast.anomalydiffusion.model import AnomalyDiffusion
 from fast.anomalydiffusion.prompts import TEMPLATES, templates_of
 from fast.anomalydiffusion.weights import code_weights, dilated, dilation_radius, paper_weights
-from fast.checkpoint import find_artifact, load_model
-from fast.engine import Engine, Recipe
-from fast.prompted import Place
+from fast.artifact import find_artifact, load_model
+from fast.latent.prompted import Place
+from fast.synthesis.engine import Engine, Recipe
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise

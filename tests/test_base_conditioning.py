@@ -9,7 +9,7 @@ from test_hybrid_base import UNET, base, batch
 from torch import Tensor
 from torch.testing import assert_close
 
-from fast.masks import latent_mask
+from fast.data.tensors import latent_mask
 from fast.stage import STAGE
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import shared_mean

@@ -16,9 +16,9 @@ import bench
 import generate_with_mask
 from fast.bench import answer, work
 from fast.bench.grid import Cell
-from fast.door import open_door
 from fast.generators import FREE
-from fast.output import read_records
+from fast.runtime.command import open_door
+from fast.synthesis.output import read_records
 
 PROTOCOL = """
 name: tiny
@@ -287,8 +287,8 @@ def test_every_protocol_can_be_planned_and_its_trainings_are_commands_of_main(
 
     from fast.bench.plan import Given, plan
     from fast.bench.protocol import load_protocol
+    from fast.runtime.options import parse_training
     from fast.training.config import merge
-    from fast.training.options import parse_training
 
     base = tmp_path / "base.ckpt"
     base.write_bytes(b"weights")

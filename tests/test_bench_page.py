@@ -13,7 +13,7 @@ from test_report import Page
 from fast.bench.advice import advice, signed
 from fast.bench.answer_page import page
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer, gain, verdict
-from fast.report import render
+from fast.reports.report import render
 
 EMPTY = Answer("part", "fast", "mini", {}, [], {}, "", None, [], [], [], 0.0)
 CAPTIONS = ("The points of the curve", "Overlap of found and true defect pixels", "What was measured")

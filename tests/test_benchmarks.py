@@ -21,7 +21,7 @@ from benchmarks.rival import build_diffusers_unet
 from benchmarks.runner import Job, Result, Setting, better, run_all
 from benchmarks.sections import SECTIONS, pairs, unet
 from fast.data.images import read_image, read_mask
-from fast.door import open_door
+from fast.runtime.command import open_door
 from ldm.modules.packed import has_int8
 
 TINY = {"device": "cpu", "size": "tiny"}

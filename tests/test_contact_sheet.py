@@ -7,9 +7,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fast.contact_sheet import Row, contact_sheet
 from fast.data.images import read_image
-from fast.door import open_door
+from fast.reports.contact_sheet import Row, contact_sheet
+from fast.runtime.command import open_door
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 

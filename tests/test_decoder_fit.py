@@ -12,10 +12,10 @@ from conftest import TYPES
 from training_runs import artifact as weights_of
 from training_runs import assert_same_run, door, recipe
 
-from fast.checkpoint import find_artifact, load_model
-from fast.decoder import FitOptions, fit_decoder, score
+from fast.artifact import find_artifact, load_model
+from fast.latent.decoder import FitOptions, fit_decoder, score
+from fast.latent.prompted import DECODER
 from fast.model import FAST
-from fast.prompted import DECODER
 from ldm.checkpoint import read_state_dict, save_safetensors
 from ldm.errors import UserError
 

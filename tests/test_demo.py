@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fast.data.drawn import defects_of
-from fast.data.drawn.traits import HELD_APART
 from fast.data.images import read_image, read_mask
-from fast.door import open_door
+from fast.procedural import defects_of
+from fast.procedural.traits import HELD_APART
+from fast.runtime.command import open_door
 from ldm.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # as when the script itself is run

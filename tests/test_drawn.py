@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fast.data.drawn import DEFECTS, MATERIALS, defects_of, draw_dataset, draw_defect, draw_surface
-from fast.data.drawn.traits import KINDS, TRAITS, Traits
+from fast.procedural import DEFECTS, MATERIALS, defects_of, draw_dataset, draw_defect, draw_surface
+from fast.procedural.traits import KINDS, TRAITS, Traits
 from ldm.errors import UserError
 
 SIZE = 96

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fast.data.drawn.deposits import DEPOSITS, oil, stain
-from fast.data.drawn.noise import Field
-from fast.data.drawn.site import Change, Site
-from fast.data.drawn.structure import STRUCTURES, displaced_copy, doubled, marks, missing, smooth_ground
-from fast.data.drawn.traits import KINDS, TRAITS, Traits
+from fast.procedural.deposits import DEPOSITS, oil, stain
+from fast.procedural.noise import Field
+from fast.procedural.site import Change, Site
+from fast.procedural.structure import STRUCTURES, displaced_copy, doubled, marks, missing, smooth_ground
+from fast.procedural.traits import KINDS, TRAITS, Traits
 
 SIDE = 128
 OF_KIND = {traits.kind: traits for traits in TRAITS.values()}

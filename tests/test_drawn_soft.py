@@ -7,10 +7,10 @@ import colorsys
 import numpy as np
 import pytest
 
-from fast.data.drawn.camera import Scene, photograph
-from fast.data.drawn.pressed import _chips
-from fast.data.drawn.soft import SOFT
-from fast.data.drawn.yarn import dyed, fibres, part
+from fast.procedural.camera import Scene, photograph
+from fast.procedural.pressed import _chips
+from fast.procedural.soft import SOFT
+from fast.procedural.yarn import dyed, fibres, part
 
 SIDE = 96
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fast.data.drawn.noise import grains, near_grey, spots, sweep
-from fast.data.drawn.surfaces import MAKERS, MATERIALS, draw_surface
-from fast.data.drawn.traits import TRAITS
+from fast.procedural.noise import grains, near_grey, spots, sweep
+from fast.procedural.surfaces import MAKERS, MATERIALS, draw_surface
+from fast.procedural.traits import TRAITS
 
 METALS = sorted(m for m in MATERIALS if TRAITS[m].kind == "metal")
 

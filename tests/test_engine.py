@@ -17,13 +17,13 @@ import torch
 from conftest import TYPES
 from torch import Tensor, nn
 
-import fast.engine
+import fast.synthesis.engine
 import ldm.modules.packed
 from fast.aias import AIASOptions, Guidance, aias, boundaries
-from fast.checkpoint import find_artifact, load_model
-from fast.engine import Engine, GivenUp, Recipe
+from fast.artifact import find_artifact, load_model
 from fast.model import FAST
-from fast.synthesis import Synthesizer
+from fast.synthesis.engine import Engine, GivenUp, Recipe
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.modules.packed import can_pack, has_int8
@@ -180,13 +180,13 @@ def test_a_lane_of_known_and_unknown_normals(engine: Engine) -> None:
 def test_what_is_kept_of_normals_is_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = variant(engine, steps=1)
     size = 4 * 8 * 8 * 4  # bytes of a latent
-    monkeypatch.setattr(fast.engine, "BACKGROUNDS", 2 * size)
+    monkeypatch.setattr(fast.synthesis.engine, "BACKGROUNDS", 2 * size)
     normals = [picture(i) for i in range(4)]
     engine.generate(normals, [mask()] * 4, [0] * 4, [1, 2, 3, 4], [*"abcd"])
     kept = engine._backgrounds
     assert list(kept) == ["c", "d"]
     assert sum(row.untyped_storage().nbytes() for row in kept.values()) == 2 * size
-    monkeypatch.setattr(fast.engine, "BACKGROUNDS", size - 1)
+    monkeypatch.setattr(fast.synthesis.engine, "BACKGROUNDS", size - 1)
     one(engine, 1, "e")
     assert not engine._backgrounds
 
@@ -226,7 +226,7 @@ def test_packing_changes_no_picture(model: FAST, precision: str, monkeypatch: py
         pytest.skip("this CPU has no packed kernels for bfloat16")
     plain = copy.deepcopy(model)
     with monkeypatch.context() as patch:
-        patch.setattr(fast.engine, "can_pack", lambda dtype: False)
+        patch.setattr(fast.synthesis.engine, "can_pack", lambda dtype: False)
         unpacked = Engine(plain, Recipe(SIDE, steps=3, precision=precision))
     packed = Engine(model, Recipe(SIDE, steps=3, precision=precision))
     assert any(type(m).__name__ == "PackedConv2d" for m in packed.unet.modules())
@@ -244,12 +244,12 @@ def test_bfloat16_halves_what_is_held(model: FAST) -> None:
 def test_precisions_that_cannot_be(model: FAST, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--precision fp64 is unknown; use fp32, bf16, int8"):
         Engine(model, Recipe(SIDE, precision="fp64"))
-    monkeypatch.setattr(fast.engine, "has_int8", lambda: True)
+    monkeypatch.setattr(fast.synthesis.engine, "has_int8", lambda: True)
     with pytest.raises(UserError, match="--compile is for one size of window"):
         Engine(model, Recipe(SIDE, precision="int8", compiled=True))
     with pytest.raises(UserError, match="--precision int8 needs a CPU"):
         Engine(model, Recipe(SIDE, precision="int8"), "cuda")
-    monkeypatch.setattr(fast.engine, "has_int8", lambda: False)
+    monkeypatch.setattr(fast.synthesis.engine, "has_int8", lambda: False)
     with pytest.raises(UserError, match=r"--precision int8 needs a CPU with 8-bit dot products .*; use bf16"):
         Engine(model, Recipe(SIDE, precision="int8"))
     assert not isinstance(model.cond_stage_model, nn.Identity), "what is refused is left as it was"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from fast.checkpoint import find_artifact
-from fast.data.drawn import DEFECTS, defects_of
+from fast.artifact import find_artifact
 from fast.data.images import read_image
 from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
-from fast.door import open_door
+from fast.procedural import DEFECTS, defects_of
 from fast.quality.words import Classifier, WordNet
+from fast.runtime.command import open_door
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]

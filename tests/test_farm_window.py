@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fast.aias import AIASOptions, Guidance, aias, boundaries
-from fast.sampling import sample_latents
+from fast.latent.sampling import sample_latents
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.rng import PairNoise, generator

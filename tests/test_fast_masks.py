@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fast.masks import latent_mask, to_image, to_tensor
+from fast.data.tensors import latent_mask, to_image, to_tensor
 
 
 @pytest.mark.parametrize(("side", "cells"), [(16, 4), (16, 2), (12, 5), (7, 3), (5, 5), (6, 1)])

@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import TYPES, randomize
 
-from fast.checkpoint import find_artifact, load_model, read_artifact
-from fast.masks import latent_mask
+from fast.artifact import find_artifact, load_model, read_artifact
+from fast.data.tensors import latent_mask
+from fast.latent.prompted import Place
 from fast.model import FAST
-from fast.prompted import Place
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise, generator

@@ -4,8 +4,9 @@ import pytest
 import torch
 from conftest import TYPES
 
+from fast.data.words import prompt_text
+from fast.latent.prompts import LearnedPrompts
 from fast.model import FAST
-from fast.prompts import LearnedPrompts, prompt_text
 from ldm.errors import UserError
 
 

@@ -11,7 +11,7 @@ import pytest
 from fast.bench import few as module_few
 from fast.bench.few import ALONE, Few, choose, table, worth
 from fast.data.index import DatasetIndex, Sample
-from fast.door import open_door
+from fast.runtime.command import open_door
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -7,8 +7,8 @@ import torch
 from fast.segmentation import build
 from fast.segmentation.data import from_arrays
 from fast.segmentation.efficientnet import pretrained
+from fast.segmentation.evaluation import evaluate
 from fast.segmentation.fpn import FPN
-from fast.segmentation.metrics import evaluate
 from fast.segmentation.recipes import find
 from fast.segmentation.train import train
 from ldm.errors import UserError

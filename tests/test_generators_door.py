@@ -9,12 +9,12 @@ import pytest
 from synthesis_helpers import leftovers, manifest, synthesize, whole_set
 from training_runs import door
 
-from fast.contact_sheet import read_row
 from fast.data.images import read_image, read_mask, resize_image
 from fast.data.layouts import open_dataset
 from fast.generators import FREE, LATENT, METHODS, create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
+from fast.reports.contact_sheet import read_row
 from ldm.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "methods"
@@ -245,8 +245,8 @@ def test_a_preview_shows_the_masks_and_a_region_file_holds_them(
 
 
 def test_the_preview_is_of_the_very_masks(drawn_root: Path, tmp_path: Path, runs: Any) -> None:
-    from fast.synthesis_door import parse_synthesis
-    from fast.synthesis_job import prepare
+    from fast.cli.synthesis_job import prepare
+    from fast.cli.synthesize import parse_synthesis
 
     argv = [f for f in flags("stage", drawn_root, tmp_path / "out", runs) if not f.endswith("ground_truth")]
     argv.remove("--mask_path")

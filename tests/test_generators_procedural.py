@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from synthesis_helpers import leftovers, manifest, synthesize, whole_set
 
-from fast.data.drawn import DEFECTS, draw_surface
-from fast.data.drawn.defects import FOLLOWERS, draw_onto
-from fast.data.drawn.photo import look_at, traits_of
-from fast.data.drawn.traits import FAMILIES, TRAITS
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators import create
 from fast.generators.procedural import SYNONYMS, USUAL
+from fast.procedural import DEFECTS, draw_surface
+from fast.procedural.defects import FOLLOWERS, draw_onto
+from fast.procedural.photo import look_at, traits_of
+from fast.procedural.traits import FAMILIES, TRAITS
 from ldm.errors import UserError
 
 

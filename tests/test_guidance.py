@@ -17,15 +17,15 @@ from torch.testing import assert_close
 
 from fast.aias import AIASOptions, Guidance
 from fast.anomalydiffusion.model import AnomalyDiffusion
+from fast.artifact import find_artifact
 from fast.bench.protocol import parse
-from fast.checkpoint import find_artifact
-from fast.engine import Engine, Recipe
+from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.generators import create
 from fast.generators.latent import recipe_for
-from fast.masks import latent_mask, to_image, to_tensor
+from fast.latent.prompted import PromptedDiffusion
+from fast.latent.sampling import sample_latents
 from fast.model import FAST
-from fast.prompted import PromptedDiffusion
-from fast.sampling import sample_latents
+from fast.synthesis.engine import Engine, Recipe
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise

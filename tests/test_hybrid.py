@@ -13,10 +13,10 @@ from test_engine import mask, picture
 from test_fast_model import batch
 from torch import Tensor
 
-import fast.engine
-from fast.checkpoint import find_artifact, load_model
-from fast.engine import Engine, Recipe
+import fast.synthesis.engine
+from fast.artifact import find_artifact, load_model
 from fast.model import FAST
+from fast.synthesis.engine import Engine, Recipe
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
@@ -137,7 +137,7 @@ def test_packed_layers_make_the_same_pictures(model: FAST, precision: str, monke
     plain = copy.deepcopy(model)
     packed = Engine(model, Recipe(SIDE, steps=3, precision=precision))
     assert any("Packed" in type(m).__name__ for m in packed.unet.modules())
-    monkeypatch.setattr(fast.engine, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(fast.synthesis.engine, "can_pack", lambda dtype: False)
     unpacked = Engine(plain, Recipe(SIDE, steps=3, precision="fp32"))
     made = [e.generate([picture(1)], [mask()], [0], [1])[0].astype(int) for e in (packed, unpacked)]
     assert np.abs(made[0] - made[1])[mask() == 1].mean() < {"fp32": 0.1, "bf16": 3, "int8": 5}[precision]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from fast.data.images import read_mask, write_image, write_mask
 from fast.data.layouts import check, holds_masks, open_dataset
-from fast.sources import find_masks, find_normals
+from fast.synthesis.sources import find_masks, find_normals
 from ldm.errors import UserError
 
 MASK = np.zeros((40, 60), np.uint8)

@@ -17,7 +17,7 @@ from conftest import TYPES, randomize
 from torch import Tensor
 from torch.testing import assert_close
 
-from fast.checkpoint import Artifact, _write_cache, find_artifact, load_model, read_artifact
+from fast.artifact import Artifact, _write_cache, find_artifact, load_model, read_artifact
 from fast.model import FAST
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
@@ -328,7 +328,7 @@ def test_the_base_is_hashed_once(artifact: Artifact, monkeypatch: pytest.MonkeyP
         return file_hash(path)
 
     monkeypatch.setattr("ldm.checkpoint.file_hash", count)
-    monkeypatch.setattr("fast.prompted.file_hash", count)
+    monkeypatch.setattr("fast.latent.prompted.file_hash", count)
     assert load_model(artifact).base_hash == artifact.base_sha256
     assert hashed == [artifact.base]
 
@@ -337,7 +337,7 @@ MEASURE = """
 import sys, torch
 from pathlib import Path
 from contextlib import suppress
-from fast.checkpoint import find_artifact, load_model
+from fast.artifact import find_artifact, load_model
 
 def memory(what: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -12,10 +12,10 @@ from test_engine import mask, picture
 from test_fast_model import batch
 from torch import nn
 
-from fast.checkpoint import find_artifact, load_model
-from fast.engine import Engine, Recipe
-from fast.lora import Adapters
+from fast.artifact import find_artifact, load_model
+from fast.latent.lora import Adapters
 from fast.model import FAST
+from fast.synthesis.engine import Engine, Recipe
 from ldm.checkpoint import read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.modules.diffusionmodules.openaimodel import UNetModel

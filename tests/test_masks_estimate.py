@@ -9,12 +9,12 @@ import pytest
 
 from benchmarks.object_scenes import GROUNDS, SHAPES, draw_scene, light
 from benchmarks.objects import OUTLINES, main, read_outlines
-from fast.data.drawn import draw_surface
 from fast.data.images import write_image
 from fast.masks.estimate import estimate
 from fast.masks.foreground import foreground
 from fast.masks.source import Masks
 from fast.masks.vote import Vote, Votes, overlap
+from fast.procedural import draw_surface
 
 OPAQUE = {"tone": "opaque"}
 

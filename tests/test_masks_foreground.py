@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from fast.data.drawn import draw_surface
 from fast.data.images import write_mask
 from fast.masks.foreground import REALNET_RULES, foreground, read_region, rule_of
+from fast.procedural import draw_surface
 from ldm.errors import UserError
 
 

@@ -5,7 +5,18 @@ import pytest
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from fast.measure import Contrast, contrast, distance, features, noise_limit, psnr, set_distance, spread, ssim, ssim_map
+from fast.quality.measure import (
+    Contrast,
+    contrast,
+    distance,
+    features,
+    noise_limit,
+    psnr,
+    set_distance,
+    spread,
+    ssim,
+    ssim_map,
+)
 
 
 def flat(value: int, side: int = 24) -> np.ndarray:

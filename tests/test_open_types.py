@@ -12,10 +12,11 @@ from synthesis_helpers import manifest, synthesize
 from training_runs import artifact as weights_of
 from training_runs import door, recipe
 
-from fast.checkpoint import find_artifact, find_base, in_project, load_model
+from fast.artifact import find_artifact, find_base, in_project, load_model
+from fast.data.words import prompt_text
+from fast.latent.prompts import by_word, check_words, is_vocabulary
 from fast.model import FAST
-from fast.prompts import by_word, check_words, is_vocabulary, prompt_text
-from fast.sources import NormalSource, category_of, open_types, perhaps_category
+from fast.synthesis.sources import NormalSource, category_of, open_types, perhaps_category
 from fast.training.config import merge
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import fast.overlap
-from fast.overlap import overlapped
+import fast.runtime.workers
+from fast.runtime.workers import overlapped
 
 PATIENCE = 60  # seconds that a broken program waits before its test fails
 
@@ -118,7 +118,7 @@ def test_closing_waits_for_what_runs_and_drops_what_does_not(monkeypatch: pytest
             assert closing.wait(PATIENCE)
         done.append(x)
 
-    monkeypatch.setattr(fast.overlap, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(fast.runtime.workers, "ThreadPoolExecutor", Pool)
     results = overlapped(work, range(9), 1, 4)
     next(results)
     assert begun.wait(PATIENCE)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from training_runs import door, recipe
 
-import fast.precision
-import fast.progress
+import fast.runtime.precision
+import fast.runtime.progress
 from fast.bench.plan import with_precision
 from fast.bench.protocol import load_protocol
-from fast.precision import _cpu_flags, has_bf16, settled, slowdown
-from fast.progress import Progress, followed, in_words
-from fast.synthesis_door import parse_synthesis
+from fast.cli.synthesize import parse_synthesis
+from fast.runtime.precision import _cpu_flags, has_bf16, settled, slowdown
+from fast.runtime.progress import Progress, followed, in_words
 from fast.training.config import load_recipe
 from fast.training.logs import TrainingProgress
 from fast.training.trainer import computes_in_bf16, settle_precision
@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """A machine with instructions for bfloat16, and one without."""
     able = bool(request.param)
-    for module in ("fast.precision", "fast.training.trainer"):
+    for module in ("fast.runtime.precision", "fast.training.trainer"):
         monkeypatch.setattr(f"{module}.has_bf16", lambda device="cpu": able)
-    monkeypatch.setattr("fast.precision.slowdown", lambda device="cpu": 128.4)
+    monkeypatch.setattr("fast.runtime.precision.slowdown", lambda device="cpu": 128.4)
     return able
 
 
@@ -93,7 +93,7 @@ def test_a_grid_s_cells_name_their_precision(machine: bool) -> None:
 
 def test_the_library_is_told_to_leave_instructions_out() -> None:
     """As on a processor of 2015, which has AVX2 and no more."""
-    code = "from fast.precision import has_bf16; print(has_bf16())"
+    code = "from fast.runtime.precision import has_bf16; print(has_bf16())"
     env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
@@ -153,7 +153,7 @@ def test_lines_come_by_the_clock_where_there_is_no_terminal(
 ) -> None:
     """Also while one piece takes all the time."""
     said = threading.Event()
-    monkeypatch.setattr(fast.progress, "EVERY", 0.001)
+    monkeypatch.setattr(fast.runtime.progress, "EVERY", 0.001)
     monkeypatch.setattr(Progress, "report", lambda self: (print(self.line()), said.set()))
     with Progress(3, "encoding", "image"):
         assert said.wait(60)

@@ -14,9 +14,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fast.checkpoint import find_artifact, load_model
+from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image
-from fast.door import open_door
 from fast.generators import create
 from fast.pretraining import loop, samples, stages
 from fast.pretraining.drawing import DrawingRecipe, Sheet, draw_sheet, masks_of
@@ -24,6 +23,7 @@ from fast.pretraining.loop import Interrupted
 from fast.pretraining.parts import join_file
 from fast.pretraining.settings import Settings
 from fast.pretraining.stages import Pretraining
+from fast.runtime.command import open_door
 from ldm.checkpoint import read_metadata, read_state_dict
 from scripts import train_base
 

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fast.data.drawn.defects import defects_of
-from fast.data.drawn.traits import HELD_APART, TRAITS
-from fast.door import open_door
+from fast.data.words import prompt_text
 from fast.pretraining.captions import PARTS, SHARES, SYNONYMS, Captions
 from fast.pretraining.drawing import DEFECTS, MATERIALS, POINTS, TYPES, DrawingRecipe, Sheet, draw_sheet, masks_of
 from fast.pretraining.parts import join_file, split_file
 from fast.pretraining.pool import Pool
-from fast.prompts import prompt_text
+from fast.procedural.defects import defects_of
+from fast.procedural.traits import HELD_APART, TRAITS
+from fast.runtime.command import open_door
 from ldm.errors import UserError
 from ldm.modules.encoders.modules import Tokenizer
 from scripts import join_parts

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_arrays, merged
+from fast.segmentation.evaluation import evaluate
 from fast.segmentation.features import CELL, WIDTH, FeatureStore
-from fast.segmentation.metrics import evaluate
 from fast.segmentation.pixel_head import PixelHead, Quick
 from fast.segmentation.pool import Pool, allot, shares, take
 from fast.segmentation.quick import QuickJudge, folds

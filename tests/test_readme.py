@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fast.synthesis_door import parser as synthesis_parser
-from fast.training.options import parse_training, training_parser
+from fast.cli.synthesize import parser as synthesis_parser
+from fast.runtime.options import parse_training, training_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -8,8 +8,8 @@ from omegaconf import OmegaConf
 from training_runs import FIRST_STAGE, door, recipe
 
 import ldm.util
-from fast.checkpoint import read_artifact, text_encoder
-from fast.folders import parse_json
+from fast.artifact import read_artifact, text_encoder
+from fast.runtime.folders import parse_json
 from fast.training.config import load_recipe, merge, no_resolvers, plain, resolved
 from ldm.checkpoint import read_metadata, save_safetensors
 from ldm.errors import UserError
@@ -41,7 +41,8 @@ FOREIGN = (
     "torchx.nn.Linear",
 )  # fmt: skip
 NO_PARTS = (
-    "fast.door.sys", "fast.output.OutputFolder", "ldm.checkpoint.Thread", "torch.hub.load", "torch.load",
+    "fast.runtime.command.sys", "fast.synthesis.output.OutputFolder",
+    "ldm.checkpoint.Thread", "torch.hub.load", "torch.load",
     "torch.package.PackageImporter", "torch.multiprocessing.Process", "fast.bench.work.subprocess.Popen",
     "torch.nn.modules.module.warnings.os.system", "torch.utils.cpp_extension.load", "fast.aias.boundaries",
 )  # fmt: skip

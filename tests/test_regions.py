@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fast.regions import Region, cut, paste, plan, view, whole
+from fast.windows.regions import Region, cut, paste, plan, view, whole
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, the ends excluded
 RULES = {"stride": 16, "margin": 12, "least": 48}

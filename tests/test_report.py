@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fast.report import (
+from fast.reports.report import (
     DIFFERENCE,
     FALSE,
     FOUND,
@@ -198,7 +198,7 @@ def test_a_table_has_bars_and_a_total() -> None:
 
 def test_sizes_need_not_be_square() -> None:
     wide = Picture(np.zeros((4, 12, 3), np.uint8), "wide", "A wide picture")
-    from fast.report import Row
+    from fast.reports.report import Row
 
     (image,) = page(Gallery("", [Row("One", [wide])])).of("img")
     assert (image["width"], image["height"]) == ("12", "4")

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fast.masks import to_tensor
+from fast.data.tensors import to_tensor
 from fast.segmentation import SEGMENTERS, build
 from fast.segmentation.data import Labelled, from_arrays
+from fast.segmentation.evaluation import evaluate, predict
 from fast.segmentation.layers import Heads
 from fast.segmentation.losses import dice, objective
-from fast.segmentation.metrics import evaluate, predict
 from fast.segmentation.networks import load, save
 from fast.segmentation.recipes import COMMON
 from fast.segmentation.train import train

@@ -10,7 +10,7 @@ import torch
 from fast.data.images import write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
-from fast.door import open_door
+from fast.runtime.command import open_door
 from fast.segmentation.augment import grey_levels
 from fast.segmentation.data import Labelled, Views, from_arrays, from_output, from_samples, merged, window
 from fast.segmentation.networks import load

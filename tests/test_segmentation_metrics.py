@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryPrecisionRecallCurve, JaccardIndex
 
+from fast.metrics.pro import shares
+from fast.metrics.segmentation import ClassTally, Tally, defect_score
 from fast.segmentation.data import Labelled, from_arrays
-from fast.segmentation.metrics import ClassTally, Tally, defect_score, evaluate
-from fast.segmentation.pro import shares
+from fast.segmentation.evaluation import evaluate
 from ldm.errors import UserError
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, Views, from_arrays
-from fast.segmentation.metrics import predict
+from fast.segmentation.evaluation import predict
 from fast.segmentation.module import Batches
 from fast.segmentation.train import train
 from ldm.errors import UserError

@@ -13,8 +13,8 @@ from conftest import TYPES, randomize
 from test_fast_model import batch
 from torch import Tensor, nn
 
-from fast.checkpoint import find_artifact, load_model
-from fast.prompted import Place
+from fast.artifact import find_artifact, load_model
+from fast.latent.prompted import Place
 from fast.stage import MGA, STAGE, STAGEOptions, ema_mask, stage_sample
 from fast.training.config import check_config, merge, resolved
 from ldm.checkpoint import save_safetensors

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from synthesis_helpers import PROJECT, arguments, leftovers, manifest, synthesize, whole_set
 
-from fast.checkpoint import find_artifact
+from fast.artifact import find_artifact
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
 
 Refused = Callable[..., str]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import fast.synthesis
+import fast.synthesis.synthesizer
 from fast.model import FAST
-from fast.sources import Pair
-from fast.synthesis import LANE, Recipe, Synthesizer
+from fast.synthesis.sources import Pair
+from fast.synthesis.synthesizer import LANE, Recipe, Synthesizer
 from ldm.errors import UserError
 
 RECIPE = Recipe(64, steps=3)
@@ -100,7 +100,7 @@ def test_an_error_does_not_wait_for_what_is_under_way(
     engine = Synthesizer(tiny_fast, Recipe(64, steps=300))
     monkeypatch.setattr(engine, "_workers", lambda in_flight: 2)
     begun, evaluations = threading.Event(), 0
-    own_read, own_forward = fast.synthesis.read_image, tiny_fast.model.forward
+    own_read, own_forward = fast.synthesis.synthesizer.read_image, tiny_fast.model.forward
 
     def read(path: Path) -> np.ndarray:
         if path.name == "gone.png":
@@ -113,7 +113,7 @@ def test_an_error_does_not_wait_for_what_is_under_way(
         begun.set()
         return own_forward(*args, **kwargs)
 
-    monkeypatch.setattr(fast.synthesis, "read_image", read)
+    monkeypatch.setattr(fast.synthesis.synthesizer, "read_image", read)
     monkeypatch.setattr(tiny_fast.model, "forward", counted)
     image, mask = a_picture(drawn_root), a_mask(drawn_root)
     pairs = [Pair(0, image, mask, 0, 0), Pair(1, tmp_path / "gone.png", mask, 0, 1)]

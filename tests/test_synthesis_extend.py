@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from synthesis_helpers import manifest, synthesize
 
-from fast.output import OutputFolder
+from fast.synthesis.output import OutputFolder
 from ldm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from synthesis_helpers import arguments, leftovers, manifest, synthesize, whole_set
 
-import fast.synthesis
-from fast.checkpoint import find_artifact, load_model
+import fast.synthesis.synthesizer
+from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_mask, write_image, write_mask
-from fast.output import PANEL, OutputFolder
-from fast.sources import Pair
-from fast.synthesis import Made, Recipe, Synthesizer
+from fast.synthesis.output import PANEL, OutputFolder
+from fast.synthesis.sources import Pair
+from fast.synthesis.synthesizer import Made, Recipe, Synthesizer
 from ldm.checkpoint import file_hash
 
 STRIDE = 8  # pixels, of the tiny network
@@ -295,7 +295,7 @@ def test_pictures_that_wait_are_bounded(
     """With room for none, no picture waits for another's windows; lanes stay as wide."""
     plain = together(variant(synthesizer, lane=4), pairs)
     before = len(seen["unet"])
-    monkeypatch.setattr(fast.synthesis, "HELD", 1)
+    monkeypatch.setattr(fast.synthesis.synthesizer, "HELD", 1)
     made = together(variant(synthesizer, lane=4), pairs)
     assert all((made[i].image == plain[i].image).all() for i in plain)
     assert {shape[0] for shape in seen["unet"]} == {4}
@@ -307,10 +307,10 @@ def test_a_file_is_read_once_a_pair(
     synthesizer: Synthesizer, pairs: list[Pair], lane: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: Counter[Path] = Counter()
-    own = {"read_image": fast.synthesis.read_image, "read_mask": fast.synthesis.read_mask}
+    own = {"read_image": fast.synthesis.synthesizer.read_image, "read_mask": fast.synthesis.synthesizer.read_mask}
     for name, function in own.items():
         monkeypatch.setattr(
-            fast.synthesis, name, lambda path, function=function: (read.update([path]), function(path))[1]
+            fast.synthesis.synthesizer, name, lambda path, function=function: (read.update([path]), function(path))[1]
         )
     list(variant(synthesizer, lane=lane).make(iter(pairs), 2))
     assert read == Counter([p.normal for p in pairs] + [p.mask for p in pairs])

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from synthesis_helpers import PROJECT, arguments, leftovers, manifest, synthesize, whole_set
 
-import fast.output
-from fast.output import OutputFolder
+import fast.synthesis.output
+from fast.synthesis.output import OutputFolder
 from ldm.errors import UserError
 
 
@@ -240,10 +240,12 @@ def test_damaged_settings_are_told(tmp_path: Path) -> None:
 
 def test_the_record_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    own = fast.output.write_bytes
-    monkeypatch.setattr(fast.output, "write_bytes", lambda p, d: order.append(Path(p).parent.name) or own(p, d))
-    monkeypatch.setattr(fast.output, "write_image", lambda p, a: order.append(Path(p).parent.name))
-    monkeypatch.setattr(fast.output, "write_mask", lambda p, a: order.append(Path(p).parent.name))
+    own = fast.synthesis.output.write_bytes
+    monkeypatch.setattr(
+        fast.synthesis.output, "write_bytes", lambda p, d: order.append(Path(p).parent.name) or own(p, d)
+    )
+    monkeypatch.setattr(fast.synthesis.output, "write_image", lambda p, a: order.append(Path(p).parent.name))
+    monkeypatch.setattr(fast.synthesis.output, "write_mask", lambda p, a: order.append(Path(p).parent.name))
     output = OutputFolder(tmp_path / "out", {})
     output.write(*pair(0))
     assert order == ["out", "image", "mask", "triptych", ".records"]

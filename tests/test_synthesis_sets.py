@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from synthesis_helpers import PROJECT, arguments, leftovers, manifest, synthesize, whole_set
 
-from fast.checkpoint import find_artifact, load_model
+from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
-from fast.precision import has_bf16
-from fast.synthesis import Recipe, Synthesizer
+from fast.runtime.precision import has_bf16
+from fast.synthesis.synthesizer import Recipe, Synthesizer
 from ldm.checkpoint import file_hash
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fast.contact_sheet import read_row
-from fast.door import expand_home, open_door, write_failure
-from fast.folders import held, parse_json, sole
-from fast.output import OutputFolder, read_records
-from fast.signals import importing
-from fast.terminal import PlainStream, plain
+from fast.reports.contact_sheet import read_row
+from fast.runtime.command import expand_home, open_door, write_failure
+from fast.runtime.folders import held, parse_json, sole
+from fast.runtime.signals import importing
+from fast.runtime.terminal import PlainStream, plain
+from fast.synthesis.output import OutputFolder, read_records
 from ldm.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,14 +43,14 @@ def test_a_name_reaches_no_terminal_as_it_is(capfd: pytest.CaptureFixture[str]) 
 
 
 def test_an_encoding_without_the_letters_gets_escapes() -> None:
-    code = "from fast.door import open_door; raise SystemExit(open_door(lambda argv: print('gr\\u00fc\\udcffn'), []))"
+    code = "from fast.runtime.command import open_door; raise SystemExit(open_door(lambda argv: print('gr\\u00fc\\udcffn'), []))"
     done = run(code, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
     assert (done.returncode, done.stdout, done.stderr) == (0, b"gr\\xfc\\xffn\n", b"")
 
 
 def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from fast.door import open_door\n"
+        "import sys; from pathlib import Path; from fast.runtime.command import open_door\n"
         "def main(argv):\n"
         "    for i in range(50000): print('line', i)\n"
         f"    Path({str(tmp_path / 'done')!r}).touch()\n"
@@ -67,7 +67,7 @@ def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_under_the_output_is_said() -> None:
-    code = "from fast.door import open_door; raise SystemExit(open_door(lambda argv: print('x'), []))"
+    code = "from fast.runtime.command import open_door; raise SystemExit(open_door(lambda argv: print('x'), []))"
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -77,7 +77,7 @@ def test_a_full_disk_under_the_output_is_said() -> None:
 
 
 def test_closed_streams_are_no_fault() -> None:
-    code = "from fast.door import open_door; raise SystemExit(open_door(lambda argv: print('x'), []))"
+    code = "from fast.runtime.command import open_door; raise SystemExit(open_door(lambda argv: print('x'), []))"
     shell = f'exec "{sys.executable}" -c "{code}" >&- 2>&-'
     assert subprocess.run(["sh", "-c", shell], cwd=ROOT, check=False).returncode == 0
 
@@ -108,7 +108,7 @@ def test_a_signal_ends_in_one_line(number: signal.Signals, capfd: pytest.Capture
 def test_a_signal_during_an_import_ends_at_once(tmp_path: Path) -> None:
     (tmp_path / "slow_import.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fast.door import open_door\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fast.runtime.command import open_door\n"
         "def main(argv):\n    try:\n        import slow_import\n    except BaseException:\n        print('raised')\n"
         "sys.exit(open_door(main, []))"
     )
@@ -125,7 +125,14 @@ def test_commands_listen_before_their_slow_imports() -> None:
     ):
         text = (ROOT / script).read_text()
         first = text.index("listen(__name__)")
-        slow = ("import numpy", "import torch", "from tqdm", "from fast.door", "from fast.data", "from fast.synthesis")
+        slow = (
+            "import numpy",
+            "import torch",
+            "from tqdm",
+            "from fast.runtime.command",
+            "from fast.data",
+            "from fast.synthesis.synthesizer",
+        )
         assert all(first < text.index(name) for name in slow if name in text)
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fast.tiling import starts, tiled
+from fast.windows.tiling import starts, tiled
 
 SIZES = [(33, 70), (64, 64), (100, 31), (24, 129)]
 TILES = [(32, 8), (32, 1), (16, 8), (24, 20), (40, 0)]

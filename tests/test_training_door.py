@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from training_runs import FIRST_STAGE, artifact, door, recipe
 
-from fast.door import open_door, write_failure
+from fast.runtime.command import open_door, write_failure
+from fast.runtime.options import gpu_numbers, parse_training
 from fast.training.config import check_config, merge, resolved
-from fast.training.options import gpu_numbers, parse_training
 from fast.training.trainer import devices
 from ldm.errors import UserError
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_help_needs_nothing_heavy() -> None:
     code = (
-        "import sys; from fast.door import open_door; from main import main; code = open_door(main, ['--help']); "
+        "import sys; from fast.runtime.command import open_door; from main import main; code = open_door(main, ['--help']); "
         "sys.exit(code or 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -12,8 +12,8 @@ from training_runs import FIRST_STAGE, artifact, assert_same_run, door, recipe
 
 import fast.training.memory
 from fast.model import FAST
+from fast.runtime.options import parse_training
 from fast.training.memory import _left_in_groups, available_bytes, fits, kept_bytes, mapped_bytes, pending_bytes
-from fast.training.options import parse_training
 from fast.training.plan import plan
 from fast.training.run import build
 from ldm.checkpoint import read_metadata

@@ -14,7 +14,7 @@ def test_a_wheel_finds_what_recipes_name(tmp_path: Path) -> None:
     command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "lib")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     code = (
-        "from pathlib import Path; from fast.checkpoint import find_artifact, in_project, text_encoder\n"
+        "from pathlib import Path; from fast.artifact import find_artifact, in_project, text_encoder\n"
         "assert in_project(Path('configs/methods/realnet.yaml')).is_file()\n"
         "print(len(text_encoder(find_artifact('models/mini')).tokenizer.loaded))"
     )

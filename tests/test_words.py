@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fast.data.drawn import DEFECTS, draw_defect, draw_surface
+from fast.procedural import DEFECTS, draw_defect, draw_surface
 from fast.quality.examples import UNTYPED, draw_examples
 from fast.quality.windows import STORED, cut, fill_untyped, middle
 from fast.quality.words import Classifier, WordNet, augmented, train_classifier, train_on_views

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from fast.door import open_door
+from fast.runtime.command import open_door
 from main import main
 
 EMA_BASE = {

@@ -16,14 +16,14 @@ from benchmarks.original import as_original
 from benchmarks.pictures import write_pairs
 from fast.aias import AIASOptions, Guidance
 from fast.data.images import read_image, read_mask
-from fast.engine import Recipe
-from fast.masks import latent_mask, to_image, to_tensor
+from fast.data.tensors import latent_mask, to_image, to_tensor
+from fast.latent.sampling import sample_latents
 from fast.model import FAST
-from fast.output import OutputFolder
-from fast.overlap import overlapped
-from fast.sampling import sample_latents
-from fast.sources import Pair
-from fast.synthesis import Made, Synthesizer, record
+from fast.runtime.workers import overlapped
+from fast.synthesis.engine import Recipe
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.sources import Pair
+from fast.synthesis.synthesizer import Made, Synthesizer, record
 from ldm.models.diffusion.ddim import bind
 from ldm.rng import PairNoise
 

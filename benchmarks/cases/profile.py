@@ -15,9 +15,9 @@ from benchmarks.machine import threads
 from benchmarks.network import build_fast, trained_side
 from benchmarks.pictures import write_pairs
 from fast.data.images import read_image, read_mask
-from fast.engine import Engine, Recipe
-from fast.output import OutputFolder
-from fast.sources import Pair
+from fast.synthesis.engine import Engine, Recipe
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.sources import Pair
 from ldm.modules.attention import CrossAttention
 from ldm.modules.packed import Int8Conv2d, Int8Linear, PackedConv2d, PackedLinear
 

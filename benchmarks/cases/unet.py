@@ -22,8 +22,8 @@ from benchmarks.network import (
 )
 from benchmarks.original import as_original
 from benchmarks.rival import build_diffusers_unet
-from fast.engine import Engine, Recipe
-from fast.synthesis import LANE
+from fast.synthesis.engine import Engine, Recipe
+from fast.synthesis.synthesizer import LANE
 
 
 def product(device: str, precision: str, side: int) -> dict[str, Any]:

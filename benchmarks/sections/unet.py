@@ -3,7 +3,7 @@
 from benchmarks.report import NONE, gigabytes, number, share, table, times
 from benchmarks.runner import Job, Setting
 from benchmarks.sections.section import Results, missing, paragraphs, value
-from fast.synthesis import LANE
+from fast.synthesis.synthesizer import LANE
 
 ORIGINAL, LOWERED = "original, float32", "original, bf16 autocast"
 DIFFUSERS, DIFFUSERS_BF16 = "diffusers, float32", "diffusers, bf16 channels-last"

@@ -14,7 +14,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from fast.data.drawn.noise import Field, Rng, blur, fractal
+from fast.procedural.noise import Field, Rng, blur, fractal
 
 Mask = np.ndarray
 OVERSAMPLE, TRIES = 4, 32

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from fast.data.images import resize_image
-from fast.masks import to_tensor
+from fast.data.tensors import to_tensor
 from fast.segmentation.data import Labelled
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge

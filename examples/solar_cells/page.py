@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fast.report import FALSE, Bar, Figure, Gallery, Picture, Report, Row, Section, Table, duration, render
+from fast.reports.report import FALSE, Bar, Figure, Gallery, Picture, Report, Row, Section, Table, duration, render
 from solar_cells.archive import Photo
 from solar_cells.scores import CONTROLS, SEGMENTER, Result
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from fast.data.drawn.noise import Rng, blur
 from fast.generators import create
 from fast.generators.base import Generator
+from fast.procedural.noise import Rng, blur
 from fast.segmentation.data import Labelled, from_arrays, merged
 from ldm.errors import UserError
 from ldm.rng import seed_of

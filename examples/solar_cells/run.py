@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fast.data.images import write_bytes
-from fast.report import duration
+from fast.reports.report import duration
 from fast.segmentation.networks import save
 from solar_cells.archive import Photo, fetch, read
 from solar_cells.judge import BATCH, odds, train

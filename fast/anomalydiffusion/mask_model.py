@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fast.checkpoint import find_artifact, load_model
-from fast.prompted import Place, PromptedDiffusion
+from fast.artifact import find_artifact, load_model
+from fast.latent.prompted import Place, PromptedDiffusion
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 from ldm.models.diffusion import samplers

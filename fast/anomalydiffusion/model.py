@@ -9,8 +9,8 @@ from torch import Tensor
 from fast.anomalydiffusion.location import location_encoder
 from fast.anomalydiffusion.prompts import LocatedPrompts, templates_of
 from fast.anomalydiffusion.weights import FORMS, code_weights, dilated, dilation_radius, paper_weights
-from fast.masks import latent_mask
-from fast.prompted import Place, PromptedDiffusion
+from fast.data.tensors import latent_mask
+from fast.latent.prompted import Place, PromptedDiffusion
 from ldm.errors import UserError
 from ldm.models.diffusion import samplers
 from ldm.rng import generator

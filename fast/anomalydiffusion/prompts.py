@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fast.prompts import LearnedPrompts
+from fast.latent.prompts import LearnedPrompts
 from ldm.errors import UserError
 from ldm.modules.encoders.modules import TextEncoder
 

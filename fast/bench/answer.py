@@ -15,15 +15,15 @@ from fast.bench.plan import Category, Column, Plan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule, check
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
-from fast.contact_sheet import read_row
 from fast.data.images import resize_image, resize_mask
+from fast.data.tensors import to_tensor
 from fast.generators import LATENT
-from fast.masks import to_tensor
-from fast.output import read_records
-from fast.report import render
+from fast.reports.contact_sheet import read_row
+from fast.reports.report import render
 from fast.segmentation.data import from_samples
-from fast.segmentation.metrics import predict
+from fast.segmentation.evaluation import predict
 from fast.segmentation.networks import PRETRAINED, load
+from fast.synthesis.output import read_records
 from ldm.errors import UserError
 
 PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs

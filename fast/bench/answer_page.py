@@ -27,7 +27,7 @@ from fast.bench.verdict import (
     types,
     verdict,
 )
-from fast.report import (
+from fast.reports.report import (
     PREDICTION_KEY,
     Bar,
     Chart,

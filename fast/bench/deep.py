@@ -19,7 +19,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from fast.data.images import resize_image
-from fast.masks import to_tensor
+from fast.data.tensors import to_tensor
 from fast.segmentation.data import Labelled
 from ldm.errors import UserError
 from taming.modules.losses.lpips import LPIPS

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fast.contact_sheet import Row, read_row
 from fast.data.images import resize_image, resize_mask
-from fast.output import read_records
+from fast.reports.contact_sheet import Row, read_row
+from fast.synthesis.output import read_records
 from ldm.errors import UserError
 
 GAP, MARGIN, PAD = 6, 12, 5  # pixels between cells, around all, around words

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.data.images import write_bytes
-from fast.door import write_failure
+from fast.runtime.command import write_failure
 from ldm.errors import UserError
 
 POLL = 5.0  # seconds between looks at what other processes are doing

@@ -18,7 +18,7 @@ from fast.bench.results import from_json
 from fast.bench.tables import Table, markdown_text
 from fast.bench.work import pairs_folder
 from fast.data.images import write_bytes, write_image
-from fast.output import read_records
+from fast.synthesis.output import read_records
 from ldm.errors import UserError
 
 MEASURES = ("empty", "outside", "seam", "copied", "set_distance")  # of `fast.bench.pictures` in the footing

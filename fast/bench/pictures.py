@@ -13,9 +13,9 @@ import numpy as np
 
 from fast.bench.copies import Gallery
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
-from fast.measure import AROUND, Floats, contrast, features, set_distance, spread
-from fast.output import read_records
+from fast.quality.measure import AROUND, Floats, contrast, features, set_distance, spread
 from fast.segmentation.data import Labelled
+from fast.synthesis.output import read_records
 from ldm.errors import UserError
 
 SIGMAS = (0.8, 2.0)  # pixels: a hairline is seen sharp, a stain through the grain

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from fast.artifact import find_weights, in_project
 from fast.bench.grid import Cell
 from fast.bench.protocol import Entry, Protocol, Segmentation
-from fast.checkpoint import find_weights, in_project
 from fast.data.content import hash_of, reading_files
 from fast.data.images import list_images
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.split import Split, make_split
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned, Placing
-from fast.precision import settled
+from fast.runtime.precision import settled
 from fast.segmentation.networks import PRETRAINED
 from fast.training.config import load_recipe
 from ldm.checkpoint import file_hash

@@ -19,7 +19,7 @@ from yaml import YAMLError
 from fast.bench import paper
 from fast.bench.results import METRICS
 from fast.generators import LATENT, METHODS
-from fast.sampling import SAMPLERS
+from fast.latent.sampling import SAMPLERS
 from fast.segmentation.augment import AUGMENT
 from fast.segmentation.networks import SEGMENTERS
 from fast.segmentation.recipes import PUBLISHED

@@ -22,7 +22,7 @@ class Answer:
     """What was measured on one dataset.
 
     `name`: of the dataset or category; `method`, `network`: what made the pairs, what was trained on them. `runs`:
-    REAL, SYNTHETIC and BOTH -> metrics (0..1, `fast.segmentation.metrics.evaluate`) of each seed; may lack any.
+    REAL, SYNTHETIC and BOTH -> metrics (0..1, `fast.segmentation.evaluation.evaluate`) of each seed; may lack any.
     `curve`: (number of synthetic pairs in all, metrics of each seed), the real defects always in, 0 = they alone.
     `counts`: real, synthetic, normals, test, steps, size (pixels that the segmenter sees). `split`: its hash.
     `pictures`: `fast.bench.pictures.measures` of the pairs. `pairs`: (type, normal, mask, synthetic), uint8 (H,W,3),

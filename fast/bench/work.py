@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from fast.artifact import PROJECT, find_weights
 from fast.bench.grid import Cell, alone
 from fast.bench.plan import Category
-from fast.checkpoint import PROJECT, find_weights
 from fast.data.images import read_mask, write_mask
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned
-from fast.output import read_records
 from fast.pretraining.drawing import DrawingRecipe, draw_sheet, masks_of
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_arrays, from_output, from_samples, merged
-from fast.segmentation.metrics import evaluate
+from fast.segmentation.evaluation import evaluate
 from fast.segmentation.networks import save
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
 from fast.segmentation.train import train
+from fast.synthesis.output import read_records
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError
 

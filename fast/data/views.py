@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import Sample
 from fast.data.sampler import Ticket
-from fast.masks import to_tensor
-from fast.prompts import prompt_text
-from fast.regions import Region, cut
+from fast.data.tensors import to_tensor
+from fast.data.words import prompt_text
+from fast.windows.regions import Region, cut
 from ldm.errors import UserError
 from ldm.rng import seed_of
 

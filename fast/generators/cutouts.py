@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from fast.data.drawn.photo import look_at
 from fast.data.images import read_image, read_mask
 from fast.data.index import Sample
 from fast.masks.foreground import Ground
+from fast.procedural.photo import look_at
 from ldm.checkpoint import file_hash
 
 # Parts of a mask nearer than this share of the picture's shorter side belong together.

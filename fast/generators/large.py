@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fast.regions import Region, cut, paste, plan
 from fast.training.memory import available_bytes
+from fast.windows.regions import Region, cut, paste, plan
 
 LARGE = 4096 * 4096  # pixels; a picture of more is made in windows
 SIDE = 2048  # pixels, of a window for a mask of the method's own, and at most of one around a given mask

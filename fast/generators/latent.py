@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fast.checkpoint import Artifact, find_artifact, load_model
+from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
-from fast.engine import Recipe
 from fast.generators.base import Learned
-from fast.precision import settled
-from fast.sampling import check_scale
-from fast.synthesis import Synthesizer
+from fast.latent.sampling import check_scale
+from fast.runtime.precision import settled
+from fast.synthesis.engine import Recipe
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 from ldm.util import check_params, check_values
@@ -74,8 +74,8 @@ def _trained_side(artifact: Artifact, data: Mapping[str, Any]) -> int:
 
 class LatentGenerator(Learned):
     """A trained method on a latent base. `base`: the base's checkpoint, if it is no longer where training found it;
-    `device`; all else: options of `fast.engine.Recipe` and the method's switches (`own`), by default as the weights
-    recommend. `types`: "category/word" for weights that serve any words, such as `models/mini`.
+    `device`; all else: options of `fast.synthesis.engine.Recipe` and the method's switches (`own`), by default as
+    the weights recommend. `types`: "category/word" for weights that serve any words, such as `models/mini`.
 
     `synthesize` needs a mask. Its pictures have the recipe's size; without one, the given picture's.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fast.data.drawn.defects import DEFECTS
+from fast.procedural.defects import DEFECTS
 from ldm.errors import UserError
 
 # Made where no type is named: what happens to any hard surface.

@@ -15,10 +15,10 @@ from fast.data.images import read_image, resize_image, resize_mask
 from fast.generators.base import Generator as Method
 from fast.generators.base import Placing
 from fast.generators.large import Budget, bytes_of, in_windows, is_large
-from fast.output import panel
-from fast.overlap import overlapped
-from fast.sources import Pair
-from fast.synthesis import Made, MaskOf
+from fast.runtime.workers import overlapped
+from fast.synthesis.output import panel
+from fast.synthesis.sources import Pair
+from fast.synthesis.synthesizer import Made, MaskOf
 
 
 class GeneratorMaker:

@@ -8,16 +8,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fast.data.drawn.dataset import VERSION
-from fast.data.drawn.defects import DEFECTS, FOLLOWERS, defects_of, draw_onto, traits_named
-from fast.data.drawn.photo import look_at, traits_of
-from fast.data.drawn.surfaces import SMALLEST
-from fast.data.drawn.traits import Traits
 from fast.generators.base import Placing
 from fast.generators.blend import Pair, check_range, given_mask
 from fast.generators.looks import SYNONYMS, USUAL, own_looks
 from fast.generators.windows import NARROWEST, around, cut_off, seen, thickness, window_at
 from fast.masks.foreground import Ground
+from fast.procedural.dataset import VERSION
+from fast.procedural.defects import DEFECTS, FOLLOWERS, defects_of, draw_onto, traits_named
+from fast.procedural.photo import look_at, traits_of
+from fast.procedural.surfaces import SMALLEST
+from fast.procedural.traits import Traits
 from ldm.errors import UserError
 
 Rng = np.random.Generator
@@ -33,7 +33,7 @@ CHANGES = ("any", "darker", "brighter")
 class Procedural(Placing):
     """The project's own drawing of defects, in photographs of any size.
 
-    `material`: a material or a family of `fast.data.drawn.traits` (rolled_metal, wood, hide, ...); None: estimated from
+    `material`: a material or a family of `fast.procedural.traits` (rolled_metal, wood, hide, ...); None: estimated from
     each picture. `looks`: for names of your own, the types they are drawn as, {"blowhole": ["hole", "pit"]}. `window`:
     least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
     place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fast.checkpoint import find_weights
+from fast.artifact import find_weights
 from fast.data.images import resize_image
-from fast.folders import parse_json
+from fast.data.tensors import to_image
 from fast.generators.base import Learned
 from fast.generators.blend import Pair, blend, changed_pair, check_change, check_range, drawn_mask, given_mask
 from fast.generators.sdas import SAMPLERS, SDAS
-from fast.masks import to_image
 from fast.masks.foreground import Ground
 from fast.masks.perlin import perlin_mask
+from fast.runtime.folders import parse_json
 from ldm.checkpoint import file_hash, load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
 from ldm.rng import generator, seed_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fast.data.drawn.photo import noise_of
+from fast.procedural.photo import noise_of
 
 RING = 5  # width in px of the ground around a piece by which both pictures are compared
 GAP = 1  # px next to the piece that may still belong to it

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from fast.data.drawn import MATERIALS, draw_surface
-from fast.data.drawn.dataset import VERSION, picture_rng
-from fast.data.drawn.noise import fractal
 from fast.data.images import is_image, natural_key, read_image, resize_image
+from fast.procedural import MATERIALS, draw_surface
+from fast.procedural.dataset import VERSION, picture_rng
+from fast.procedural.noise import fractal
 from ldm.errors import UserError
 
 Rng = np.random.Generator

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from fast.data.drawn.noise import line_noise
-from fast.data.drawn.shapes import Curve, bezier, contour, dense, jagged_walk
 from fast.masks.perlin import perlin_mask
+from fast.procedural.noise import line_noise
+from fast.procedural.shapes import Curve, bezier, contour, dense, jagged_walk
 from ldm.errors import UserError
 
 REFERENCE = 256  # side in px of the picture that sizes below are given for

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from fast.data.drawn.traits import TRAITS
+from fast.data.words import prompt_text
 from fast.pretraining.drawing import TYPES
-from fast.prompts import prompt_text
+from fast.procedural.traits import TRAITS
 from ldm.modules.encoders.modules import Tokenizer
 
 # A user's part is called anything; the defect's word must do its work beside any other, or alone.

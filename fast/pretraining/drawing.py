@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fast.data.drawn import draw_defect, draw_surface
-from fast.data.drawn.defects import defects_of
-from fast.data.drawn.traits import HELD_APART, TRAITS
 from fast.data.images import list_images, read_image
-from fast.door import leave_interrupts
+from fast.procedural import draw_defect, draw_surface
+from fast.procedural.defects import defects_of
+from fast.procedural.traits import HELD_APART, TRAITS
+from fast.runtime.command import leave_interrupts
 from ldm.errors import UserError
 
 DEFECTS = 8  # drawn into each surface, all of different types

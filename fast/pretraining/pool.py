@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fast.data.drawn.traits import TRAITS
 from fast.pretraining.drawing import DEFECTS, POINTS, TYPES, Sheet
+from fast.procedural.traits import TRAITS
 
 ENCODED = 96  # images that are encoded at a time
 

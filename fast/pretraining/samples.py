@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from fast.aias import AIASOptions, Guidance, aias
-from fast.data.drawn.traits import HELD_APART
 from fast.data.images import write_image
-from fast.masks import latent_mask, to_image
+from fast.data.tensors import latent_mask, to_image
 from fast.pretraining.drawing import DrawingRecipe, Sheet, draw_sheet, masks_of
 from fast.pretraining.pool import to_float
 from fast.pretraining.settings import Settings
+from fast.procedural.traits import HELD_APART
 from fast.training.config import load_recipe
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.ddpm import LatentDiffusion

@@ -11,10 +11,10 @@ from functools import partial
 import cv2
 import numpy as np
 
-from fast.data.drawn import DEFECTS, defects_of, draw_defect, draw_surface
-from fast.data.drawn.traits import HELD_APART, TRAITS
-from fast.door import leave_interrupts
+from fast.procedural import DEFECTS, defects_of, draw_defect, draw_surface
+from fast.procedural.traits import HELD_APART, TRAITS
 from fast.quality.windows import cut, fill_untyped
+from fast.runtime.command import leave_interrupts
 
 TRAINING_MATERIALS = tuple(sorted(set(TRAITS) - set(HELD_APART)))
 DEFECTS_OF_ONE = 4  # drawn into one normal image

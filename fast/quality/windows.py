@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fast.data.drawn.noise import Rng, blur, unit, white
+from fast.procedural.noise import Rng, blur, unit, white
 
 # A view is stored a little larger than what the network sees, so that training can shift it.
 STORED, SEEN = 112, 96

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fast.data.drawn import DEFECTS
+from fast.procedural import DEFECTS
 from fast.quality.examples import UNTYPED
 from fast.quality.windows import SEEN, STORED, cut_all, fill_untyped
 from fast.segmentation.layers import ConvNorm

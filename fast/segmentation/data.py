@@ -12,9 +12,9 @@ from fast.data.content import Copies
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.index import GOOD, Sample
 from fast.data.views import Augment
-from fast.output import read_records
-from fast.regions import Region, cut
 from fast.segmentation.augment import AUGMENT, AUGMENTATIONS, grey_levels
+from fast.synthesis.output import read_records
+from fast.windows.regions import Region, cut
 from ldm.errors import UserError
 
 _MEMORY = 2 << 30  # keep pictures in memory up to this many bytes

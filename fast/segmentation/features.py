@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fast.masks import to_tensor
+from fast.data.tensors import to_tensor
 from fast.segmentation.efficientnet import CHANNELS, WEIGHTS, EfficientNetLite0, pretrained
 from ldm.checkpoint import file_hash, save_safetensors
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
-from fast.masks import to_tensor
+from fast.data.tensors import to_tensor
 from fast.segmentation.data import Views
 from fast.segmentation.layers import Heads
 from fast.segmentation.losses import objective

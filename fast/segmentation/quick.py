@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fast.metrics.segmentation import Tally, summary
 from fast.segmentation.augment import AUGMENT
 from fast.segmentation.data import Labelled, Views, is_normal
 from fast.segmentation.features import CELL, FeatureStore
-from fast.segmentation.metrics import Tally, summary
 from fast.segmentation.pixel_head import PixelHead, to_pixels
 from fast.segmentation.pool import Pool, allot, shares, take
 from ldm.errors import UserError
@@ -61,7 +61,7 @@ class QuickJudge:
         self, train_samples: Sequence[Labelled], test_samples: Sequence[Labelled], seed: int = 0
     ) -> dict[str, Any]:
         """Train on weighted samples (`fast.segmentation.data.merged`), test, and return the figures of
-        `fast.segmentation.metrics.evaluate`: `miou`, `ap`, `auroc`, `miou_types`, `types`, ... all in 0..1."""
+        `fast.segmentation.evaluation.evaluate`: `miou`, `ap`, `auroc`, `miou_types`, `types`, ... all in 0..1."""
         return self.test(self.fit(train_samples, seed), test_samples)
 
     def fit(self, samples: Sequence[Labelled], seed: int = 0) -> PixelHead:

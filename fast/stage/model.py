@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fast.masks import latent_mask
-from fast.prompted import Beside, Place, PromptedDiffusion
+from fast.data.tensors import latent_mask
+from fast.latent.prompted import Beside, Place, PromptedDiffusion
 from fast.stage.adapter import MGA
 from fast.stage.sampling import STAGEOptions, stage_sample
 from ldm.errors import UserError

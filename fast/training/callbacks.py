@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from fast.data.images import write_image
+from fast.data.tensors import to_image
 from fast.data.views import Pictures
-from fast.decoder import fit_decoder
-from fast.masks import to_image
+from fast.latent.decoder import fit_decoder
 from fast.training.trainer import say
 from ldm.errors import UserError
 from ldm.rng import seed_of

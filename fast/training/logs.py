@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from fast.progress import Progress
+from fast.runtime.progress import Progress
 from ldm.errors import UserError
 
 

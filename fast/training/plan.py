@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fast.door import is_first_process
-from fast.folders import held
+from fast.runtime.command import is_first_process
+from fast.runtime.folders import held
 from fast.training.config import LIGHTNING, check_config, merge, resolved
 from fast.training.saver import LAST
 from ldm.errors import UserError

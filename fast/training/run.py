@@ -12,12 +12,12 @@ import pytorch_lightning as pl
 import yaml
 from torch import distributed
 
-from fast.checkpoint import find_base, find_farm
+from fast.artifact import find_base, find_farm
 from fast.data.images import write_bytes
 from fast.data.views import Pictures
-from fast.door import is_first_process
 from fast.model import FAST
-from fast.precision import settled
+from fast.runtime.command import is_first_process
+from fast.runtime.precision import settled
 from fast.training.callbacks import (
     Clock,
     DecoderFit,

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from fast.door import write_failure
+from fast.runtime.command import write_failure
 from fast.training.callbacks import Clock, Stopped, way_on
 from fast.training.logs import Log
 from ldm.checkpoint import read_checkpoint, save_safetensors

@@ -14,10 +14,10 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from fast.door import is_first_process
-from fast.precision import has_bf16, settled
+from fast.runtime.command import is_first_process
+from fast.runtime.options import gpu_numbers
+from fast.runtime.precision import has_bf16, settled
 from fast.training.config import PRECISIONS
-from fast.training.options import gpu_numbers
 from ldm.errors import UserError
 
 

@@ -17,16 +17,16 @@ import torch
 
 from base_scores.filling import Truth, fill, guided, has_scale
 from fast.aias import AIASOptions
-from fast.checkpoint import Artifact, find_artifact, load_fast
-from fast.data.drawn import defects_of, draw_defect, draw_surface
-from fast.data.drawn.dataset import picture_rng
-from fast.data.drawn.surfaces import check_material
+from fast.artifact import Artifact, find_artifact, load_fast
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.split import Split, make_split
-from fast.masks import to_image, to_tensor
-from fast.measure import Floats, change, features, spread
+from fast.data.tensors import to_image, to_tensor
 from fast.model import FAST
-from fast.synthesis import Recipe
+from fast.procedural import defects_of, draw_defect, draw_surface
+from fast.procedural.dataset import picture_rng
+from fast.procedural.surfaces import check_material
+from fast.quality.measure import Floats, change, features, spread
+from fast.synthesis.synthesizer import Recipe
 from ldm.checkpoint import file_hash, read_metadata
 from ldm.errors import UserError
 from ldm.rng import seed_of

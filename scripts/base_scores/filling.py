@@ -12,8 +12,8 @@ import torch
 from tqdm import tqdm
 
 from fast.model import FAST
-from fast.overlap import overlapped
-from fast.synthesis import Recipe, Synthesizer
+from fast.runtime.workers import overlapped
+from fast.synthesis.synthesizer import Recipe, Synthesizer
 from ldm.errors import UserError
 from ldm.rng import seed_of
 

@@ -12,12 +12,12 @@ import numpy as np
 from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Variant, artifact_of, check_split, coded
 from base_scores.filling import Truth, pasted
 from base_scores.tables import Table, cell, percent
-from fast.checkpoint import load_fast
+from fast.artifact import load_fast
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import Sample
-from fast.measure import FEATURES, contrast, distance, features, noise_limit, psnr, set_distance, ssim
 from fast.model import FAST
-from fast.progress import followed
+from fast.quality.measure import FEATURES, contrast, distance, features, noise_limit, psnr, set_distance, ssim
+from fast.runtime.progress import followed
 from ldm.errors import UserError
 
 
@@ -27,7 +27,8 @@ def visibility(bench: Bench, shown: Sequence[Truth], pictures: Sequence[np.ndarr
     `shown`: the normals and masks that the pictures were made with, usually those of `truth`.
     `inside`, `outside`: mean change in grey levels from the normal picture, before pasting, so that what lies outside
     is the decoder's error; `ratio` of the two; `below_noise`: share of pairs whose change inside is below the
-    `noise_limit` of their mask. `distance`, and of each feature `features`: see `fast.measure.distance`, after pasting;
+    `noise_limit` of their mask. `distance`, and of each feature `features`: see `fast.quality.measure.distance`, after
+    pasting;
     `set_distance`: the same of whole types.
     """
     rows = []

@@ -13,12 +13,12 @@ import numpy as np
 from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, artifact_of, check_split
 from base_scores.filling import pasted
 from base_scores.tables import Table, mean_cell, percent
-from fast.checkpoint import Artifact
+from fast.artifact import Artifact
 from fast.data.layouts import Sample
-from fast.progress import Progress
+from fast.runtime.progress import Progress
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_output, from_samples, merged
-from fast.segmentation.metrics import evaluate
+from fast.segmentation.evaluation import evaluate
 from fast.segmentation.train import train
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
@@ -182,7 +182,7 @@ def real(bench: Bench, part: Part) -> Figures:
 def _fill(bench: Bench, adapted: Artifact, samples: Sequence[Sample], folder: Path) -> Path:
     """Pairs of one type through the synthesis door, which goes on where it was stopped: its masks of the training
     third in pictures of training normals. Returns the output folder."""
-    from fast.synthesis_door import parse_synthesis, synthesize
+    from fast.cli.synthesize import parse_synthesis, synthesize
 
     options, category, anomaly = bench.options, samples[0].category, samples[0].anomaly
     masks, output = folder / "masks" / category / anomaly, folder / category / anomaly

@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from base_scores.bench import artifact_of
 from base_scores.filling import Truth, fill, guided, pasted
-from fast.checkpoint import load_fast
-from fast.data.drawn import DEFECTS, defects_of, draw_defect, draw_surface
-from fast.data.drawn.dataset import picture_rng
-from fast.data.drawn.surfaces import check_material
-from fast.data.drawn.traits import HELD_APART
+from fast.artifact import load_fast
 from fast.data.images import resize_image, write_image
+from fast.procedural import DEFECTS, defects_of, draw_defect, draw_surface
+from fast.procedural.dataset import picture_rng
+from fast.procedural.surfaces import check_material
+from fast.procedural.traits import HELD_APART
 from fast.quality.windows import cut
-from fast.synthesis import Recipe
+from fast.synthesis.synthesizer import Recipe
 
 GAP, HEAD, FOOT = 3, 22, 15
 

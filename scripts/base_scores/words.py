@@ -13,7 +13,7 @@ from tqdm import tqdm
 from base_scores.bench import PAIRS, Bench, Figures, Part, Variant
 from base_scores.filling import Truth, has_scale, pasted
 from base_scores.tables import Table, cell, percent
-from fast.data.drawn import DEFECTS
+from fast.procedural import DEFECTS
 from fast.quality.examples import TRAINING_MATERIALS, draw_examples
 from fast.quality.windows import fill_untyped
 from fast.quality.words import Classifier, train_on_views

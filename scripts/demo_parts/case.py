@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from demo_parts.record import say, timed
-from fast.data.drawn import defects_of, draw_defect, draw_surface
-from fast.data.drawn.dataset import picture_rng
-from fast.data.drawn.traits import HELD_APART
 from fast.data.images import read_image, write_image, write_mask
-from fast.door import leave_interrupts
+from fast.procedural import defects_of, draw_defect, draw_surface
+from fast.procedural.dataset import picture_rng
+from fast.procedural.traits import HELD_APART
+from fast.runtime.command import leave_interrupts
 
 AT_ONCE = 12  # pictures for which one more process is worth its start
 
@@ -133,7 +133,7 @@ def _surface(plan: Plan, material: str, rng: np.random.Generator) -> np.ndarray:
 
 def in_processes(tasks: Sequence[Callable[[], object]]) -> None:
     """Do all tasks, on all cores, with a bar on a terminal."""
-    from fast.progress import Progress
+    from fast.runtime.progress import Progress
 
     workers = min(os.cpu_count() or 1, len(tasks) // AT_ONCE)
     with Progress(len(tasks), "drawing", "picture") as bar:

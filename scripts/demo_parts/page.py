@@ -14,9 +14,9 @@ import numpy as np
 from demo_parts.case import Plan, Real, handful, tests
 from demo_parts.record import say, timed, times
 from demo_parts.work import SEGMENTERS, found_path, records
-from fast.data.drawn import defects_of
 from fast.data.images import read_image, read_mask, write_bytes
-from fast.report import (
+from fast.procedural import defects_of
+from fast.reports.report import (
     PREDICTION_KEY,
     Bar,
     Commands,
@@ -34,7 +34,7 @@ from fast.report import (
 )
 
 if TYPE_CHECKING:
-    from fast.segmentation.metrics import Tally
+    from fast.metrics.segmentation import Tally
 
 STAGES = {
     "draw": "drawing the test case",
@@ -115,7 +115,7 @@ def _cover(plan: Plan, out: Path, made: dict[str, list[dict[str, Any]]]) -> list
 
 
 def _pairs(plan: Plan, out: Path, made: dict[str, list[dict[str, Any]]]) -> Section:
-    from fast.contact_sheet import read_row
+    from fast.reports.contact_sheet import read_row
 
     galleries, shown = [], spread(plan.materials, PAIRS_SHOWN, rarest=True)
     for material in plan.materials:
@@ -253,7 +253,7 @@ def _how(plan: Plan, spent: dict[str, float], made: dict[str, list[dict[str, Any
 
 def tally(plan: Plan, out: Path, name: str, key: Callable[[Real], str]) -> dict[str, Tally]:
     """The pixels a segmenter found in the test pictures, summed up by `key`, in the order they come."""
-    from fast.segmentation.metrics import Tally
+    from fast.metrics.segmentation import Tally
 
     sums: dict[str, Tally] = {}
     for job in tests(plan, out):

@@ -11,16 +11,16 @@ from typing import Any
 
 from demo_parts.case import Plan, Real, handful, mask_folder, normals_of, tests, wait_for
 from demo_parts.record import say, timed
-from fast.data.drawn import defects_of
 from fast.data.images import read_image, write_mask
+from fast.procedural import defects_of
 
 SEGMENTERS = {"real": "real alone", "merged": "real + synthetic"}
 
 
 def synthesize(plan: Plan, out: Path, material: str, weights: str) -> None:
     """Pairs of one material, as many as there are masks, through the synthesis door: by words and masks alone."""
-    from fast.synthesis_door import parse_synthesis
-    from fast.synthesis_door import synthesize as fill
+    from fast.cli.synthesize import parse_synthesis
+    from fast.cli.synthesize import synthesize as fill
 
     target, count = out / "pairs" / material, plan.pairs * len(defects_of(material))
     if len(records(target)) == count:
@@ -44,7 +44,7 @@ def segment(plan: Plan, out: Path) -> None:
     """Train both segmenters side by side, a core each, and keep what they find in the test pictures."""
     import torch
 
-    from fast.progress import Progress
+    from fast.runtime.progress import Progress
     from fast.segmentation import build
 
     left = [name for name in SEGMENTERS if not all(found_path(out, name, job).is_file() for job in tests(plan, out))]
@@ -72,10 +72,10 @@ def segment(plan: Plan, out: Path) -> None:
 def _segment(plan: Plan, out: Path, name: str, model: Any, progress: Callable[[int, float, float], None]) -> None:
     import torch
 
-    from fast.masks import to_tensor
-    from fast.precision import has_bf16
+    from fast.data.tensors import to_tensor
+    from fast.runtime.precision import has_bf16
     from fast.segmentation.data import Labelled, from_output, merged
-    from fast.segmentation.metrics import predict
+    from fast.segmentation.evaluation import predict
     from fast.segmentation.train import train
 
     real = [Labelled(d.image, d.mask, f"{d.material}/{d.defect}") for d in handful(plan, out)]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from fast.data.images import resize_image, resize_mask
-from fast.folders import parse_json
+from fast.data.tensors import to_image
 from fast.generators.base import Learned
 from fast.generators.dfmgan.networks import Backbone, DefectBranch, Rendered, Sizes
-from fast.masks import to_image
+from fast.runtime.folders import parse_json
 from ldm.checkpoint import file_hash, load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
 
@@ -54,7 +54,7 @@ class DFMGANGenerator(Learned):
         super().__init__(weights, **learning)
 
     def load(self, weights: Path, step: int | None = None) -> None:
-        from fast.checkpoint import find_weights  # heavy
+        from fast.artifact import find_weights  # heavy
 
         path = find_weights(weights, self.artifact, step)
         metadata = read_metadata(path)

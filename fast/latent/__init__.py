@@ -1,0 +1,1 @@
+"""What the methods on a latent-diffusion base share: prompts, adapters, the decoder's fit, sampling."""

@@ -1,0 +1,328 @@
+"""A frozen latent-diffusion base with learned prompts: what FAST, STAGE and AnomalyDiffusion have in common."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fast.data.tensors import latent_mask
+from fast.latent.decoder import FitOptions, own
+from fast.latent.lora import Adapters
+from fast.latent.prompts import LearnedPrompts
+from fast.latent.sampling import check_scale
+from ldm.checkpoint import file_hash
+from ldm.errors import UserError
+from ldm.models.diffusion.ddim import bind
+from ldm.models.diffusion.ddpm import LatentDiffusion
+from ldm.models.diffusion.samplers import Noise
+from ldm.modules.encoders.modules import TextEncoder
+from ldm.rng import PairNoise, generator
+from ldm.util import check_params
+
+DECODER = "first_stage_model.decoder"
+# A network that runs beside the U-Net, and a call of it on example tensors x (1,C,h,w) and prompt (1,L,width).
+Beside = tuple[nn.Module, Callable[[nn.Module, Tensor, Tensor], object]]
+
+
+class PlacedDenoise(Protocol):
+    """The U-Net with prompts bound: x (B,C,h,w) at t (B,) in 0..T-1 to the noise in it, float32.
+
+    `weights` (B,1,h,w): how strongly each cell attends to the learned vectors, by what `form` multiplies (see
+    `ldm.modules.attention.Weighted`); None: as it is. `mask`, `known`: what
+    a base that is told of its surroundings sees in the place of the window's own.
+    """
+
+    def __call__(
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        weights: Tensor | None = None,
+        form: str = "scores",
+        mask: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Windows to fill and what is known of them.
+
+    `mask` (B,1,h,w) in {0,1}; `background` (B,C,h,w), scaled latents of the normal pictures; `prompts` (B,L,width);
+    `known` (B,C,h,w), what networks may see of the background; `noise(x)`: standard normal like x, float32;
+    `sampler`, `steps`: one of the method's and its network evaluations; `options`: the method's own of a run;
+    `dtype`: of the networks beside the U-Net.
+    """
+
+    mask: Tensor
+    background: Tensor
+    prompts: Tensor
+    known: Tensor
+    noise: Noise
+    sampler: str
+    steps: int
+    denoise: PlacedDenoise
+    options: Mapping[str, Any]
+    dtype: torch.dtype = torch.float32
+
+
+class PromptedDiffusion(LatentDiffusion):
+    """Takes a base's parameters and, beside them:
+
+    `types`: the defect types "category/anomaly" to learn; `init_word`: the word their vectors start from;
+    `prompt_tokens`: vectors per type; `thaw_unet`: train the U-Net too; `lora`: or low-rank adapters on it, the options
+    of `fast.latent.lora.Adapters`, or their rank; `fit_decoder`: fit the first stage's decoder
+    to the pictures first, the options of `fast.latent.decoder.FitOptions`; `open_types`: the artifact serves any
+    defect word, trained or not; `known`: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the
+    normal picture at synthesis: "full", all of it; "around", nothing of what lies under the mask; `drop_prompt`: the
+    share (0..1) of training samples that get the empty prompt, so that guidance against it works; `scale`: of that
+    guidance, where synthesis names none, see `fast.synthesis.engine.Recipe`.
+    Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
+    """
+
+    needs_base = True  # the training door asks for one
+    learns_types = True  # and fills `types` in from the data
+    name: ClassVar[str]  # of the artifact
+    samplers: ClassVar[tuple[str, ...]]  # the first is the default
+    switches: ClassVar[tuple[str, ...]] = ()  # of its own that synthesis may change, in `Place.options`
+    default_steps: ClassVar[int] = 10
+    sees_masks: ClassVar[bool] = False  # prompts depend on the mask: see `window_prompts`
+    mapped_from: Path | None = None  # the file that the frozen weights lie in, as far as they are mapped from one
+
+    def __init__(
+        self,
+        types: Sequence[str],
+        init_word: str | None = None,
+        prompt_tokens: int = 8,
+        thaw_unet: bool = False,
+        lora: Mapping[str, Any] | int | None = None,
+        fit_decoder: Mapping[str, Any] | None = None,
+        open_types: bool = False,
+        known: str = "full",
+        drop_prompt: float = 0.125,
+        scale: float = 1.0,
+        ckpt_path: str | None = None,
+        lr: float = 1.5e-4,
+        **base: Any,
+    ):
+        if fit_decoder is not None:
+            check_params(FitOptions, fit_decoder, "model.params.fit_decoder")
+        lora = _lora_options(lora, thaw_unet)
+        if known not in ("full", "around"):
+            raise UserError(f"model.params.known={known} is unknown; use full or around")
+        if not 0 <= drop_prompt < 1:
+            raise UserError(f"model.params.drop_prompt={drop_prompt} must be a share from 0 to below 1")
+        check_scale(scale, "model.params.scale")
+        fixed = {"use_ema": False, "cond_stage_trainable": False, "unet_trainable": thaw_unet}
+        super().__init__(ckpt_path=ckpt_path, lr=lr, **{**base, **fixed})
+        encoder = self._text_encoder(prompt_tokens)
+        self.base_path = ckpt_path
+        self.init_word, self.thaw_unet, self.known = init_word, thaw_unet, known
+        self.drop_prompt, self.scale = drop_prompt, scale
+        self.model.requires_grad_(thaw_unet)
+        if not thaw_unet:
+            self.model.eval()
+        self.prompts = LearnedPrompts(types, encoder.width, prompt_tokens)
+        self.lora = Adapters(self.model.diffusion_model, **lora) if lora else None
+        self.fit_decoder = None if fit_decoder is None else FitOptions(**fit_decoder)
+        self.decoder_fitted = False
+        self.open_types = open_types
+        self._base_hash: str | None = None
+        self.prompts.start_from(encoder, init_word)
+
+    def _text_encoder(self, prompt_tokens: int) -> TextEncoder:
+        encoder = self.cond_stage_model
+        if not isinstance(encoder, TextEncoder):
+            raise UserError(
+                f"{type(self).__name__} needs a text encoder as cond_stage_config (BERTEmbedder or FrozenCLIPEmbedder)"
+            )
+        room = encoder.max_length - 2
+        if not 0 < prompt_tokens < room:
+            raise UserError(f"prompt_tokens={prompt_tokens} does not fit beside words; choose from 1 to {room - 1}")
+        return encoder
+
+    # training
+
+    def on_fit_start(self) -> None:
+        """The order of weights that convolutions want, set once; it changes no name and no shape."""
+        if not self.thaw_unet:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def on_train_start(self) -> None:
+        """The base's scale factor stands, whatever the spread of these few latents: synthesis uses that one."""
+
+    def train(self, mode: bool = True) -> "PromptedDiffusion":
+        """Frozen parts stay in evaluation mode, whatever the trainer asks."""
+        super().train(mode)
+        self.first_stage_model.eval()
+        self.cond_stage_model.eval()
+        if not self.thaw_unet:
+            self.model.eval()
+        return self
+
+    @property
+    def base_hash(self) -> str:
+        """SHA-256 of the base checkpoint's file; empty for a base that came from nowhere."""
+        if self._base_hash is None:
+            self._base_hash = file_hash(self.base_path) if self.base_path else ""
+        return self._base_hash
+
+    def conditioning(self, batch: Mapping[str, Any]) -> Tensor:
+        """Prompts (B,L,width) of the batch's types; in training some are dropped, see `drop_prompt`."""
+        with self._as_kept(self.cond_stage_model):
+            return self._some_dropped(batch, self.prompts(self.cond_stage_model, batch["type"]))
+
+    def _some_dropped(self, batch: Mapping[str, Any], prompts: Tensor) -> Tensor:
+        """In training prompts (B,L,width) of which a share of `drop_prompt` is the empty one, by the samples' seeds."""
+        if not (self.training and self.drop_prompt):
+            return prompts
+        dropped = self._by_seed(batch, len(prompts), 11) < self.drop_prompt
+        return torch.where(dropped[:, None, None], self.empty_prompt(1).to(prompts), prompts)
+
+    def empty_prompt(self, count: int) -> Tensor:
+        """The encoding (count,L,width) of no words at all."""
+        return self.get_learned_conditioning([""] * count)
+
+    def network(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        with self._as_kept(self.model):
+            return super().network(x, t, cond)
+
+    def _as_kept(self, part: nn.Module) -> AbstractContextManager[None]:
+        """Without autocast for a network kept in bfloat16: on a GPU it would compute and keep the norms in float32."""
+        weight = next(part.parameters(), None)
+        kept = weight is not None and weight.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, enabled=False) if kept else nullcontext()
+
+    @abstractmethod
+    def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The training objective of a batch and what to log of it."""
+
+    # what is learned
+
+    def own_parts(self) -> dict[str, nn.Module]:
+        """Everything that this training changes, by its attribute's name."""
+        parts: dict[str, nn.Module] = {"prompts": self.prompts}
+        if self.thaw_unet:
+            parts["model"] = self.model
+        if self.lora is not None:
+            parts["lora"] = self.lora
+        if self.fit_decoder is not None:
+            parts[DECODER] = self.first_stage_model.decoder
+        return parts
+
+    def own_state(self) -> dict[str, Tensor]:
+        """The tensors of `own_parts` by their names in the whole model."""
+        return {f"{name}.{k}": v for name, part in self.own_parts().items() for k, v in part.state_dict().items()}
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters that training changes. The decoder has a fit of its own."""
+        parts = [part for name, part in self.own_parts().items() if name != DECODER]
+        return [p for part in parts for p in part.parameters() if p.requires_grad]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = self.own_state()  # the frozen base stays in its own file
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.decoder_fitted = any(k.startswith(f"{DECODER}.") for k in checkpoint["state_dict"])
+        if self.decoder_fitted:
+            own(self.first_stage_model.decoder)
+        checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
+
+    def artifact(self) -> tuple[str, dict[str, Tensor]]:
+        return self.name, self.own_state()
+
+    def artifact_metadata(self) -> dict[str, str]:
+        open_types = {"open_types": "true"} if self.open_types else {}
+        return {
+            "types": json.dumps(self.prompts.types),
+            "base": str(self.base_path or ""),
+            "base_sha256": self.base_hash,
+            "drop_prompt": str(self.drop_prompt),
+            **open_types,
+        }
+
+    # synthesis
+
+    @classmethod
+    def evaluations(cls, params: Mapping[str, Any]) -> int:
+        """Network evaluations where the user names no number and the sampler takes any, by `model.params`."""
+        return cls.default_steps
+
+    def serve(self, types: Sequence[str]) -> None:
+        """Know these types, "category/defect", in the place of the learned ones; see `LearnedPrompts.serving`."""
+        self.prompts = self.prompts.serving(self._text_encoder(self.prompts.tokens), types)
+
+    def merge_adapters(self) -> None:
+        """Put the adapters, if there are any, into the U-Net's weights: nothing is left of them but what they do."""
+        if self.lora is not None:
+            self.lora.merge(self.model.diffusion_model)
+            self.lora = None
+
+    def beside(self) -> list[Beside]:
+        """Networks that run beside the U-Net."""
+        return []
+
+    def window_prompts(self, types: Tensor, pixels: Tensor) -> Tensor:
+        """Prompts (B,L,width) for windows with the masks `pixels` (B,1,H,W), where `sees_masks`."""
+        raise NotImplementedError
+
+    def placeholder(self, types: Tensor) -> Tensor:
+        """Which tokens of the types' prompts are learned: (B,L) bool."""
+        return self.prompts.positions(self._text_encoder(self.prompts.tokens), types)
+
+    @abstractmethod
+    def fill(self, place: Place) -> Tensor:
+        """Scaled latents (B,C,h,w) with a defect in the mask of each window."""
+
+    @torch.no_grad()
+    def log_images(self, batch: Mapping[str, Any], steps: int = 10) -> dict[str, Tensor]:
+        """Pictures for a sample grid: the real defects, and synthetic ones in the same masks, without re-weighting."""
+        x0 = self.latents(batch)
+        mask = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
+        shown = self.detailed_mask(batch["mask"].to(x0), (x0.shape[-2], x0.shape[-1]))
+        cond = self.prompts(self.cond_stage_model, batch["type"])
+        known = (1 - mask) * x0  # all of it would show a real defect to a network that is to draw one
+        empty = None if self.scale == 1 else self.empty_prompt(len(x0)).to(cond)
+
+        def denoise(
+            x: Tensor,
+            t: Tensor,
+            *,
+            weights: Tensor | None = None,
+            form: str = "scores",
+            mask: Tensor | None = shown,
+            known: Tensor | None = known,
+        ) -> Tensor:
+            assert mask is not None
+            assert known is not None
+            without = None if empty is None else self.with_place(empty, mask, known)
+            return bind(self, self.with_place(cond, mask, known), self.scale, without)(x, t)
+
+        noise = PairNoise([generator(0, i) for i in range(len(x0))])
+        sampler = "aias" if "aias" in self.samplers else self.samplers[0]
+        z = self.fill(Place(mask, x0, cond, known, noise, sampler, steps, denoise, {}))
+        real = self.decode_first_stage(x0)
+        pixels = F.interpolate(batch["mask"].to(real), real.shape[-2:], mode="nearest")
+        made = pixels * self.decode_first_stage(z) + (1 - pixels) * real
+        return {"real": real, "mask": (pixels * 2 - 1).expand_as(real), "synthetic": made}
+
+
+def _lora_options(given: Mapping[str, Any] | int | None, thaw_unet: bool) -> Mapping[str, Any]:
+    """The options of `Adapters`; empty for none (0, nothing, or a rank of 0)."""
+    if isinstance(given, bool) or not (given is None or isinstance(given, int | Mapping)):
+        raise UserError(f"model.params.lora={given} is no rank and no options; write lora: {{rank: 8}}, or 0 for none")
+    if isinstance(given, int):
+        given = {"rank": given}
+    if not given or given.get("rank") == 0:
+        return {}
+    check_params(Adapters, given, "model.params.lora", complete=False)
+    if thaw_unet:
+        raise UserError("thaw_unet=true trains the U-Net itself; leave lora out, or thaw_unet")
+    return given

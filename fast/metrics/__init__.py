@@ -1,0 +1,1 @@
+"""Figures of how good something is, from plain arrays."""

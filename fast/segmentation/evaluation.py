@@ -1,0 +1,95 @@
+"""A segmenter's answers on test pairs, and what they are worth."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fast.data.tensors import to_tensor
+from fast.metrics.segmentation import ClassTally, Tally, defect_score, summary
+from fast.segmentation.data import Labelled, Views, is_normal
+from fast.windows.tiling import tiled
+from ldm.errors import UserError
+
+
+def evaluate(
+    model: nn.Module,
+    pairs: Sequence[Labelled],
+    *,
+    size: int = 256,
+    native: bool = False,
+    batch_size: int = 8,
+    bf16: bool = False,
+    device: str | torch.device = "cpu",
+    labels: Mapping[int, str] | None = None,
+) -> dict[str, Any]:
+    """Scores of a two-or-more-class segmenter on test pairs, all in 0..1; None where nothing can be said.
+
+    A pixel is found where the most probable class is no background, of two classes at a probability above 0.5.
+    `miou`, `acc`: of the defect pixels of the whole set, background not averaged in; `f1`: the same pixels' F1;
+    `pro_at_half`: mean recall of the regions; `aacc`: all pixels told right. Over all thresholds, of the pooled pixels
+    scored by the log-odds of a defect: `ap`, `auroc`, `f1_max`, and `pro`, the area under the per-region overlap up to
+    a false-positive rate of 0.3, divided by 0.3. `miou_types`, `acc_types`: means over the defect types; `types`: all
+    of it of each type's pictures alone. Normals count in the totals, by what is found in them by mistake.
+
+    `labels`, {class: name} of a network of several defect classes, adds how well it tells them apart
+    (`ClassTally.report`); a pair's own class is `Labelled.label`.
+
+    Pictures and masks are resized to `size` as in training, or with `native` left as they are and seen in tiles.
+    """
+    if not pairs:
+        raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
+    model = model.to(device).eval()
+    types: dict[str, Tally] = {}
+    classes: ClassTally | None = None
+    for pair, mask, logits in _answers(model, pairs, size, native, batch_size, bf16, device):
+        predicted = logits.argmax(dim=0).numpy()
+        score = defect_score(logits[None])[0].numpy()
+        types.setdefault(pair.kind, Tally()).add(predicted > 0, mask > 0, score)
+        if labels is not None:
+            classes = classes or _classes(pairs, labels, len(logits))
+            classes.add(predicted, mask.astype(np.int64) * pair.label)
+    found = summary(types, {pair.kind for pair in pairs if is_normal(pair)})
+    return found if classes is None or labels is None else {**found, **classes.report(labels)}
+
+
+def _answers(
+    model: nn.Module,
+    pairs: Sequence[Labelled],
+    size: int,
+    native: bool,
+    batch_size: int,
+    bf16: bool,
+    device: str | torch.device,
+) -> Iterator[tuple[Labelled, np.ndarray, Tensor]]:
+    """Each pair, its mask (H,W) in {0,1} at the resolution of the evaluation, and logits (K,H,W) on the CPU."""
+    views = Views(pairs, size, native)
+    step = 1 if native else batch_size
+    for start in range(0, len(pairs), step):
+        batch = [views.plain(i) for i in range(start, min(start + step, len(pairs)))]
+        images = torch.stack([to_tensor(image) for image, _ in batch])
+        logits = predict(model, images.to(device), tile=size if native else None, bf16=bf16).cpu()
+        for k, (_, mask) in enumerate(batch):
+            yield pairs[start + k], mask, logits[k]
+
+
+def _classes(pairs: Sequence[Labelled], labels: Mapping[int, str], count: int) -> ClassTally:
+    """An empty tally; UserError where the names fit neither the segmenter's `count` classes nor the pairs."""
+    wrong = sorted(k for k in labels if not 0 < k < count)
+    if wrong:
+        raise UserError(f"labels name class {wrong[0]}, but the segmenter has the defect classes 1..{count - 1}")
+    strange = sorted({pair.label for pair in pairs if pair.mask is not None} - labels.keys())
+    if strange:
+        raise UserError(f"a test pair has class {strange[0]}, which labels do not name; name it or leave the pair out")
+    return ClassTally(count)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, image: Tensor, tile: int | None = None, bf16: bool = False) -> Tensor:
+    """Float logits (B,K,H,W) of image (B,3,H,W) in [-1, 1]; with `tile` in overlapping tiles of that side."""
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
+        if tile is None:
+            return model(image).float()
+        return tiled(lambda part, _: model(part).float(), image, tile=tile, overlap=tile // 4)

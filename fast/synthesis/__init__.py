@@ -1,0 +1,1 @@
+"""Image-mask pairs made by a trained model: options, engine, sources, output."""

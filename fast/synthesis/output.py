@@ -1,0 +1,228 @@
+"""The output folder of a synthesis run: pairs, triptychs, and a manifest that says how each was made."""
+
+import fcntl
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fast.data.images import resize_image, resize_mask, write_bytes, write_image, write_mask
+from fast.data.source_mode import like_source
+from fast.runtime.folders import held, parse_json
+from ldm.errors import UserError
+
+PICTURES = ("image", "mask", "triptych")
+GAP = 4  # pixels between the parts of a triptych
+GROWING = ("normals", "masks", "types")  # settings that --extend may add to
+PANEL = 1024  # pixels; a larger picture's defects are looked at in the picture itself
+
+
+class OutputFolder:
+    """`image/`, `mask/`, `triptych/` and `manifest.jsonl`, a line per pair in order.
+
+    A pair's record is written after its pictures, so what has a record is complete: a stopped run goes on with the
+    rest, and several processes, each of its own `rank`, may fill one folder. `settings` is what makes two runs the
+    same run; with `extend` the lists of `GROWING` may have become longer since. Raises `UserError` for a folder that
+    holds something else or that another process of `rank` is filling.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any], rank: int = 0, extend: bool = False):
+        self.folder = Path(folder)
+        self.manifest = self.folder / "manifest.jsonl"
+        self.records = self.folder / ".records"
+        self._check_free()
+        self._made = not self.folder.exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--sample_name {folder} cannot be made ({error.strerror}); give another folder") from None
+        self._own = self._occupy(rank)
+        with self._lock():
+            self._claim(settings, extend)
+
+    def _check_free(self) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"--sample_name {self.folder} is a file; give a folder")
+        # A second process may see the folder between its making and its mark.
+        others = [n for n in held(self.folder) if n != "settings.json.part" and not n.startswith(".lock")]
+        if others and not (self.folder / "settings.json").is_file():
+            raise UserError(f"--sample_name {self.folder} holds other files; give an empty or a new folder")
+
+    def _occupy(self, rank: int) -> IO[str]:
+        """A lock that lasts as long as this process: the same command started twice would do everything twice."""
+        file = self._open(f".lock{rank}")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(f"--sample_name {self.folder} is being filled by another process; wait for it") from None
+        return file
+
+    def _open(self, name: str) -> IO[str]:
+        """A lock file. Raises `UserError`."""
+        try:
+            return open(self.folder / name, "w")
+        except OSError as error:
+            raise UserError(f"{self.folder / name}: cannot write ({error.strerror}); give another folder") from None
+
+    def _claim(self, settings: dict[str, Any], extend: bool) -> None:
+        mark = self.folder / "settings.json"
+        if mark.is_file():
+            try:
+                before = dict(parse_json(mark.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
+                raise UserError(f"{mark} is damaged; give a new --sample_name folder") from None
+            differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
+            grown = bool(differing) and all(k in GROWING and _grown(before.get(k), settings.get(k)) for k in differing)
+            if differing and not (extend and grown) and self._read():
+                way = "add --extend to go on with what was added" if grown else "give the same settings to go on"
+                raise UserError(
+                    f"--sample_name {self.folder} holds another run (differs in {', '.join(differing)}); "
+                    f"give a new folder, or {way}"
+                )
+            if not differing:
+                return
+        write_bytes(mark, json.dumps(settings, indent=1).encode())
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Keeps the processes of one run apart while records move."""
+        with self._open(".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def close(self) -> None:
+        """Let another process fill the folder."""
+        self._own.close()
+
+    def abandon(self) -> None:
+        """Remove the folder's marks, and the folder if this object made it, where no pair came of it: a refused input
+        leaves nothing. Does nothing while other processes fill it."""
+        if (locks := list(self.folder.glob(".lock*"))) and len(locks) > 2:
+            return
+        if self._read() or any(p.is_file() for p in self.folder.glob("*/*")):
+            return
+        for path in (self.manifest, self.folder / "settings.json", *locks):
+            path.unlink(missing_ok=True)
+        for path in (self.records, *(self.folder / kind for kind in PICTURES), *([self.folder] if self._made else [])):
+            with suppress(OSError):  # not there, or not empty
+                path.rmdir()
+
+    def done(self) -> set[int]:
+        """Numbers of the pairs that are complete."""
+        with self._lock():
+            return set(self._read())
+
+    def _read(self) -> dict[int, dict[str, Any]]:
+        """Records by number, without those whose pictures somebody has removed."""
+        try:
+            lines = self.manifest.read_text(encoding="utf-8").splitlines() if self.manifest.is_file() else []
+            texts = lines + [p.read_text(encoding="utf-8") for p in self.records.glob("*.json")]
+            rows = {int(row["index"]): row for row in map(parse_json, texts)}
+        except (ValueError, KeyError, TypeError, OverflowError):
+            raise UserError(f"{self.manifest} is damaged; restore it or give a new --sample_name folder") from None
+        return {i: row for i, row in rows.items() if all(p.is_file() for p in self._pictures(i))}
+
+    def _pictures(self, index: int) -> list[Path]:
+        return [self.folder / kind / f"{index:06d}.png" for kind in PICTURES]
+
+    def write(
+        self,
+        record: dict[str, Any],
+        normal: np.ndarray,
+        image: np.ndarray,
+        mask: np.ndarray,
+        shown: tuple[slice, slice] = (slice(None), slice(None)),
+    ) -> None:
+        """Store a pair: image (H,W,3) uint8, mask (H,W) in {0,1}, and of its rows and columns `shown`, with the normal
+        image (h,w,3) there, a triptych. The record makes it count.
+
+        `normal` may be a `panel` already. The image is stored in the mode and depth of the record's `normal_source`,
+        if there is one: grey stays grey, 16 bits stay 16.
+        """
+        image_path, mask_path, triptych_path = self._pictures(record["index"])
+        stored = like_source(image, record.get("normal_source"))
+        if stored.array.dtype == np.uint8:
+            write_image(image_path, stored.array)
+        else:
+            write_bytes(image_path, stored.png())
+        write_mask(mask_path, mask)
+        write_image(triptych_path, _triptych(normal, mask[shown], stored.seen[shown]))
+        with self._lock():
+            write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
+
+    def gather(self) -> int:
+        """Bring all records into the manifest, sorted. Returns how many pairs it holds."""
+        with self._lock():
+            files = list(self.records.glob("*.json"))
+            rows = self._read()
+            text = "".join(json.dumps(rows[i]) + "\n" for i in sorted(rows))
+            write_bytes(self.manifest, text.encode())
+            for file in files:
+                file.unlink()
+            if self.records.is_dir() and not any(self.records.iterdir()):
+                self.records.rmdir()
+        return len(rows)
+
+
+def _grown(before: Any, now: Any) -> bool:
+    """Whether the list `now` holds all of the list `before`, each as often as it did."""
+    if not isinstance(before, list) or not isinstance(now, list):
+        return False
+    return not Counter(map(str, before)) - Counter(map(str, now))
+
+
+def panel(picture: np.ndarray) -> np.ndarray:
+    """A copy of a picture (H,W,3), or of a mask (H,W) in {0,1}, made no larger than `PANEL` pixels a side."""
+    height, width = picture.shape[:2]
+    shrink = max(1.0, max(height, width) / PANEL)
+    size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+    return resize_image(picture, size) if picture.ndim == 3 else resize_mask(_pooled(picture, int(shrink)), size)
+
+
+def _pooled(mask: np.ndarray, side: int) -> np.ndarray:
+    """A mask (H,W) with one pixel for each square of `side`, set where any of the square's is: `resize_mask` counts in
+    64-bit numbers, which of a whole large mask is gigabytes."""
+    for axis in (0, 1) if side > 1 else ():
+        mask = np.maximum.reduceat(mask, np.arange(0, mask.shape[axis], side), axis=axis)
+    return mask
+
+
+def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """normal | mask | image in one picture (h, 3 w + 8, 3), as panels."""
+    normal, mask, image = panel(normal), panel(mask), panel(image)
+    white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+    gap = np.full((mask.shape[0], GAP, 3), 255, np.uint8)
+    return np.concatenate([normal, gap, white, gap, image], axis=1)
+
+
+def read_records(output: Path) -> list[dict[str, Any]]:
+    """The lines of a synthesis output's manifest, whose files lie in its folder. Raises `UserError`."""
+    manifest = output / "manifest.jsonl"
+    try:
+        text = manifest.read_text(encoding="utf-8")
+        rows = [dict(parse_json(line)) for line in text.splitlines() if line.strip()]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{output} has no manifest.jsonl; give an output folder of generate_with_mask.py") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{manifest} is damaged ({error}); restore it or synthesize again") from None
+    for number, row in enumerate(rows, 1):
+        for key in {"image", "mask"} & row.keys():
+            name = row[key]
+            if not isinstance(name, str) or not name or "\0" in name or not _inside(name):
+                raise UserError(
+                    f"{manifest} is damaged (line {number}: {key}={str(name)[:60]!r} names no file in the folder); "
+                    "restore it or synthesize again"
+                )
+    return rows
+
+
+def _inside(name: str) -> bool:
+    """Whether a relative path stays in the folder that it starts from."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts

@@ -1,0 +1,273 @@
+"""Synthesis: normals and masks in, image-mask pairs out, each a function of the seed and its number."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from threading import Lock
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.latent.prompted import PromptedDiffusion
+from fast.runtime.workers import overlapped
+from fast.synthesis.engine import Engine, GivenUp, Recipe
+from fast.synthesis.output import panel
+from fast.synthesis.sources import Pair
+from fast.windows.regions import Region, cut, paste, plan, view, whole
+from ldm.rng import seed_of
+
+# Windows of 256 x 256 pixels that are evaluated together; of larger ones fewer. Rounding depends on a batch's shape
+# (and on the CPU on the number of threads), so the shape is fixed here and never by the user's batch size: that is
+# what makes a pair's bytes its own.
+LANE = {"cpu": 1, "cuda": 32}
+HELD = 1 << 30  # bytes of pictures that may wait for others with windows of their size
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
+
+    `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
+    takes it. `origin`: which real defects took part, for the manifest.
+    """
+
+    pair: Pair
+    normal: np.ndarray
+    image: np.ndarray
+    mask: np.ndarray
+    shown: tuple[slice, slice]
+    windows: list[tuple[int, int, int, int]]
+    seconds: float
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _Picture:
+    """A pair under way: its image, into which each window's defect is pasted once it is made."""
+
+    pair: Pair
+    image: np.ndarray
+    mask: np.ndarray
+    regions: list[Region]
+    crops: list[np.ndarray]
+    shown: tuple[slice, slice]
+    normal: np.ndarray
+    left: int
+    seconds: float
+    lock: Lock = field(default_factory=Lock)
+
+    def finish(self, region: Region, made: np.ndarray, seconds: float, composite: bool) -> bool:
+        """Paste a window, all of it or by its mask (`composite`); True if it was the last."""
+        with self.lock:
+            paste(self.image, made, region if composite else replace(region, mask=np.ones_like(region.mask)))
+            self.left -= 1
+            self.seconds += seconds
+            return self.left == 0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (self.image, self.mask, self.normal, *self.crops))
+
+    def key(self, number: int) -> Hashable:
+        """What the normal image in a window is known by; None for one that came from no file."""
+        region, path = self.regions[number], self.pair.normal
+        return (path, region.top, region.left, region.height, region.width) if path else None
+
+    def made(self) -> Made:
+        windows = [(r.top, r.left, r.height, r.width) for r in self.regions]
+        return Made(self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds)
+
+
+def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
+    """The pair's mask file for a picture (H,W,3), of its size: (H,W) in {0,1}."""
+    return resize_mask(read_mask(pair.files[1]), image.shape[:2])
+
+
+MaskOf = Callable[[np.ndarray, Pair], np.ndarray]
+Job = tuple[_Picture, int]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Synthesizer:
+    """Makes pairs with a trained method on a latent base, on "cpu" or "cuda"; the model is its own from then on.
+
+    `mask_of(image, pair)`: the mask (H,W) for a picture (H,W,3) of the recipe's size; by default the pair's file.
+    On the CPU torch is set to one thread per window, in the whole process: rounding depends on their number.
+    Raises `UserError` for what this machine cannot do.
+    """
+
+    def __init__(self, model: PromptedDiffusion, recipe: Recipe, device: str = "cpu", mask_of: MaskOf = given_mask):
+        self.recipe, self.device, self.mask_of = recipe, torch.device(device), mask_of
+        self.lane = LANE[self.device.type]
+        self._error: BaseException | None = None
+        self._single_thread()
+        self.engine = Engine(model, recipe, device)
+
+    @property
+    def size(self) -> int | None:
+        """Side in pixels of the square that pictures are resized to; None keeps their own."""
+        return self.recipe.size
+
+    def prompt(self, type_index: int) -> str:
+        """The words of a type's prompt."""
+        return self.engine.model.prompts.text(type_index)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the bytes of a pair, beside the weights."""
+        return {**asdict(self.recipe), "device": self.device.type, "lane": self.lane}
+
+    def stop(self) -> None:
+        """End `make` soon: lanes that are under way are given up at their next network evaluation."""
+        self.engine.stopping = True
+
+    def _single_thread(self) -> None:
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
+
+    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[Made, None, None]:
+        """Make pairs, several windows at a time; the order of the results is not that of the pairs.
+
+        Ends early after `stop`. Raises `UserError` for a picture that cannot be read.
+        """
+        workers = self._workers(in_flight)
+        self._error = None
+        pictures = overlapped(self._guarded(self._read), self._until_stopped(pairs), workers, workers + 1)
+        # One lane more than workers, so that nobody waits for the next to be read.
+        lanes = self._lanes(pictures)
+        finished = overlapped(self._guarded(self._sample), lanes, workers, workers + 1, self._single_thread)
+        try:
+            for batch in finished:
+                yield from batch
+        except GivenUp:
+            if self._error is not None:
+                raise self._error from None
+        finally:
+            self.stop()  # whatever ended this, nobody waits for what is still under way
+            finished.close()
+            pictures.close()
+            self.engine.stopping = False
+
+    def _guarded(self, work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+        """`work`, whose first error ends everything else that is under way, and is not lost behind its giving up."""
+
+        def guarded(item: Item) -> Result:
+            try:
+                return work(item)
+            except GivenUp:
+                raise
+            except BaseException as error:
+                self._error = self._error or error
+                self.stop()
+                raise
+
+        return guarded
+
+    def _until_stopped(self, pairs: Iterator[Pair]) -> Iterator[Pair]:
+        for pair in pairs:
+            if self.engine.stopping:
+                return
+            yield pair
+
+    def _workers(self, in_flight: int) -> int:
+        """Threads for this process: its share of the machine's cores on the CPU; on a GPU one whose lane is computed,
+        one that fetches the last lane's pictures and prepares the next."""
+        if self.device.type != "cpu":
+            return 2
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(in_flight, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+    def fill(self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int) -> np.ndarray:
+        """One picture (H,W,3) uint8 with a defect of that type in the mask.
+
+        `normal` (H,W,3) uint8 and `mask` (H,W), nonzero = defect, are brought to the recipe's size. With `composite`
+        every byte outside the mask is as in `normal`. Raises `UserError` when the network's answer is no number.
+        """
+        start, image = time.perf_counter(), self._sized(normal.copy())
+        pair = Pair(0, None, None, type_index, seed)
+        picture = self._picture(pair, image, resize_mask((mask != 0).astype(np.uint8), image.shape[:2]), start)
+        for lane in self._lanes([picture]):
+            self._sample(lane)
+        return picture.image
+
+    def _read(self, pair: Pair) -> _Picture:
+        """Read a pair's files, once, and cut the windows out that have to be sampled."""
+        start = time.perf_counter()
+        assert pair.normal is not None
+        image = self._sized(read_image(pair.normal))
+        return self._picture(pair, image, self.mask_of(image, pair), start)
+
+    def _sized(self, image: np.ndarray) -> np.ndarray:
+        return resize_image(image, self.recipe.size) if self.recipe.size else image
+
+    def _picture(self, pair: Pair, image: np.ndarray, mask: np.ndarray, start: float) -> _Picture:
+        stride = self.engine.stride
+        if self.recipe.region == "full":
+            regions = [whole(mask, stride=stride)]
+        else:
+            regions = plan(mask, stride=stride, margin=self.recipe.margin, least=self.recipe.min_window)
+        shown = view(regions, image.shape)
+        image = image if image.flags.writeable else image.copy()
+        crops = [cut(image, region) for region in regions]
+        seconds = time.perf_counter() - start
+        return _Picture(pair, image, mask, regions, crops, shown, panel(image[shown]), len(regions), seconds)
+
+    def _lanes(self, pictures: Iterable[_Picture]) -> Iterator[list[Job]]:
+        """Windows of one size together, as many as a lane takes; fewer when too many pictures would have to wait."""
+        waiting: dict[tuple[int, int], list[Job]] = defaultdict(list)
+        for picture in pictures:
+            for number, region in enumerate(picture.regions):
+                shape = (region.height, region.width)
+                waiting[shape].append((picture, number))
+                if len(waiting[shape]) == self._width(*shape):
+                    yield waiting.pop(shape)
+            while sum({id(p): p.nbytes for jobs in waiting.values() for p, _ in jobs}.values()) > HELD:
+                yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
+        yield from waiting.values()
+
+    def _width(self, height: int, width: int) -> int:
+        """How many windows of this size in pixels make a lane."""
+        return max(1, min(self.lane, self.lane * 256 * 256 // (height * width)))
+
+    def _sample(self, lane: list[Job]) -> list[Made]:
+        """Fill the windows of a lane, padded to its full width. Returns the pairs that are thereby finished."""
+        start = time.perf_counter()
+        region = lane[0][0].regions[lane[0][1]]
+        filled = [*lane, *[lane[-1]] * (self._width(region.height, region.width) - len(lane))]
+        made = self.engine.generate(
+            [p.crops[n] for p, n in filled],
+            [p.regions[n].mask for p, n in filled],
+            [p.pair.type_index for p, _ in filled],
+            [_seed(p.pair.seed, n) for p, n in filled],
+            [p.key(n) for p, n in filled],
+        )
+        seconds = (time.perf_counter() - start) / len(lane)
+        jobs, whole = zip(lane, made, strict=False), self.recipe.composite
+        return [p.made() for (p, n), picture in jobs if p.finish(p.regions[n], picture, seconds, whole)]
+
+
+def _seed(pair: int, window: int) -> int:
+    """The first window has the pair's own seed, so that a single one is the same whatever its region is called."""
+    return pair if window == 0 else seed_of(pair, window)
+
+
+def record(made: Made, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
+    """The manifest line of a pair: everything needed to make it again."""
+    return {
+        "index": made.pair.index,
+        "image": f"image/{made.pair.index:06d}.png",
+        "mask": f"mask/{made.pair.index:06d}.png",
+        "normal_source": made.pair.normal and str(made.pair.normal),
+        "mask_source": made.pair.mask and str(made.pair.mask),
+        "prompt": prompt,
+        "pair_seed": made.pair.seed,
+        **made.origin,
+        **common,
+        "windows": made.windows,
+        "defect_pixels": int(made.mask.sum()),
+        "seconds": round(made.seconds, 4),
+    }

@@ -1,0 +1,1 @@
+"""Parts of large images: regions around defects, tiles."""
