@@ -240,12 +240,11 @@ def test_damaged_settings_are_told(tmp_path: Path) -> None:
 
 def test_the_record_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    own = fast.synthesis.output.write_bytes
-    monkeypatch.setattr(
-        fast.synthesis.output, "write_bytes", lambda p, d: order.append(Path(p).parent.name) or own(p, d)
-    )
-    monkeypatch.setattr(fast.synthesis.output, "write_image", lambda p, a: order.append(Path(p).parent.name))
-    monkeypatch.setattr(fast.synthesis.output, "write_mask", lambda p, a: order.append(Path(p).parent.name))
+    module = fast.synthesis.output
+    own = module.write_bytes
+    monkeypatch.setattr(module, "write_bytes", lambda p, d: order.append(Path(p).parent.name) or own(p, d))
+    monkeypatch.setattr(module, "write_image", lambda p, a: order.append(Path(p).parent.name))
+    monkeypatch.setattr(module, "write_mask", lambda p, a: order.append(Path(p).parent.name))
     output = OutputFolder(tmp_path / "out", {})
     output.write(*pair(0))
     assert order == ["out", "image", "mask", "triptych", ".records"]

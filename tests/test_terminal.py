@@ -43,7 +43,7 @@ def test_a_name_reaches_no_terminal_as_it_is(capfd: pytest.CaptureFixture[str]) 
 
 
 def test_an_encoding_without_the_letters_gets_escapes() -> None:
-    code = "from fast.runtime.command import open_door; raise SystemExit(open_door(lambda argv: print('gr\\u00fc\\udcffn'), []))"
+    code = "import fast.runtime.command as c; raise SystemExit(c.open_door(lambda _: print('gr\\u00fc\\udcffn'), []))"
     done = run(code, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
     assert (done.returncode, done.stdout, done.stderr) == (0, b"gr\\xfc\\xffn\n", b"")
 
@@ -67,7 +67,7 @@ def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_under_the_output_is_said() -> None:
-    code = "from fast.runtime.command import open_door; raise SystemExit(open_door(lambda argv: print('x'), []))"
+    code = "import fast.runtime.command as c; raise SystemExit(c.open_door(lambda _: print('x'), []))"
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -77,7 +77,7 @@ def test_a_full_disk_under_the_output_is_said() -> None:
 
 
 def test_closed_streams_are_no_fault() -> None:
-    code = "from fast.runtime.command import open_door; raise SystemExit(open_door(lambda argv: print('x'), []))"
+    code = "import fast.runtime.command as c; raise SystemExit(c.open_door(lambda _: print('x'), []))"
     shell = f'exec "{sys.executable}" -c "{code}" >&- 2>&-'
     assert subprocess.run(["sh", "-c", shell], cwd=ROOT, check=False).returncode == 0
 

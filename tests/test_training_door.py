@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 
 def test_help_needs_nothing_heavy() -> None:
     code = (
-        "import sys; from fast.runtime.command import open_door; from main import main; code = open_door(main, ['--help']); "
+        "import sys; from fast.runtime.command import open_door; from main import main; "
+        "code = open_door(main, ['--help']); "
         "sys.exit(code or 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -207,7 +207,7 @@ class Drawing:
     def taken(self, limit: int, wait: bool = False) -> Iterator[list[tuple[int, Sheet]]]:
         """Up to `limit` (number, sheet) of what is ready, with `wait` at least one; their arrays last as long as the
         context. Raises `RuntimeError` if a worker has died."""
-        found = []
+        found: list[tuple[int, int, str, list[str]]] = []
         while len(found) < limit:
             try:
                 found.append(self._ready.get(timeout=1.0) if wait and not found else self._ready.get_nowait())
