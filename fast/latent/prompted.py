@@ -78,11 +78,11 @@ class PromptedDiffusion(LatentDiffusion):
 
     `types`: the defect types "category/anomaly" to learn; `init_word`: the word their vectors start from;
     `prompt_tokens`: vectors per type; `thaw_unet`: train the U-Net too; `lora`: or low-rank adapters on it, the options
-    of `fast.latent.lora.Adapters`, or their rank; `fit_decoder`: fit the first stage's decoder
-    to the pictures first, the options of `fast.latent.decoder.FitOptions`; `open_types`: the artifact serves any
-    defect word, trained or not; `known`: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the
-    normal picture at synthesis: "full", all of it; "around", nothing of what lies under the mask; `drop_prompt`: the
-    share (0..1) of training samples that get the empty prompt, so that guidance against it works; `scale`: of that
+    of `fast.latent.lora.Adapters`, or their rank; `fit_decoder`: fit the first stage's decoder to the pictures first,
+    the options of `fast.latent.decoder.FitOptions`; `open_types`: the artifact serves any defect word, trained or not;
+    `known`: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the normal picture at
+    synthesis: "full", all of it; "around", nothing of what lies under the mask; `drop_prompt`: the share (0..1) of
+    training samples that get the empty prompt, so that guidance against it works; `scale`: of that
     guidance, where synthesis names none, see `fast.synthesis.engine.Recipe`.
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
     """
