@@ -24,7 +24,7 @@ from fast.masks.vote import Vote, overlap
 from fast.runtime.command import open_door
 from ldm.errors import UserError
 
-OUTLINES = Path(__file__).resolve().parents[1] / "tests" / "data" / "object_outlines.json"
+OUTLINES = Path(__file__).resolve().parents[1] / "tests" / "files" / "object_outlines.json"
 GOOD = 0.95  # overlap with the true object from which it counts as found
 SIDE = 256  # px of an image on the sheet
 
@@ -36,7 +36,7 @@ def read_outlines(path: Path) -> dict[str, np.ndarray]:
         return {name: _drawn(entry) for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, cv2.error) as error:
         raise UserError(
-            f"{path}: no file of outlines ({error}); give one like tests/data/object_outlines.json"
+            f"{path}: no file of outlines ({error}); give one like tests/files/object_outlines.json"
         ) from None
 
 

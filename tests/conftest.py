@@ -5,30 +5,22 @@ import json
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the doors are no package; `pytest` alone finds them too
-
 from fast.model import FAST
 from fast.procedural import draw_dataset
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.models.diffusion.ddpm import LatentDiffusion
+from support.tiny import BASE, DRAWN, MATERIALS, SIZE, STEPS, TYPES, fast_section, randomize
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # rounding depends on their number, and a program under test may set it
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for programs that tests start
-
-MATERIALS = ("leather", "wood")
-STEPS = (3, 7)
-DRAWN = ("crack", "hole", "scratch", "stain")
-TYPES = [f"{material}/{defect}" for material in MATERIALS for defect in DRAWN]
-SIZE = 64
 
 
 @pytest.fixture(scope="session")
@@ -43,22 +35,22 @@ def drawn_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_model_config() -> dict[str, Any]:
     """`model:` section of a tiny base: latents 4 x smaller, 4 channels; a two-level U-Net; the mini tokenizer."""
-    return copy.deepcopy(_BASE)
+    return copy.deepcopy(BASE)
 
 
 @pytest.fixture
 def tiny_fast_config() -> dict[str, Any]:
     """`model:` section of FAST on the tiny base, without `types` and `ckpt_path`."""
-    return _fast_section()
+    return fast_section()
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny base as main.py writes one. Its random network answers with about unit noise, not with zeros."""
-    model = LatentDiffusion(**_BASE["params"])
+    model = LatentDiffusion(**BASE["params"])
     randomize(model, 1)
     path = tmp_path_factory.mktemp("base") / "ldm-5.safetensors"
-    save_safetensors(model.artifact()[1], path, {"step": "5", "config": json.dumps({"model": _BASE}), "split": ""})
+    save_safetensors(model.artifact()[1], path, {"step": "5", "config": json.dumps({"model": BASE}), "split": ""})
     return path
 
 
@@ -66,7 +58,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """Folder with `checkpoints/fast-3.safetensors` and `fast-7.safetensors`, as main.py writes them. Read only."""
     folder = tmp_path_factory.mktemp("run")
-    config = {"model": _fast_section(), "data": {"target": "fast.data.module.DefectData", "params": {"size": SIZE}}}
+    config = {"model": fast_section(), "data": {"target": "fast.data.module.DefectData", "params": {"size": SIZE}}}
     config["model"]["params"] |= {"types": TYPES, "ckpt_path": str(tiny_base)}
     for step in STEPS:
         model = FAST(**config["model"]["params"])
@@ -93,7 +85,7 @@ def shipped(tiny_artifact: Path, tiny_base: Path, tmp_path_factory: pytest.TempP
 @pytest.fixture
 def tiny_fast(tiny_base: Path) -> FAST:
     """A FAST model of its own for each test, with random FARM and prompts."""
-    model = FAST(types=TYPES, ckpt_path=str(tiny_base), **_fast_section()["params"])
+    model = FAST(types=TYPES, ckpt_path=str(tiny_base), **fast_section()["params"])
     randomize(model.farm, 2)
     randomize(model.prompts, 2)
     return model
@@ -103,78 +95,3 @@ def tiny_fast(tiny_base: Path) -> FAST:
 def own_artifact(tiny_artifact: Path, tmp_path: Path) -> Path:
     """A copy of `tiny_artifact` that a test may change."""
     return Path(shutil.copytree(tiny_artifact, tmp_path / "run"))
-
-
-@torch.no_grad()
-def randomize(module: torch.nn.Module, seed: int) -> None:
-    """Seeded values in place of the initial ones, so that nothing answers with zeros."""
-    source = torch.Generator().manual_seed(seed)
-    for name, p in module.named_parameters():
-        values = torch.randn(p.shape, generator=source)
-        around = 0.05 * values + (0 if name.endswith("bias") else 1)
-        p.copy_(values / p[0].numel() ** 0.5 if p.dim() > 1 else around)
-
-
-def _fast_section() -> dict[str, Any]:
-    extra = {"farm": {"base_width": 8}, "prompt_tokens": 8, "aias": {"steps": 3}, "lr": 1e-3}
-    return {"target": "fast.model.FAST", "params": {**copy.deepcopy(_BASE["params"]), **extra}}
-
-
-_BASE: dict[str, Any] = {
-    "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
-    "params": {
-        "linear_start": 0.00085,
-        "linear_end": 0.012,
-        "timesteps": 1000,
-        "image_size": 16,
-        "channels": 4,
-        "scale_factor": 0.5,
-        "use_ema": False,
-        "unet_config": {
-            "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
-            "params": {
-                "image_size": 16,
-                "in_channels": 4,
-                "out_channels": 4,
-                "model_channels": 32,
-                "attention_resolutions": [2],
-                "num_res_blocks": 1,
-                "channel_mult": [1, 1],
-                "num_head_channels": 16,
-                "use_spatial_transformer": True,
-                "transformer_depth": 1,
-                "context_dim": 32,
-                "legacy": False,
-            },
-        },
-        "first_stage_config": {
-            "target": "ldm.models.autoencoder.AutoencoderKL",
-            "params": {
-                "embed_dim": 4,
-                "ddconfig": {
-                    "double_z": True,
-                    "z_channels": 4,
-                    "resolution": 64,
-                    "in_channels": 3,
-                    "out_ch": 3,
-                    "ch": 32,
-                    "ch_mult": [1, 1, 1],
-                    "num_res_blocks": 1,
-                    "attn_resolutions": [],
-                    "dropout": 0.0,
-                },
-                "lossconfig": {"target": "torch.nn.Identity"},
-            },
-        },
-        "cond_stage_config": {
-            "target": "ldm.modules.encoders.modules.BERTEmbedder",
-            "params": {
-                "n_embed": 32,
-                "n_layer": 1,
-                "vocab_size": 1709,
-                "max_seq_len": 24,
-                "tokenizer": "configs/mini/tokenizer",
-            },
-        },
-    },
-}

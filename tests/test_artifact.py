@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TYPES, randomize
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -22,8 +21,9 @@ from fast.model import FAST
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
+from support.paths import ROOT
+from support.tiny import TYPES, randomize
 
-ROOT = Path(__file__).parents[1]
 BF16 = torch.bfloat16
 CONVERTED = ("model.", "first_stage_model.", "cond_stage_model.")
 

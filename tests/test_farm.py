@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import randomize
 
 from fast.farm import FARM
 from ldm.rng import generator
+from support.tiny import randomize
 
 
 @pytest.fixture(scope="module")

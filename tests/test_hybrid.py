@@ -8,9 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TYPES, randomize
-from test_engine import mask, picture
-from test_fast_model import batch
 from torch import Tensor
 
 import fast.synthesis.engine
@@ -21,6 +18,9 @@ from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.modules.packed import can_pack, has_int8
+from support.batches import batch
+from support.images import mask, picture
+from support.tiny import TYPES, randomize
 
 SIDE = 32
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TYPES, randomize
 
 from fast.artifact import find_artifact, load_model, read_artifact
 from fast.data.tensors import latent_mask
@@ -17,14 +16,8 @@ from fast.model import FAST
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise, generator
-
-
-def batch() -> dict[str, Any]:
-    mask = torch.zeros(2, 1, 64, 64)
-    mask[0, :, 10:30, 20:41] = 1
-    mask[1, :, 5, 5] = 1
-    latent = torch.randn(2, 4, 16, 16, generator=generator(9))
-    return {"latent": latent, "mask": mask, "type": torch.tensor([0, 5]), "seed": torch.tensor([11, 12])}
+from support.batches import batch
+from support.tiny import TYPES, randomize
 
 
 def test_the_loss_is_equation_18(tiny_fast: FAST) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TYPES, randomize
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -16,6 +15,7 @@ from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.rng import PairNoise
+from support.tiny import TYPES, randomize
 
 
 @pytest.fixture

@@ -8,10 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TYPES, randomize
-from test_engine import mask as round_mask
-from test_engine import picture
-from test_fast_model import batch
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -25,6 +21,10 @@ from fast.synthesis.engine import Engine, Recipe
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise
+from support.batches import batch
+from support.images import mask as round_mask
+from support.images import picture
+from support.tiny import TYPES, randomize
 
 SIDE = 32
 # A 4 x 4 latent of two channels, clean and as it is; four cells are in the mask.

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import Page
 
 from fast.bench.advice import advice, signed
 from fast.bench.answer_page import page
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer, gain, verdict
 from fast.reports.report import render
+from support.page import Page
 
 EMPTY = Answer("part", "fast", "mini", {}, [], {}, "", None, [], [], [], 0.0)
 CAPTIONS = ("The points of the curve", "Overlap of found and true defect pixels", "What was measured")

@@ -4,21 +4,18 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
 import bench
-
 import generate_with_mask
 from fast.bench import answer, work
 from fast.bench.grid import Cell
 from fast.generators import FREE
 from fast.runtime.command import open_door
 from fast.synthesis.output import read_records
+from support.paths import ROOT
 
 PROTOCOL = """
 name: tiny
@@ -276,7 +273,7 @@ def test_an_interrupt_reaches_the_program_and_is_waited_for(tmp_path: Path, monk
     assert Path("saved").exists()
 
 
-PROTOCOLS = sorted((Path(__file__).resolve().parents[1] / "protocols").glob("*.yaml"))
+PROTOCOLS = sorted((ROOT / "protocols").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", PROTOCOLS, ids=lambda p: p.stem)

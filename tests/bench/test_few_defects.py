@@ -12,8 +12,7 @@ from fast.bench import few as module_few
 from fast.bench.few import ALONE, Few, choose, table, worth
 from fast.data.index import DatasetIndex, Sample
 from fast.runtime.command import open_door
-
-ROOT = Path(__file__).resolve().parents[1]
+from support.paths import ROOT
 
 
 def sample(anomaly: str, number: int, group: str) -> Sample:

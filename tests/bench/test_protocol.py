@@ -13,8 +13,9 @@ from fast.bench.protocol import check, load_protocol, parse
 from fast.bench.work import _flags
 from fast.cli.synthesize import check_options, parse_synthesis
 from ldm.errors import UserError
+from support.paths import ROOT
 
-FOLDER = Path(__file__).resolve().parents[1] / "protocols"
+FOLDER = ROOT / "protocols"
 PROTOCOLS = sorted(FOLDER.glob("*.yaml"))
 SMALL: dict[str, Any] = {
     "name": "small",

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthesis_helpers import PROJECT, arguments, leftovers, manifest, synthesize, whole_set
 
 from fast.artifact import find_artifact
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
+from support.paths import ROOT
+from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
 
 Refused = Callable[..., str]
 
@@ -184,7 +185,7 @@ def test_pickled_code_is_not_run(
         based_on(own_artifact, path)
         assert str(path) in refused("--pt_path", str(own_artifact))
         assert str(path) in refused("--pt_path", str(path))
-    assert not (PROJECT / "executed").exists()
+    assert not (ROOT / "executed").exists()
     assert not Path("executed").exists()
 
 
@@ -310,7 +311,7 @@ def test_help_is_quick_and_complete() -> None:
         "import sys, generate_with_mask as g; g.check_options; sys.argv = ['g', '--help']\n"
         "try: g.main(['--help'])\nfinally: assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     for flag in ("data_root", "weight_idx", "sample_name", "init_word", "anomaly_name", "pt_path", "mask_path", "seed"):
         assert f"--{flag}" in done.stdout

@@ -3,23 +3,19 @@
 import json
 import re
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 
+import demo
 import numpy as np
 import pytest
+from demo_parts import case, page, work
 
 from fast.data.images import read_image, read_mask
 from fast.procedural import defects_of
 from fast.procedural.traits import HELD_APART
 from fast.runtime.command import open_door
 from ldm.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # as when the script itself is run
-
-import demo
-from demo_parts import case, page, work
 
 MATERIAL = "marble"
 

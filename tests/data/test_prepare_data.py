@@ -9,8 +9,9 @@ import pytest
 
 from fast.data.images import read_mask, write_image, write_mask
 from fast.data.split import Split
+from support.paths import ROOT
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "prepare_data.py"
+SCRIPT = ROOT / "scripts" / "prepare_data.py"
 door = SimpleNamespace(**runpy.run_path(str(SCRIPT), run_name="prepare_data"))
 
 

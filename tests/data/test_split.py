@@ -11,6 +11,7 @@ import pytest
 from fast.data.layouts import DatasetIndex, Sample
 from fast.data.split import Split, make_split
 from ldm.errors import UserError
+from support import paths
 
 ROOT = Path("/data")
 
@@ -164,7 +165,7 @@ def test_apply_drops_the_excluded_and_refuses_the_unknown() -> None:
 
 def test_imports_stay_light() -> None:
     command = "import sys, fast.data.split; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", command], cwd=Path(__file__).parents[1], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", command], cwd=paths.ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, float("nan")])

@@ -2,14 +2,13 @@
 
 import argparse
 import re
-from pathlib import Path
 
 import pytest
 
 from fast.cli.synthesize import parser as synthesis_parser
 from fast.runtime.options import parse_training, training_parser
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 

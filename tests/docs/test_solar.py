@@ -1,20 +1,15 @@
 """The solar cell example's parts, on drawn cells: no network, no real image."""
 
-import sys
 import zipfile
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-from ldm.errors import UserError
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
-
 from solar_cells import archive, drawing, pairs, scores
 from solar_cells.archive import Photo
+
+from ldm.errors import UserError
 
 BARS = (50, 150, 250)
 

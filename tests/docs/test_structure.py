@@ -12,18 +12,18 @@ from omegaconf import OmegaConf
 from fast.generators import method_class
 from fast.training.config import check_targets, load_recipe
 from ldm.util import check_params
+from support.paths import ROOT
 
-PROJECT = Path(__file__).resolve().parents[1]
 ORDER = ["taming", "ldm", "fast", "doors"]
-DOORS = {p.stem for p in PROJECT.glob("*.py")} | {"scripts"}
-RECIPES = sorted((PROJECT / "configs").rglob("*.yaml"))
+DOORS = {p.stem for p in ROOT.glob("*.py")} | {"scripts"}
+RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def modules() -> Iterator[tuple[str, Path]]:
     """(layer, file) of everything that may import."""
     for layer in ORDER[:-1]:
-        yield from ((layer, path) for path in sorted((PROJECT / layer).rglob("*.py")))
-    doors = [*PROJECT.glob("*.py"), *(PROJECT / "scripts").rglob("*.py")]
+        yield from ((layer, path) for path in sorted((ROOT / layer).rglob("*.py")))
+    doors = [*ROOT.glob("*.py"), *(ROOT / "scripts").rglob("*.py")]
     yield from (("doors", path) for path in sorted(doors))
 
 
@@ -42,12 +42,21 @@ def test_imports_run_one_way(layer: str) -> None:
     files = [path for own, path in modules() if own == layer]
     assert files
     later = set(ORDER[ORDER.index(layer) + 1 :]) - {"doors"}
-    forbidden = later | (DOORS if layer != "doors" else set()) | {"tests", "conftest"}
-    found = [f"{path.relative_to(PROJECT)}: {name}" for path in files for name in imported(path) if name in forbidden]
+    forbidden = later | (DOORS if layer != "doors" else set()) | {"tests", "support", "conftest"}
+    found = [f"{path.relative_to(ROOT)}: {name}" for path in files for name in imported(path) if name in forbidden]
     assert found == []
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(PROJECT / "configs")))
+def test_tests_import_nothing_from_each_other() -> None:
+    """What two of them need stands in tests/support or is a fixture."""
+    tests = sorted((ROOT / "tests").rglob("test_*.py"))
+    names = {path.stem for path in tests} | {"conftest", "tests"}
+    assert len(names) > 90
+    found = [f"{path.relative_to(ROOT)}: {name}" for path in tests for name in imported(path) if name in names]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT / "configs")))
 def test_every_target_of_a_recipe_exists_and_takes_its_params(path: Path) -> None:
     config: Any = OmegaConf.to_container(load_recipe(path), resolve=True)
     method = config.get("method", {})
@@ -68,14 +77,14 @@ def test_recipes_say_how_to_run_them() -> None:
 def ours() -> Iterator[tuple[str, str]]:
     """(name, text) of the project's files: what git tracks or would track."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=PROJECT, capture_output=True, text=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
     )
     names = listed.stdout.splitlines()
     if listed.returncode:  # an unpacked archive
         folders = ("taming", "ldm", "fast", "scripts", "tests", "configs")
-        names = [str(p.relative_to(PROJECT)) for f in folders for p in (PROJECT / f).rglob("*") if p.is_file()]
+        names = [str(p.relative_to(ROOT)) for f in folders for p in (ROOT / f).rglob("*") if p.is_file()]
     for name in names:
-        path = PROJECT / name
+        path = ROOT / name
         if path.is_file() and b"\0" not in (data := path.read_bytes()):
             yield name, data.decode(errors="replace")
 

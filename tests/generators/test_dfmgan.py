@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from training_runs import artifact, assert_same_run, door, losses, recipe
 
 import fast.generators.dfmgan.module as training
 from fast.data.sampler import StepSampler
@@ -20,6 +19,7 @@ from fast.generators.dfmgan.losses import EPSILON, judging, mode_seeking, path_l
 from fast.generators.dfmgan.networks import Backbone, DefectBranch, Discriminator, Sizes, spread
 from fast.training.saver import Saver
 from ldm.errors import UserError
+from support.training import artifact, assert_same_run, door, losses, recipe
 
 TINY = {"channel_base": 256, "channel_max": 8, "z_dim": 8, "w_dim": 8}
 SMALL = Sizes(resolution=64, **TINY)

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthesis_helpers import leftovers, manifest, synthesize, whole_set
-from training_runs import door
 
 from fast.data.images import read_image, read_mask, resize_image
 from fast.data.layouts import open_dataset
@@ -16,8 +14,11 @@ from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
 from fast.reports.contact_sheet import read_row
 from ldm.errors import UserError
+from support.paths import ROOT
+from support.synthesis import leftovers, manifest, synthesize, whole_set
+from support.training import door
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "methods"
+CONFIGS = ROOT / "configs" / "methods"
 # The recipes' networks, with as little training and sampling as shows that all parts meet.
 TRAINING = {
     "fast": ["data.params.size=64", "model.params.fit_decoder=null", "data.params.views=1"],

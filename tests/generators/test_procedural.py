@@ -6,7 +6,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from synthesis_helpers import leftovers, manifest, synthesize, whole_set
 
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators import create
@@ -16,6 +15,7 @@ from fast.procedural.defects import FOLLOWERS, draw_onto
 from fast.procedural.photo import look_at, traits_of
 from fast.procedural.traits import FAMILIES, TRAITS
 from ldm.errors import UserError
+from support.synthesis import leftovers, manifest, synthesize, whole_set
 
 
 def rng(*key: int) -> np.random.Generator:

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MATERIALS, randomize
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.testing import assert_close
-from training_runs import artifact, assert_same_run, door, losses
 
 from fast.data.layouts import open_dataset
 from fast.generators import create
@@ -26,8 +24,10 @@ from ldm.errors import UserError
 from ldm.models.diffusion.samplers import ddpm
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.rng import PairNoise, generator
+from support.paths import ROOT
+from support.tiny import MATERIALS, randomize
+from support.training import artifact, assert_same_run, door, losses
 
-ROOT = Path(__file__).parents[1]
 SCHEDULE = NoiseSchedule(np.linspace(1e-4, 0.02, 1000))
 MODEL: dict[str, Any] = {
     "target": "fast.generators.sdas.SDAS",

@@ -18,6 +18,7 @@ from fast.generators.draem import DRAEM
 from fast.generators.glass import GLASS, combine, glass_mask
 from fast.generators.textures import DRAEM_OPERATIONS, GLASS_OPERATIONS, Textures, augment_draem, augment_glass
 from ldm.errors import UserError
+from support.paths import ROOT
 
 Rng = np.random.Generator
 METHODS = ("cutpaste", "draem", "glass")
@@ -138,7 +139,7 @@ def test_bad_options(name: str, options: dict[str, Any], named: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_recipe_holds_the_defaults(name: str) -> None:
-    recipe = OmegaConf.load(Path(__file__).parents[1] / "configs" / "methods" / f"{name}.yaml")
+    recipe = OmegaConf.load(ROOT / "configs" / "methods" / f"{name}.yaml")
     assert recipe.method.name == name
     params = OmegaConf.to_container(recipe.method.params)
     told, plain = create(name, **params).settings(), create(name).settings()

@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from synthesis_helpers import leftovers, manifest, synthesize, whole_set
 
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
@@ -16,6 +15,7 @@ from fast.generators.seam import fitted
 from fast.generators.transplant import Transplant
 from fast.segmentation.data import from_output
 from ldm.errors import UserError
+from support.synthesis import leftovers, manifest, synthesize, whole_set
 
 SIDE = 96
 

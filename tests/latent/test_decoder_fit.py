@@ -8,9 +8,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import TYPES
-from training_runs import artifact as weights_of
-from training_runs import assert_same_run, door, recipe
 
 from fast.artifact import find_artifact, load_model
 from fast.latent.decoder import FitOptions, fit_decoder, score
@@ -18,6 +15,9 @@ from fast.latent.prompted import DECODER
 from fast.model import FAST
 from ldm.checkpoint import read_state_dict, save_safetensors
 from ldm.errors import UserError
+from support.tiny import TYPES
+from support.training import artifact as weights_of
+from support.training import assert_same_run, door, recipe
 
 
 def view(index: int, seed: int | None) -> np.ndarray:

@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TYPES, randomize
-from test_engine import mask, picture
-from test_fast_model import batch
 from torch import nn
 
 from fast.artifact import find_artifact, load_model
@@ -19,6 +16,9 @@ from fast.synthesis.engine import Engine, Recipe
 from ldm.checkpoint import read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from support.batches import batch
+from support.images import mask, picture
+from support.tiny import TYPES, randomize
 
 SIDE = 32
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import TYPES
 
 from fast.data.words import prompt_text
 from fast.latent.prompts import LearnedPrompts
 from fast.model import FAST
 from ldm.errors import UserError
+from support.tiny import TYPES
 
 
 @pytest.mark.parametrize(

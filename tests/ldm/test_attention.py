@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randomize
 from torch import Tensor
 from torch.testing import assert_close
 
 import ldm.modules.attention
 from ldm.models.diffusion.wrapper import DiffusionWrapper
 from ldm.modules.attention import CrossAttention, Projected, attend
-from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from support.prompted_unet import PROMPTS, T, X, noise, prompted
+from support.tiny import randomize
 
 # (batch, heads, queries, keys, channels of a head)
 SHAPES = [
@@ -25,10 +25,6 @@ SHAPES = [
 ]
 # bfloat16 keeps 8 bits; scores, probabilities and the result are each rounded to it. In standard deviations of v.
 LARGEST, USUAL = 0.03, 0.0025
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def inputs(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,21 +133,6 @@ def test_a_layer_in_bfloat16_and_under_autocast() -> None:
 
 
 # a prompt's keys and values, computed once
-
-
-def prompted(**more: Any) -> UNetModel:
-    options: dict[str, Any] = {
-        "image_size": 8, "in_channels": 4, "model_channels": 32, "out_channels": 4, "num_res_blocks": 1,
-        "attention_resolutions": [1, 2], "channel_mult": [1, 2], "num_heads": 2, "use_spatial_transformer": True,
-        "context_dim": 12,
-    }  # fmt: skip
-    unet = UNetModel(**options | more).eval()
-    randomize(unet, 0)
-    return unet
-
-
-X, T = noise(3, 4, 8, 8, seed=5), torch.tensor([0, 500, 999])
-PROMPTS = noise(3, 9, 12, seed=6)  # three different ones in a batch
 
 
 @torch.no_grad()

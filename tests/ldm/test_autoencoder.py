@@ -16,8 +16,9 @@ from ldm.modules.diffusionmodules.model import AttnBlock, Decoder, Downsample, E
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution, normal_kl
 from ldm.modules.losses import LPIPSWithDiscriminator, VQLPIPSWithDiscriminator
 from ldm.modules.losses.contperceptual import edge_distance
+from support.paths import ROOT
 
-REFERENCE = Path(__file__).parents[2] / "shared/reference"
+REFERENCE = ROOT.parent / "shared/reference"
 TINY = {
     "double_z": True, "z_channels": 4, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 32,
     "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [8], "dropout": 0.0,

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_hybrid_base import UNET, base, batch
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -15,6 +14,7 @@ from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import shared_mean
 from ldm.modules.attention import Projected, Weighted
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from support.hybrid import UNET, base, batch
 
 
 @pytest.mark.parametrize("detail", [1, 2, 4])

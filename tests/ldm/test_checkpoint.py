@@ -26,8 +26,7 @@ from ldm.checkpoint import (
     save_safetensors,
 )
 from ldm.errors import UserError
-
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
 
 
 def network() -> nn.Sequential:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import randomize
 from torch import Tensor, nn
 
 from ldm.models.diffusion.wrapper import DiffusionWrapper
 from ldm.modules.diffusionmodules.openaimodel import DeepFeatures, UNetModel
+from support.tiny import randomize
 
 OPTIONS: dict[str, Any] = {
     "image_size": 8, "in_channels": 4, "model_channels": 32, "out_channels": 4, "num_res_blocks": 1,

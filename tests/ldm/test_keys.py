@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 
 from ldm.errors import UserError
 from ldm.util import instantiate_from_config
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
-REFERENCE = Path(__file__).parents[2] / "shared/reference/keys_txt2img_f8_large.json"
+REFERENCE = ROOT.parent / "shared/reference/keys_txt2img_f8_large.json"
 TXT2IMG = ROOT / "configs/latent-diffusion/txt2img-1p4B.yaml"
 SD_V1 = ROOT / "configs/stable-diffusion/v1-inference.yaml"
 BUFFERS = (

@@ -19,7 +19,6 @@ from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.modules.ema import LitEma
 from ldm.util import instantiate_from_config
 
-ROOT = Path(__file__).parents[1]
 DD = {
     "double_z": True, "z_channels": 4, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 32, "ch_mult": [1, 1],
     "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import randomize
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 import ldm.modules.packed
 from ldm.modules.packed import Int8Conv2d, Int8Linear, PackedConv2d, PackedLinear, can_pack, has_int8, pack
+from support.tiny import randomize
 
 WITHIN = 0.02  # relative error of an 8-bit layer, in the Euclidean norm
 needs_bf16 = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this CPU has no packed kernels for bfloat16")

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ from ldm.models.diffusion.ddim import DDIMSampler, bind
 from ldm.models.diffusion.plms import PLMSSampler
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
+from support.paths import ROOT
 
-REFERENCE = Path(__file__).parents[2] / "shared/reference"
+REFERENCE = ROOT.parent / "shared/reference"
 SCHEDULE = NoiseSchedule.linear(1000, 8.5e-4, 1.2e-2)
 
 

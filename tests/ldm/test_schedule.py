@@ -1,7 +1,6 @@
 """The schedule against the original's tables and against single posterior steps composed one after another."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from torch.testing import assert_close
 from ldm.checkpoint import read_state_dict
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
+from support.paths import ROOT
 
-REFERENCE = Path(__file__).parents[2] / "shared/reference/schedule_linear_1000.safetensors"
+REFERENCE = ROOT.parent / "shared/reference/schedule_linear_1000.safetensors"
 BETAS = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000) ** 2
 PAIRS = [
     (1000, 2), (1000, 0), (1000, 999), (1000, 500), (889, 778), (500, 1), (335, 2), (127, 2), (23, 2), (3, 1), (2, 1),

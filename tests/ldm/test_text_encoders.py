@@ -15,8 +15,8 @@ from ldm.errors import UserError
 from ldm.modules.clip_text import CLIPTextConfig, CLIPTextModel
 from ldm.modules.encoders.modules import BERTEmbedder, ClassEmbedder, FrozenCLIPEmbedder
 from ldm.modules.x_transformer import Encoder, TransformerWrapper
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT.parent / "shared/reference"
 MINI = ROOT / "configs/mini/tokenizer"
 SMALL_CLIP = {

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,9 @@ from ldm.errors import UserError
 from ldm.modules.attention import CrossAttention, FeedForward, SpatialTransformer
 from ldm.modules.diffusionmodules.openaimodel import AttentionBlock, Downsample, ResBlock, UNetModel, Upsample
 from ldm.modules.diffusionmodules.util import timestep_embedding
+from support.paths import ROOT
 
-REFERENCE = Path(__file__).parents[2] / "shared/reference/unet_crossattn.safetensors"
+REFERENCE = ROOT.parent / "shared/reference/unet_crossattn.safetensors"
 SMALL: dict[str, Any] = {
     "image_size": 8, "in_channels": 4, "model_channels": 32, "out_channels": 4, "num_res_blocks": 1,
     "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 2,

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_attention import PROMPTS, T, X, noise, prompted
 from torch.testing import assert_close
 
 from ldm.models.diffusion.wrapper import DiffusionWrapper
 from ldm.modules.attention import CrossAttention, Projected, Weighted
+from support.prompted_unet import PROMPTS, T, X, noise, prompted
 
 COLUMNS = torch.tensor([False, True, True, False, False])
 # A latent of 8 x 8 cells: each layer cell of 4 x 4 stands for four of them, and takes their mean.

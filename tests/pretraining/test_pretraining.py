@@ -26,8 +26,8 @@ from fast.pretraining.stages import Pretraining
 from fast.runtime.command import open_door
 from ldm.checkpoint import read_metadata, read_state_dict
 from scripts import train_base
+from support.paths import ROOT
 
-ROOT = Path(train_base.__file__).resolve().parents[1]
 SIDE = 64
 
 

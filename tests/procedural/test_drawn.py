@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fast.procedural import DEFECTS, MATERIALS, defects_of, draw_dataset, draw_defect, draw_surface
 from fast.procedural.traits import KINDS, TRAITS, Traits
 from ldm.errors import UserError
+from support.paths import ROOT
 
 SIZE = 96
 FEW = ("scratch", "crack", "hole")
@@ -40,7 +41,7 @@ def read_all(root: Path) -> dict[str, bytes]:
 
 
 def load_script() -> ModuleType:
-    path = Path(__file__).parent.parent / "scripts" / "draw_dataset.py"
+    path = ROOT / "scripts" / "draw_dataset.py"
     spec = importlib.util.spec_from_file_location("draw_dataset", path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,12 +1,17 @@
 """The scores of a base, end to end with a tiny one: figures, tables in the page, going on, and what is refused."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import base_sheet
+import evaluate_base
 import pytest
 import torch
+from base_scores.bench import Bench
+from base_scores.segmenters import THIN
+from base_scores.sheet import FOOT, GAP, HEAD, examples
+from base_scores.store import Store, keeper, marks
 
 from fast.artifact import find_artifact
 from fast.data.images import read_image
@@ -16,16 +21,7 @@ from fast.procedural import DEFECTS, defects_of
 from fast.quality.words import Classifier, WordNet
 from fast.runtime.command import open_door
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import base_sheet  # noqa: E402
-import evaluate_base  # noqa: E402
-from base_scores.bench import Bench  # noqa: E402
-from base_scores.segmenters import THIN  # noqa: E402
-from base_scores.sheet import FOOT, GAP, HEAD, examples  # noqa: E402
-from base_scores.store import Store, keeper, marks  # noqa: E402
+from support.paths import ROOT
 
 TINY = [
     *("--materials", "leather", "--size", "32", "--pairs", "3", "--normals", "2", "--evaluations", "2"),

@@ -10,8 +10,9 @@ import pytest
 from fast.data.images import read_image
 from fast.reports.contact_sheet import Row, contact_sheet
 from fast.runtime.command import open_door
+from support.paths import ROOT
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = ROOT / "scripts"
 
 
 def script(name: str) -> ModuleType:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import door, recipe
 
 import fast.runtime.precision
 import fast.runtime.progress
@@ -23,8 +22,8 @@ from fast.training.config import load_recipe
 from fast.training.logs import TrainingProgress
 from fast.training.trainer import computes_in_bf16, settle_precision
 from ldm.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[1]
+from support.paths import ROOT
+from support.training import door, recipe
 
 
 @pytest.fixture(params=[True, False], ids=["bf16", "plain"])

@@ -16,8 +16,7 @@ from fast.runtime.signals import importing
 from fast.runtime.terminal import PlainStream, plain
 from fast.synthesis.output import OutputFolder, read_records
 from ldm.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[1]
+from support.paths import ROOT
 
 
 def run(code: str, **how: object) -> "subprocess.CompletedProcess[bytes]":

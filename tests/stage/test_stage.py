@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TYPES, randomize
-from test_fast_model import batch
 from torch import Tensor, nn
 
 from fast.artifact import find_artifact, load_model
@@ -24,6 +22,8 @@ from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.models.diffusion.samplers import Noise
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.rng import PairNoise, generator
+from support.batches import batch
+from support.tiny import TYPES, randomize
 
 SHORT = NoiseSchedule.linear(20, 0.01, 0.4)
 SHORT_OPTIONS: dict[str, Any] = {"t_s": 4, "only_intervals": ((20, 16), (8, 6))}

@@ -7,8 +7,6 @@ from typing import Any
 import generate_with_mask
 from fast.runtime.command import open_door
 
-PROJECT = Path(generate_with_mask.__file__).parent
-
 
 def arguments(root: Path, artifact: Path, out: Path, *more: str) -> list[str]:
     """Wood's normals and masks, three steps, unless `more` says otherwise (a later flag wins)."""

@@ -10,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import TYPES
 from torch import Tensor, nn
 
 import fast.synthesis.engine
@@ -28,24 +26,13 @@ from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.modules.packed import can_pack, has_int8
 from ldm.rng import PairNoise, generator
+from support.images import SIDE, mask, picture
+from support.tiny import TYPES
 
 # Grey levels of 255 inside the mask that a picture may lie from float32's after five steps: (mean, largest). The tiny
 # network answers with noise, its pictures spread by about 90 levels; a trained one's spread less and so differ less.
 WITHIN = {"bf16": (3, 30), "int8": (5, 50)}
-SIDE = 32  # pixels
 needs_int8 = pytest.mark.skipif(not has_int8(), reason="this CPU has no 8-bit dot products")
-
-
-def picture(seed: int, height: int = SIDE, width: int = SIDE) -> np.ndarray:
-    rough = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return cv2.GaussianBlur(rough, (0, 0), 3)
-
-
-def mask(height: int = SIDE, width: int = SIDE) -> np.ndarray:
-    drawn = np.zeros((height, width), np.uint8)
-    drawn[height // 4 : height // 2, width // 4 : width // 2] = 1
-    drawn[height - 9, 3 : width - 3] = 1
-    return drawn
 
 
 def one(engine: Engine, seed: int = 1, key: Any = None, side: int = SIDE) -> np.ndarray:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthesis_helpers import manifest, synthesize
 
 from fast.synthesis.output import OutputFolder
 from ldm.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[1]
+from support.paths import ROOT
+from support.synthesis import manifest, synthesize
 
 
 def flags(folder: Path, out: Path, *more: str) -> list[str]:

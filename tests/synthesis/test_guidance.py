@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SIZE, TYPES, randomize
-from synthesis_helpers import arguments, manifest, synthesize, whole_set
-from test_engine import mask, picture
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -29,6 +26,9 @@ from fast.synthesis.engine import Engine, Recipe
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise
+from support.images import mask, picture
+from support.synthesis import arguments, manifest, synthesize, whole_set
+from support.tiny import SIZE, TYPES, randomize
 
 SIDE, SCALE = 32, 2.5
 Build = Callable[..., PromptedDiffusion]

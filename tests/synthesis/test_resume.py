@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from synthesis_helpers import PROJECT, arguments, leftovers, manifest, synthesize, whole_set
 
 import fast.synthesis.output
 from fast.synthesis.output import OutputFolder
 from ldm.errors import UserError
+from support.paths import ROOT
+from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def test_a_signal_between_pairs_ends_in_one_line_and_the_run_goes_on(
 
 def started(root: Path, artifact: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     argv = [sys.executable, "generate_with_mask.py", *arguments(root, artifact, out, "--count", "500", *more)]
-    return subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], found: Any) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from synthesis_helpers import PROJECT, arguments, leftovers, manifest, synthesize, whole_set
 
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.runtime.precision import has_bf16
 from fast.synthesis.synthesizer import Recipe, Synthesizer
 from ldm.checkpoint import file_hash
+from support.paths import ROOT
+from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_torchrun_makes_the_same_set(reference: Path, drawn_root: Path, tiny_art
     out = tmp_path / "out"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     argv = [*launcher, "generate_with_mask.py", *arguments(drawn_root, tiny_artifact, out, "--count", "7")]
-    done = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert whole_set(out) == whole_set(reference)
     assert leftovers(out) == []

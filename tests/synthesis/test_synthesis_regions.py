@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from synthesis_helpers import arguments, leftovers, manifest, synthesize, whole_set
 
 import fast.synthesis.synthesizer
 from fast.artifact import find_artifact, load_model
@@ -22,6 +21,7 @@ from fast.synthesis.output import PANEL, OutputFolder
 from fast.synthesis.sources import Pair
 from fast.synthesis.synthesizer import Made, Recipe, Synthesizer
 from ldm.checkpoint import file_hash
+from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
 
 STRIDE = 8  # pixels, of the tiny network
 LEAST = 64

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import artifact, door, losses, recipe
 
 from fast.training.saver import LAST
+from support.paths import ROOT
+from support.training import artifact, door, losses, recipe
 
-ROOT = Path(__file__).parents[1]
 EACH_STEP = ["lightning.checkpoint_every=1"]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_runs import FIRST_STAGE, door, recipe
 
 from fast.data.images import write_image, write_mask
+from support.training import FIRST_STAGE, door, recipe
 
 Check = Callable[..., None]
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TYPES, randomize
-from training_runs import FIRST_STAGE, artifact, assert_same_run, door, recipe
 
 import fast.training.memory
 from fast.model import FAST
@@ -19,6 +17,8 @@ from fast.training.run import build
 from ldm.checkpoint import read_metadata
 from ldm.modules.encoders.modules import Tokenizer
 from ldm.rng import generator
+from support.tiny import TYPES, randomize
+from support.training import FIRST_STAGE, artifact, assert_same_run, door, recipe
 
 GB = 1 << 30
 

@@ -7,10 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TYPES
-from synthesis_helpers import manifest, synthesize
-from training_runs import artifact as weights_of
-from training_runs import door, recipe
 
 from fast.artifact import find_artifact, find_base, in_project, load_model
 from fast.data.words import prompt_text
@@ -20,6 +16,10 @@ from fast.synthesis.sources import NormalSource, category_of, open_types, perhap
 from fast.training.config import merge
 from ldm.checkpoint import file_hash, read_metadata, read_state_dict
 from ldm.errors import UserError
+from support.synthesis import manifest, synthesize
+from support.tiny import TYPES
+from support.training import artifact as weights_of
+from support.training import door, recipe
 
 KNOWN = ["surface/scratch", "surface/oil_stain"]
 

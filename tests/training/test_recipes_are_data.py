@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from training_runs import FIRST_STAGE, door, recipe
 
 import ldm.util
 from fast.artifact import read_artifact, text_encoder
@@ -15,8 +14,9 @@ from ldm.checkpoint import read_metadata, save_safetensors
 from ldm.errors import UserError
 from ldm.modules.encoders.modules import BERTEmbedder, offline
 from ldm.util import allow_targets, check_target, get_obj_from_str
+from support.paths import ROOT
+from support.training import FIRST_STAGE, door, recipe
 
-ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = next((ROOT / "models/mini").glob("fast-*.safetensors"))
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
-from training_runs import EMA_BASE, FIRST_STAGE, artifact, assert_same_run, door, losses, recipe
 
 from fast.training.saver import Saver
+from support.training import EMA_BASE, FIRST_STAGE, artifact, assert_same_run, door, losses, recipe
 
 
 class Killed(BaseException):

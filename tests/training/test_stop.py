@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import FIRST_STAGE, assert_same_run, door, recipe
 
 import fast.training.saver as saver
 from fast.model import FAST
-
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
+from support.training import FIRST_STAGE, assert_same_run, door, recipe
 
 
 @pytest.fixture

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import FIRST_STAGE, artifact, door, recipe
 
 from fast.runtime.command import open_door, write_failure
 from fast.runtime.options import gpu_numbers, parse_training
 from fast.training.config import check_config, merge, resolved
 from fast.training.trainer import devices
 from ldm.errors import UserError
-
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
+from support.training import FIRST_STAGE, artifact, door, recipe
 
 
 def test_help_needs_nothing_heavy() -> None:

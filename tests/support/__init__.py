@@ -1,0 +1,1 @@
+"""What tests share. Tests import nothing from each other."""

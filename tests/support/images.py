@@ -1,0 +1,18 @@
+"""A blurred random picture and a mask for it."""
+
+import cv2
+import numpy as np
+
+SIDE = 32  # pixels
+
+
+def picture(seed: int, height: int = SIDE, width: int = SIDE) -> np.ndarray:
+    rough = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(rough, (0, 0), 3)
+
+
+def mask(height: int = SIDE, width: int = SIDE) -> np.ndarray:
+    drawn = np.zeros((height, width), np.uint8)
+    drawn[height // 4 : height // 2, width // 4 : width // 2] = 1
+    drawn[height - 9, 3 : width - 3] = 1
+    return drawn
