@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,14 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
 from ldm.models.autoencoder import AutoencoderKL, IdentityFirstStage, VQModel, VQModelInterface, psnr
 from ldm.modules.diffusionmodules.model import AttnBlock, Decoder, Downsample, Encoder, LinAttnBlock
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution, normal_kl
 from ldm.modules.losses import LPIPSWithDiscriminator, VQLPIPSWithDiscriminator
 from ldm.modules.losses.contperceptual import edge_distance
-from support.paths import ROOT
+from support.golden import golden, published_keys, weigh
 
-REFERENCE = ROOT.parent / "shared/reference"
 TINY = {
     "double_z": True, "z_channels": 4, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 32,
     "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [8], "dropout": 0.0,
@@ -29,13 +26,6 @@ NO_LOSS = {"target": "torch.nn.Identity"}
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-def reference(name: str) -> Path:
-    path = REFERENCE / name
-    if not path.is_file():
-        pytest.skip(f"golden file {name} is not on this machine")
-    return path
 
 
 def kl_loss(**params: Any) -> dict[str, Any]:
@@ -59,23 +49,19 @@ def images(size: int = 16, count: int = 2) -> Tensor:
 
 
 def test_golden_kl() -> None:
-    path = reference("autoencoder_kl.safetensors")
-    tensors = read_state_dict(path)
-    model = AutoencoderKL(**json.loads(read_metadata(path)["config"])).eval()
-    weights = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
-    model.load_state_dict(weights, strict=True)
+    config, tensors = golden("autoencoder_kl")
+    model = weigh(AutoencoderKL(**config))
     with torch.no_grad():
-        posterior = model.encode(tensors["io.x"])
-        decoded = model.decode(tensors["io.moments_mean"])
-    assert_close(posterior.mean, tensors["io.moments_mean"], rtol=1e-4, atol=1e-5)
-    assert_close(posterior.logvar, tensors["io.moments_logvar"], rtol=1e-4, atol=1e-5)
-    assert_close(decoded, tensors["io.decoded"], rtol=1e-4, atol=1e-5)
+        posterior = model.encode(tensors["x"])
+        decoded = model.decode(tensors["mean"])
+    assert_close(posterior.mean, tensors["mean"], rtol=1e-4, atol=1e-5)
+    assert_close(posterior.logvar, tensors["logvar"], rtol=1e-4, atol=1e-5)
+    assert_close(decoded, tensors["decoded"], rtol=1e-4, atol=1e-5)
 
 
 def test_key_contract_of_txt2img_f8_large() -> None:
-    listed = json.loads(reference("keys_txt2img_f8_large.json").read_text())
     prefix = "first_stage_model."
-    want = {k.removeprefix(prefix): tuple(v) for k, v in listed.items() if k.startswith(prefix)}
+    want = {k.removeprefix(prefix): shape for k, shape in published_keys().items() if k.startswith(prefix)}
     large = TINY | {"resolution": 256, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": []}
     with torch.device("meta"):
         model = AutoencoderKL(OmegaConf.create(large), OmegaConf.create(NO_LOSS), embed_dim=4)

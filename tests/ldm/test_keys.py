@@ -1,6 +1,5 @@
 """The shipped descriptions of published checkpoints: every weight name and shape, without allocating a weight."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from omegaconf import OmegaConf
 
 from ldm.errors import UserError
 from ldm.util import instantiate_from_config
+from support.golden import published_keys
 from support.paths import ROOT
 
-REFERENCE = ROOT.parent / "shared/reference/keys_txt2img_f8_large.json"
 TXT2IMG = ROOT / "configs/latent-diffusion/txt2img-1p4B.yaml"
 SD_V1 = ROOT / "configs/stable-diffusion/v1-inference.yaml"
 BUFFERS = (
@@ -109,9 +108,7 @@ def unet_shapes(context: int, base: int = 320) -> Shapes:
 
 
 def test_txt2img_has_the_published_names_and_shapes() -> None:
-    if not REFERENCE.is_file():
-        pytest.skip(f"the published key list {REFERENCE.name} is not at {REFERENCE.parent}")
-    want = {name: tuple(shape) for name, shape in json.loads(REFERENCE.read_text()).items()}
+    want = published_keys()
     assert len(want) == 1368
     assert shapes(build(TXT2IMG)) == want
 

@@ -1,6 +1,5 @@
 """Samplers against golden trajectories, a table-index transcription of the published loops, and closed forms."""
 
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +10,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
 from ldm.models.diffusion import samplers
 from ldm.models.diffusion.ddim import DDIMSampler, bind
 from ldm.models.diffusion.plms import PLMSSampler
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
-from support.paths import ROOT
+from support.golden import golden, weigh
 
-REFERENCE = ROOT.parent / "shared/reference"
 SCHEDULE = NoiseSchedule.linear(1000, 8.5e-4, 1.2e-2)
 
 
@@ -100,19 +97,15 @@ def x_T() -> Tensor:
 
 @pytest.fixture(scope="module")
 def golden_unet() -> UNetModel:
-    path = REFERENCE / "unet_crossattn.safetensors"
-    if not path.is_file():
-        pytest.skip(f"the golden network {path.name} is not at {REFERENCE}")
-    unet = UNetModel(**json.loads(read_metadata(path)["config"])).eval()
-    weights = {k.removeprefix("weights."): v for k, v in read_state_dict(path).items() if k.startswith("weights.")}
-    load_strict(unet, weights, path.name)
+    config, _ = golden("unet_crossattn")
+    unet: UNetModel = weigh(UNetModel(**config))
     return unet
 
 
-@pytest.mark.parametrize(("name", "rule"), [("ddim_20_eta0", samplers.ddim), ("plms_20", samplers.plms)])
+@pytest.mark.parametrize(("name", "rule"), [("ddim_20", samplers.ddim), ("plms_20", samplers.plms)])
 def test_golden_trajectories(golden_unet: UNetModel, name: str, rule: Any) -> None:
-    tensors = read_state_dict(REFERENCE / f"{name}.safetensors")
-    start, context, want = tensors["io.x_T"], tensors["io.context"], tensors["io.samples"]
+    _, tensors = golden(name)
+    start, context, want = tensors["x_T"], tensors["context"], tensors["samples"]
     model = Bare(lambda x, t, c: golden_unet(x, t, context=c))
     kept = start.clone()
     with torch.no_grad():

@@ -7,12 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from ldm.checkpoint import read_state_dict
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
-from support.paths import ROOT
+from support.golden import golden
 
-REFERENCE = ROOT.parent / "shared/reference/schedule_linear_1000.safetensors"
 BETAS = np.linspace(math.sqrt(0.00085), math.sqrt(0.012), 1000) ** 2
 PAIRS = [
     (1000, 2), (1000, 0), (1000, 999), (1000, 500), (889, 778), (500, 1), (335, 2), (127, 2), (23, 2), (3, 1), (2, 1),
@@ -102,13 +100,12 @@ def test_the_printed_lemma_is_right_for_one_step(schedule: NoiseSchedule) -> Non
 
 
 def test_tables_are_the_original_ones(schedule: NoiseSchedule) -> None:
-    if not REFERENCE.is_file():
-        pytest.skip(f"the golden schedule {REFERENCE.name} is not at {REFERENCE.parent}")
-    golden = {k.split(".")[-1]: v for k, v in read_state_dict(REFERENCE).items()}
+    _, published = golden("schedule_linear_1000")
     tables = schedule.tables()
-    assert set(golden) <= set(tables)
-    for name, want in golden.items():
-        assert_close(torch.tensor(tables[name]).to(want.dtype), want, rtol=1e-6, atol=1e-9)
+    assert set(tables) <= set(published)
+    for name, table in tables.items():
+        want = published[name]
+        assert_close(torch.tensor(table).to(want.dtype), want, rtol=1e-6, atol=1e-9)
 
 
 def test_tables_follow_from_betas() -> None:

@@ -1,23 +1,19 @@
 """Text encoders against golden tensors, published key lists and `transformers`."""
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from ldm.checkpoint import load_strict
 from ldm.errors import UserError
 from ldm.modules.clip_text import CLIPTextConfig, CLIPTextModel
 from ldm.modules.encoders.modules import BERTEmbedder, ClassEmbedder, FrozenCLIPEmbedder
 from ldm.modules.x_transformer import Encoder, TransformerWrapper
+from support.golden import golden, published_keys, weigh
 from support.paths import ROOT
 
-REFERENCE = ROOT.parent / "shared/reference"
 MINI = ROOT / "configs/mini/tokenizer"
 SMALL_CLIP = {
     "vocab_size": 2000,
@@ -27,13 +23,6 @@ SMALL_CLIP = {
     "num_attention_heads": 4,
     "max_position_embeddings": 20,
 }
-
-
-def reference(name: str) -> Path:
-    path = REFERENCE / name
-    if not path.is_file():
-        pytest.skip(f"reference file {name} is not at {REFERENCE}")
-    return path
 
 
 def small_bert(**options) -> BERTEmbedder:
@@ -47,24 +36,19 @@ def small_clip(**options) -> FrozenCLIPEmbedder:
 
 
 def test_bert_transformer_matches_the_original():
-    path = reference("bert_transformer.safetensors")
-    with safe_open(path, "pt") as file:
-        config = json.loads(file.metadata()["config"])
-    tensors = load_file(path)
-    model = TransformerWrapper(
-        config["num_tokens"], config["max_seq_len"], Encoder(config["dim"], config["depth"])
-    ).eval()
-    load_strict(model, {k[8:]: v for k, v in tensors.items() if k.startswith("weights.")}, path.name)
-    out = model(tensors["io.tokens"], return_embeddings=True)
-    want = tensors["io.embeddings"]
+    config, tensors = golden("bert_transformer")
+    model = weigh(
+        TransformerWrapper(config["num_tokens"], config["max_seq_len"], Encoder(config["dim"], config["depth"]))
+    )
+    out = model(tensors["tokens"], return_embeddings=True)
+    want = tensors["embeddings"]
     assert (out - want).norm() <= 1e-4 * want.norm()
     torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-5)
 
 
 def test_bert_keys_are_those_of_txt2img_f8_large():
-    keys = json.loads(reference("keys_txt2img_f8_large.json").read_text())
     prefix = "cond_stage_model."
-    want = {k[len(prefix) :]: tuple(shape) for k, shape in keys.items() if k.startswith(prefix)}
+    want = {k[len(prefix) :]: shape for k, shape in published_keys().items() if k.startswith(prefix)}
     with torch.device("meta"):
         model = BERTEmbedder(1280, 32)
     assert len(want) == 422

@@ -1,6 +1,6 @@
 """The U-Net against golden tensors and, option by option, against formulas written out here."""
 
-import json
+import copy
 import math
 from typing import Any
 
@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
 from ldm.modules.attention import CrossAttention, FeedForward, SpatialTransformer
 from ldm.modules.diffusionmodules.openaimodel import AttentionBlock, Downsample, ResBlock, UNetModel, Upsample
 from ldm.modules.diffusionmodules.util import timestep_embedding
-from support.paths import ROOT
+from support.golden import golden, weigh
 
-REFERENCE = ROOT.parent / "shared/reference/unet_crossattn.safetensors"
 SMALL: dict[str, Any] = {
     "image_size": 8, "in_channels": 4, "model_channels": 32, "out_channels": 4, "num_res_blocks": 1,
     "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 2,
@@ -48,38 +46,27 @@ def names(module: nn.Module, prefix: str) -> dict[str, tuple[int, ...]]:
     return {k.removeprefix(prefix): tuple(v.shape) for k, v in module.state_dict().items() if k.startswith(prefix)}
 
 
-@pytest.fixture(scope="module")
-def golden() -> tuple[UNetModel, dict[str, Tensor]]:
-    if not REFERENCE.is_file():
-        pytest.skip(f"the golden network {REFERENCE.name} is not at {REFERENCE.parent}")
-    tensors = read_state_dict(REFERENCE)
-    model = UNetModel(**json.loads(read_metadata(REFERENCE)["config"])).eval()
-    load_strict(
-        model, {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}, "golden"
-    )
-    return model, tensors
-
-
-def test_golden(golden: tuple[UNetModel, dict[str, Tensor]]) -> None:
-    model, tensors = golden
+@pytest.mark.parametrize("name", ["unet_crossattn", "unet_guided"])
+def test_golden(name: str) -> None:
+    config, tensors = golden(name)
     with torch.no_grad():
-        out = model(tensors["io.x"], tensors["io.t"], context=tensors["io.context"])
-    want = tensors["io.out"]
+        out = weigh(UNetModel(**config))(tensors["x"], tensors["t"], context=tensors.get("context"))
+    want = tensors["out"]
     assert (out - want).norm() <= 1e-4 * want.norm()
     assert_close(out, want, rtol=1e-4, atol=1e-4)
 
 
-def test_half_precision_stays_close(golden: tuple[UNetModel, dict[str, Tensor]]) -> None:
-    model, tensors = golden
-    half = UNetModel(**json.loads(read_metadata(REFERENCE)["config"])).eval()
-    half.load_state_dict(model.state_dict())
+def test_half_precision_stays_close() -> None:
+    config, tensors = golden("unet_crossattn")
+    model = weigh(UNetModel(**config))
+    half = copy.deepcopy(model).bfloat16()
+    x, t, context, want = tensors["x"], tensors["t"], tensors["context"], tensors["out"]
     with torch.no_grad():
-        out = half.bfloat16()(tensors["io.x"].bfloat16(), tensors["io.t"], context=tensors["io.context"].bfloat16())
+        out = half(x.bfloat16(), t, context=context.bfloat16())
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = model(tensors["io.x"], tensors["io.t"], context=tensors["io.context"])
+            mixed = model(x, t, context=context)
     assert out.dtype == torch.bfloat16
     assert mixed.dtype == torch.float32
-    want = tensors["io.out"]
     for got in (out, mixed):
         assert (got.float() - want).norm() <= 0.03 * want.norm()
 
