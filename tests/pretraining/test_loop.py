@@ -154,6 +154,23 @@ def test_averages_forget_the_first_weights_and_lag_behind_the_last(clock: Clock)
     assert list(trained.weights()) == list(trained.parts.state_dict())
 
 
+def test_a_step_whose_gradients_are_no_numbers_is_left_out_and_counted(clock: Clock) -> None:
+    trained, plain = training(None, 10.0), training(None, 9.5)
+    good = loss_of(trained)
+
+    def loss(step: int) -> Tensor:
+        return good(step) * (float("nan") if step == 7 else 1)
+
+    said: list[str] = []
+    trained.run(loss, nothing, Deadline(), report=said.append)
+    assert "1 steps without an update, for their gradients were no numbers" in said[-1]
+    assert all(p.isfinite().all() for p in trained.parameters)
+    run(plain)
+    steps = [int(trained.optimizer.state[p]["step"]) for p in trained.parameters]
+    assert set(steps) == {19}
+    assert {int(plain.optimizer.state[p]["step"]) for p in plain.parameters} == {19}
+
+
 def test_a_loss_that_is_no_number_ends_the_training(clock: Clock) -> None:
     trained = training(None, 4.0)
     with pytest.raises(UserError, match="the loss is no number at step"):

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,17 @@ from torch import Tensor
 
 from fast.data.words import prompt_text
 from fast.pretraining.captions import PARTS, SHARES, SYNONYMS, Captions
-from fast.pretraining.drawing import DEFECTS, MATERIALS, POINTS, TYPES, DrawingRecipe, Sheet, draw_sheet, masks_of
+from fast.pretraining.drawing import (
+    DEFECTS,
+    MATERIALS,
+    POINTS,
+    TYPES,
+    Drawing,
+    DrawingRecipe,
+    Sheet,
+    draw_sheet,
+    masks_of,
+)
 from fast.pretraining.parts import join_file, split_file
 from fast.pretraining.pool import Pool
 from fast.procedural.defects import defects_of
@@ -29,6 +40,21 @@ RECIPE = DrawingRecipe(size=SIDE, seed=3, materials=("leather", "painted", "mesh
 
 
 # sheets
+
+
+def test_sheets_of_processes_are_those_of_their_numbers_and_memory_is_used_again() -> None:
+    recipe, count = DrawingRecipe(size=64), 5
+    got: dict[int, Sheet] = {}
+    with Drawing(recipe, first=3, workers=1, ahead=2) as drawing:
+        while len(got) < count:
+            with drawing.taken(2, wait=True) as found:
+                got |= {number: deepcopy(sheet) for number, sheet in found}
+    assert sorted(got) == list(range(3, 3 + len(got)))
+    for number, sheet in got.items():
+        own = draw_sheet(number, recipe)
+        assert (sheet.material, sheet.types) == (own.material, own.types)
+        for name in ("images", "masks", "points"):
+            assert np.array_equal(getattr(sheet, name), getattr(own, name)), name
 
 
 @pytest.mark.parametrize("number", [0, 1, 5])
