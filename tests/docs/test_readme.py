@@ -1,7 +1,8 @@
-"""The README names every flag of both doors, and its commands and files exist."""
+"""README and docs name every flag of both commands, are short where they shall be, and point at what exists."""
 
 import argparse
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,19 +11,26 @@ from fast.runtime.options import parse_training, training_parser
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("parser", [training_parser(), synthesis_parser()], ids=["main", "generate_with_mask"])
-def test_every_flag_is_described(parser: argparse.ArgumentParser) -> None:
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert 100 < len(README.splitlines()) <= 250
+
+
+@pytest.mark.parametrize(("page", "parser"), [("training", training_parser()), ("synthesis", synthesis_parser())])
+def test_every_flag_is_described(page: str, parser: argparse.ArgumentParser) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text()
     flags = {f for action in parser._actions for f in action.option_strings} - {"-h", "--help"}
-    missing = sorted(f for f in flags if not re.search(rf"`[^`\n]*{re.escape(f)}\b", README))
+    assert len(flags) > 15
+    missing = sorted(f for f in flags if not re.search(rf"`[^`\n]*{re.escape(f)}\b", text))
     assert not missing
 
 
 def _commands(program: str) -> list[list[str]]:
     import shlex
 
-    text = README.replace("\\\n", " ")
+    text = "\n".join(page.read_text() for page in PAGES).replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.strip().startswith(f"python {program}")]
     return [shlex.split(line.split("#")[0])[2:] for line in lines]
 
@@ -43,7 +51,8 @@ def test_synthesis_commands_parse() -> None:
         assert synthesis_parser().parse_args(argv).count == 500
 
 
-def test_linked_files_exist() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_linked_files_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert links or page.name not in ("README.md", "training.md", "bench.md")
