@@ -33,6 +33,7 @@ from fast.folders import held, parse_json  # noqa: E402
 from fast.masks.place import INSIDE  # noqa: E402
 from fast.masks.preview import cell, preview_sheet  # noqa: E402
 from fast.masks.source import KINDS, OF_FILES, Masks  # noqa: E402
+from fast.progress import followed  # noqa: E402
 from fast.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn  # noqa: E402
 from fast.training.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
@@ -230,7 +231,7 @@ def run(options: argparse.Namespace) -> str:
     work.masks  # noqa: B018 (reports bad input before anything is written)
     claim(options.out, work.settings())
     missing = [i for i in range(options.count) if not work.place(i).is_file()]
-    for index in missing:
+    for index in followed(missing, "masks", "mask"):
         work.make(index)
     if options.preview:
         write_image(options.preview, work.sheet())

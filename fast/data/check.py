@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -16,6 +15,8 @@ from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.labelme import load_annotation
 from fast.data.labelme_masks import nested
 from fast.data.reading import reading_of
+from fast.progress import followed
+from fast.signals import is_first_process
 from ldm.errors import UserError
 
 WAYS = 6  # lines about masks
@@ -43,16 +44,14 @@ class Report:
     usable: DatasetIndex
 
 
-def check(index: DatasetIndex, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Decode every file. `progress(done, total)` is called after each sample. Bad samples leave `Report.usable`."""
+def check(index: DatasetIndex) -> Report:
+    """Decode every file, and tell how far that is. Bad samples leave `Report.usable`."""
     test_good = f"{GOOD} (test)"
     jobs = [((s.category, GOOD), s) for s in index.normals] + [((s.category, test_good), s) for s in index.test_normals]
     jobs += [((s.category, s.anomaly), s) for s in sorted(index.defects, key=lambda s: (s.category, s.anomaly))]
     looks: dict[tuple[str, str], list[Look]] = defaultdict(list)
-    for done, (key, sample) in enumerate(jobs, 1):
+    for key, sample in followed(jobs, "checking images", "image", hidden=not is_first_process(), leave=False):
         looks[key].append(look_at(index, sample))
-        if progress:
-            progress(done, len(jobs))
     problems, kept = list(index.problems), dict[tuple[str, str], list[Sample]]()
     for key, seen in looks.items():
         found = [[*one.problems, *inverted] for one, inverted in zip(seen, _inverted(index, seen), strict=True)]
