@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fast.data.mask_looks import IGNORED
 from fast.masks import to_tensor
 from fast.segmentation.data import Labelled, Views, is_normal
 from fast.segmentation.pro import area_under_pro, shares
@@ -34,9 +35,13 @@ class Tally:
     scores: np.ndarray = field(default_factory=lambda: np.zeros((2, _BINS), np.int64))  # good, defect pixels per score
     shares: np.ndarray = field(default_factory=lambda: np.zeros(_BINS))  # per score, of the regions (`pro.shares`)
 
-    def add(self, found: np.ndarray, mask: np.ndarray, score: np.ndarray) -> None:
-        """found, mask: bool (H,W); score: float (H,W), higher = more surely a defect; only its order matters."""
+    def add(self, found: np.ndarray, labels: np.ndarray, score: np.ndarray) -> None:
+        """found: bool (H,W); labels (H,W): 1 or True is defect, 255 ignored; score: float (H,W), higher = more surely a
+        defect; only its order matters."""
+        mask, known = labels == 1, labels != IGNORED
         share, regions = shares(mask)
+        if not known.all():
+            found, mask, score, share = found[known], mask[known], score[known], share[known]
         self.images += 1
         self.pixels += mask.size
         self.regions += regions
@@ -132,7 +137,7 @@ class ClassTally:
         self.areas = np.zeros((3, self.count), np.int64)
 
     def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
-        """Label maps, integer (H,W) in 0..K-1, 0 = good."""
+        """Labels of pixels, integer, (H,W) or of those that count, in 0..K-1, 0 = good."""
         for row, labels in enumerate((predicted[predicted == truth], predicted, truth)):
             self.areas[row] += np.bincount(labels.reshape(-1), minlength=self.count)
 
@@ -191,6 +196,7 @@ def evaluate(
     (`ClassTally.report`); a pair's own class is `Labelled.label`.
 
     Pictures and masks are resized to `size` as in training, or with `native` left as they are and seen in tiles.
+    Pixels that a mask says to ignore count in no figure.
     """
     if not pairs:
         raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
@@ -200,10 +206,11 @@ def evaluate(
     for pair, mask, logits in _answers(model, pairs, size, native, batch_size, bf16, device):
         predicted = logits.argmax(dim=0).numpy()
         score = defect_score(logits[None])[0].numpy()
-        types.setdefault(pair.kind, Tally()).add(predicted > 0, mask > 0, score)
+        types.setdefault(pair.kind, Tally()).add(predicted > 0, mask, score)
         if labels is not None:
             classes = classes or _classes(pairs, labels, len(logits))
-            classes.add(predicted, mask.astype(np.int64) * pair.label)
+            known = mask != IGNORED
+            classes.add(predicted[known], mask[known].astype(np.int64) * pair.label)
     found = summary(types, {pair.kind for pair in pairs if is_normal(pair)})
     return found if classes is None or labels is None else {**found, **classes.report(labels)}
 
@@ -217,7 +224,7 @@ def _answers(
     bf16: bool,
     device: str | torch.device,
 ) -> Iterator[tuple[Labelled, np.ndarray, Tensor]]:
-    """Each pair, its mask (H,W) in {0,1} at the resolution of the evaluation, and logits (K,H,W) on the CPU."""
+    """Each pair, its labels (H,W), 0, 1 or 255, at the resolution of the evaluation, and logits (K,H,W) on the CPU."""
     views = Views(pairs, size, native)
     step = 1 if native else batch_size
     for start in range(0, len(pairs), step):
