@@ -16,6 +16,7 @@ from typing import Any
 from ldm.errors import UserError
 
 NAME = "reading.json"
+OURS = ("manifest.jsonl", "masks.json")  # in folders of pairs and of masks that the project made
 LEVELS = 6  # folders above a file that are looked into
 WORDS = ("opaque", "transparent")
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
@@ -70,6 +71,8 @@ def reading_file(path: Path) -> Path | None:
     for place in (folder, *folder.absolute().parents[:LEVELS]):
         if (place / NAME).is_file():
             return place / NAME
+        if any((place / own).is_file() for own in OURS):  # pairs kept inside a dataset are not read as it is
+            return None
     return None
 
 
