@@ -40,6 +40,7 @@ from ldm.errors import UserError  # noqa: E402
 from ldm.rng import seed_of  # noqa: E402
 
 SETTINGS = "masks.json"
+LARGEST = 65535  # px of a side
 SHOWN, SIDE = 24, 256  # masks in the preview, and px of the longer side of each
 
 
@@ -197,6 +198,8 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"--seed is {options.seed}; it must be 0 or more")
     if options.size is not None and options.size < 8:
         raise UserError(f"--size is {options.size}; it must be 8 or more")
+    if options.size is not None and options.size > LARGEST:
+        raise UserError(f"--size is {options.size}, larger than any picture; give at most {LARGEST} pixels")
     if options.data_root is None and options.size is None:
         raise UserError("neither --data_root nor --size is given; masks need pictures, or a size")
     if options.data_root is None and options.on_object not in (None, "off"):
