@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
+    for name, value, least in (
+        ("seeds", min(options.seeds), 0), ("pairs", options.pairs, 1), ("size", options.size, 16)
+    ):  # fmt: skip
+        if not least <= value <= 65535:
+            raise UserError(f"--{name} {value} lies outside {least}..65535; change it")
     counts = tuple(_count(text) for text in options.counts.split(","))
     methods: dict[str, dict[str, Any]] = {
         name: {"on_object": "off"} if name in PLACED else {} for name in options.methods
