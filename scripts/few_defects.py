@@ -69,8 +69,11 @@ def run(options: argparse.Namespace) -> None:
     from fast.data.images import write_bytes
     from fast.data.layouts import check, open_dataset
     from fast.data.split import Split, make_split
+    from fast.generators import method_class
     from fast.segmentation.quick import QuickJudge
 
+    for name in options.methods:
+        method_class(name)  # an unknown one is told before anything is computed
     index = check(open_dataset(options.dataset)).usable
     split = make_split(index) if options.split == "third" else Split.load(options.split)
     size = None if options.native else options.size
