@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from fast.latent.decoder import FitOptions
 from fast.latent.prompted import PromptedDiffusion
@@ -286,7 +285,7 @@ def _write_cache(path: Path, tensors: Mapping[str, torch.Tensor], base_sha256: s
             whole = Path(aside) / path.name
             save_safetensors(tensors, whole, _cache_metadata(base_sha256))
             os.replace(whole, path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(
             f"the converted base cannot be kept as {path} ({error}); free space, choose another folder or do without"
         ) from None

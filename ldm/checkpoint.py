@@ -1,5 +1,6 @@
 """Weights on disk: `.ckpt` without running pickled code, `.safetensors`, both memory-mapped, and strict loading."""
 
+import contextlib
 import ctypes
 import hashlib
 import mmap
@@ -234,7 +235,8 @@ def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def save_safetensors(
     tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: dict[str, str]
 ) -> None:
-    """Write a `.safetensors` file under a temporary name, then rename it into place."""
+    """Write a `.safetensors` file under a temporary name, then rename it into place. Raises `OSError` that knows the
+    file's name, also where the library, which writes from Rust, has only words."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -242,6 +244,10 @@ def save_safetensors(
         save_file(_apart(tensors), part, metadata)
         part.chmod(0o644)  # the library makes it the owner's alone
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        number = re.search(r"os error (\d+)", str(error)) if isinstance(error, safetensors.SafetensorError) else None
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(path)) from None

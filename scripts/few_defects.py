@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
+    for name, value, least in (
+        ("seeds", min(options.seeds), 0), ("pairs", options.pairs, 1), ("size", options.size, 16)
+    ):  # fmt: skip
+        if not least <= value <= 65535:
+            raise UserError(f"--{name} {value} lies outside {least}..65535; change it")
     counts = tuple(_count(text) for text in options.counts.split(","))
     methods: dict[str, dict[str, Any]] = {
         name: {"on_object": "off"} if name in PLACED else {} for name in options.methods
@@ -64,8 +69,11 @@ def run(options: argparse.Namespace) -> None:
     from fast.data.images import write_bytes
     from fast.data.layouts import check, open_dataset
     from fast.data.split import Split, make_split
+    from fast.generators import method_class
     from fast.segmentation.quick import QuickJudge
 
+    for name in options.methods:
+        method_class(name)  # an unknown one is told before anything is computed
     index = check(open_dataset(options.dataset)).usable
     split = make_split(index) if options.split == "third" else Split.load(options.split)
     size = None if options.native else options.size

@@ -34,11 +34,13 @@ from fast.masks.source import KINDS, OF_FILES, Masks  # noqa: E402
 from fast.runtime.command import open_door  # noqa: E402
 from fast.runtime.folders import held, parse_json  # noqa: E402
 from fast.runtime.options import Parser  # noqa: E402
+from fast.runtime.progress import followed  # noqa: E402
 from fast.synthesis.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 from ldm.rng import seed_of  # noqa: E402
 
 SETTINGS = "masks.json"
+LARGEST = 65535  # px of a side
 SHOWN, SIDE = 24, 256  # masks in the preview, and px of the longer side of each
 
 
@@ -196,6 +198,8 @@ def check(options: argparse.Namespace) -> None:
         raise UserError(f"--seed is {options.seed}; it must be 0 or more")
     if options.size is not None and options.size < 8:
         raise UserError(f"--size is {options.size}; it must be 8 or more")
+    if options.size is not None and options.size > LARGEST:
+        raise UserError(f"--size is {options.size}, larger than any picture; give at most {LARGEST} pixels")
     if options.data_root is None and options.size is None:
         raise UserError("neither --data_root nor --size is given; masks need pictures, or a size")
     if options.data_root is None and options.on_object not in (None, "off"):
@@ -230,7 +234,7 @@ def run(options: argparse.Namespace) -> str:
     work.masks  # noqa: B018 (reports bad input before anything is written)
     claim(options.out, work.settings())
     missing = [i for i in range(options.count) if not work.place(i).is_file()]
-    for index in missing:
+    for index in followed(missing, "masks", "mask"):
         work.make(index)
     if options.preview:
         write_image(options.preview, work.sheet())

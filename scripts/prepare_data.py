@@ -100,11 +100,6 @@ def keep(split: Split, out: Path, force: bool) -> str:
     return str(out)
 
 
-def progress(done: int, total: int) -> None:
-    if sys.stderr.isatty() and (done == total or done % 50 == 0):
-        print(f"\rreading {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
 def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
     """Keep what the flags say about reading the files in the dataset; True if that changes anything."""
     names = ("mask_values", "ignore", "line_width", "bits")
@@ -125,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
     index = opened()
     if told(args, index):
         index = opened()
-    report = check(index, progress)
+    report = check(index)
     split = make_split(report.usable, args.fraction, args.seed) if report.usable.defects else None
     print(f"{index.root} ({index.layout})")
     print(render(index, report, split))

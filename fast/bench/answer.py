@@ -171,7 +171,7 @@ def _predictions(
     for kind in category.types:
         for pair in from_samples([s for s in category.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]):
             image, mask = pair.read()
-            image, mask = resize_image(image, seg.size), resize_mask(mask, seg.size)
+            image, mask = resize_image(image, seg.size), resize_mask(mask == 1, seg.size)
             found = {
                 label: predict(one, to_tensor(image)[None])[0].argmax(0).numpy() > 0 for label, one in networks.items()
             }

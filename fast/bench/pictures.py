@@ -201,7 +201,8 @@ class _Real:
         self._types: dict[str, Found] = {}
         shown: list[tuple[str, np.ndarray, np.ndarray]] = []
         for pair in pairs:
-            image, mask = pair.read()
+            image, labels = pair.read()
+            mask = (labels == 1).astype(np.uint8)
             if shape is not None:
                 image, mask = resize_image(image, shape), resize_mask(mask, shape)
             if mask.any():

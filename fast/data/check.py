@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from fast.data.decode import is_turned
 from fast.data.depth import read_with_mode
 from fast.data.images import natural_key, read_mask_as
 from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.labelme import load_annotation
 from fast.data.labelme_masks import nested
 from fast.data.reading import reading_of
+from fast.runtime.progress import followed
+from fast.runtime.signals import is_first_process
 from ldm.errors import UserError
 
 WAYS = 6  # lines about masks
@@ -43,16 +45,14 @@ class Report:
     usable: DatasetIndex
 
 
-def check(index: DatasetIndex, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Decode every file. `progress(done, total)` is called after each sample. Bad samples leave `Report.usable`."""
+def check(index: DatasetIndex) -> Report:
+    """Decode every file, and tell how far that is. Bad samples leave `Report.usable`."""
     test_good = f"{GOOD} (test)"
     jobs = [((s.category, GOOD), s) for s in index.normals] + [((s.category, test_good), s) for s in index.test_normals]
     jobs += [((s.category, s.anomaly), s) for s in sorted(index.defects, key=lambda s: (s.category, s.anomaly))]
     looks: dict[tuple[str, str], list[Look]] = defaultdict(list)
-    for done, (key, sample) in enumerate(jobs, 1):
+    for key, sample in followed(jobs, "checking images", "image", hidden=not is_first_process(), leave=False):
         looks[key].append(look_at(index, sample))
-        if progress:
-            progress(done, len(jobs))
     problems, kept = list(index.problems), dict[tuple[str, str], list[Sample]]()
     for key, seen in looks.items():
         found = [[*one.problems, *inverted] for one, inverted in zip(seen, _inverted(index, seen), strict=True)]
@@ -79,7 +79,7 @@ def check(index: DatasetIndex, progress: Callable[[int, int], None] | None = Non
 class Look:
     """What decoding a sample showed. `size`: (h, w) of the image if it can be read, `mode`: its depth in words;
     `values`, `taken`: what the mask's values are and what they were taken for; `share`, `border`: what the defect
-    covers of the picture and of its border."""
+    covers of the picture and of its border; `turned`: EXIF turns the image, and not the mask."""
 
     sample: Sample
     size: tuple[int, int] | None = None
@@ -88,6 +88,7 @@ class Look:
     taken: str = ""
     share: float = 0.0
     border: float = 0.0
+    turned: bool = False
     problems: list[str] = field(default_factory=list)
 
 
@@ -116,6 +117,8 @@ def look_at(index: DatasetIndex, sample: Sample) -> Look:
         look.problems.append(f"{name}: {what}")
     elif not mask.any():
         look.problems.append(f"{name}: empty mask; draw the defect or move the image to the normals")
+    if not look.problems and sample.mask.suffix.lower() != ".json" and is_turned(sample.image):
+        look.turned = not is_turned(sample.mask)
     look.share, look.border = float(mask.mean()), border_share(mask)
     return look
 
@@ -164,6 +167,9 @@ def _decisions(index: DatasetIndex, seen: list[Look]) -> list[str]:
             deep = len({m.partition(", ")[2] for m in modes if " in 16" in m or "16 bit" in m}) > 1
             ask = "; brightness differs, unless --bits says what all have" if deep else ""
             lines.append(f"pictures of {category}: {told}{ask}")
+    if turned := sum(one.turned for one in seen):
+        lines.append(f"{turned} images are turned by EXIF and their masks are not: the masks must be drawn on the "
+                     "upright images")  # fmt: skip
     inner = sum(_nested(one) for one in seen)
     if inner:
         lines.append(f"LabelMe: {inner} shapes lie inside another of their label and change nothing; holes are shapes "

@@ -72,6 +72,15 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise UserError(f"{path}: cannot read the image ({reason(error)}); restore or remove the file") from error
 
 
+def is_turned(path: Path) -> bool:
+    """True where EXIF turns or mirrors a picture; False for what cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ORIENTATION, 1) in TURNS and image.getexif().get(ORIENTATION, 1) != 1
+    except (*BROKEN, UnidentifiedImageError):
+        return False
+
+
 def reason(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).splitlines()[0]

@@ -16,8 +16,8 @@ from PIL import Image
 from fast.data.decode import SUFFIXES, decode, image_size, reason
 from fast.data.depth import to_uint8
 from fast.data.labelme import image_of, load_annotation, named_image
-from fast.data.labelme_masks import draw_mask
-from fast.data.mask_looks import MaskReading, Unclear
+from fast.data.labelme_masks import draw_labels
+from fast.data.mask_looks import IGNORED, MaskReading, Unclear
 from fast.data.mask_values import interpret
 from fast.data.reading import reading_of
 from ldm.errors import UserError
@@ -99,11 +99,18 @@ def read_mask_as(path: str | Path) -> MaskReading:
     if path.is_dir():
         return _joined(path)
     if path.suffix.lower() == ".json":
-        return MaskReading(_drawn_mask(path), "LabelMe shapes", "all shapes are defects")
+        labels = _drawn_labels(path)
+        mask, ignored = (labels == 1).astype(np.uint8), labels == IGNORED
+        return MaskReading(mask, "LabelMe shapes", "all shapes are defects", ignored if ignored.any() else None)
     try:
         return interpret(decode(path), reading_of(path))
     except Unclear as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """`read_mask` with the pixels that mean neither: uint8 (H, W), 0 background, 1 defect, `IGNORED` (255) neither."""
+    return read_mask_as(path).labels
 
 
 def _joined(folder: Path) -> MaskReading:
@@ -111,10 +118,12 @@ def _joined(folder: Path) -> MaskReading:
     if not parts or len({p.mask.shape for p in parts}) > 1:
         what = "parts of different sizes" if parts else "no mask"
         raise UserError(f"{folder}: {what} in it; restore the files")
-    return MaskReading(np.maximum.reduce([p.mask for p in parts]), parts[0].values, parts[0].taken)
+    skipped = [p.ignored for p in parts if p.ignored is not None]
+    ignored = np.logical_or.reduce(skipped) if skipped else None
+    return MaskReading(np.maximum.reduce([p.mask for p in parts]), parts[0].values, parts[0].taken, ignored)
 
 
-def _drawn_mask(path: Path) -> np.ndarray:
+def _drawn_labels(path: Path) -> np.ndarray:
     annotation = load_annotation(path)
     if annotation is None:
         raise UserError(f"{path}: no LabelMe annotation (shapes, imagePath); give the file that LabelMe saved")
@@ -128,8 +137,8 @@ def _drawn_mask(path: Path) -> np.ndarray:
     except UserError:
         if annotation.size is None:
             raise
-        return draw_mask(annotation, None, width)  # an annotation that was moved away from its image
-    return draw_mask(annotation, image_size(image), width)
+        return draw_labels(annotation, None, width)  # an annotation that was moved away from its image
+    return draw_labels(annotation, image_size(image), width)
 
 
 def resize_image(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
@@ -157,6 +166,15 @@ def resize_mask(mask: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     # A rectangle holds a defect iff one of its columns does, so the two axes separate.
     rows = _resize_rows((mask != 0).astype(np.uint8), height)
     return np.ascontiguousarray(_resize_rows(rows.T, width).T)
+
+
+def resize_labels(labels: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """`resize_mask` of label maps of `read_labels`: where a target pixel is no defect, it is ignored if any source
+    pixel that it overlaps is."""
+    mask, ignored = resize_mask(labels == 1, size), labels == IGNORED
+    if ignored.any():
+        mask[(resize_mask(ignored, size) > 0) & (mask == 0)] = IGNORED
+    return mask
 
 
 def write_image(path: str | Path, array: np.ndarray) -> None:

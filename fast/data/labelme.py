@@ -14,7 +14,7 @@ import numpy as np
 from ldm.errors import UserError
 
 BACKGROUND = ("_background_", "__background__", "background")  # labels that cut holes into what was drawn before
-IGNORED = ("__ignore__", "_ignore_", "ignore")
+IGNORE = ("__ignore__", "_ignore_", "ignore")
 FARTHEST = 1e6  # pixels; a point beyond is a slip, not a place
 
 
@@ -42,7 +42,7 @@ class Annotation:
     @property
     def labels(self) -> list[str]:
         """Labels of the defects, each once and sorted; those that mean background or "ignore" are none."""
-        return sorted({s.label for s in self.shapes if not is_any(s.label, (*BACKGROUND, *IGNORED))})
+        return sorted({s.label for s in self.shapes if not is_any(s.label, (*BACKGROUND, *IGNORE))})
 
 
 def load_annotation(path: str | Path) -> Annotation | None:

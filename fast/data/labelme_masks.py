@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fast.data.labelme import BACKGROUND, IGNORED, Annotation, Shape, is_any
+from fast.data.labelme import BACKGROUND, IGNORE, Annotation, Shape, is_any
+from fast.data.mask_looks import IGNORED
 from ldm.errors import UserError
 
 POLYGONS = ("polygon", "rotation", "quadrilateral", "oriented_rectangle")
@@ -22,8 +23,8 @@ SHAPES = (*POLYGONS, "rectangle", "circle", "mask", *WITHOUT_AREA)
 LARGEST = 1 << 30  # pixels of a mask whose image is not there to compare with
 
 
-def draw_mask(annotation: Annotation, size: tuple[int, int] | None, line_width: float | None = None) -> np.ndarray:
-    """All shapes as one mask (H,W) uint8 in {0,1}, nonzero = defect.
+def draw_labels(annotation: Annotation, size: tuple[int, int] | None, line_width: float | None = None) -> np.ndarray:
+    """All shapes as one map (H,W) uint8: 0 background, 1 defect, `IGNORED` (255) neither.
 
     `size`: (H,W) of the upright image, None where it is not at hand. Shapes are drawn in their order, edges included,
     so that the thinnest has pixels. Holes: a polygon that runs around one (even-odd), a shape labelled `_background_`
@@ -43,14 +44,14 @@ def draw_mask(annotation: Annotation, size: tuple[int, int] | None, line_width: 
         own = _drawn(path, shape, (height, width), line_width)
         key = shape.label, shape.group
         left[key] -= 1
-        if is_any(shape.label, (*BACKGROUND, *IGNORED)):
-            mask[own > 0] = 0
+        if is_any(shape.label, (*BACKGROUND, *IGNORE)):
+            mask[own > 0] = IGNORED if is_any(shape.label, IGNORE) else 0
         elif shape.group is None:
-            mask |= own
+            mask[own > 0] = 1
         else:
             parts.setdefault(key, []).append(own)
             if not left[key]:  # the object is complete
-                mask |= _with_holes(parts[key])
+                mask[_with_holes(parts[key]) > 0] = 1
     return mask
 
 

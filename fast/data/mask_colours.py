@@ -30,8 +30,11 @@ def read_colour(values: np.ndarray, lossy: bool, indexed: bool, reading: Reading
     ignored = {int(v[1:], 16) for v in reading.ignore if isinstance(v, str)}
     names = named(used, colours=True)
     if told:
-        mask = np.isin(codes, list(told))
-        return MaskReading(mask.astype(np.uint8), names, f"{named(sorted(told), True)}: defect, as told")
+        mask, skip = np.isin(codes, list(told)), np.isin(codes, list(ignored))
+        taken = f"{named(sorted(told), True)}: defect, as told"
+        return MaskReading(mask.astype(np.uint8), names, taken, skip if skip.any() else None)
+    if reading.mask_values and not lossy:
+        raise Unclear(f"has the colours {names}, not the values told; {SET} (colours, #rrggbb)")
     refuse_photograph(codes, least=16)  # int32: numbers of colours, which have no middle
     few = len(used) <= COLOURS and not lossy
     if few:
@@ -45,10 +48,11 @@ def read_colour(values: np.ndarray, lossy: bool, indexed: bool, reading: Reading
         raise Unclear(f"has black, white and other colours ({names}); is white a defect? {SET} (colours, #rrggbb)")
     shades = count(away)[0]
     apart = indexed and not _are_shades(kept, ground)
+    void = skip if skip.any() else None
     if few and (len(shades) <= 2 or apart or soft_share(away) < SOFT):
-        return MaskReading((away > 0).astype(np.uint8), names, _but(ground, ignored))
+        return MaskReading((away > 0).astype(np.uint8), names, _but(ground, ignored), void)
     refuse_photograph(away)
-    return MaskReading((away > half(away)).astype(np.uint8), "shades of colour", _but(ground, ignored))
+    return MaskReading((away > half(away)).astype(np.uint8), "shades of colour", _but(ground, ignored), void)
 
 
 def _ground(codes: np.ndarray, kept: list[int], counts: np.ndarray, eight: np.ndarray, few: bool) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from fast.data.mask_looks import (
@@ -17,7 +20,7 @@ from fast.data.mask_looks import (
     refuse_photograph,
     soft_share,
 )
-from fast.data.reading import Reading
+from fast.data.reading import Reading, Value
 
 LABELS = 31  # values up to this are label ids, whatever they look like
 
@@ -34,22 +37,34 @@ def read_grey(values: np.ndarray, lossy: bool, reading: Reading) -> MaskReading:
             raise Unclear("holds fractions above 1, which are no labels; save it with 8 or 16 bits")
     used = count(values)[0]
     seen = named(used)
-    told = {v for v in reading.mask_values if isinstance(v, int)}
-    ignored = {v for v in reading.ignore if isinstance(v, int)} & set(used.tolist())
-    if ignored:
-        values = np.where(np.isin(values, list(ignored)), 0, values)
-        used = count(values)[0]
-    void = f", {named(sorted(ignored))} ignored" if ignored else ""
-    if told:
-        return _told(values, used, told, lossy, seen, void)
+    ignored = _greys(reading.ignore, values) & set(used.tolist())
+    if not ignored:
+        return _decided(values, used, seen, lossy, reading, "")
+    skip = np.isin(values, list(ignored))
+    values = np.where(skip, 0, values)
+    void = f", {named(sorted(ignored))} ignored"
+    return replace(_decided(values, count(values)[0], seen, lossy, reading, void), ignored=skip)
+
+
+def _greys(told: Sequence[Value], values: np.ndarray) -> set[int]:
+    """The grey levels among values of a reading, grey colours too."""
+    scale = 257 if values.dtype == np.uint16 else 1
+    colours = [v[1:] for v in told if isinstance(v, str) and v.startswith("#") and v[1:3] == v[3:5] == v[5:7]]
+    return {v for v in told if isinstance(v, int)} | {int(v[:2], 16) * scale for v in colours}
+
+
+def _decided(values: np.ndarray, used: np.ndarray, seen: str, lossy: bool, reading: Reading, void: str) -> MaskReading:
+    """Read what is left after the ignored values, which are 0 here; `void` names them."""
+    if reading.mask_values:
+        return _told(values, used, _greys(reading.mask_values, values), lossy, seen, void)
     if len(used) and used[0] < 0:
         raise Unclear(
             f"holds the negative value {used[0]}; if it means 'ignore', say prepare_data.py --ignore={used[0]}"
         )
     if len(used) <= 2:
-        mask, taken = _two(values, [int(v) for v in used], bool(ignored))
+        mask, taken = _two(values, [int(v) for v in used], bool(void))
         return MaskReading(mask, seen, taken + void)
-    soft = _is_soft(values, used, lossy, bool(ignored))
+    soft = _is_soft(values, used, lossy, bool(void))
     if not soft:
         return MaskReading((values > 0).astype(np.uint8), seen, f"labels: all but 0 are defects{void}")
     refuse_photograph(values)
@@ -59,9 +74,9 @@ def read_grey(values: np.ndarray, lossy: bool, reading: Reading) -> MaskReading:
 
 def _told(values: np.ndarray, used: np.ndarray, told: set[int], lossy: bool, seen: str, void: str) -> MaskReading:
     """The defect's values are known; soft edges belong to the nearer end."""
-    taken = f"{named(sorted(told))}: defect, as told{void}"
+    taken = f"{named(sorted(told))}: defect, as told{void}" if told else f"no defect of the colours told{void}"
     ends = {int(used[0]), int(used[-1])}
-    if len(used) > 2 and told <= ends and (lossy or soft_share(values) >= SOFT):
+    if len(used) > 2 and told and told <= ends and (lossy or soft_share(values) >= SOFT):
         bright = values > half(values)
         return MaskReading((bright if int(used[-1]) in told else ~bright).astype(np.uint8), seen, taken)
     if lossy and len(used) > 2:

@@ -10,6 +10,7 @@ import numpy as np
 
 SOFT, FLAT = 0.6, 0.35  # shares of in-between pixels beside higher ones, from and up to which edges are soft or flat
 TESTED = 256  # pixels from which on a photograph can be told
+IGNORED = 255  # in label maps: neither defect nor background
 SET = "say what the defect is with prepare_data.py --mask_values"
 
 
@@ -19,11 +20,20 @@ class Unclear(Exception):
 
 @dataclass(frozen=True)
 class MaskReading:
-    """`mask` (H,W) uint8 in {0,1}; `values`: those seen, and `taken`: what they were taken for, in words."""
+    """`mask` (H,W) uint8 in {0,1}; `values`: those seen, and `taken`: what they were taken for, in words. `ignored`
+    (H,W) bool: pixels that mean neither defect nor background, 0 in the mask; None where there are none."""
 
     mask: np.ndarray
     values: str
     taken: str
+    ignored: np.ndarray | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(H,W) uint8: 0 background, 1 defect, `IGNORED` neither."""
+        if self.ignored is None:
+            return self.mask
+        return np.where(self.ignored & (self.mask == 0), np.uint8(IGNORED), self.mask)
 
 
 def soft_share(values: np.ndarray) -> float:

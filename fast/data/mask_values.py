@@ -2,7 +2,7 @@
 
 Tools disagree. The rules, in this order; where none of them gives one answer, the file is refused with the question:
 
-1. What `reading.json` names (`mask_values`, `ignore`) is obeyed.
+1. What `reading.json` names (`mask_values`, `ignore`) is obeyed; numbers mean the indices of a coloured palette.
 2. Transparency: outside the opaque part is background. Where the opaque part has one colour, the drawing is the
    transparency itself: the defect is what was painted, or what was erased, whichever is the smaller part and leaves the
    picture's border free.
@@ -41,6 +41,8 @@ def interpret(decoded: Decoded, reading: Reading = NONE) -> MaskReading:
     if words:
         return _by_transparency(opaque, words)
     if palette is not None:
+        if _names_indices(palette, values, reading):
+            return read_grey(values, decoded.lossy, reading)
         values = palette[values]
     if values.ndim == 3 and (values == values[:, :, :1]).all():
         values = values[:, :, 0]
@@ -51,6 +53,13 @@ def interpret(decoded: Decoded, reading: Reading = NONE) -> MaskReading:
     if values.ndim == 2:
         return read_grey(values, decoded.lossy, reading)
     return read_colour(values, decoded.lossy, palette is not None, reading)
+
+
+def _names_indices(palette: np.ndarray, values: np.ndarray, reading: Reading) -> bool:
+    """Whether a reading means the indices of a coloured palette: it names numbers and no colours."""
+    told = (*reading.mask_values, *reading.ignore)
+    used = palette[np.unique(values)]
+    return bool(told) and all(isinstance(v, int) for v in told) and bool((used != used[:, :1]).any())
 
 
 # transparency

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from fast.data.content import reading_files
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
@@ -21,7 +20,8 @@ from fast.data.sampler import StepSampler, Ticket
 from fast.data.split import Split, make_split
 from fast.data.tensors import to_tensor
 from fast.data.views import Augment, Latents, Pictures
-from fast.runtime.command import leave_interrupts, write_failure
+from fast.runtime.command import leave_interrupts
+from fast.runtime.progress import followed
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -95,9 +95,7 @@ class DefectData(pl.LightningDataModule):
             test_normals=[],
             defects=[] if use == "normals" else index.defects,
         )
-        total = len(index.normals) + len(index.defects)
-        with tqdm(total=total, desc="checking images", unit="image", disable=None, leave=False) as bar:
-            report = check(index, lambda done, _: bar.update(done - bar.n))
+        report = check(index)
         return report.usable, report.problems
 
     def _divide(self, split: str, seed: int) -> tuple[Split | None, list[Sample], list[Sample]]:
@@ -180,7 +178,7 @@ class DefectData(pl.LightningDataModule):
             else:
                 stored = self._encode(model)
                 if file is not None and model.trainer.is_global_zero:
-                    _store(stored, file)
+                    save_safetensors(stored, file, {"what": "first-stage means of the training images, and masks"})
             self._latents = Latents(self.pictures, self.views, stored["latents"], stored["masks"])
         return self._latents
 
@@ -214,8 +212,8 @@ class DefectData(pl.LightningDataModule):
             for i in range(len(self.pictures))
             for view in range(self.views)
         ]
-        quiet = None if model.trainer.is_global_zero else True  # None: only on a terminal
-        for start in tqdm(range(0, len(tickets), 8), desc="encoding images", unit="batch", disable=quiet):
+        hidden = not model.trainer.is_global_zero
+        for start in followed(range(0, len(tickets), 8), "encoding images", "batch", hidden=hidden):
             pairs = [self.pictures.view(i, seed) for i, seed in tickets[start : start + 8]]
             images = torch.stack([to_tensor(image) for image, _ in pairs]).to(model.device)
             latents.append(model.first_stage_mean(images).cpu())
@@ -227,13 +225,3 @@ class DefectData(pl.LightningDataModule):
         if self._latents is None:
             raise UserError("scale_by_std measures the cached latents; set data.params.cache=true or give scale_factor")
         return float(self._latents.latents.float().std())
-
-
-def _store(tensors: dict[str, Tensor], file: Path) -> None:
-    try:
-        save_safetensors(tensors, file, {"what": "first-stage means of the training images, and masks"})
-    except Exception as error:
-        reason = write_failure(error)
-        if reason is None:
-            raise
-        raise UserError(f"{file}: {reason}; free space there and run the same command again") from None

@@ -71,7 +71,7 @@ def _settle(found: Paired, partners: list[Path], masks: list[Path], where: Calla
         found.problems.append((image, f"defect without mask; add {where(image)}"))
         return
     folders = {m.parent for m in masks}
-    if len(folders) == 1 and next(iter(folders)).name == image.stem and all(m.stem != image.stem for m in masks[1:]):
+    if len(folders) == 1 and next(iter(folders)).name == image.stem:
         found.masks[image] = folders.pop()
     elif len(masks) > 1:
         names = " and ".join(_short(m, masks) for m in sorted(masks, key=natural_key)[:2])

@@ -16,6 +16,7 @@ from typing import Any
 from ldm.errors import UserError
 
 NAME = "reading.json"
+OURS = ("manifest.jsonl", "masks.json")  # in folders of pairs and of masks that the project made
 LEVELS = 6  # folders above a file that are looked into
 WORDS = ("opaque", "transparent")
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
@@ -26,7 +27,8 @@ Value = int | str
 @dataclass(frozen=True)
 class Reading:
     """`mask_values`: values that mean defect, all others being background: grey levels or label ids, colours
-    "#rrggbb", or "opaque" or "transparent". `ignore`: values that mean neither; they are read as background.
+    "#rrggbb", or "opaque" or "transparent". `ignore`: values that mean neither: a segmenter is neither trained nor
+    scored on them; for a generator they are background.
     `line_width`: pixels that lines and points of annotations are wide. `bits`: depth of the values in 16-bit pictures.
     """
 
@@ -69,6 +71,8 @@ def reading_file(path: Path) -> Path | None:
     for place in (folder, *folder.absolute().parents[:LEVELS]):
         if (place / NAME).is_file():
             return place / NAME
+        if any((place / own).is_file() for own in OURS):  # pairs kept inside a dataset are not read as it is
+            return None
     return None
 
 
@@ -94,6 +98,8 @@ def _load(file: Path, _changed: int) -> Reading:
 
 
 def _check(name: str, value: Any) -> None:
-    if type(value) is int or (isinstance(value, str) and (value in WORDS or _COLOUR.fullmatch(value))):
+    words = WORDS if name == "mask_values" else ()
+    if type(value) is int or (isinstance(value, str) and (value in words or _COLOUR.fullmatch(value))):
         return
-    raise UserError(f"{name}: '{value}' is no value; use whole numbers, colours such as #ff0000, {' or '.join(WORDS)}")
+    kinds = ", ".join(["whole numbers", "colours such as #ff0000", *words])
+    raise UserError(f"{name}: '{value}' is no value; use {kinds}")

@@ -45,8 +45,8 @@ class Augment:
         share = rng.uniform(self.zoom, 1.0)
         size = [max(8, round(side * share)) for side in mask.shape]
         at = [int(rng.integers(side - s + 1)) for side, s in zip(mask.shape, size, strict=True)]
-        if mask.any():
-            y, x = rng.choice(np.argwhere(mask))
+        if (mask == 1).any():
+            y, x = rng.choice(np.argwhere(mask == 1))
             for axis, point in enumerate((y, x)):
                 low = max(0, point - size[axis] + 1)
                 high = min(point, mask.shape[axis] - size[axis])

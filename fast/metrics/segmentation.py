@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fast.data.mask_looks import IGNORED
 from fast.metrics.pro import area_under_pro, shares
 from ldm.errors import UserError
 
@@ -31,9 +32,13 @@ class Tally:
     scores: np.ndarray = field(default_factory=lambda: np.zeros((2, _BINS), np.int64))  # good, defect pixels per score
     shares: np.ndarray = field(default_factory=lambda: np.zeros(_BINS))  # per score, of the regions (`pro.shares`)
 
-    def add(self, found: np.ndarray, mask: np.ndarray, score: np.ndarray) -> None:
-        """found, mask: bool (H,W); score: float (H,W), higher = more surely a defect; only its order matters."""
+    def add(self, found: np.ndarray, labels: np.ndarray, score: np.ndarray) -> None:
+        """found: bool (H,W); labels (H,W): 1 or True is defect, 255 ignored; score: float (H,W), higher = more surely a
+        defect; only its order matters."""
+        mask, known = labels == 1, labels != IGNORED
         share, regions = shares(mask)
+        if not known.all():
+            found, mask, score, share = found[known], mask[known], score[known], share[known]
         self.images += 1
         self.pixels += mask.size
         self.regions += regions
@@ -129,7 +134,7 @@ class ClassTally:
         self.areas = np.zeros((3, self.count), np.int64)
 
     def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
-        """Label maps, integer (H,W) in 0..K-1, 0 = good."""
+        """Labels of pixels, integer, (H,W) or of those that count, in 0..K-1, 0 = good."""
         for row, labels in enumerate((predicted[predicted == truth], predicted, truth)):
             self.areas[row] += np.bincount(labels.reshape(-1), minlength=self.count)
 

@@ -95,10 +95,7 @@ def write_failure(error: BaseException, path: str | os.PathLike[str] = "a file")
     if isinstance(error, OSError):
         verb = "write" if error.errno in _FULL else "open" if error.errno in _CLOSED else None
         return f"cannot {verb} {os.fspath(error.filename or path)}: {error.strerror}" if verb else None
-    # safetensors and torch write from Rust and C++: no OSError, only words.
-    text = str(error)
-    if type(error).__name__ == "SafetensorError" and "os error" in text:
-        return f"cannot write {os.fspath(path)}: {text}"
+    text = str(error)  # torch writes from C++: no OSError, only words
     if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "inline_container" in text):
         return f"cannot write {os.fspath(path)}: torch could not store all of it"
     return None

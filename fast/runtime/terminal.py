@@ -19,6 +19,11 @@ def plain(text: str) -> str:
     return _PARTS.sub(_escaped, _CONTROLS.sub(_escaped, text))
 
 
+def is_utf8(name: str) -> bool:
+    """False for a file's name of bytes that are no UTF-8, such as one in GBK from an old archive."""
+    return _PARTS.search(name) is None
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     # A byte that is not UTF-8 stands in a file name as U+DC80 to U+DCFF.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from fast.data.mask_looks import IGNORED
 from fast.data.views import Augment
 
 KEPT = 90  # of 255: from here on a pixel of a warped mask is defect, so that a line one pixel wide stays whole
@@ -29,7 +30,7 @@ class Classical:
     brightness: float = 20.0
 
     def __call__(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """image uint8 (H,W,3), mask uint8 (H,W) in {0,1} -> another view of both, of the same size."""
+        """image uint8 (H,W,3), labels uint8 (H,W), 1 defect and 255 ignored -> another view of both, the same size."""
         if self.right_angles and image.shape[0] == image.shape[1]:
             image, mask = Augment(flips=True)(image, mask, rng)
         image, mask = self._warped(np.ascontiguousarray(image), np.ascontiguousarray(mask), rng)
@@ -42,11 +43,18 @@ class Classical:
         matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, scale)
         matrix[:, 2] += rng.uniform(-self.shift, self.shift, 2) * np.array([width, height])
         edge = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
-        turned = cv2.warpAffine(mask * np.uint8(255), matrix, (width, height), **edge)  # type: ignore[call-overload]
-        if mask.any() and turned.max() < KEPT:  # shifted out of sight: leave the place as it was
+
+        def warped(of: np.ndarray) -> np.ndarray:
+            return np.asarray(cv2.warpAffine(of, matrix, (width, height), **edge))  # type: ignore[call-overload]
+
+        defect, ignored = mask == 1, mask == IGNORED
+        turned = warped(defect * np.uint8(255))
+        if defect.any() and turned.max() < KEPT:  # shifted out of sight: leave the place as it was
             return image, mask
-        moved = cv2.warpAffine(image, matrix, (width, height), **edge)  # type: ignore[call-overload]
-        return moved, (turned >= KEPT).astype(np.uint8)
+        labels = (turned >= KEPT).astype(np.uint8)
+        if ignored.any():
+            labels[(warped(ignored * np.uint8(255)) >= KEPT) & (labels == 0)] = IGNORED
+        return warped(image), labels
 
 
 def grey_levels(image: np.ndarray, rng: np.random.Generator, contrast: float, brightness: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fast.data.content import Copies
-from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.data.images import read_image, read_labels, resize_image, resize_labels
 from fast.data.index import GOOD, Sample
 from fast.data.views import Augment
 from fast.segmentation.augment import AUGMENT, AUGMENTATIONS, grey_levels
@@ -42,12 +42,13 @@ class Labelled:
     sources: frozenset[Path] = field(default_factory=frozenset)
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """image uint8 (H,W,3), mask uint8 (H,W) in {0,1}. UserError when they do not fit or cannot be read."""
+        """image uint8 (H,W,3), labels uint8 (H,W): 0 background, 1 defect, and 255, which a file's mask may have,
+        neither. UserError when they do not fit or cannot be read."""
         image = self.image if isinstance(self.image, np.ndarray) else read_image(self.image)
         if self.mask is None:
             mask = np.zeros(image.shape[:2], np.uint8)
         else:
-            mask = (self.mask != 0).astype(np.uint8) if isinstance(self.mask, np.ndarray) else read_mask(self.mask)
+            mask = (self.mask != 0).astype(np.uint8) if isinstance(self.mask, np.ndarray) else read_labels(self.mask)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or mask.shape != image.shape[:2]:
             raise UserError(
                 f"{self.name}: image {image.dtype} {image.shape} and mask {mask.shape} do not fit; "
@@ -133,7 +134,7 @@ def is_normal(pair: Labelled) -> bool:
 
 
 class Views:
-    """What a network sees of pairs: image uint8 (size,size,3) and mask uint8 (size,size) in {0,1}.
+    """What a network sees of pairs: image uint8 (size,size,3) and labels uint8 (size,size): 0, 1, or 255 for ignored.
 
     Whole pictures are made square; a mask's pixel is defect if any source pixel that it overlaps is, which loses no
     hairline. With `crop` training sees windows of that side in them. With `native` nothing is resized: training sees
@@ -159,7 +160,7 @@ class Views:
         if index not in self._kept:
             image, mask = self.pairs[index].read()
             if not self.native:
-                image, mask = resize_image(image, self.size), resize_mask(mask, self.size)
+                image, mask = resize_image(image, self.size), resize_labels(mask, self.size)
             self._free -= image.nbytes + mask.nbytes
             if self._free < 0:
                 return image, mask
@@ -181,14 +182,14 @@ class Views:
             return AUGMENTATIONS[augment](image, mask, rng)
         image, mask = (FLIPS if self.native else FLIPS_AND_ZOOM)(image, mask, rng)
         if mask.shape != (side, side):
-            image, mask = resize_image(np.ascontiguousarray(image), side), resize_mask(mask, side)
+            image, mask = resize_image(np.ascontiguousarray(image), side), resize_labels(mask, side)
         return grey_levels(image, rng, CONTRAST, BRIGHTNESS), mask
 
 
 def window(image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A window (size,size) of a picture at its own resolution; every other one, on average, holds a defect pixel, if
     there is any, and the rest lie anywhere. A picture smaller than that is mirrored at its edge."""
-    points = np.argwhere(mask) if rng.random() < 0.5 else ()
+    points = np.argwhere(mask == 1) if rng.random() < 0.5 else ()
     point = points[rng.integers(len(points))] if len(points) else rng.integers(mask.shape)
     corner = np.clip(point - rng.integers(size, size=2), 0, np.maximum(np.array(mask.shape) - size, 0))
     region = Region(int(corner[0]), int(corner[1]), size, size, mask)

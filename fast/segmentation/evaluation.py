@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fast.data.mask_looks import IGNORED
 from fast.data.tensors import to_tensor
 from fast.metrics.segmentation import ClassTally, Tally, defect_score, summary
 from fast.segmentation.data import Labelled, Views, is_normal
@@ -38,6 +39,7 @@ def evaluate(
     (`ClassTally.report`); a pair's own class is `Labelled.label`.
 
     Pictures and masks are resized to `size` as in training, or with `native` left as they are and seen in tiles.
+    Pixels that a mask says to ignore count in no figure.
     """
     if not pairs:
         raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
@@ -47,10 +49,11 @@ def evaluate(
     for pair, mask, logits in _answers(model, pairs, size, native, batch_size, bf16, device):
         predicted = logits.argmax(dim=0).numpy()
         score = defect_score(logits[None])[0].numpy()
-        types.setdefault(pair.kind, Tally()).add(predicted > 0, mask > 0, score)
+        types.setdefault(pair.kind, Tally()).add(predicted > 0, mask, score)
         if labels is not None:
             classes = classes or _classes(pairs, labels, len(logits))
-            classes.add(predicted, mask.astype(np.int64) * pair.label)
+            known = mask != IGNORED
+            classes.add(predicted[known], mask[known].astype(np.int64) * pair.label)
     found = summary(types, {pair.kind for pair in pairs if is_normal(pair)})
     return found if classes is None or labels is None else {**found, **classes.report(labels)}
 
@@ -64,7 +67,7 @@ def _answers(
     bf16: bool,
     device: str | torch.device,
 ) -> Iterator[tuple[Labelled, np.ndarray, Tensor]]:
-    """Each pair, its mask (H,W) in {0,1} at the resolution of the evaluation, and logits (K,H,W) on the CPU."""
+    """Each pair, its labels (H,W), 0, 1 or 255, at the resolution of the evaluation, and logits (K,H,W) on the CPU."""
     views = Views(pairs, size, native)
     step = 1 if native else batch_size
     for start in range(0, len(pairs), step):

@@ -1,6 +1,6 @@
 """What segmenters are trained to lower: cross-entropy, Dice, the hardest pixels, and where defects end.
 
-Labels (B,H,W) are int64 in 0..K-1; class 0 is background, all others are defects.
+Labels (B,H,W) are int64 in 0..K-1, or 255, which no loss sees; class 0 is background, all others are defects.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fast.data.mask_looks import IGNORED
 from fast.segmentation.layers import Heads
 
 HARD = -math.log(0.7)  # loss of a pixel whose class is given a probability of 0.7
 LEAST = 16  # at least this part of the pixels counts
-IGNORED = 255  # a label that no loss sees
 
 
 def objective(heads: Heads, target: Tensor, loss: str, defect_weight: float = 1.0) -> Tensor:
@@ -36,7 +36,12 @@ def _of_one(logits: Tensor, target: Tensor, loss: str, defect_weight: float) -> 
     weight = torch.full((logits.shape[1],), float(defect_weight), device=logits.device)
     weight[0] = 1.0
     value = F.cross_entropy(logits, target, weight, ignore_index=IGNORED)
-    return value if loss == "ce" else value + dice(1 - logits.softmax(dim=1)[:, 0], (target > 0).float())
+    if bool((target == IGNORED).all()):
+        value = logits.sum() * 0
+    if loss == "ce":
+        return value
+    known = target != IGNORED
+    return value + dice((1 - logits.softmax(dim=1)[:, 0]) * known, ((target > 0) & known).float())
 
 
 def dice(probability: Tensor, target: Tensor) -> Tensor:
@@ -58,12 +63,16 @@ def ohem(logits: Tensor, target: Tensor) -> Tensor:
 
 def detail(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy and Dice of STDC's detail logits (B,1,h,w) against the rims in labels (B,H,W)."""
-    wanted = detail_target(target)
+    ignored = target == IGNORED
+    wanted = detail_target(target.masked_fill(ignored, 0))
     height, width = target.shape[-2:]
     logits = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=True)[:, 0]
-    probability = logits.sigmoid()
+    # Two pixels around what is ignored, where a rim may be one that the labels do not show.
+    known = F.max_pool2d(ignored[:, None].float(), 5, stride=1, padding=2)[:, 0] == 0
+    probability, wanted = logits.sigmoid() * known, wanted * known
     both, area = (probability * wanted).sum(dim=(1, 2)), (probability + wanted).sum(dim=(1, 2))
-    return F.binary_cross_entropy_with_logits(logits, wanted) + (1 - (2 * both + 1) / (area + 1)).mean()
+    entropy = F.binary_cross_entropy_with_logits(logits[known], wanted[known]) if known.any() else logits.sum() * 0
+    return entropy + (1 - (2 * both + 1) / (area + 1)).mean()
 
 
 def detail_target(target: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
+from fast.data.mask_looks import IGNORED
 from fast.data.tensors import to_tensor
 from fast.segmentation.data import Views
 from fast.segmentation.layers import Heads
@@ -26,8 +27,8 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Batches(Dataset[Batch]):
-    """Batch number `step`, drawn by the pairs' weights: image (B,3,H,W) in [-1, 1] and labels int64 (B,H,W). It
-    depends on the seed and the step alone."""
+    """Batch number `step`, drawn by the pairs' weights: image (B,3,H,W) in [-1, 1] and labels int64 (B,H,W), 255 for
+    pixels that no loss sees. It depends on the seed and the step alone."""
 
     def __init__(self, views: Views, count: int, batch_size: int, seed: int, augment: str):
         self.views, self.count, self.batch_size, self.seed, self.augment = views, count, batch_size, seed, augment
@@ -43,7 +44,8 @@ class Batches(Dataset[Batch]):
         drawn = [self.views.draw(int(i), rng, self.augment) for i in chosen]
         images = torch.stack([to_tensor(image) for image, _ in drawn])
         kinds = np.array([self.views.pairs[i].label for i in chosen], np.int64)
-        return images, torch.from_numpy(np.stack([mask for _, mask in drawn]) * kinds[:, None, None])
+        labels = np.stack([mask for _, mask in drawn])
+        return images, torch.from_numpy(np.where(labels == IGNORED, IGNORED, labels * kinds[:, None, None]))
 
 
 class Segmentation(pl.LightningModule):

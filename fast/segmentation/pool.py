@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fast.data.mask_looks import IGNORED
 from fast.segmentation.features import CELL, Features
 
 
 def shares(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The share of defect pixels in each cell: mask (H,W) in {0,1} to float32 `shape`."""
-    padded = np.zeros((shape[0] * CELL, shape[1] * CELL), np.float32)
+    """The share of defect pixels in each cell: labels (H,W), 1 = defect, to float32 `shape`; -1 for cells with an
+    ignored pixel (255), which nothing is learnt from."""
+    padded = np.zeros((shape[0] * CELL, shape[1] * CELL), np.uint8)
     padded[: mask.shape[0], : mask.shape[1]] = mask
-    return padded.reshape(shape[0], CELL, shape[1], CELL).mean(axis=(1, 3))
+    cells = padded.reshape(shape[0], CELL, shape[1], CELL)
+    share = (cells == 1).astype(np.float32).mean(axis=(1, 3))
+    return np.where((cells == IGNORED).any(axis=(1, 3)), np.float32(-1), share)
 
 
 @dataclass
@@ -54,9 +58,13 @@ def take(
 ) -> tuple[Tensor, Tensor]:
     """float16 features (n, WIDTH) and shares (n,) of `defect` random cells with defect and `other` from anywhere."""
     flat = share.reshape(-1)
-    inside = np.flatnonzero(flat)
+    known, inside = np.flatnonzero(flat >= 0), np.flatnonzero(flat > 0)
+    if not len(known):  # all ignored
+        return features.read(known, known).half(), torch.from_numpy(flat[known])
     if not len(inside):  # a window beside it
-        inside = np.arange(len(flat))
-    place = np.concatenate([inside[rng.integers(len(inside), size=defect)], rng.integers(len(flat), size=other)])
+        inside = known
+    place = np.concatenate(
+        [inside[rng.integers(len(inside), size=defect)], known[rng.integers(len(known), size=other)]]
+    )
     row, column = np.divmod(place, share.shape[1])
     return features.read(row, column).half(), torch.from_numpy(flat[place])

@@ -80,7 +80,7 @@ class QuickJudge:
             raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
         types: dict[str, Tally] = {}
         for sample, mask, odds in self._answers(head, samples):
-            types.setdefault(sample.kind, Tally()).add(odds > float(head.threshold), mask > 0, odds)
+            types.setdefault(sample.kind, Tally()).add(odds > float(head.threshold), mask, odds)
         return summary(types, {s.kind for s in samples if is_normal(s)}) | {"threshold": float(head.threshold)}
 
     # training
@@ -91,7 +91,7 @@ class QuickJudge:
         views = self._counts(samples)
         owner = np.repeat(np.arange(len(samples)), views)
         weights = np.array([s.weight for s in samples])[owner] / np.repeat(views, views)
-        areas = np.array([np.count_nonzero(pictures.plain(i)[1]) for i in range(len(samples))])[owner]
+        areas = np.array([np.count_nonzero(pictures.plain(i)[1] == 1) for i in range(len(samples))])[owner]
         defect, other = allot(weights, areas, self.pool, rng)
         found = []
         for number, start in enumerate(np.concatenate([[0], np.cumsum(views)[:-1]])):
@@ -160,14 +160,14 @@ class QuickJudge:
                 return None
             head = self._train(kept, seed_of(seed, number))
             for _, mask, odds in self._answers(head, [samples[i] for i in sorted(out)]):
-                total.add(odds > 0, mask > 0, odds)
+                total.add(odds > 0, mask, odds)
         return total.best_threshold()
 
     @torch.no_grad()
     def _answers(
         self, head: PixelHead, samples: Sequence[Labelled]
     ) -> Iterator[tuple[Labelled, np.ndarray, np.ndarray]]:
-        """(sample, mask (H,W), log-odds (H,W)) of each."""
+        """(sample, labels (H,W), log-odds (H,W)) of each."""
         pictures = Views(samples, self.size or WINDOW, native=self.size is None)
         for number, sample in enumerate(samples):
             image, mask = pictures.plain(number)

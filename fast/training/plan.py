@@ -8,6 +8,7 @@ from typing import Any
 
 from fast.runtime.command import is_first_process
 from fast.runtime.folders import held
+from fast.runtime.terminal import is_utf8
 from fast.training.config import LIGHTNING, check_config, merge, resolved
 from fast.training.saver import LAST
 from ldm.errors import UserError
@@ -94,4 +95,11 @@ def _flags(options: Namespace) -> list[str]:
         "lightning.minutes": options.max_minutes,
         "lightning.trainer.precision": options.precision,
     }
-    return [f"{key}={json.dumps(value)}" for key, value in pairs.items() if value is not None]
+    given = {key: value for key, value in pairs.items() if value is not None}
+    for key, value in given.items():
+        if isinstance(value, str) and not is_utf8(value):
+            raise UserError(
+                f"{key}={value}: a run's config.yaml is UTF-8 and cannot hold this name; rename it, or give a symbolic "
+                "link to it (ln -s) that has another name"
+            )
+    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from fast.model import FAST
+from fast.runtime.progress import followed
 from fast.runtime.workers import overlapped
 from fast.synthesis.synthesizer import Recipe, Synthesizer
 from ldm.errors import UserError
@@ -76,6 +76,6 @@ def fill(
 
     threads = workers if device == "cpu" else 1
     work = overlapped(sample, lanes, threads, threads + 1, lambda: torch.set_num_threads(1))
-    for _ in tqdm(work, desc="synthesis", total=len(lanes), disable=None, leave=False):
+    for _ in followed(work, "synthesis", "batch", total=len(lanes), leave=False):
         pass
     return [found[i] for i in numbers]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from base_scores.bench import PAIRS, Bench, Figures, Part, Variant
 from base_scores.filling import Truth, has_scale, pasted
@@ -17,6 +16,7 @@ from fast.procedural import DEFECTS
 from fast.quality.examples import TRAINING_MATERIALS, draw_examples
 from fast.quality.windows import fill_untyped
 from fast.quality.words import Classifier, train_on_views
+from fast.runtime.progress import Progress
 from ldm.checkpoint import file_hash
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -33,12 +33,9 @@ def ready_classifier(path: Path, surfaces: int, minutes: float, device: str, see
         raise UserError(f"--classifier {path}: give the name of a .safetensors file")
     print(f"{path} is not there: drawing {4 * surfaces} defects and training on them for {minutes:g} minutes")
     views, labels = draw_examples(surfaces, TRAINING_MATERIALS, seed, workers)
-    with tqdm(total=100, desc="classifier", disable=None, leave=False) as bar:
-
-        def progress(share: float, loss: float) -> None:
-            bar.update(int(100 * share) - bar.n)
-
-        train_on_views(views, labels, device, minutes, seed, progress).save(path)
+    with Progress(100, "classifier", "percent point", leave=False) as bar:
+        told = train_on_views(views, labels, device, minutes, seed, lambda share, _: bar.to(int(100 * share)))
+    told.save(path)
 
 
 def words(bench: Bench, part: Part) -> Figures:

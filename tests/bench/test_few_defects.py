@@ -62,7 +62,9 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
     assert worth(found, "drawn", 5, 20.0) is None
 
 
-@pytest.mark.parametrize("flags", [["--counts", "few"], ["--looks", "pit"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "flags", [["--counts", "few"], ["--looks", "pit"], ["--seeds", "-1"], ["--pairs", "0"]], ids=" ".join
+)
 def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = importlib.util.spec_from_file_location("few_defects", ROOT / "scripts" / "few_defects.py")
     assert spec is not None

@@ -358,3 +358,26 @@ def test_written_images_stay_what_they_were(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
     write_mask(tmp_path / "m.png", np.eye(4, dtype=np.uint8))
     np.testing.assert_array_equal(read_mask(tmp_path / "m.png"), np.eye(4))
+
+
+def test_every_image_may_have_several_masks_in_its_folder(tmp_path: Path) -> None:
+    photo(tmp_path / "box" / "train" / "good" / "000.png")
+    for i in range(3):
+        photo(tmp_path / "box" / "test" / "bent" / f"{i:03}.png", i)
+        for k in range(3):
+            mask(tmp_path / "box" / "ground_truth" / "bent" / f"{i:03}" / f"{k:03}.png")
+    index = open_dataset(tmp_path)
+    assert index.problems == []
+    assert sorted((s.image.stem, s.mask.name) for s in index.defects if s.mask) == [
+        (f"{i:03}", f"{i:03}") for i in range(3)
+    ]
+
+
+def test_a_turn_of_the_image_alone_is_told(tmp_path: Path) -> None:
+    root = mvtec(tmp_path / "part")
+    (image,) = (root / "test" / "a").glob("*.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(image).save(image, exif=exif)
+    told = "1 images are turned by EXIF and their masks are not: the masks must be drawn on the upright images"
+    assert told in check(open_dataset(root)).usable.notes

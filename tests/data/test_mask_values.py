@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fast.data.images import read_mask, read_mask_as
+from fast.data.images import read_labels, read_mask, read_mask_as, resize_labels
 from fast.data.reading import NAME
 from ldm.errors import UserError
 
@@ -187,12 +187,42 @@ def test_what_is_told_is_obeyed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(below, TRUE)
 
 
+def test_ignored_pixels_are_told_apart_from_background(tmp_path: Path) -> None:
+    labels = np.array([0, 1, 255], np.uint8)[RING]
+    (tmp_path / NAME).write_text('{"ignore": [255]}')
+    np.testing.assert_array_equal(read_labels(saved(tmp_path, labels)), labels)
+    (tmp_path / NAME).write_text('{"ignore": [2], "mask_values": [1]}')  # indices of the palette
+    indexed = saved(tmp_path, palette(RING, BLACK, RED, WHITE))
+    np.testing.assert_array_equal(read_labels(indexed), labels)
+    (tmp_path / NAME).unlink()
+    np.testing.assert_array_equal(read_labels(saved(tmp_path, palette(RING, BLACK, RED, VOID))), labels)
+    small = resize_labels(labels, (labels.shape[0] // 2, labels.shape[1] // 2))
+    blocks = labels[: small.shape[0] * 2, : small.shape[1] * 2].reshape(small.shape[0], 2, small.shape[1], 2)
+    anywhere = [(blocks == value).any(axis=(1, 3)) for value in (1, 255)]
+    np.testing.assert_array_equal(small, np.where(anywhere[0], 1, np.where(anywhere[1], 255, 0)))
+
+
+def test_a_grey_colour_that_is_told_means_the_grey_level(tmp_path: Path) -> None:
+    black = told(tmp_path, '{"mask_values": ["#000000"]}', 255 - TRUE * 255)
+    np.testing.assert_array_equal(black, TRUE)
+    with pytest.raises(UserError, match="not the values told"):
+        told(tmp_path, '{"mask_values": [1]}', painted(TRUE, BLACK, RED))
+
+
+def test_pairs_inside_a_dataset_are_not_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"ignore": [255]}')
+    (tmp_path / "pairs" / "mask").mkdir(parents=True)
+    (tmp_path / "pairs" / "manifest.jsonl").touch()
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "pairs" / "mask", TRUE * 255)), TRUE)
+
+
 def test_bad_readings_are_named(tmp_path: Path) -> None:
     for text, message in (
         ("{", "cannot be read"),
         ('{"values": [1]}', "'values' is unknown"),
         ('{"mask_values": ["white"]}', "mask_values: 'white' is no value"),
         ('{"mask_values": [1.5]}', "mask_values: '1.5' is no value"),
+        ('{"ignore": ["transparent"]}', "ignore: 'transparent' is no value; use whole numbers, colours"),
         ('{"line_width": -1}', "line_width=-1"),
         ('{"bits": 40}', "bits=40"),
         ("[]", "not an object"),

@@ -1,8 +1,10 @@
 """Weights from files that strangers made: what loads, what is refused, and that no code in them runs."""
 
+import errno
 import hashlib
 import os
 import pickle
+import resource
 import subprocess
 import sys
 import types
@@ -102,6 +104,18 @@ def test_a_failed_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest
         save_safetensors({"a": torch.zeros(2)}, path, {})
     assert_close(read_state_dict(path), {"a": torch.ones(2)})
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_the_file_s_name(tmp_path: Path) -> None:
+    path, before = tmp_path / "n.safetensors", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as told:
+            save_safetensors({"a": torch.ones(5000)}, path, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (told.value.errno, told.value.filename) == (errno.EFBIG, str(path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_published_lightning_files_load(tmp_path: Path, callback_class: type) -> None:

@@ -312,3 +312,16 @@ def test_bad_evaluations_are_refused() -> None:
     mask = np.zeros((1, 2), bool)
     with pytest.raises(UserError, match="NaN"):
         Tally().add(mask, mask, np.array([[np.nan, 0.0]]))
+
+
+def test_ignored_pixels_count_in_no_figure() -> None:
+    rng = np.random.default_rng(5)
+    labels = (rng.random((20, 20)) < 0.3).astype(np.uint8)
+    score = rng.random((20, 20)).astype(np.float16).astype(np.float32)
+    labels[:, 12:14] = 255  # a wall: left and right of it nothing touches
+    whole = Tally()
+    whole.add(score > 0.5, labels, score)
+    halves = Tally()
+    for part in (slice(0, 12), slice(14, 20)):
+        halves.add(score[:, part] > 0.5, labels[:, part], score[:, part])
+    assert {**whole.report(), "images": 2} == pytest.approx(halves.report())

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, Views, from_arrays
 from fast.segmentation.evaluation import predict
+from fast.segmentation.layers import Heads
+from fast.segmentation.losses import objective
 from fast.segmentation.module import Batches
 from fast.segmentation.train import train
 from ldm.errors import UserError
@@ -197,3 +199,23 @@ def test_trainings_side_by_side_and_their_stop(capfd: pytest.CaptureFixture[str]
     alone = job(point(), False)
     assert all(all(map(torch.equal, alone, other)) for other in beside)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("loss", ["ce", "ce+dice", "ohem", "ohem+detail"])
+def test_no_loss_sees_ignored_pixels(loss: str) -> None:
+    source = torch.Generator().manual_seed(0)
+    logits, detail = (torch.randn(2, k, 16, 16, generator=source, requires_grad=True) for k in (2, 1))
+    target = torch.zeros(2, 16, 16, dtype=torch.int64)
+    target[:, 4:9, 3:12] = 1
+    target[:, :, 7:] = 255
+    value = objective(Heads([logits], detail), target, loss, 2.0)
+    value.backward()
+    assert logits.grad is not None
+    assert not logits.grad[:, :, :, 7:].any()
+    assert logits.grad[:, :, :, :7].any()
+    if loss == "ohem+detail":
+        assert detail.grad is not None
+        assert not detail.grad[:, :, :, 7:].any()
+        assert detail.grad[:, :, :, :5].any()
+    nothing = objective(Heads([logits], detail), torch.full_like(target, 255), loss, 2.0)
+    assert bool(torch.isfinite(nothing))
