@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from synthesis_helpers import PROJECT, leftovers, synthesize, whole_set
-from training_runs import FIRST_STAGE, assert_same_run, door, recipe
+
+from support.paths import ROOT as PROJECT
+from support.synthesis import leftovers, synthesize, whole_set
+from support.training import FIRST_STAGE, assert_same_run, door, recipe
 
 
 def encoded(array: np.ndarray, kind: str = "PNG") -> bytes:
