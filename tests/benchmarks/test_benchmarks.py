@@ -186,8 +186,8 @@ def test_the_original_way_computes_the_same() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.bench
 def test_diffusers_network_is_of_the_same_size() -> None:
-    pytest.importorskip("diffusers")
     for size in ("tiny", "mini", "full"):
         counts = [
             sum(p.numel() for p in build(size, "meta").parameters()) for build in (build_unet, build_diffusers_unet)
@@ -273,8 +273,8 @@ def test_every_case_runs_on_a_gpu(name: str, params: dict[str, Any]) -> None:
     assert CASES[name](**{**params, "device": "cuda"})
 
 
+@pytest.mark.bench
 def test_the_diffusers_case_gives_plain_numbers() -> None:
-    pytest.importorskip("diffusers")
     given = {**TINY, "kind": "diffusers", "precision": "bf16", "channels_last": True, "times": 1}
     assert CASES["unet"](**given)["seconds"] > 0
 

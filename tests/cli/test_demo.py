@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -118,3 +119,29 @@ def test_processes_draw_what_one_draws(tmp_path: Path) -> None:
     for one, other in zip(paths["many"], paths["few"], strict=False):
         np.testing.assert_array_equal(read_image(one), read_image(other))
     assert all(path.is_file() for path in paths["many"])
+
+
+@dataclass(frozen=True)
+class Small(case.Plan):
+    materials: tuple[str, ...] = (MATERIAL,)
+    size: int = 64
+    normals: int = 2
+    handful: int = 3
+    tests: int = 1
+    evaluations: int = 2
+    window: int = 32
+
+
+def test_the_command_with_the_weights_that_are_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "Plan", Small)
+    out = tmp_path / "demo"
+    assert open_door(demo.main, ["--out", str(out), "--pairs", "1", "--steps", "2"]) == 0
+    assert (out / "report.html").is_file()
+    folder = out / "pairs" / MATERIAL
+    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+    assert len(rows) == len(defects_of(MATERIAL))
+    for row in rows:
+        made, normal = read_image(folder / row["image"]), read_image(Path(row["normal_source"]))
+        mask = read_mask(folder / row["mask"])
+        assert (made[mask == 0] == normal[mask == 0]).all()
+        assert (made[mask == 1] != normal[mask == 1]).any()

@@ -94,7 +94,14 @@ def test_a_budget_lets_one_through_and_makes_others_wait() -> None:
     assert order == ["first", "second"]
     with budget.take(60), budget.take(40):
         pass
-    assert Budget().limit is None or Budget().limit > 0
+
+
+@pytest.mark.parametrize(("available", "limit"), [(1001, 500), (None, None)])
+def test_half_of_what_there_is_may_be_used(
+    available: int | None, limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast.generators.large, "available_bytes", lambda device: available)
+    assert Budget().limit == limit
 
 
 def test_bytes_by_the_header(tmp_path: Path) -> None:

@@ -141,13 +141,13 @@ def test_a_fit_ends_when_it_gains_nothing(tiny_fast: FAST, monkeypatch: pytest.M
         return own(self, *args, **named)
 
     monkeypatch.setattr(torch.optim.Adam, "step", counted)
-    spoiling = FitOptions(steps=500, lr=10.0, batch_size=1, crop=(16, 16))
+    spoiling = FitOptions(steps=100, lr=10.0, batch_size=1, crop=(16, 16))
     before, after = fit_decoder(tiny_fast, 2, view, spoiling, 1)
-    assert len(steps) == 200  # four looks of a tenth
+    assert len(steps) == 40  # four looks of a tenth
     assert after >= before - 1e-6
     steps.clear()
-    fit_decoder(tiny_fast, 2, view, FitOptions(steps=60, lr=1e-6, batch_size=1, crop=(16, 16), gain=0), 1)
-    assert len(steps) == 60
+    fit_decoder(tiny_fast, 2, view, FitOptions(steps=20, lr=1e-6, batch_size=1, crop=(16, 16), gain=0), 1)
+    assert len(steps) == 20
 
 
 @pytest.mark.parametrize("options", [{"enough": -1}, {"gain": "much"}, {"gain": True}])

@@ -123,7 +123,9 @@ def test_a_samples_seed_fixes_its_time_and_noise_in_any_batch() -> None:
     assert t.min() >= 1
     assert t.max() <= 1000
     many, _ = model.draw({}, torch.zeros(4000, 1, 1, 1))
-    assert (int(many.min()), int(many.max())) == (1, 1000) or many.float().mean().sub(500.5).abs() < 20
+    assert 1 <= many.min() < 10  # of 4000 even draws none this low: chance 1e-16
+    assert 990 < many.max() <= 1000
+    assert many.float().mean().sub(500.5).abs() < 20  # over four standard errors
 
 
 def test_each_prompt_is_encoded_once() -> None:

@@ -87,7 +87,8 @@ def test_a_grid_s_cells_name_their_precision(machine: bool) -> None:
     protocol = with_precision(load_protocol(ROOT / "protocols/mini_table1.yaml"), "cpu")
     named = "bf16" if machine else "fp32"
     assert protocol.pairs.precision == protocol.segmentation.precision == named
-    assert protocol.segmentation.start is None or protocol.segmentation.start.precision == named
+    assert protocol.segmentation.start is not None
+    assert protocol.segmentation.start.precision == named
 
 
 def test_the_library_is_told_to_leave_instructions_out() -> None:

@@ -85,7 +85,7 @@ def check_windows(windows: list[list[int]], mask: np.ndarray, least: int = LEAST
             assert side % STRIDE == 0
             assert side >= min(least, length)
             assert start >= 0
-            assert start + side <= length or (start == 0 and side < length + STRIDE)
+            assert start + side <= max(length, -(-length // STRIDE) * STRIDE if start == 0 else 0)
         left[top : top + height, first : first + width] = 0
     assert not left.any()
     assert sum(h * w for _, _, h, w in windows) <= np.prod([-(-s // STRIDE) * STRIDE for s in mask.shape])

@@ -170,7 +170,7 @@ def built(tmp_path: Path, config: Any, base: Path, data: Path, *flags: str) -> F
     path = recipe(tmp_path, config, data)
     run = plan(parse_training(["-b", str(path), "--actual_resume", str(base), "-l", str(tmp_path), *flags]))
     model, _ = build(run)
-    assert "frozen_precision" not in run.config["model"]["params"] or "frozen" in " ".join(flags)
+    assert ("frozen_precision" in run.config["model"]["params"]) == ("frozen" in " ".join(flags))
     return model.train()
 
 
