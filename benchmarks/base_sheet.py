@@ -1,24 +1,19 @@
 """A sheet to judge a base by eye: a row for each type with the normal picture, the mask, the true drawn defect and what
 the base makes in its place.
 
-python scripts/base_sheet.py --out sheet.png
-python scripts/base_sheet.py --base models/mini --scales 1 2 3 --precision bf16 --out sheet.png
-python scripts/base_sheet.py --base none --out true.png
+%(prog)s --out sheet.png
+%(prog)s --base models/mini --scales 1 2 3 --precision bf16 --out sheet.png
+%(prog)s --base none --out true.png
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from fast.procedural.traits import HELD_APART  # noqa: E402
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-from ldm.errors import UserError  # noqa: E402
+from fast.procedural.traits import HELD_APART
+from fast.runtime.options import Parser
+from ldm.errors import UserError
 
 # Materials that a type is shown on where none of those kept apart has it, and for comparison.
 OTHERS = ("brushed_metal", "fabric", "painted", "wood", "circuit_board", "leather", "cardboard")
@@ -26,7 +21,7 @@ OTHERS = ("brushed_metal", "fabric", "painted", "wood", "circuit_board", "leathe
 
 def parser() -> argparse.ArgumentParser:
     # fmt: off
-    p = Parser(prog="base_sheet.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="scripts/base_sheet.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--base", default="models/mini", metavar="FOLDER",
                    help="the base and its fast-<step>.safetensors; none: true defects alone (default: models/mini)")
     p.add_argument("--out", type=Path, default=Path("base_sheet.png"), metavar="FILE", help="default: base_sheet.png")
@@ -57,10 +52,6 @@ def main(argv: list[str]) -> None:
     if options.out.suffix.lower() != ".png":
         raise UserError(f"--out {options.out}: give the name of a PNG file")
 
-    from base_scores.sheet import sheet
+    from benchmarks.base_scores.sheet import sheet
 
     print(sheet(options))
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

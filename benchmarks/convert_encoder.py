@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fast.runtime.command import open_door
 from fast.runtime.options import Parser
 
 PARTS = {
@@ -26,7 +22,7 @@ DROPPED = ("_conv_head.", "_bn1.", "_fc.")  # the classifier
 def parser() -> argparse.ArgumentParser:
     from fast.segmentation.efficientnet import WEIGHTS
 
-    p = Parser(prog="convert_encoder.py", description="Convert published EfficientNet-Lite0 weights.")
+    p = Parser(prog="scripts/convert_encoder.py", description="Convert published EfficientNet-Lite0 weights.")
     p.add_argument("source", type=Path, metavar="FILE", help="the published .pth; no code in it is run")
     p.add_argument("--out", type=Path, default=WEIGHTS, metavar="FILE", help="default: %(default)s")
     return p
@@ -66,7 +62,3 @@ def main(argv: list[str]) -> None:
     about = {"encoder": "efficientnet_lite0", "source": options.source.name, "sha256": file_hash(options.source)}
     save_safetensors({name: tensor.contiguous() for name, tensor in small.items()}, options.out, about)
     print(f"{sum(t.numel() for t in small.values()) / 1e6:.2f} M numbers -> {options.out}")
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

@@ -4,34 +4,24 @@ pictures.
 Every section's figures are written as soon as they are there, as JSON and as tables into docs/base_model.md; the same
 command goes on where it was stopped and measures nothing twice. Held-apart materials are drawn as it runs.
 
-python scripts/evaluate_base.py
-python scripts/evaluate_base.py --only aims --precision bf16 --seeds 0
-python scripts/evaluate_base.py --only first_stage,real --real DATASET --adapted logs/part
+%(prog)s
+%(prog)s --only aims --precision bf16 --seeds 0
+%(prog)s --only first_stage,real --real DATASET --adapted logs/part
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from fast.runtime.signals import listen  # noqa: E402
-
-listen(__name__)
-
-import argparse  # noqa: E402
-from typing import Any  # noqa: E402
-
-from base_scores.store import Page, Store, keeper  # noqa: E402
-
-from fast.procedural.traits import HELD_APART  # noqa: E402
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-from ldm.errors import UserError  # noqa: E402
+from benchmarks.base_scores.store import Page, Store, keeper
+from fast.procedural.traits import HELD_APART
+from fast.runtime.options import Parser
+from ldm.errors import UserError
 
 NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "words", "real")
+ROOT = Path(__file__).resolve().parents[1]
 BEFORE = ROOT / "docs" / "base_before.json"
 CLASSIFIER = ROOT / "models" / "word_classifier" / "classifier.safetensors"
 AIMS = ("visible", "segmenter", "words")  # the sections that the table of aims is made of
@@ -39,7 +29,8 @@ AIMS = ("visible", "segmenter", "words")  # the sections that the table of aims 
 
 def parser() -> argparse.ArgumentParser:
     # fmt: off
-    p = Parser(prog="evaluate_base.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="scripts/evaluate_base.py", description=__doc__,
+               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--base", type=Path, default=Path("models/mini"), metavar="FOLDER",
                    help="the base and its fast-<step>.safetensors (default: models/mini)")
     p.add_argument("--only", default=",".join(NAMES), metavar="A,B",
@@ -152,8 +143,7 @@ def _settled(precision: str, device: str) -> str:
 def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict[str, Any]) -> dict[str, Any]:
     """What a section's figures depend on. Of artifacts the hash; of other files the name only: a place says nothing,
     and may be private."""
-    from base_scores.bench import artifact_of
-
+    from benchmarks.base_scores.bench import artifact_of
     from ldm.checkpoint import file_hash
 
     def said(flag: str, value: Any) -> Any:
@@ -173,11 +163,11 @@ def run(options: argparse.Namespace) -> None:
     page = Page(options.doc, ("aims", *NAMES))
     store = Store(options.out)
 
-    from base_scores.aims import aims_of, aims_tables, read_before
-    from base_scores.bench import Bench
-    from base_scores.sections import SECTIONS
-    from base_scores.tables import markdown, plain
-    from base_scores.words import ready_classifier
+    from benchmarks.base_scores.aims import aims_of, aims_tables, read_before
+    from benchmarks.base_scores.bench import Bench
+    from benchmarks.base_scores.sections import SECTIONS
+    from benchmarks.base_scores.tables import markdown, plain
+    from benchmarks.base_scores.words import ready_classifier
 
     before = read_before(options.before)
     bench = Bench(options)
@@ -215,7 +205,3 @@ def run(options: argparse.Namespace) -> None:
 
 def main(argv: list[str]) -> None:
     run(parser().parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

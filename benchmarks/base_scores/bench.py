@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from base_scores.filling import Truth, fill, guided, has_scale
+from benchmarks.base_scores.filling import Truth, fill, guided, has_scale
 from fast.aias import AIASOptions
 from fast.artifact import Artifact, find_artifact, load_fast
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects

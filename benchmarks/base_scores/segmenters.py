@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, artifact_of, check_split
-from base_scores.filling import pasted
-from base_scores.tables import Table, mean_cell, percent
+from benchmarks.base_scores.bench import PAIRS, TEST, Bench, Figures, Part, artifact_of, check_split
+from benchmarks.base_scores.filling import pasted
+from benchmarks.base_scores.tables import Table, mean_cell, percent
 from fast.artifact import Artifact
 from fast.data.layouts import Sample
 from fast.runtime.progress import Progress

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from base_scores.bench import PAIRS, Bench, Figures, Part, Variant
-from base_scores.filling import Truth, has_scale, pasted
-from base_scores.tables import Table, cell, percent
+from benchmarks.base_scores.bench import PAIRS, Bench, Figures, Part, Variant
+from benchmarks.base_scores.filling import Truth, has_scale, pasted
+from benchmarks.base_scores.tables import Table, cell, percent
 from fast.procedural import DEFECTS
 from fast.quality.examples import TRAINING_MATERIALS, draw_examples
 from fast.quality.windows import fill_untyped

@@ -1,27 +1,19 @@
 """Does synthesis help, and whose helps most? From a dataset to tables beside the papers' numbers, or to one answer.
 
-python scripts/bench.py --protocol protocols/mini_methods.yaml --dataset parts --out bench    # a table
-python scripts/bench.py --dataset parts --out bench                                           # does it help?
+fast-bench --protocol protocols/mini_methods.yaml --dataset parts --out bench    # a table
+fast-bench --dataset parts --out bench                                           # does it help?
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fast.runtime.signals import listen
-
-listen(__name__)
-
-import argparse  # noqa: E402
-import shlex  # noqa: E402
-from typing import TYPE_CHECKING  # noqa: E402
-
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-from ldm.errors import UserError  # noqa: E402
+from fast.runtime.command import command_line
+from fast.runtime.options import Parser
+from ldm.errors import UserError
 
 if TYPE_CHECKING:
     from fast.bench.plan import Given, Plan
@@ -31,7 +23,7 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     # fmt: off
     p = Parser(
-        prog="bench.py", allow_abbrev=False,
+        prog="scripts/bench.py", allow_abbrev=False,
         description="Train methods, make pairs, train segmenters on them, test those on real defects, write tables.",
         epilog="With --protocol section.key=value overrides anything of the protocol, e.g. pairs.per_type=100.",
     )
@@ -67,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> None:
     options, overrides = parser().parse_known_args(argv)
-    options.command = shlex.join(["python", "scripts/bench.py", *argv])
+    options.command = f"{command_line('scripts/bench.py')} {shlex.join(argv)}"
     check_options(options, overrides)
     from fast.bench.protocol import load_protocol
 
@@ -176,7 +168,3 @@ def show(found: Plan) -> None:
     for cell in cells:
         print(f"{'done' if cell.done else 'open'}  {cell.kind:8} {cell.folder}")
     print(f"{sum(cell.done for cell in cells)} of {len(cells)} cells are done")
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

@@ -7,36 +7,25 @@ second run goes on where the first stopped. Start over with `make clean`.
 
 from __future__ import annotations
 
-import sys
+import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
-
-from fast.runtime.signals import listen  # noqa: E402
-
-listen(__name__)
-
-import hashlib  # noqa: E402
-import json  # noqa: E402
-from dataclasses import asdict  # noqa: E402
-
-from demo_parts.case import Plan, draw  # noqa: E402
-from demo_parts.page import report  # noqa: E402
-from demo_parts.record import times  # noqa: E402
-from demo_parts.work import segment, synthesize  # noqa: E402
-
-from fast.data.images import write_bytes  # noqa: E402
-from fast.procedural.dataset import VERSION  # noqa: E402
-from fast.reports.report import duration  # noqa: E402
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.folders import held  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-from ldm.errors import UserError  # noqa: E402
+from fast.bench.demo.case import Plan, draw
+from fast.bench.demo.page import report
+from fast.bench.demo.record import times
+from fast.bench.demo.work import segment, synthesize
+from fast.data.images import write_bytes
+from fast.procedural.dataset import VERSION
+from fast.reports.report import duration
+from fast.runtime.folders import held
+from fast.runtime.options import Parser
+from ldm.errors import UserError
 
 
 def main(argv: list[str]) -> None:
-    p = Parser(prog="demo.py", description=__doc__)
+    p = Parser(prog="scripts/demo.py", description=__doc__)
     p.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (default: demo)")
     p.add_argument("--pt_path", default="models/mini", help="weights that serve any words (default: models/mini)")
     p.add_argument("--pairs", type=int, default=Plan.pairs, help="pairs of each type on each material (default 3)")
@@ -76,7 +65,3 @@ def claim(plan: Plan, out: Path, weights: str) -> None:
     if not mark.is_file() and held(out):
         raise UserError(f"{out} holds other files; start over with make clean, or use --out")
     write_bytes(mark, settings.encode())
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-# Lets the script run from a checkout that is not installed.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fast.runtime.signals import listen
-
-listen(__name__)
-
-import argparse  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-
-from fast.procedural import DEFECTS, MATERIALS, draw_dataset  # noqa: E402
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-from fast.runtime.progress import Progress  # noqa: E402
+from fast.procedural import DEFECTS, MATERIALS, draw_dataset
+from fast.runtime.options import Parser
+from fast.runtime.progress import Progress
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="scripts/draw_dataset.py", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("data/drawn"), help="folder of the dataset")
     parser.add_argument("--size", type=int, default=256, help="side of a picture in px")
     parser.add_argument("--normals", type=int, default=24, help="flawless training pictures per material")
@@ -64,9 +56,5 @@ def run(args: argparse.Namespace) -> Path:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return open_door(lambda given: print(run(parse_args(given))), None if argv is None else list(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str]) -> None:
+    print(run(parse_args(argv)))

@@ -1,26 +1,21 @@
 """PSNR of a first stage on images it was not trained on: the whole picture, and inside the defect masks.
 
-python scripts/evaluate_first_stage.py WEIGHTS DATA [--size 128] [--split split.json]
+%(prog)s WEIGHTS DATA [--size 128] [--split split.json]
 """
 
-import sys
+import argparse
+import json
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fast.runtime.signals import listen
-
-listen(__name__)
-
-import argparse  # noqa: E402
-import json  # noqa: E402
-
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
+from fast.runtime.options import Parser
 
 
 def main(argv: list[str]) -> None:
-    p = Parser(prog="evaluate_first_stage.py", description=__doc__)
+    p = Parser(
+        prog="scripts/evaluate_first_stage.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("weights", type=Path, help="autoencoder-<step>.safetensors or ldm-<step>.safetensors of main.py")
     p.add_argument("data", help="dataset; its test normals and the held-out defects are measured")
     p.add_argument("--size", type=int, default=None, help="side in pixels (default: the training size)")
@@ -81,7 +76,3 @@ def _psnr(mse: float) -> float:
     import math
 
     return 10 * math.log10(1 / max(mse, 1e-10))
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

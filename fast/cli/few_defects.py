@@ -1,31 +1,22 @@
 """How many real defects are synthetic pairs worth? Scores of the quick judge with 0, 3, 5, 10 and all real defects of
 each type of the training side, alone and with the pairs of each method; the test side is tested on and nothing else.
 
-python scripts/few_defects.py --dataset parts --split parts.split.json --out few
+%(prog)s --dataset parts --split parts.split.json --out few
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from fast.runtime.signals import listen  # noqa: E402
-
-listen(__name__)
-
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-from ldm.errors import UserError  # noqa: E402
+from fast.runtime.options import Parser
+from ldm.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
     # fmt: off
-    p = Parser(prog="few_defects.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="scripts/few_defects.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--dataset", required=True, metavar="FOLDER", help="a dataset with masks")
     p.add_argument("--split", default="third", help="third, or a file of prepare_data.py (default: third)")
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for rows.json, table.md and features")
@@ -100,7 +91,3 @@ def _pair(flag: str, text: str) -> tuple[str, str]:
 
 def main(argv: list[str]) -> None:
     run(parser().parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

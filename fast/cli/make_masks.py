@@ -1,49 +1,40 @@
 """Make masks of defects: real ones as they are or varied, or drawn shapes; on the object, with a sheet to look at.
 
-python scripts/make_masks.py --source crack --data_root NORMALS --count 100 --out masks --preview p.png
+fast-make-masks --source crack --data_root NORMALS --count 100 --out masks --preview p.png
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import numpy as np
 
-from fast.runtime.signals import listen
-
-listen(__name__)
-
-import argparse  # noqa: E402
-import hashlib  # noqa: E402
-import json  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from dataclasses import dataclass, replace  # noqa: E402
-from functools import cached_property  # noqa: E402
-from typing import Any  # noqa: E402
-
-import numpy as np  # noqa: E402
-
-from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask  # noqa: E402
-from fast.data.layouts import check as check_dataset  # noqa: E402
-from fast.data.layouts import holds_masks, open_dataset, require_defects  # noqa: E402
-from fast.data.split import Split, make_split  # noqa: E402
-from fast.masks.place import INSIDE  # noqa: E402
-from fast.masks.preview import cell, preview_sheet  # noqa: E402
-from fast.masks.source import KINDS, OF_FILES, Masks  # noqa: E402
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.folders import held, parse_json  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-from fast.synthesis.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn  # noqa: E402
-from ldm.errors import UserError  # noqa: E402
-from ldm.rng import seed_of  # noqa: E402
+from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask
+from fast.data.layouts import check as check_dataset
+from fast.data.layouts import holds_masks, open_dataset, require_defects
+from fast.data.split import Split, make_split
+from fast.masks.place import INSIDE
+from fast.masks.preview import cell, preview_sheet
+from fast.masks.source import KINDS, OF_FILES, Masks
+from fast.runtime.folders import held, parse_json
+from fast.runtime.options import Parser
+from fast.synthesis.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn
+from ldm.errors import UserError
+from ldm.rng import seed_of
 
 SETTINGS = "masks.json"
 SHOWN, SIDE = 24, 256  # masks in the preview, and px of the longer side of each
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Parser(prog="make_masks.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    p = Parser(prog="scripts/make_masks.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     kinds = [kind for kind in KINDS if kind != "learned"]
     p.add_argument("--source", choices=kinds, default="mixed", help="where masks come from (default: %(default)s)")
     p.add_argument(
@@ -237,9 +228,5 @@ def run(options: argparse.Namespace) -> str:
     return f"{options.out}: {options.count} masks, {len(missing)} of them new{work.without_ground()}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return open_door(lambda given: print(run(parser().parse_args(given))), None if argv is None else list(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str]) -> None:
+    print(run(parser().parse_args(argv)))

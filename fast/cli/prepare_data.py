@@ -1,6 +1,6 @@
 """Look at a dataset before anything is trained on it: what it holds, what is wrong with it, and the one split of it.
 
-python scripts/prepare_data.py DATASET [--layout auto] [--category C] [--anomaly A] [--out split.json]
+fast-prepare-data DATASET [--layout auto] [--category C] [--anomaly A] [--out split.json]
 
 Where files can be meant in two ways, what is said here (--mask_values, --ignore, --line_width, --bits) is kept in the
 dataset's reading.json, and obeyed by everything that reads the dataset.
@@ -15,13 +15,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from fast.data.images import write_bytes
 from fast.data.layouts import LAYOUTS, DatasetIndex, Report, TypeRow, check, open_dataset
 from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
-from fast.runtime.command import open_door
 from fast.runtime.options import Parser
 from ldm.errors import UserError
 
@@ -29,7 +26,9 @@ HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", 
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Parser(description="Check a dataset and split its defects, whole parts at a time.")
+    p = Parser(
+        prog="scripts/prepare_data.py", description="Check a dataset and split its defects, whole parts at a time."
+    )
     p.add_argument("path", help="dataset, one category of it, or the folder of one defect type")
     p.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS], help="default: found out by itself")
     p.add_argument("--category", help="only this category")
@@ -139,9 +138,5 @@ def run(args: argparse.Namespace) -> None:
     print(f"split {split.hash}\n{len(split.train)} train, {len(split.test)} test -> {where}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return open_door(lambda given: run(parser().parse_args(given)), None if argv is None else list(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str]) -> None:
+    run(parser().parse_args(argv))

@@ -1,36 +1,27 @@
 """Do synthetic pairs help? Train a segmenter on pairs, test it on real defects that nothing was trained on.
 
-python scripts/segment.py --train parts --test parts --out real.json
-python scripts/segment.py --train parts samples/parts --test parts --out merged.json
+fast-segment --train parts --test parts --out real.json
+fast-segment --train parts samples/parts --test parts --out merged.json
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fast.runtime.signals import listen
-
-listen(__name__)
-
-import argparse  # noqa: E402
-import json  # noqa: E402
-import time  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from typing import Any  # noqa: E402
-
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.folders import sole  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
+from fast.runtime.folders import sole
+from fast.runtime.options import Parser
 
 SHOWN = ("iou", "acc", "ap", "auroc")
 
 
 def parser() -> argparse.ArgumentParser:
     # fmt: off
-    p = Parser(prog="segment.py", description="Train a segmentation network on image-mask pairs and test it.")
+    p = Parser(prog="scripts/segment.py", description="Train a segmentation network on image-mask pairs and test it.")
     data = p.add_argument_group("data")
     data.add_argument("--train", nargs="+", required=True, type=Path, metavar="FOLDER",
                       help="synthesis outputs, and datasets, of which the training side of the split is taken")
@@ -307,7 +298,3 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
         "last_loss": losses[-1],
     }
     return model, result, about
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

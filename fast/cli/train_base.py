@@ -3,8 +3,8 @@
 Everything under way lies in the folder of --out and is saved as it goes: stopped, the same command goes on. On a
 machine with a GPU the card trains while all cores draw.
 
-python scripts/train_base.py --minutes 8                      # a graphics card
-python scripts/train_base.py --minutes 600 --batch_size 32    # two CPU cores, over night
+%(prog)s --minutes 8                      # a graphics card
+%(prog)s --minutes 600 --batch_size 32    # two CPU cores, over night
 """
 
 from __future__ import annotations
@@ -12,26 +12,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Lets the script run from a checkout that is not installed.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from fast.runtime.signals import listen  # noqa: E402
-
-listen(__name__)
-
-from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-from ldm.errors import UserError  # noqa: E402
+from fast.runtime.options import Parser
+from ldm.errors import UserError
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(
-        prog="train_base.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="scripts/train_base.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )  # fmt: skip
     add = parser.add_argument
@@ -68,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
     """Raises `UserError`."""
     import torch
 
+    from fast.artifact import in_project
     from fast.pretraining.drawing import DrawingRecipe
     from fast.pretraining.loop import Interrupted
     from fast.pretraining.parts import split_file
@@ -89,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         minutes=args.minutes,
         device=device,
         recipe=DrawingRecipe(size=args.size, seed=args.seed, photos=args.photos),
-        recipes=ROOT / "configs" / "mini",
+        recipes=in_project(Path("configs/mini")),
         batch=args.batch_size or (1024 if on_gpu else 32),
         capacity=capacity,
         first_capacity=min(capacity, 3000 if on_gpu else 400),
@@ -144,7 +135,3 @@ def _has_bf16() -> bool:
 
 def main(argv: Sequence[str]) -> None:
     run(parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(open_door(main))

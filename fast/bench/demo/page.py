@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demo_parts.case import Plan, Real, handful, tests
-from demo_parts.record import say, timed, times
-from demo_parts.work import SEGMENTERS, found_path, records
+from fast.bench.demo.case import Plan, Real, handful, tests
+from fast.bench.demo.record import say, timed, times
+from fast.bench.demo.work import SEGMENTERS, found_path, records
 from fast.data.images import read_image, read_mask, write_bytes
 from fast.procedural import defects_of
 from fast.reports.report import (

@@ -9,8 +9,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from demo_parts.case import Plan, Real, handful, mask_folder, normals_of, tests, wait_for
-from demo_parts.record import say, timed
+from fast.bench.demo.case import Plan, Real, handful, mask_folder, normals_of, tests, wait_for
+from fast.bench.demo.record import say, timed
 from fast.data.images import read_image, write_mask
 from fast.procedural import defects_of
 

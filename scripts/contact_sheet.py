@@ -1,0 +1,16 @@
+"""`fast-contact-sheet` from a checkout that is not installed: `python scripts/contact_sheet.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fast.runtime.signals import listen
+
+listen(__name__)
+
+from fast.cli.contact_sheet import main  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(open_door(main))

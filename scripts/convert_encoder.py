@@ -1,0 +1,16 @@
+"""Convert published EfficientNet-Lite0 weights, for developers: `python scripts/convert_encoder.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fast.runtime.signals import listen
+
+listen(__name__)
+
+from benchmarks.convert_encoder import main  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(open_door(main))

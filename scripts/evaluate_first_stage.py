@@ -1,0 +1,16 @@
+"""`fast-evaluate-first-stage` from a checkout that is not installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fast.runtime.signals import listen
+
+listen(__name__)
+
+from fast.cli.evaluate_first_stage import main  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(open_door(main))
