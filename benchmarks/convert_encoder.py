@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from fast.runtime.options import Parser
+from fast.runtime.project import of_project
 
 PARTS = {
     "_expand_conv": "expand.conv", "_bn0": "expand.bn", "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.bn",
@@ -20,11 +21,15 @@ DROPPED = ("_conv_head.", "_bn1.", "_fc.")  # the classifier
 
 
 def parser() -> argparse.ArgumentParser:
-    from fast.segmentation.efficientnet import WEIGHTS
-
     p = Parser(prog="scripts/convert_encoder.py", description="Convert published EfficientNet-Lite0 weights.")
     p.add_argument("source", type=Path, metavar="FILE", help="the published .pth; no code in it is run")
-    p.add_argument("--out", type=Path, default=WEIGHTS, metavar="FILE", help="default: %(default)s")
+    p.add_argument(
+        "--out",
+        type=Path,
+        default=of_project("models/efficientnet_lite0/encoder.safetensors"),
+        metavar="FILE",
+        help="default: %(default)s",
+    )
     return p
 
 
@@ -53,7 +58,8 @@ def main(argv: list[str]) -> None:
     import torch
 
     from fast.segmentation.efficientnet import EfficientNetLite0
-    from ldm.checkpoint import file_hash, load_strict, read_state_dict, save_safetensors
+    from ldm.checkpoint import load_strict, read_state_dict, save_safetensors
+    from ldm.hashing import file_hash
 
     state = {ours: tensor for name, tensor in read_state_dict(options.source).items() if (ours := renamed(name))}
     load_strict(EfficientNetLite0(), state, str(options.source))

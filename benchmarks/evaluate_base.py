@@ -18,12 +18,12 @@ from typing import Any
 from benchmarks.base_scores.store import Page, Store, keeper
 from fast.procedural.traits import HELD_APART
 from fast.runtime.options import Parser
+from fast.runtime.project import PROJECT
 from ldm.errors import UserError
 
 NAMES = ("first_stage", "visible", "samplers", "open_questions", "segmenter", "words", "real")
-ROOT = Path(__file__).resolve().parents[1]
-BEFORE = ROOT / "docs" / "base_before.json"
-CLASSIFIER = ROOT / "models" / "word_classifier" / "classifier.safetensors"
+BEFORE = PROJECT / "docs" / "base_before.json"
+CLASSIFIER = PROJECT / "models" / "word_classifier" / "classifier.safetensors"
 AIMS = ("visible", "segmenter", "words")  # the sections that the table of aims is made of
 
 
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--redo", action="store_true", help="measure these sections again")
     p.add_argument("--out", type=Path, default=Path("logs/base_scores.json"), metavar="FILE",
                    help="figures; synthesized pairs of real pictures lie beside it (default: logs/base_scores.json)")
-    p.add_argument("--doc", type=Path, default=ROOT / "docs" / "base_model.md", metavar="FILE",
+    p.add_argument("--doc", type=Path, default=PROJECT / "docs" / "base_model.md", metavar="FILE",
                    help="page with the sections' marks, which the tables are written between")
     p.add_argument("--before", type=Path, metavar="FILE", default=BEFORE,
                    help="figures (--out) of an earlier base, for the table of aims (default: docs/base_before.json)")
@@ -144,7 +144,7 @@ def settings_of(flags: tuple[str, ...], options: argparse.Namespace, about: dict
     """What a section's figures depend on. Of artifacts the hash; of other files the name only: a place says nothing,
     and may be private."""
     from benchmarks.base_scores.bench import artifact_of
-    from ldm.checkpoint import file_hash
+    from ldm.hashing import file_hash
 
     def said(flag: str, value: Any) -> Any:
         if value is not None and flag in ("adapted", "fitted"):

@@ -4,18 +4,14 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-
-import bench
-
 import generate_with_mask
 from fast.bench import answer, work
 from fast.bench.grid import Cell
+from fast.cli import bench
 from fast.generators import FREE
 from fast.runtime.command import open_door
 from fast.synthesis.output import read_records

@@ -1,13 +1,17 @@
 """The scores of a base, end to end with a tiny one: figures, tables in the page, going on, and what is refused."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from benchmarks import base_sheet, evaluate_base
+from benchmarks.base_scores.bench import Bench
+from benchmarks.base_scores.segmenters import THIN
+from benchmarks.base_scores.sheet import FOOT, GAP, HEAD, examples
+from benchmarks.base_scores.store import Store, keeper, marks
 from fast.artifact import find_artifact
 from fast.data.images import read_image
 from fast.data.layouts import check, open_dataset
@@ -18,14 +22,6 @@ from fast.runtime.command import open_door
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import base_sheet  # noqa: E402
-import evaluate_base  # noqa: E402
-from base_scores.bench import Bench  # noqa: E402
-from base_scores.segmenters import THIN  # noqa: E402
-from base_scores.sheet import FOOT, GAP, HEAD, examples  # noqa: E402
-from base_scores.store import Store, keeper, marks  # noqa: E402
 
 TINY = [
     *("--materials", "leather", "--size", "32", "--pairs", "3", "--normals", "2", "--evaluations", "2"),

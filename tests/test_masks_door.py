@@ -1,18 +1,19 @@
 """The door that writes masks: folders by type, the same command again, bad input in one line."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fast.cli import make_masks
 from fast.data.images import list_images, read_image, read_mask, resize_mask, write_image
 from fast.data.layouts import open_dataset
 from fast.data.split import make_split
+from fast.runtime.command import open_door
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from make_masks import main
+def main(argv: list[str]) -> int:
+    return open_door(make_masks.main, argv)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -17,7 +17,8 @@ from PIL import Image
 from synthesis_helpers import PROJECT, arguments, leftovers, manifest, synthesize, whole_set
 
 from fast.artifact import find_artifact
-from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
+from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
+from ldm.hashing import file_hash
 
 Refused = Callable[..., str]
 

@@ -27,8 +27,9 @@ from fast.procedural.dataset import picture_rng
 from fast.procedural.surfaces import check_material
 from fast.quality.measure import Floats, change, features, spread
 from fast.synthesis.synthesizer import Recipe
-from ldm.checkpoint import file_hash, read_metadata
+from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 Figures = dict[str, Any]

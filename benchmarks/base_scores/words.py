@@ -17,8 +17,8 @@ from fast.procedural import DEFECTS
 from fast.quality.examples import TRAINING_MATERIALS, draw_examples
 from fast.quality.windows import fill_untyped
 from fast.quality.words import Classifier, train_on_views
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 TRUE, CODED = "true defects", "true defects, coded and decoded"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fast.runtime.command import command_line
 from fast.runtime.options import Parser
+from fast.runtime.project import named
 from ldm.errors import UserError
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def given(options: argparse.Namespace) -> Given:
 def _named(flag: str, items: list[str], allowed: list[str]) -> dict[str, Path]:
     found = {}
     for item in items:
-        name, _, path = item.partition("=")
+        name, _, given = item.partition("=")
+        path = str(named(given))
         if name not in allowed or not Path(path).exists() or not path:
             what = f"{path or 'a path'} does not exist" if name in allowed else f"use one of {', '.join(allowed)}"
             raise UserError(f"{flag} {item}: {what}; write {flag} {allowed[0]}=PATH")

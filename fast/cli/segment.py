@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from fast.runtime.folders import sole
 from fast.runtime.options import Parser
 
 SHOWN = ("iou", "acc", "ap", "auroc")
+# Flags of a network's training, as `fast.segmentation.train.train` knows them.
+TRAINING = ("recipe", "steps", "minutes", "batch_size", "lr", "loss", "defect_weight", "ema", "crop", "augment")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -202,21 +203,18 @@ def announce(data: Data) -> None:
 
 def judge(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The quick judge: its network, figures, and what is to be said about them."""
+    from fast.bench.trial import trial
     from fast.segmentation.pixel_head import Quick
     from fast.segmentation.quick import QuickJudge
 
     refuse_for_quick(options)
     data = gather(options)
     announce(data)
-    start = time.perf_counter()
     size = None if options.native else options.size
     judging = QuickJudge(size=size, augment=options.augment, cache=options.features, device=device)
-    head = judging.fit(data.train, options.seed)
-    trained = time.perf_counter() - start
-    model = Quick()
-    model.head = head
-    about = {"split": data.split, "counts": data.counts, "training_seconds": round(trained, 1)}
-    return model, judging.test(head, data.test), about
+    done = trial(judging, data.train, data.test, options.seed)
+    about = {"split": data.split, "counts": data.counts, "training_seconds": round(done.seconds, 1)}
+    return Quick.of(done.network), done.figures, about
 
 
 def refuse_for_quick(options: argparse.Namespace) -> None:
@@ -224,33 +222,19 @@ def refuse_for_quick(options: argparse.Namespace) -> None:
     from ldm.errors import UserError
 
     plain = parser()
-    names = (
-        "weights",
-        "recipe",
-        "steps",
-        "minutes",
-        "batch_size",
-        "lr",
-        "loss",
-        "defect_weight",
-        "ema",
-        "crop",
-        "precision",
-    )
-    for name in names:
+    for name in ("weights", "precision", "batch_size", *sorted(set(TRAINING) - {"batch_size", "augment"})):
         if getattr(options, name) != plain.get_default(name):
             raise UserError(f"--{name} is not for --segmenter quick, whose training is fixed; leave it out or use fpn")
 
 
 def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """A network trained and tested: itself, its figures, and what is to be said about them."""
+    from fast.bench.trial import NetworkJudge, trial
     from fast.runtime.precision import settled
     from fast.runtime.progress import Progress
     from fast.segmentation import build
-    from fast.segmentation.evaluation import evaluate
     from fast.segmentation.networks import PRETRAINED
     from fast.segmentation.recipes import find
-    from fast.segmentation.train import train
 
     if options.precision == "auto" and device == "cpu" and options.segmenter in PRETRAINED:
         options.precision = "fp32"  # depthwise convolutions learn faster in float32 there
@@ -266,20 +250,8 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
     data = gather(options)
     announce(data)
     seen = {"size": options.size, "native": options.native, "bf16": options.precision == "bf16", "device": device}
-    names = (
-        "steps",
-        "minutes",
-        "batch_size",
-        "lr",
-        "seed",
-        "loss",
-        "defect_weight",
-        "augment",
-        "crop",
-        "recipe",
-        "ema",
-    )
-    start, losses = time.perf_counter(), []
+    how = {name: getattr(options, name) for name in TRAINING}
+    losses: list[float] = []
     with Progress(100, "training", "percent point", leave=False) as bar:
 
         def progress(step: int, share: float, loss: float) -> None:
@@ -287,14 +259,14 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
             bar.to(int(100 * share))
             bar.note(f"loss {loss:.4g}")
 
-        train(model, data.train, progress=progress, **{name: getattr(options, name) for name in names}, **seen)
-    trained = time.perf_counter() - start
-    result = evaluate(model, data.test, batch_size=min(options.batch_size, 8), **seen)
+        weights, batch = options.weights, min(options.batch_size, 8)
+        judging = NetworkJudge(options.segmenter, how, seen, weights, batch_size=batch, progress=progress)
+        done = trial(judging, data.train, data.test, options.seed)
     about = {
         "split": data.split,
         "counts": data.counts,
         "steps": len(losses),
-        "training_seconds": round(trained, 1),
+        "training_seconds": round(done.seconds, 1),
         "last_loss": losses[-1],
     }
-    return model, result, about
+    return done.network, done.figures, about

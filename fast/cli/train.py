@@ -1,7 +1,9 @@
 """Train FAST or another method, a latent-diffusion base or a first stage: the command behind `main.py`."""
 
 import os
+import sys
 
+from fast.runtime.command import open_door
 from fast.runtime.options import parse_training
 
 
@@ -11,3 +13,7 @@ def main(argv: list[str]) -> None:
     from fast.training.run import train  # heavy: only once the flags are understood
 
     train(options)
+
+
+if __name__ == "__main__":
+    sys.exit(open_door(main))

@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> None:
     """Raises `UserError`."""
     import torch
 
-    from fast.artifact import in_project
     from fast.pretraining.drawing import DrawingRecipe
     from fast.pretraining.loop import Interrupted
     from fast.pretraining.parts import split_file
     from fast.pretraining.samples import write_samples
     from fast.pretraining.settings import Settings, check_ship
     from fast.pretraining.stages import Pretraining
+    from fast.runtime.project import of_project
 
     _check(args)
     check_ship(args.ship)
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         minutes=args.minutes,
         device=device,
         recipe=DrawingRecipe(size=args.size, seed=args.seed, photos=args.photos),
-        recipes=in_project(Path("configs/mini")),
+        recipes=of_project("configs/mini"),
         batch=args.batch_size or (1024 if on_gpu else 32),
         capacity=capacity,
         first_capacity=min(capacity, 3000 if on_gpu else 400),

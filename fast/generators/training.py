@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fast.artifact import in_project
 from fast.data.index import DatasetIndex
 from fast.data.layouts import open_dataset
 from fast.data.split import Split as SplitFile
 from fast.runtime.options import parse_training
+from fast.runtime.project import in_project
 from fast.training.run import train as run
 from ldm.errors import UserError
 
