@@ -252,6 +252,7 @@ def test_an_interrupt_reaches_the_program_and_is_waited_for(tmp_path: Path, monk
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(work, "PROJECT", tmp_path)
+    monkeypatch.setitem(work.PROGRAMS, "slow.py", "slow")
     cell = Cell("fit", "x", {}, tmp_path)
     cell.folder.mkdir(parents=True)
 

@@ -164,7 +164,8 @@ def _prepared(category: Category) -> Category:
 def _run(cell: Cell, script: str, *flags: str) -> None:
     """A program of the project in a process of its own, with its own threads and memory; its words go to a log."""
     log = cell.folder / "log.txt"
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    # The project's modules, installed or not, and none of the current folder's.
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100", "PYTHONSAFEPATH": "1"}
     env["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", PROGRAMS[script], *flags]
     with open(log, "a", encoding="utf-8") as file:
