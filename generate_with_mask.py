@@ -6,15 +6,8 @@ from fast.runtime.signals import listen
 
 listen(__name__)
 
-from fast.cli.synthesize import check_options, parse_synthesis, synthesize  # noqa: E402
+from fast.cli.pairs import main  # noqa: E402
 from fast.runtime.command import open_door  # noqa: E402
-
-
-def main(argv: list[str]) -> None:
-    options = parse_synthesis(argv)
-    check_options(options)
-    synthesize(options)
-
 
 if __name__ == "__main__":
     sys.exit(open_door(main))

@@ -10,7 +10,7 @@ SHIPPED = ("configs", "protocols", "models")
 
 
 class BuildWithShipped(build_py):
-    """Copies the folders of `SHIPPED` to `fast/shipped`, where `fast.artifact.in_project` looks for them."""
+    """Copies the folders of `SHIPPED` to `fast/shipped`, where `fast.runtime.project` looks for them."""
 
     def run(self) -> None:
         super().run()

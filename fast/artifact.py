@@ -15,6 +15,7 @@ import torch
 from fast.latent.decoder import FitOptions
 from fast.latent.prompted import PromptedDiffusion
 from fast.runtime.folders import parse_json
+from fast.runtime.project import in_project, named
 from ldm.checkpoint import hash_aside, load_strict, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.modules.encoders.modules import TextEncoder, offline
@@ -22,9 +23,6 @@ from ldm.util import check_params, get_obj_from_str, instantiate_from_config
 
 if TYPE_CHECKING:
     from fast.model import FAST
-
-PROJECT = Path(__file__).resolve().parents[1]
-SHIPPED = Path(__file__).resolve().parent / "shipped"  # of a wheel; see setup.py
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,8 @@ class Artifact:
 
 def find_weights(folder: str | os.PathLike[str], name: str, step: int | None = None, flag: str = "--pt_path") -> Path:
     """`<name>-<step>.safetensors` of `step`, or the last one, in a folder or in its `checkpoints`; or the file given.
-    `flag`: what messages call the folder by. Raises `UserError`."""
-    given = in_project(Path(folder))
+    `folder`: `mini` means the shipped base. `flag`: what messages call it by. Raises `UserError`."""
+    given = in_project(Path(named(folder)))
     places = [given] if given.is_file() else [*given.glob("*"), *given.glob("checkpoints/*")]
     pattern = rf"{re.escape(name)}-(\d+)\.safetensors"
     found = {int(m[1]): p for p in places if (m := re.fullmatch(pattern, p.name))}
@@ -196,7 +194,9 @@ def _build(artifact: Artifact, path: Path, dtype: torch.dtype | None) -> Prompte
 
 def _base_path(artifact: Artifact, given: str | None) -> Path:
     """Where the base is: as `given`, or as recorded, beside the artifact, from here, or from the project's folder."""
-    recorded = Path(given or artifact.base)
+    recorded = Path(named(given or artifact.base))
+    if given and in_project(recorded).is_dir():
+        recorded /= "base.safetensors"
     beside = [] if given or not artifact.base else [artifact.path.parent / recorded.name]
     places = [*beside, recorded, in_project(recorded)]
     return next((p for p in places if p.is_file()), recorded)
@@ -204,8 +204,8 @@ def _base_path(artifact: Artifact, given: str | None) -> Path:
 
 def find_base(given: str) -> tuple[str, str | None]:
     """(the base's file, the artifact beside it if there is one) that a path means: a file, or a folder such as the
-    shipped one, with `base.safetensors` and perhaps `fast-<step>.safetensors`. Raises `UserError`."""
-    path = in_project(Path(given))
+    shipped one (`mini`), with `base.safetensors` and perhaps `fast-<step>.safetensors`. Raises `UserError`."""
+    path = in_project(Path(named(given)))
     if not path.is_dir():
         if not path.is_file():
             raise UserError(f"checkpoint {given} does not exist; check --actual_resume")
@@ -213,19 +213,12 @@ def find_base(given: str) -> tuple[str, str | None]:
     base = path / "base.safetensors"
     if not base.is_file():
         raise UserError(f"--actual_resume {given}: no base.safetensors in that folder; give the file of the base")
-    return str(base), find_farm(given) if any(path.glob("fast-*.safetensors")) else None
+    return str(base), find_farm(str(path)) if any(path.glob("fast-*.safetensors")) else None
 
 
 def find_farm(given: str) -> str:
     """The file of the artifact that a path, a file or a folder, means. Raises `UserError`."""
-    return str(find_artifact(in_project(Path(given))).path)
-
-
-def in_project(path: Path) -> Path:
-    """A relative path that is not there from here, as seen from the project's folder, or from what an installed package
-    brings of it: recipes name its files so."""
-    places = (path, PROJECT / path, SHIPPED / path)
-    return next((place for place in places if place.exists()), path)
+    return str(find_artifact(given).path)
 
 
 def _on_verified_base(artifact: Artifact, base: str | None, dtype: torch.dtype | None) -> PromptedDiffusion:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import hashlib
 import mmap
 import os
 import pickle
@@ -22,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from ldm.errors import LFS_REMEDY, UserError, is_lfs_pointer
+from ldm.hashing import file_hash
 
 
 class _Inert:
@@ -194,15 +194,6 @@ class MappedFile:
         first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
         if first < last:
             ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
-
-
-def file_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def hash_aside(path: str | os.PathLike[str]) -> "Future[str]":

@@ -1,10 +1,15 @@
 """Random generators keyed by numbers, so that a draw depends on what it is for and never on what ran before."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # heavy: a program that draws with numpy alone, or is asked for help, does not wait for it
+    import torch
+    from torch import Tensor
 
 
 def seed_of(*key: int) -> int:
@@ -14,6 +19,8 @@ def seed_of(*key: int) -> int:
 
 def generator(*key: int) -> torch.Generator:
     """A CPU generator for this key. On the CPU always, so that every device sees the same numbers."""
+    import torch
+
     return torch.Generator().manual_seed(seed_of(*key))
 
 
@@ -30,6 +37,8 @@ class PairNoise:
         self._ready: list[Tensor] = []
 
     def __call__(self, x: Tensor) -> Tensor:
+        import torch
+
         if not self._ready:
             shape = (self.AHEAD, *x.shape[1:])
             rows = [torch.randn(shape, generator=g, dtype=torch.float32) for g in self.generators]

@@ -1,7 +1,4 @@
-"""PSNR of a first stage on images it was not trained on: the whole picture, and inside the defect masks.
-
-python scripts/evaluate_first_stage.py WEIGHTS DATA [--size 128] [--split split.json]
-"""
+"""`fast-evaluate-first-stage` from a checkout that is not installed."""
 
 import sys
 from pathlib import Path
@@ -12,76 +9,8 @@ from fast.runtime.signals import listen
 
 listen(__name__)
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-
+from fast.cli.evaluate_first_stage import main  # noqa: E402
 from fast.runtime.command import open_door  # noqa: E402
-from fast.runtime.options import Parser  # noqa: E402
-
-
-def main(argv: list[str]) -> None:
-    p = Parser(prog="evaluate_first_stage.py", description=__doc__)
-    p.add_argument("weights", type=Path, help="autoencoder-<step>.safetensors or ldm-<step>.safetensors of main.py")
-    p.add_argument("data", help="dataset; its test normals and the held-out defects are measured")
-    p.add_argument("--size", type=int, default=None, help="side in pixels (default: the training size)")
-    p.add_argument("--split", default="third", help="the split in use in training: third or a split file")
-    evaluate(p.parse_args(argv))
-
-
-def evaluate(options: argparse.Namespace) -> None:
-    import numpy as np
-    import torch
-
-    from fast.data.images import read_image, read_mask, resize_image, resize_mask
-    from fast.data.layouts import check, open_dataset
-    from fast.data.module import DefectData
-    from fast.data.tensors import to_tensor
-    from fast.runtime.progress import followed
-    from ldm.checkpoint import load_strict, read_metadata, read_state_dict
-    from ldm.errors import UserError
-    from ldm.util import instantiate_from_config
-
-    meta = read_metadata(options.weights)
-    if "config" not in meta:
-        raise UserError(f"{options.weights} carries no config; give a file that main.py wrote")
-    config = json.loads(meta["config"])
-    state, section = read_state_dict(options.weights), config["model"]
-    prefix = "first_stage_model."
-    if any(k.startswith(prefix) for k in state):
-        section = section["params"]["first_stage_config"]
-        state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    keep = {k: v for k, v in section["params"].items() if k not in ("lossconfig", "ckpt_path", "scheduler_config")}
-    model = instantiate_from_config(
-        {"target": section["target"], "params": {**keep, "lossconfig": {"target": "torch.nn.Identity"}}}
-    ).eval()
-    load_strict(model, state, str(options.weights))
-    size = options.size or (config.get("data") or {}).get("params", {}).get("size", 256)
-    data = DefectData(path=options.data, split=options.split, size=size)
-    whole: dict[str, list[float]] = {}
-    inside: dict[str, list[float]] = {}
-    normals = check(open_dataset(options.data)).usable.test_normals
-    for sample in followed([*normals, *data.held_out], "first stage", "image"):
-        image = to_tensor(resize_image(read_image(sample.image), size))[None]
-        with torch.no_grad():
-            error = ((model.reconstruct(image).clamp(-1, 1) - image)[0] / 2).square().mean(0).numpy()
-        key = f"{sample.category}/{sample.anomaly}"
-        whole.setdefault(key, []).append(_psnr(float(error.mean())))
-        if sample.mask is not None:
-            mask = resize_mask(read_mask(sample.mask), size).astype(bool)
-            inside.setdefault(key, []).append(_psnr(float(error[mask].mean())))
-    print(f"{'type':32} images  PSNR whole  inside the mask (dB, mean over images, {size} pixels)")
-    for key in sorted(whole):
-        hole = f"{np.mean(inside[key]):10.2f}" if key in inside else "         -"
-        print(f"{key:32} {len(whole[key]):6} {np.mean(whole[key]):11.2f} {hole}")
-    every, masked = np.concatenate([*whole.values()]), np.concatenate([*inside.values(), []])
-    print(f"{'all':32} {len(every):6} {np.mean(every):11.2f} {np.mean(masked) if len(masked) else float('nan'):10.2f}")
-
-
-def _psnr(mse: float) -> float:
-    import math
-
-    return 10 * math.log10(1 / max(mse, 1e-10))
-
 
 if __name__ == "__main__":
     sys.exit(open_door(main))

@@ -1,142 +1,16 @@
-"""Look at a dataset before anything is trained on it: what it holds, what is wrong with it, and the one split of it.
+"""`fast-prepare-data` from a checkout that is not installed: `python scripts/prepare_data.py --help`."""
 
-python scripts/prepare_data.py DATASET [--layout auto] [--category C] [--anomaly A] [--out split.json]
-
-Where files can be meant in two ways, what is said here (--mask_values, --ignore, --line_width, --bits) is kept in the
-dataset's reading.json, and obeyed by everything that reads the dataset.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fast.data.images import write_bytes
-from fast.data.layouts import LAYOUTS, DatasetIndex, Report, TypeRow, check, open_dataset
-from fast.data.reading import NAME, parse_values, reading_of
-from fast.data.split import Split, make_split
-from fast.runtime.command import open_door
-from fast.runtime.options import Parser
-from ldm.errors import UserError
+from fast.runtime.signals import listen
 
-HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", "train", "test")
+listen(__name__)
 
-
-def parser() -> argparse.ArgumentParser:
-    p = Parser(description="Check a dataset and split its defects, whole parts at a time.")
-    p.add_argument("path", help="dataset, one category of it, or the folder of one defect type")
-    p.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS], help="default: found out by itself")
-    p.add_argument("--category", help="only this category")
-    p.add_argument("--anomaly", help="only this defect type; its split is not that of all types")
-    p.add_argument("--out", default="split.json", help="split file to write (default: %(default)s)")
-    p.add_argument("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
-    p.add_argument("--fraction", type=float, default=1 / 3, help="share of the defects to train on (default: 1/3)")
-    # fmt: off
-    p.add_argument("--mask_values", metavar="V,V", type=parse_values,
-                   help="values of masks that mean defect: grey levels or labels (1,2), colours (#ff0000), opaque or "
-                        "transparent; an empty one: found out by itself (default)")
-    p.add_argument("--ignore", metavar="V,V", type=parse_values, help="values of masks that mean neither (255)")
-    p.add_argument("--line_width", metavar="PX", type=float, help="how wide lines and points in LabelMe files are")
-    p.add_argument("--bits", type=int, help="bits in use of 16-bit pictures (default: what their values need)")
-    # fmt: on
-    p.add_argument("--force", action="store_true", help="overwrite a split file that differs")
-    return p
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell; numbers (columns 2 and on) to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-
-    def line(row: Sequence[str]) -> str:
-        cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        return " | ".join(cells).rstrip()
-
-    return "\n".join([line(rows[0]), "-+-".join("-" * w for w in widths), *map(line, rows[1:])])
-
-
-def cells(row: TypeRow, train: int, test: int, defect: bool) -> list[str]:
-    def span(side: tuple[int, int]) -> str:
-        return str(side[0]) if side[0] == side[1] else f"{side[0]}-{side[1]}"
-
-    size = f"{span(row.width)} x {span(row.height)}"
-    only = [str(row.masks_ok), str(train), str(test)] if defect else ["-", "-", "-"]
-    return [row.category, row.anomaly, str(row.images), only[0], size, str(row.groups), *only[1:]]
-
-
-def render(index: DatasetIndex, report: Report, split: Split | None) -> str:
-    """The table; train and test count images of the split."""
-    sides: Counter[tuple[str, str, str]] = Counter()
-    if split is not None:
-        for name, samples in zip(("train", "test"), split.apply(report.usable), strict=True):
-            sides.update((s.category, s.anomaly, name) for s in samples)
-    kinds = {(s.category, s.anomaly) for s in [*index.defects, *index.excluded]}
-    lines: list[Sequence[str]] = [HEADER]
-    for row in report.rows:
-        kind = (row.category, row.anomaly)
-        lines.append(cells(row, sides[(*kind, "train")], sides[(*kind, "test")], kind in kinds))
-    return table(lines)
-
-
-def keep(split: Split, out: Path, force: bool) -> str:
-    """Write the split unless a different one stands there: results made with that one could not be compared."""
-    if out.exists() and not force:
-        try:
-            old = Split.load(out).hash
-        except UserError as error:
-            raise UserError(f"{error}; or overwrite it with --force") from error
-        if old != split.hash:
-            raise UserError(
-                f"{out}: holds another split ({old[:12]}, this one is {split.hash[:12]}); "
-                "choose another --out, or overwrite it with --force"
-            )
-        return f"{out} (already there)"
-    split.save(out)
-    return str(out)
-
-
-def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
-    """Keep what the flags say about reading the files in the dataset; True if that changes anything."""
-    names = ("mask_values", "ignore", "line_width", "bits")
-    given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    before = reading_of(index.root)
-    after = replace(before, **given)
-    if after == before:
-        return False
-    write_bytes(index.root / NAME, after.text().encode())
-    print(f"{index.root / NAME}: {', '.join(f'{k}={v}' for k, v in given.items())}")
-    return True
-
-
-def run(args: argparse.Namespace) -> None:
-    def opened() -> DatasetIndex:
-        return open_dataset(args.path, args.layout, args.category, args.anomaly)
-
-    index = opened()
-    if told(args, index):
-        index = opened()
-    report = check(index)
-    split = make_split(report.usable, args.fraction, args.seed) if report.usable.defects else None
-    print(f"{index.root} ({index.layout})")
-    print(render(index, report, split))
-    notes = [*report.usable.notes, *(split.notes if split else [])]
-    for line in [*report.problems, *(f"note: {note}" for note in notes)]:
-        print(line)
-    if split is None:  # nothing to split: say why
-        make_split(report.usable, args.fraction, args.seed)
-        return
-    where = keep(split, Path(args.out), args.force)
-    print(f"split {split.hash}\n{len(split.train)} train, {len(split.test)} test -> {where}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return open_door(lambda given: run(parser().parse_args(given)), None if argv is None else list(argv))
-
+from fast.cli.prepare_data import main  # noqa: E402
+from fast.runtime.command import open_door  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(open_door(main))

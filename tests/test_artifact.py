@@ -18,8 +18,9 @@ from torch.testing import assert_close
 
 from fast.artifact import Artifact, _write_cache, find_artifact, load_model, read_artifact
 from fast.model import FAST
-from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
+from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from support.paths import ROOT
 from support.tiny import TYPES, randomize

@@ -13,8 +13,9 @@ from fast.artifact import find_artifact, load_model, read_artifact
 from fast.data.tensors import latent_mask
 from fast.latent.prompted import Place
 from fast.model import FAST
-from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
+from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import PairNoise, generator
 from support.batches import batch
 from support.tiny import TYPES, randomize

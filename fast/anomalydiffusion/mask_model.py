@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fast.artifact import find_artifact, load_model
 from fast.latent.prompted import Place, PromptedDiffusion
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.models.diffusion import samplers
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.ddpm import LatentDiffusion

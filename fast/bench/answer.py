@@ -20,6 +20,7 @@ from fast.data.tensors import to_tensor
 from fast.generators import LATENT
 from fast.reports.contact_sheet import read_row
 from fast.reports.report import render
+from fast.runtime.command import command_line
 from fast.segmentation.data import from_samples
 from fast.segmentation.evaluation import predict
 from fast.segmentation.networks import PRETRAINED, load
@@ -94,7 +95,7 @@ def _commands(column: Column, command: str) -> list[tuple[str, str]]:
     """(what it does, command line)"""
     assert column.pairs is not None
     folder = pairs_folder(column.pairs, column.category.types[0])
-    more = shlex.join(["python", "scripts/contact_sheet.py", str(folder), "--out", "pairs.png"])
+    more = f"{command_line('scripts/contact_sheet.py')} {shlex.join([str(folder), '--out', 'pairs.png'])}"
     return [("This page again; a run that was stopped goes on", command), ("Look at more of the pairs", more)]
 
 

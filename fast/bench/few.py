@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from fast.bench.trial import Judge, trial
 from fast.bench.verdict import gain
 from fast.data.images import read_image, write_bytes
 from fast.data.index import DatasetIndex, Sample
 from fast.data.split import Split
 from fast.generators import create
 from fast.segmentation.data import Labelled, from_output, from_samples, merged
-from fast.segmentation.quick import QuickJudge
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -66,7 +66,7 @@ def choose(samples: Sequence[Sample], count: int | None, seed: int) -> list[Samp
 
 
 def measure(
-    index: DatasetIndex, split: Split, few: Few, judge: QuickJudge, out: Path, report: Callable[[str], None] = print
+    index: DatasetIndex, split: Split, few: Few, judge: Judge, out: Path, report: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
     """Rows `label`, `count`, `seed` with the judge's figures, written to `out` as they come; those there are not
     measured again. Raises `UserError`."""
@@ -88,7 +88,7 @@ def measure(
                 if label != ALONE and not pairs:
                     continue
                 share = SHARE if pairs and real else None
-                figures = judge.score(merged(pairs, from_samples(real), real_share=share), test, seed)
+                figures = trial(judge, merged(pairs, from_samples(real), real_share=share), test, seed).figures
                 row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(pairs)}
                 known.append({**row, **{m: figures[m] for m in METRICS}, "types": _types(figures)})
                 write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())

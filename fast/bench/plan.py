@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from fast.artifact import find_weights, in_project
+from fast.artifact import find_weights
 from fast.bench.grid import Cell
 from fast.bench.protocol import Entry, Protocol, Segmentation
 from fast.data.content import hash_of, reading_files
@@ -23,10 +23,11 @@ from fast.data.split import Split, make_split
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned, Placing
 from fast.runtime.precision import settled
+from fast.runtime.project import in_project
 from fast.segmentation.networks import PRETRAINED
 from fast.training.config import load_recipe
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 
 # What decides a segmenter's training beside network, pairs, steps and seed.
 HOW = ("batch_size", "size", "crop", "lr", "loss", "recipe", "classes", "ema", "precision", "normals", "augment")

@@ -14,27 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
-from fast.artifact import PROJECT, find_weights
+from fast.artifact import find_weights
 from fast.bench.grid import Cell, alone
 from fast.bench.plan import Category
+from fast.bench.trial import Judge, NetworkJudge, trial
 from fast.data.images import read_mask, write_mask
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned
 from fast.pretraining.drawing import DrawingRecipe, draw_sheet, masks_of
+from fast.runtime.project import PROJECT
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_arrays, from_output, from_samples, merged
-from fast.segmentation.evaluation import evaluate
 from fast.segmentation.networks import save
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
 from fast.segmentation.train import train
 from fast.synthesis.output import read_records
-from ldm.checkpoint import file_hash, read_metadata, read_state_dict
+from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 
 WEIGHTS = "segmenter.safetensors"
+PROGRAMS = {"main.py": "fast.cli.train", "generate_with_mask.py": "fast.cli.pairs"}
 SHEETS = 32  # of a shard: as many surfaces with eight defects each
 
 
@@ -162,8 +164,10 @@ def _prepared(category: Category) -> Category:
 def _run(cell: Cell, script: str, *flags: str) -> None:
     """A program of the project in a process of its own, with its own threads and memory; its words go to a log."""
     log = cell.folder / "log.txt"
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
-    command = [sys.executable, str(PROJECT / script), *flags]
+    # The project's modules, installed or not, and none of the current folder's.
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100", "PYTHONSAFEPATH": "1"}
+    env["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", PROGRAMS[script], *flags]
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"$ python {script} {shlex.join(flags)}\n")
         file.flush()
@@ -204,8 +208,7 @@ def start(cell: Cell) -> dict[str, Any]:
 def warm(cell: Cell) -> dict[str, Any]:
     """Those initial weights, trained on the real training side: where every method's training goes on."""
     key, category = cell.key, cell.use["of"]
-    network = _network(cell)
-    _train(cell, network, _merged(cell, [], from_samples(category.train)))
+    network = _networks(cell).fit(_merged(cell, [], from_samples(category.train)), key["seed"])
     save(network, cell.folder / WEIGHTS, key["network"], 1 + len(_labels(cell) or (1,)))
     return {"real": len(category.train)}
 
@@ -218,47 +221,33 @@ def segment(cell: Cell) -> dict[str, Any]:
     real = from_samples(category.train) if key["real"] == "merged" else []
     train_pairs = _merged(cell, synthetic, real)
     test = from_samples(category.test + (category.index.test_normals if key["test_normals"] else []))
-    network, metrics = (_judge if key["network"] == "quick" else _learn)(cell, train_pairs, test)
+    done = trial(_judge(cell), train_pairs, test, key["seed"])
+    network = Quick.of(done.network) if key["network"] == "quick" else done.network
     if cell.use["keep"]:
         save(network, cell.folder / WEIGHTS, key["network"], 1 + len(_labels(cell) or (1,)))
     return {
         "pairs": {"synthetic": len(synthetic), "real": len(real), "normals": len(_normals(cell))},
         "test": len(test),
-        "metrics": metrics,
+        "metrics": done.figures,
     }
 
 
-def _learn(cell: Cell, pairs: list[Labelled], test: list[Labelled]) -> tuple[nn.Module, dict[str, Any]]:
-    network, labels = _network(cell), _labels(cell)
-    _train(cell, network, pairs)
-    return network, evaluate(network, _labelled(test, labels), labels=labels, **_seen(cell))
-
-
-def _judge(cell: Cell, pairs: list[Labelled], test: list[Labelled]) -> tuple[nn.Module, dict[str, Any]]:
-    """The quick judge; the features are shared by all trainings of the sweep."""
+def _judge(cell: Cell) -> Judge:
     key = cell.key
-    judge = QuickJudge(key["size"], key["augment"], cache=cell.use["features"], device=device_of(cell))
-    network = Quick()
-    network.head = judge.fit(pairs, key["seed"])
-    return network, judge.test(network.head, test)
+    if key["network"] != "quick":
+        return _networks(cell)
+    # The features are shared by all trainings of the sweep.
+    return QuickJudge(key["size"], key["augment"], cache=cell.use["features"], device=device_of(cell))
 
 
-def _network(cell: Cell) -> nn.Module:
-    """A network with the initial weights that the cell names."""
+def _networks(cell: Cell) -> NetworkJudge:
+    """Networks with the initial weights that the cell names."""
+    key = cell.key
     begin = [need.folder / WEIGHTS for need in cell.needs if need.kind in ("start", "warm")] + [cell.use.get("weights")]
-    return build(cell.key["network"], 1 + len(_labels(cell) or (1,)), weights=begin[0], seed=cell.key["seed"])
-
-
-def _train(cell: Cell, network: nn.Module, pairs: list[Labelled]) -> None:
-    key = cell.key
-    how = {
-        name: key[name] for name in ("steps", "batch_size", "lr", "loss", "recipe", "ema", "seed", "crop", "augment")
-    }
-    train(network, _labelled(pairs, _labels(cell)), **how, **_seen(cell))
-
-
-def _seen(cell: Cell) -> dict[str, Any]:
-    return {"size": cell.key["size"], "bf16": cell.key["precision"] == "bf16", "device": device_of(cell)}
+    names = ("steps", "batch_size", "lr", "loss", "recipe", "ema", "crop", "augment")
+    seen = {"size": key["size"], "bf16": key["precision"] == "bf16", "device": device_of(cell)}
+    training = {name: key[name] for name in names}
+    return NetworkJudge(key["network"], training, seen, weights=begin[0], labels=_labels(cell))
 
 
 def _labels(cell: Cell) -> dict[int, str] | None:
@@ -275,12 +264,6 @@ def _merged(cell: Cell, synthetic: list[Labelled], real: list[Labelled]) -> list
 
 def _normals(cell: Cell) -> list[Labelled]:
     return from_samples(cell.use["of"].index.normals) if cell.key["normals"] else []
-
-
-def _labelled(pairs: list[Labelled], labels: dict[int, str] | None) -> list[Labelled]:
-    """With the class of their type, where there is more than one."""
-    numbers = {kind: i for i, kind in (labels or {}).items()}
-    return [replace(pair, label=numbers.get(pair.kind, 1)) for pair in pairs] if labels else pairs
 
 
 def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[Labelled]:

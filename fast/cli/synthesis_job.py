@@ -42,8 +42,9 @@ from fast.synthesis.sources import (
 )
 from fast.synthesis.synthesizer import Made, MaskOf, Synthesizer
 from fast.training.config import load_recipe, plain
-from ldm.checkpoint import file_hash, read_metadata
+from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 SHOWN, CELL = 18, 192  # pictures of a preview, and their side in pixels

@@ -10,8 +10,8 @@ import numpy as np
 
 from fast.data.images import list_images, read_mask
 from fast.data.reading import reading_file
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 
 
 def hash_of(path: Path) -> str:

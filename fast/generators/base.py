@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from fast.data.index import DatasetIndex
+from fast.runtime.project import named
 from ldm.errors import UserError
 
 Split = DatasetIndex | str | Path
@@ -134,8 +135,8 @@ class Placing(Generator):
 
 
 class Learned(Generator):
-    """A method with weights, `<artifact>-<step>.safetensors`: `weights` is the folder of a run or one artifact, `step`
-    the artifact's (None: the last).
+    """A method with weights, `<artifact>-<step>.safetensors`: `weights` is the folder of a run or one artifact, or
+    the string `mini`, the shipped base (`./mini` and a `Path` mean a folder); `step` the artifact's (None: the last).
 
     `recipe`: the recipe that trains it (None: `configs/methods/<name>.yaml`); `folder`: the run that `fit` makes;
     `overrides`: what of the recipe `fit` changes, as on `main.py`'s command line.
@@ -153,7 +154,7 @@ class Learned(Generator):
     ):
         self.recipe, self.folder, self.overrides = recipe, folder, list(overrides)
         if weights is not None:
-            self.load(Path(weights), step)
+            self.load(Path(named(weights)), step)
 
     @abstractmethod
     def load(self, weights: Path, step: int | None = None) -> None:

@@ -15,7 +15,7 @@ from fast.data.images import read_image, read_mask
 from fast.data.index import Sample
 from fast.masks.foreground import Ground
 from fast.procedural.photo import look_at
-from ldm.checkpoint import file_hash
+from ldm.hashing import file_hash
 
 # Parts of a mask nearer than this share of the picture's shorter side belong together.
 TOGETHER = 0.02

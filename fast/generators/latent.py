@@ -15,8 +15,8 @@ from fast.latent.sampling import check_scale
 from fast.runtime.precision import settled
 from fast.synthesis.engine import Recipe
 from fast.synthesis.synthesizer import Synthesizer
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.util import check_params, check_values
 
 
@@ -75,7 +75,7 @@ def _trained_side(artifact: Artifact, data: Mapping[str, Any]) -> int:
 class LatentGenerator(Learned):
     """A trained method on a latent base. `base`: the base's checkpoint, if it is no longer where training found it;
     `device`; all else: options of `fast.synthesis.engine.Recipe` and the method's switches (`own`), by default as
-    the weights recommend. `types`: "category/word" for weights that serve any words, such as `models/mini`.
+    the weights recommend. `types`: "category/word" for weights that serve any words, such as `mini`.
 
     `synthesize` needs a mask. Its pictures have the recipe's size; without one, the given picture's.
     """

@@ -17,8 +17,9 @@ from fast.generators.sdas import SAMPLERS, SDAS
 from fast.masks.foreground import Ground
 from fast.masks.perlin import perlin_mask
 from fast.runtime.folders import parse_json
-from ldm.checkpoint import file_hash, load_strict, read_metadata, read_state_dict
+from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import generator, seed_of
 from ldm.util import check_params
 

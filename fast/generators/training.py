@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fast.artifact import in_project
+from fast.data.index import DatasetIndex
 from fast.data.layouts import open_dataset
 from fast.data.split import Split as SplitFile
-from fast.generators.base import Split
 from fast.runtime.options import parse_training
+from fast.runtime.project import in_project
 from fast.training.run import train as run
 from ldm.errors import UserError
 
@@ -19,7 +19,11 @@ def recipe_of(method: str) -> Path:
 
 
 def train(
-    method: str, split: Split, recipe: str | Path | None, folder: str | Path | None, overrides: Sequence[str]
+    method: str,
+    split: DatasetIndex | str | Path,
+    recipe: str | Path | None,
+    folder: str | Path | None,
+    overrides: Sequence[str],
 ) -> Path:
     """Train a method on what `split` holds and return the run's folder, `folder` (None: `logs/<method>`).
 
@@ -34,7 +38,7 @@ def train(
     return run(parse_training([*given, *flags, *overrides]))
 
 
-def _section(split: Split, file: Path) -> dict[str, str]:
+def _section(split: DatasetIndex | str | Path, file: Path) -> dict[str, str]:
     """`data.params` that name what a split holds; defects are named in a split `file`, beside the run."""
     if isinstance(split, str | Path):
         return {"path": str(split)}

@@ -17,8 +17,8 @@ from fast.latent.decoder import FitOptions, own
 from fast.latent.lora import Adapters
 from fast.latent.prompts import LearnedPrompts
 from fast.latent.sampling import check_scale
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.models.diffusion.samplers import Noise

@@ -8,8 +8,8 @@ import numpy as np
 
 from fast.data.images import list_images, read_mask, resize_mask
 from fast.masks.estimate import estimate
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 
 RULES = ("none", "auto", "otsu", "otsu_dark", "triangle")
 REFERENCE = 256  # side in px that the sizes below are given for

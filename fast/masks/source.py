@@ -12,8 +12,8 @@ from fast.masks.foreground import foreground, read_region, rule_of
 from fast.masks.place import INSIDE, placed, share_inside
 from fast.masks.shapes import SHAPES, drawn
 from fast.masks.vote import Votes
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 
 OF_FILES = ("given", "augmented")
 KINDS = (*OF_FILES, *SHAPES, "mixed", "learned")

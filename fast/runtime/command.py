@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from fast.runtime.signals import INTERRUPTED, interruptible, is_first_process
 from fast.runtime.terminal import plain, plain_output
@@ -18,7 +19,7 @@ _CLOSED = (
 )  # fmt: skip
 _NO_MEMORY = ("DefaultCPUAllocator", "Insufficient memory")  # torch's words and OpenCV's
 _HOME = re.compile(r"(--?[\w-]+=|[\w.]+=)?(~(?:/.*)?)", re.DOTALL)
-__all__ = ["is_first_process", "leave_interrupts", "open_door", "write_failure"]
+__all__ = ["command_line", "is_first_process", "leave_interrupts", "open_door", "write_failure"]
 
 
 def open_door(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> int:
@@ -32,6 +33,16 @@ def open_door(main: Callable[[list[str]], object], argv: Sequence[str] | None = 
         if not sys.warnoptions:
             warnings.filterwarnings("ignore", module=r"PIL\.")
         return _run(main, given)
+
+
+def command_line(script: str) -> str:
+    """How somebody who runs this program calls the command of a script, say `scripts/make_masks.py`: `fast-make-masks`
+    where this program is an installed command itself, else `python scripts/make_masks.py`."""
+    if not Path(sys.argv[0]).name.startswith("fast-"):
+        return f"python {script}"
+    named = {"main": "train", "generate_with_mask": "synthesize"}
+    stem = Path(script).stem
+    return f"fast-{named.get(stem, stem).replace('_', '-')}"
 
 
 def _run(main: Callable[[list[str]], object], argv: list[str]) -> int:

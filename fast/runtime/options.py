@@ -2,12 +2,18 @@
 
 import argparse
 import re
+from typing import Any
 
+from fast.runtime.command import command_line
 from ldm.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a bad flag like every other bad input: one line, exit code 2."""
+    """Reports a bad flag like every other bad input: one line, exit code 2. `prog`: the command's script, which help
+    names as the user calls it: `python scripts/bench.py`, or `fast-bench` once installed."""
+
+    def __init__(self, prog: str | None = None, **options: Any):
+        super().__init__(command_line(prog) if prog and prog.endswith(".py") else prog, **options)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{message}; see --help")

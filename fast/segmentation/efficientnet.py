@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fast.runtime.project import of_project
 from ldm.checkpoint import load_strict, read_state_dict
 from ldm.errors import UserError
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "efficientnet_lite0" / "encoder.safetensors"
+WEIGHTS = of_project("models/efficientnet_lite0/encoder.safetensors")
 STEM = 32
 # Of each stage: kernel, stride of its first block, expansion, channels, blocks (EfficientNet's Table 1).
 STAGES = (

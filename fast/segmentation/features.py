@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fast.data.tensors import to_tensor
 from fast.segmentation.efficientnet import CHANNELS, WEIGHTS, EfficientNetLite0, pretrained
-from ldm.checkpoint import file_hash, save_safetensors
+from ldm.checkpoint import save_safetensors
+from ldm.hashing import file_hash
 
 CELL = 4  # pixels of a side of the cells that are told apart
 STRIDES = (4, 4, 8, 16, 32)  # of the kept maps; the finest is averaged over 2 x 2, to the cells

@@ -63,6 +63,13 @@ class Quick(nn.Module):
         self.encoder = pretrained().eval().requires_grad_(False)
         self.head = PixelHead()
 
+    @classmethod
+    def of(cls, head: PixelHead) -> Quick:
+        """The network of a trained head."""
+        network = cls()
+        network.head = head
+        return network
+
     def train(self, mode: bool = True) -> Quick:
         super().train(mode)
         self.encoder.eval()

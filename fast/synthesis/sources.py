@@ -16,8 +16,8 @@ from fast.data.layouts import holds_dataset, holds_masks, open_dataset
 from fast.data.pairing import split_beside
 from fast.data.reading import NAME, reading_of
 from fast.data.words import prompt_text
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 # Folders of normal pictures that do not tell what is on them.

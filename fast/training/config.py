@@ -12,6 +12,7 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 from yaml import YAMLError
 
+from fast.runtime.project import in_project
 from ldm.errors import UserError
 from ldm.util import check_params, check_target, check_values, get_obj_from_str
 
@@ -70,7 +71,7 @@ def plain(config: Any, what: str, **options: Any) -> Any:
 
 def load_recipe(path: str | os.PathLike[str], within: tuple[Path, ...] = ()) -> DictConfig:
     """One recipe; `include:` names recipes, relative to it, that it builds on."""
-    path = Path(path)
+    path = in_project(Path(path))
     if not path.is_file():
         by = f" (included by {within[-1]})" if within else ""
         raise UserError(f"--base {path}{by} does not exist; recipes lie in configs/")

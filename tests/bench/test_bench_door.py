@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import bench
 import generate_with_mask
 from fast.bench import answer, work
 from fast.bench.grid import Cell
 from fast.bench.verdict import BOTH, REAL
+from fast.cli import bench
 from fast.generators import FREE
 from fast.runtime.command import open_door
 from fast.synthesis.output import read_records
@@ -266,6 +266,7 @@ def test_an_interrupt_reaches_the_program_and_is_waited_for(tmp_path: Path, monk
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(work, "PROJECT", tmp_path)
+    monkeypatch.setitem(work.PROGRAMS, "slow.py", "slow")
     cell = Cell("fit", "x", {}, tmp_path)
     cell.folder.mkdir(parents=True)
 

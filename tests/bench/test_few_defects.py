@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ import pytest
 
 from fast.bench import few as module_few
 from fast.bench.few import ALONE, Few, choose, table, worth
+from fast.cli import few_defects
 from fast.data.index import DatasetIndex, Sample
 from fast.runtime.command import open_door
-from support.paths import ROOT
 
 
 def sample(anomaly: str, number: int, group: str) -> Sample:
@@ -66,12 +65,7 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
     "flags", [["--counts", "few"], ["--looks", "pit"], ["--seeds", "-1"], ["--pairs", "0"]], ids=" ".join
 )
 def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("few_defects", ROOT / "scripts" / "few_defects.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert open_door(module.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert open_door(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ")
     assert " ".join(flags) in line

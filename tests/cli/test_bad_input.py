@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from fast.artifact import find_artifact
-from ldm.checkpoint import file_hash, read_metadata, read_state_dict, save_safetensors
+from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
+from ldm.hashing import file_hash
 from support.paths import ROOT
 from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
 

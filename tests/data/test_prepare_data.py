@@ -1,18 +1,21 @@
-import runpy
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from fast.cli import prepare_data
 from fast.data.images import read_mask, write_image, write_mask
 from fast.data.split import Split
+from fast.runtime.command import open_door
 from support.paths import ROOT
 
 SCRIPT = ROOT / "scripts" / "prepare_data.py"
-door = SimpleNamespace(**runpy.run_path(str(SCRIPT), run_name="prepare_data"))
+
+
+def main(argv: list[str]) -> int:
+    return open_door(prepare_data.main, argv)
 
 
 @pytest.fixture
@@ -54,20 +57,20 @@ def test_as_a_command(dataset: Path, tmp_path: Path) -> None:
 def test_never_overwrites_another_split(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "s.json"
     command = [str(dataset), "--out", str(out)]
-    assert door.main(command) == 0
+    assert main(command) == 0
     before = out.read_text()
-    assert door.main(command) == 0
+    assert main(command) == 0
     assert "already there" in capsys.readouterr().out
-    assert door.main([*command, "--fraction", "0.6"]) == 2
+    assert main([*command, "--fraction", "0.6"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert "--force" in error
     assert out.read_text() == before
-    assert door.main([*command, "--fraction", "0.6", "--force"]) == 0
+    assert main([*command, "--fraction", "0.6", "--force"]) == 0
     assert Split.load(out).fraction == 0.6
     out.write_text("junk")
-    assert door.main(command) == 2
+    assert main(command) == 2
     assert "--force" in capsys.readouterr().err
 
 
@@ -79,17 +82,17 @@ def test_what_values_mean_is_asked_told_and_kept(
         mask = np.full((6, 4 + int(path.name[0])), 255, np.uint8)
         mask[1:5, 1:4], mask[2, 2] = 0, 1  # a border to be ignored, one defect pixel
         write_image(path, mask)
-    assert door.main(command) == 2
+    assert main(command) == 2
     assert "is 255 a defect or ignored? say prepare_data.py --ignore 255, or --mask_values 1,255" in (
         capsys.readouterr().err
     )
-    assert door.main([*command, "--ignore", "255"]) == 0
+    assert main([*command, "--ignore", "255"]) == 0
     out = capsys.readouterr().out
     assert f"{dataset / 'reading.json'}: ignore=(255,)" in out
     assert "note: masks: 4 with values 0, 1, 255: 1 is the defect, 255 ignored" in out
-    assert door.main(command) == 0  # remembered
+    assert main(command) == 0  # remembered
     assert all(read_mask(p).sum() == 1 for p in (dataset / "ground_truth" / "hole").iterdir())
-    assert door.main([*command, "--mask_values", "white"]) == 2
+    assert main([*command, "--mask_values", "white"]) == 2
     assert capsys.readouterr().err.startswith("error: mask_values: 'white' is no value; use whole numbers")
 
 
@@ -99,24 +102,24 @@ def test_inverted_masks_are_turned_over_by_their_value(dataset: Path, tmp_path: 
         mask[2, 2] = 0
         write_image(path, mask)
     command = [str(dataset), "--anomaly", "hole", "--out", str(tmp_path / "s.json")]
-    assert door.main(command) == 2
+    assert main(command) == 2
     assert not (tmp_path / "s.json").exists()
-    assert door.main([*command, "--mask_values", "0"]) == 0
+    assert main([*command, "--mask_values", "0"]) == 0
     assert all(read_mask(p).sum() == 1 for p in (dataset / "ground_truth" / "hole").iterdir())
 
 
 def test_one_type_only(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "s.json"
-    assert door.main([str(dataset), "--anomaly", "hole", "--layout", "mvtec", "--out", str(out)]) == 0
+    assert main([str(dataset), "--anomaly", "hole", "--layout", "mvtec", "--out", str(out)]) == 0
     assert "crack" not in capsys.readouterr().out
     assert {name.split("/")[1] for name in Split.load(out).train + Split.load(out).test} == {"hole"}
 
 
 def test_errors_are_one_line(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "s.json"
-    assert door.main([str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert main([str(tmp_path / "none"), "--out", str(out)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: no such folder; give the dataset's folder\n"
-    assert door.main([str(dataset / "train" / "good"), "--out", str(out)]) == 2
+    assert main([str(dataset / "train" / "good"), "--out", str(out)]) == 2
     captured = capsys.readouterr()
     assert "good" in captured.out  # the table still shows what is there
     assert "no usable defect" in captured.err
@@ -127,6 +130,6 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyte
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(door.main.__globals__, "run", interrupt)
-    assert door.main([str(tmp_path)]) == 2
+    monkeypatch.setattr(prepare_data, "run", interrupt)
+    assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"

@@ -14,8 +14,16 @@ from fast.training.config import check_targets, load_recipe
 from ldm.util import check_params
 from support.paths import ROOT
 
-ORDER = ["taming", "ldm", "fast", "doors"]
+ORDER = ["taming", "ldm", "fast", "benchmarks", "doors"]
 DOORS = {p.stem for p in ROOT.glob("*.py")} | {"scripts"}
+# The rooms of `fast`, lowest first: a module imports from its own room and from those below it.
+ROOMS = (
+    "runtime", "windows", "data", "procedural", "masks", "aias", "farm", "latent", "model", "artifact", "stage",
+    "anomalydiffusion", "synthesis", "training", "generators", "metrics", "segmentation", "quality", "pretraining",
+    "reports", "bench", "cli",
+)  # fmt: skip
+# (importing module, imported module) that go against the order, each with its reason; at best there is none.
+UPWARDS: dict[tuple[str, str], str] = {}
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
@@ -54,6 +62,64 @@ def test_tests_import_nothing_from_each_other() -> None:
     assert len(names) > 90
     found = [f"{path.relative_to(ROOT)}: {name}" for path in tests for name in imported(path) if name in names]
     assert found == []
+
+
+def dotted(path: Path) -> str:
+    """The name that a file is imported by."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports() -> dict[str, set[str]]:
+    """What each module of the packages imports of them, anywhere in it: within functions and for types too."""
+    files = {dotted(path): path for layer, path in modules() if layer != "doors"}
+    found: dict[str, set[str]] = {}
+    for name, path in files.items():
+        asked: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                asked |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                asked |= {one if one in files else str(node.module) for one in inner}
+        found[name] = asked & files.keys() - {name}
+    return found
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import one another in a ring; empty where there is none."""
+    finished: set[str] = set()
+
+    def search(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in finished:
+            return []
+        for other in sorted(graph[name]):
+            if ring := search(other, [*way, name]):
+                return ring
+        finished.add(name)
+        return []
+
+    return next((ring for name in graph if (ring := search(name, []))), [])
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert circle(imports()) == []
+
+
+def test_imports_between_the_rooms_of_fast_run_downwards() -> None:
+    graph = {name: asked for name, asked in imports().items() if name.startswith("fast.")}
+    assert {name.split(".")[1] for name in graph} == set(ROOMS)
+    against = {
+        (name, other)
+        for name, asked in graph.items()
+        for other in asked
+        if other.startswith("fast.") and ROOMS.index(name.split(".")[1]) < ROOMS.index(other.split(".")[1])
+    }
+    assert against == UPWARDS.keys()
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT / "configs")))

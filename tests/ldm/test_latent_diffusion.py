@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ldm.checkpoint import file_hash, read_state_dict, save_safetensors
+from ldm.checkpoint import read_state_dict, save_safetensors
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.models.diffusion import samplers
 from ldm.models.diffusion.ddim import DDIMSampler, bind
 from ldm.models.diffusion.ddpm import LatentDiffusion

@@ -15,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 
 from fast.artifact import find_artifact, load_model
+from fast.cli import train_base
 from fast.data.images import read_image
 from fast.generators import create
 from fast.pretraining import loop, samples, stages
@@ -25,10 +26,10 @@ from fast.pretraining.loop import Interrupted
 from fast.pretraining.parts import join_file
 from fast.pretraining.settings import Settings
 from fast.pretraining.stages import Pretraining
+from fast.runtime import project
 from fast.runtime.command import open_door
 from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
-from scripts import train_base
 from support.paths import ROOT
 
 SIDE = 64
@@ -52,7 +53,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             params.unet_config.params.update(small)
             params.cond_stage_config.params.update(n_embed=16, n_layer=1)
         OmegaConf.save(recipe, recipes / f"{name}.yaml")
-    monkeypatch.setattr(train_base, "ROOT", tmp_path / "toy")
+    monkeypatch.setattr(project, "PROJECT", tmp_path / "toy")
     monkeypatch.setattr(
         loop, "time", SimpleNamespace(monotonic=itertools.count(0, 0.5).__next__)
     )  # a step: half a second

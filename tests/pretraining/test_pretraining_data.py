@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fast.cli import join_parts
 from fast.data.words import prompt_text
 from fast.pretraining.captions import PARTS, SHARES, SYNONYMS, Captions
 from fast.pretraining.drawing import (
@@ -32,7 +33,6 @@ from fast.procedural.traits import HELD_APART, TRAITS
 from fast.runtime.command import open_door
 from ldm.errors import UserError
 from ldm.modules.encoders.modules import Tokenizer
-from scripts import join_parts
 
 SIDE = 64
 CPU = torch.device("cpu")

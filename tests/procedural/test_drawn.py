@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import zlib
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fast.cli import draw_dataset as draw_dataset_command
 from fast.procedural import DEFECTS, MATERIALS, defects_of, draw_dataset, draw_defect, draw_surface
 from fast.procedural.traits import KINDS, TRAITS, Traits
+from fast.runtime.command import open_door
 from ldm.errors import UserError
-from support.paths import ROOT
 
 SIZE = 96
 FEW = ("scratch", "crack", "hole")
@@ -38,16 +37,6 @@ def rng_for(*parts: object) -> np.random.Generator:
 
 def read_all(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*.png")}
-
-
-def load_script() -> ModuleType:
-    path = ROOT / "scripts" / "draw_dataset.py"
-    spec = importlib.util.spec_from_file_location("draw_dataset", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("material", MATERIALS)
@@ -247,12 +236,12 @@ def test_bad_parameters_are_refused_before_anything_is_written(
 
 
 def test_script_prints_the_folder_or_one_error_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    script, out = load_script(), str(tmp_path / "set")
+    out = str(tmp_path / "set")
     counts = ["--normals", "1", "--test-normals", "0", "--defects", "0", "--size", "64"]
-    assert script.main(["--out", out, *counts, "--materials", "fabric"]) == 0
+    assert open_door(draw_dataset_command.main, ["--out", out, *counts, "--materials", "fabric"]) == 0
     assert capsys.readouterr().out.strip() == out
     assert (tmp_path / "set/fabric/train/good/000.png").is_file()
-    assert script.main(["--out", out, "--materials", "cheese"]) == 2
+    assert open_door(draw_dataset_command.main, ["--out", out, "--materials", "cheese"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: unknown material 'cheese'")

@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import base_sheet
-import evaluate_base
 import pytest
 import torch
-from base_scores.bench import Bench
-from base_scores.segmenters import THIN
-from base_scores.sheet import FOOT, GAP, HEAD, examples
-from base_scores.store import Store, keeper, marks
 
+from benchmarks import base_sheet, evaluate_base
+from benchmarks.base_scores.bench import Bench
+from benchmarks.base_scores.segmenters import THIN
+from benchmarks.base_scores.sheet import FOOT, GAP, HEAD, examples
+from benchmarks.base_scores.store import Store, keeper, marks
 from fast.artifact import find_artifact
 from fast.data.images import read_image
 from fast.data.layouts import check, open_dataset

@@ -1,6 +1,6 @@
 """The sheet that people look at: four cells a row, the difference doubled, and the scripts around it."""
 
-import importlib.util
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -10,18 +10,10 @@ import pytest
 from fast.data.images import read_image
 from fast.reports.contact_sheet import Row, contact_sheet
 from fast.runtime.command import open_door
-from support.paths import ROOT
-
-SCRIPTS = ROOT / "scripts"
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_module(f"fast.cli.{name}")
 
 
 def row(change: int) -> Row:

@@ -78,8 +78,8 @@ def test_every_door_asks_the_machine_by_default() -> None:
         trainer = load_recipe(file).get("lightning", {}).get("trainer", {})
         expected = ("32",) if "dfmgan" in file.name else ("auto",)
         assert str(trainer.get("precision", expected[0])) in expected, file
-    for script in ("segment", "bench", "evaluate_base"):
-        text = (ROOT / f"scripts/{script}.py").read_text()
+    for command in ("fast/cli/segment", "fast/cli/bench", "benchmarks/evaluate_base"):
+        text = (ROOT / f"{command}.py").read_text()
         assert '"--precision", choices=("auto", "fp32", "bf16")' in text
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fast.cli import segment
 from fast.data.images import write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
@@ -15,7 +16,6 @@ from fast.segmentation.augment import grey_levels
 from fast.segmentation.data import Labelled, Views, from_arrays, from_output, from_samples, merged, window
 from fast.segmentation.networks import load
 from ldm.errors import UserError
-from scripts import segment
 
 
 def output(folder: Path, sources: list[tuple[str, str]]) -> Path:

@@ -19,8 +19,8 @@ from fast.synthesis.sources import (
     match_types,
     open_types,
 )
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 
 TYPES = ["cable/cut", "cable_gland/cut", "cable_gland/dent", "nut/bent+cut", "nut/scratch"]
 

@@ -20,7 +20,7 @@ from fast.data.images import read_image, read_mask, resize_mask, write_image, wr
 from fast.synthesis.output import PANEL, OutputFolder
 from fast.synthesis.sources import Pair
 from fast.synthesis.synthesizer import Made, Recipe, Synthesizer
-from ldm.checkpoint import file_hash
+from ldm.hashing import file_hash
 from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
 
 STRIDE = 8  # pixels, of the tiny network

@@ -14,8 +14,9 @@ from fast.latent.prompts import by_word, check_words, is_vocabulary
 from fast.model import FAST
 from fast.synthesis.sources import NormalSource, category_of, open_types, perhaps_category
 from fast.training.config import merge
-from ldm.checkpoint import file_hash, read_metadata, read_state_dict
+from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from support.synthesis import manifest, synthesize
 from support.tiny import TYPES
 from support.training import artifact as weights_of

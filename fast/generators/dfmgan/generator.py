@@ -13,8 +13,9 @@ from fast.data.tensors import to_image
 from fast.generators.base import Learned
 from fast.generators.dfmgan.networks import Backbone, DefectBranch, Rendered, Sizes
 from fast.runtime.folders import parse_json
-from ldm.checkpoint import file_hash, load_strict, read_metadata, read_state_dict
+from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 
 SIZES = ("resolution", "channel_base", "channel_max", "z_dim", "w_dim")
 

@@ -22,7 +22,7 @@ from ldm.models.diffusion import samplers
 from ldm.models.diffusion.conditioning import PromptCache, encode
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.schedule import NoiseSchedule
-from ldm.models.diffusion.weights import SURPLUS, keep_in_bf16, load_base
+from ldm.models.diffusion.weights import SURPLUS, keep_in_bf16, load_average, load_base
 from ldm.models.diffusion.wrapper import DiffusionWrapper
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from ldm.modules.ema import LitEma
@@ -190,7 +190,11 @@ class LatentDiffusion(pl.LightningModule):
         Raises `UserError` when the file does not fit or was made with another schedule.
         """
         self._prompts = PromptCache()
-        load_base(self, path, ignore_keys)
+        self.model_ema = None
+        state = load_base(self, self.schedule, path, ignore_keys)
+        self.register_schedule()  # exact again, should the file hold it in half precision
+        if self.use_ema:
+            self.model_ema = load_average(self.model, self.ema_decay, state, path)
 
     def train(self, mode: bool = True) -> "LatentDiffusion":
         """Frozen parts stay in evaluation mode, whatever the trainer asks."""

@@ -1,7 +1,7 @@
 """A base checkpoint into a `LatentDiffusion`: strict names, the same noise schedule, the averaged weights if any."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,6 @@ from ldm.checkpoint import load_strict, read_state_dict
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.modules.ema import LitEma
-
-if TYPE_CHECKING:
-    from ldm.models.diffusion.ddpm import LatentDiffusion
 
 # What a base checkpoint may hold beside the network: averaged copies, a first-stage loss, CLIP's constant positions.
 SURPLUS = (
@@ -25,22 +22,26 @@ SURPLUS = (
 BETA_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
-def load_base(model: "LatentDiffusion", path: str, ignore_keys: Iterable[str]) -> None:
-    """Load a whole base; see `LatentDiffusion.init_from_ckpt`."""
-    model.model_ema = None
+def load_base(model: nn.Module, schedule: NoiseSchedule, path: str, ignore_keys: Iterable[str]) -> dict[str, Tensor]:
+    """Load a file into a whole base without its running mean, strictly but for names that begin with one of
+    `ignore_keys`; its betas must be those of `schedule`. Returns the file's tensors. Raises `UserError`."""
     ignored = tuple(ignore_keys)
     state = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignored)}
     fresh = {k: v for k, v in model.state_dict().items() if k.startswith(ignored)}
     load_strict(model, {**state, **fresh}, f"checkpoint {path}", ignore=SURPLUS, mapped=path)
     if "betas" in state:
-        check_schedule(model.schedule, state["betas"], path)
-    model.register_schedule()  # exact again, should the file hold them in half precision
-    if not model.use_ema:
-        return
-    model.model_ema = LitEma(model.model, model.ema_decay)
-    averaged = {k.removeprefix("model_ema."): v for k, v in state.items() if k.startswith("model_ema.")}
-    if not averaged.keys() <= {"decay", "num_updates"}:  # the two that stay where the average was cut off
-        load_strict(model.model_ema, averaged, f"model_ema of checkpoint {path}", mapped=path)
+        check_schedule(schedule, state["betas"], path)
+    return state
+
+
+def load_average(network: nn.Module, decay: float, state: Mapping[str, Tensor], path: str) -> LitEma:
+    """The running mean of a network's weights: that of a file's tensors `state` where it has one, else one that starts
+    from the network as it is. Raises `UserError`."""
+    average = LitEma(network, decay)
+    kept = {k.removeprefix("model_ema."): v for k, v in state.items() if k.startswith("model_ema.")}
+    if not kept.keys() <= {"decay", "num_updates"}:  # the two that stay where the average was cut off
+        load_strict(average, kept, f"model_ema of checkpoint {path}", mapped=path)
+    return average
 
 
 def check_schedule(schedule: NoiseSchedule, stored: Tensor, path: str) -> None:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from base_scores.bench import Figures
-from base_scores.segmenters import THIN
-from base_scores.tables import Table, cell, percent
+from benchmarks.base_scores.bench import Figures
+from benchmarks.base_scores.segmenters import THIN
+from benchmarks.base_scores.tables import Table, cell, percent
 from ldm.errors import UserError
 
 # name: (what is measured, aim, digits or None for per cent)

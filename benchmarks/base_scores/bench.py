@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from base_scores.filling import Truth, fill, guided, has_scale
+from benchmarks.base_scores.filling import Truth, fill, guided, has_scale
 from fast.aias import AIASOptions
 from fast.artifact import Artifact, find_artifact, load_fast
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
@@ -27,8 +27,9 @@ from fast.procedural.dataset import picture_rng
 from fast.procedural.surfaces import check_material
 from fast.quality.measure import Floats, change, features, spread
 from fast.synthesis.synthesizer import Recipe
-from ldm.checkpoint import file_hash, read_metadata
+from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 Figures = dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from demo_parts.record import say, timed
+from fast.bench.demo.record import say, timed
 from fast.data.images import read_image, write_image, write_mask
 from fast.procedural import defects_of, draw_defect, draw_surface
 from fast.procedural.dataset import picture_rng

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, artifact_of, check_split
-from base_scores.filling import pasted
-from base_scores.tables import Table, mean_cell, percent
+from benchmarks.base_scores.bench import PAIRS, TEST, Bench, Figures, Part, artifact_of, check_split
+from benchmarks.base_scores.filling import pasted
+from benchmarks.base_scores.tables import Table, mean_cell, percent
 from fast.artifact import Artifact
+from fast.bench.trial import NetworkJudge, trial
 from fast.data.layouts import Sample
 from fast.runtime.progress import Progress
-from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_output, from_samples, merged
-from fast.segmentation.evaluation import evaluate
-from fast.segmentation.train import train
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 
 # Thin or faint, and so the hardest to make: the segmenter's figures of these types stand by themselves.
 THIN = ("scratch", "crack", "fray", "pit", "misprint")
@@ -78,18 +75,15 @@ def _trials(
         half = options.precision == "bf16" and bench.device == "cuda"
         seen = {"size": options.size, "bf16": half, "device": bench.device}
         weights = options.weights if network == "segformer" else None
-        start = time.perf_counter()
+        how = {"steps": steps, "batch_size": options.batch_size, "lr": options.lr}
         with Progress(steps, f"{name}, seed {seed}", "step", leave=False) as bar:
 
             def progress(step: int, share: float, loss: float) -> None:
                 bar.update()
 
-            model = build(network, weights=weights, seed=seed)
-            how = {"steps": steps, "batch_size": options.batch_size, "lr": options.lr, "seed": seed}
-            model = train(model, ready[name], progress=progress, **how, **seen)
-        seconds = time.perf_counter() - start
-        found = evaluate(model, test, batch_size=options.batch_size, **seen)
-        return {**found, "pairs": len(ready[name]), "training_seconds": seconds}
+            judge = NetworkJudge(network, how, seen, weights, batch_size=options.batch_size, progress=progress)
+            done = trial(judge, ready[name], test, seed)
+        return {**done.figures, "pairs": len(ready[name]), "training_seconds": done.seconds}
 
     return {name: [part(f"{name}, seed {seed}", partial(one, name, seed)) for seed in options.seeds] for name in sets}
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from base_scores.bench import artifact_of
-from base_scores.filling import Truth, fill, guided, pasted
+from benchmarks.base_scores.bench import artifact_of
+from benchmarks.base_scores.filling import Truth, fill, guided, pasted
 from fast.artifact import load_fast
 from fast.data.images import resize_image, write_image
 from fast.procedural import DEFECTS, defects_of, draw_defect, draw_surface

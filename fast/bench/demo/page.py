@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demo_parts.case import Plan, Real, handful, tests
-from demo_parts.record import say, timed, times
-from demo_parts.work import SEGMENTERS, found_path, records
+from fast.bench.demo.case import Plan, Real, handful, tests
+from fast.bench.demo.record import say, timed, times
+from fast.bench.demo.work import SEGMENTERS, found_path, records
 from fast.data.images import read_image, read_mask, write_bytes
 from fast.procedural import defects_of
 from fast.reports.report import (
@@ -32,6 +32,7 @@ from fast.reports.report import (
     render,
     trial_row,
 )
+from fast.runtime.command import command_line
 
 if TYPE_CHECKING:
     from fast.metrics.segmentation import Tally
@@ -206,8 +207,9 @@ def _trials(plan: Plan, out: Path) -> Section:
 
 
 def _own_part() -> Section:
+    segment = command_line("scripts/segment.py")
     synthesis = (
-        "python generate_with_mask.py --data_root parts/normal --mask_path parts/masks --pt_path {} \\\n"
+        f"{command_line('generate_with_mask.py')} --data_root parts/normal --mask_path parts/masks --pt_path {{}} \\\n"
         "  --sample_name samples/{} --count 500"
     )
     return Section(
@@ -218,18 +220,21 @@ def _own_part() -> Section:
         [
             Commands(
                 [
-                    ("Words and masks alone, without one real defect", synthesis.format("models/mini", "words")),
-                    ("Look at them", "python scripts/contact_sheet.py samples/words --out samples/words.png"),
+                    ("Words and masks alone, without one real defect", synthesis.format("mini", "words")),
+                    (
+                        "Look at them",
+                        f"{command_line('scripts/contact_sheet.py')} samples/words --out samples/words.png",
+                    ),
                     (
                         "With real defects in parts/defects/scratch and so on, masks of the same names in parts/masks: "
                         "adapt to the part, then synthesize",
-                        "python main.py --base configs/mini/fast.yaml -t --mvtec_path parts -n parts\n"
+                        f"{command_line('main.py')} --base configs/mini/fast.yaml -t --mvtec_path parts -n parts\n"
                         + synthesis.format("logs/parts", "parts"),
                     ),
                     (
                         "Measure what the pairs are worth for it",
-                        "python scripts/segment.py --train parts --test parts --segmenter mini --out real.json\n"
-                        "python scripts/segment.py --train parts samples/parts --test parts --segmenter mini "
+                        f"{segment} --train parts --test parts --segmenter mini --out real.json\n"
+                        f"{segment} --train parts samples/parts --test parts --segmenter mini "
                         "--out merged.json",
                     ),
                 ]

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from base_scores.bench import PAIRS, Bench, Figures, Part, Variant
-from base_scores.filling import Truth, has_scale, pasted
-from base_scores.tables import Table, cell, percent
+from benchmarks.base_scores.bench import PAIRS, Bench, Figures, Part, Variant
+from benchmarks.base_scores.filling import Truth, has_scale, pasted
+from benchmarks.base_scores.tables import Table, cell, percent
 from fast.procedural import DEFECTS
 from fast.quality.examples import TRAINING_MATERIALS, draw_examples
 from fast.quality.windows import fill_untyped
 from fast.quality.words import Classifier, train_on_views
 from fast.runtime.progress import Progress
-from ldm.checkpoint import file_hash
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 TRUE, CODED = "true defects", "true defects, coded and decoded"

@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from demo_parts.case import Plan, Real, handful, mask_folder, normals_of, tests, wait_for
-from demo_parts.record import say, timed
+from fast.bench.demo.case import Plan, Real, handful, mask_folder, normals_of, tests, wait_for
+from fast.bench.demo.record import say, timed
 from fast.data.images import read_image, write_mask
 from fast.procedural import defects_of
+from fast.runtime.command import command_line
+
+if TYPE_CHECKING:
+    from fast.bench.trial import NetworkJudge
 
 SEGMENTERS = {"real": "real alone", "merged": "real + synthetic"}
 
 
-def synthesize(plan: Plan, out: Path, material: str, weights: str) -> None:
-    """Pairs of one material, as many as there are masks, through the synthesis door: by words and masks alone."""
-    from fast.cli.synthesize import parse_synthesis
-    from fast.cli.synthesize import synthesize as fill
-
+def synthesize(plan: Plan, out: Path, material: str, weights: str, fill: Callable[[list[str]], object]) -> None:
+    """Pairs of one material, as many as there are masks, by words and masks alone. `fill` is the synthesis command,
+    which takes its flags."""
     target, count = out / "pairs" / material, plan.pairs * len(defects_of(material))
     if len(records(target)) == count:
         return
@@ -29,9 +32,9 @@ def synthesize(plan: Plan, out: Path, material: str, weights: str) -> None:
     flags += [str(mask_folder(out, material)), "--pt_path", weights, "--anomaly_name", material]
     flags += ["--sample_name", str(target), "--count", str(count), "--steps", str(plan.evaluations)]
     flags += ["--seed", str(plan.seed)]
-    say("python generate_with_mask.py " + " ".join(flags))
+    say(f"{command_line('generate_with_mask.py')} {' '.join(flags)}")
     with timed(out, "pairs"):
-        fill(parse_synthesis(flags))
+        fill(flags)
 
 
 def records(target: Path) -> list[dict[str, Any]]:
@@ -45,7 +48,6 @@ def segment(plan: Plan, out: Path) -> None:
     import torch
 
     from fast.runtime.progress import Progress
-    from fast.segmentation import build
 
     left = [name for name in SEGMENTERS if not all(found_path(out, name, job).is_file() for job in tests(plan, out))]
     if not left:
@@ -53,7 +55,8 @@ def segment(plan: Plan, out: Path) -> None:
     say(f"training: {' | '.join(SEGMENTERS[name] for name in left)}, {plan.steps} steps each")
     stopping = Event()
     # One after the other: the seed is the whole process's.
-    models = {name: build("mini", seed=plan.seed) for name in left}
+    judge = _judge(plan)
+    models = {name: judge.start(plan.seed) for name in left}
     with (
         timed(out, "segmenters"),
         Progress(len(left) * plan.steps, "training", "step") as bar,
@@ -65,31 +68,36 @@ def segment(plan: Plan, out: Path) -> None:
                 raise KeyboardInterrupt
             bar.update()
 
-        jobs = [pool.submit(_segment, plan, out, name, model, progress) for name, model in models.items()]
+        judge = replace(judge, progress=progress)
+        jobs = [pool.submit(_segment, plan, out, name, judge, model) for name, model in models.items()]
         wait_for(jobs, lambda: None, stopping.set)
 
 
-def _segment(plan: Plan, out: Path, name: str, model: Any, progress: Callable[[int, float, float], None]) -> None:
+def _judge(plan: Plan) -> NetworkJudge:
     import torch
 
-    from fast.data.tensors import to_tensor
+    from fast.bench.trial import NetworkJudge
     from fast.runtime.precision import has_bf16
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Windows, most of them around a defect, teach more in the same time than whole pictures.
+    seen = {"size": plan.window, "native": True, "bf16": has_bf16(device), "device": device}
+    return NetworkJudge("mini", {"steps": plan.steps}, seen)
+
+
+def _segment(plan: Plan, out: Path, name: str, judge: NetworkJudge, model: Any) -> None:
+    from fast.data.tensors import to_tensor
     from fast.segmentation.data import Labelled, from_output, merged
     from fast.segmentation.evaluation import predict
-    from fast.segmentation.train import train
 
     real = [Labelled(d.image, d.mask, f"{d.material}/{d.defect}") for d in handful(plan, out)]
     synthetic = [p for m in plan.materials for p in from_output(out / "pairs" / m)[0]] if name == "merged" else []
     normals = [Labelled(path, None, f"{m}/good") for m in plan.materials for path in normals_of(plan, out, m)]
     pairs = merged(synthetic, real, normals, plan.real_share if synthetic else None, plan.normal_share)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    fast = has_bf16(device)
-    # Windows, most of them around a defect, teach more in the same time than whole pictures.
-    options: dict[str, Any] = {"steps": plan.steps, "size": plan.window, "native": True, "seed": plan.seed}
-    train(model, pairs, bf16=fast, device=device, progress=progress, **options)
+    model = judge.fit(pairs, plan.seed, model)
     for job in tests(plan, out):
-        image = to_tensor(read_image(job.image))[None].to(device)
-        found = predict(model, image, bf16=fast).argmax(dim=1)[0].cpu().numpy()
+        image = to_tensor(read_image(job.image))[None].to(judge.seen["device"])
+        found = predict(model, image, bf16=judge.seen["bf16"]).argmax(dim=1)[0].cpu().numpy()
         write_mask(found_path(out, name, job), found)
 
 

@@ -29,4 +29,4 @@ def timed(out: Path, stage: str, afresh: bool = False) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    print(f"\n$ {line}" if line.startswith("python ") else f"\n{line}", flush=True)
+    print(f"\n$ {line}" if line.startswith(("python ", "fast-")) else f"\n{line}", flush=True)

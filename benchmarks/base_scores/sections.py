@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from base_scores.bench import Bench, Figures, Part
-from base_scores.pictures import (
+from benchmarks.base_scores.bench import Bench, Figures, Part
+from benchmarks.base_scores.pictures import (
     first_stage,
     first_stage_tables,
     open_questions,
@@ -15,9 +15,9 @@ from base_scores.pictures import (
     visible,
     visible_tables,
 )
-from base_scores.segmenters import real, real_tables, segmenter, segmenter_tables
-from base_scores.tables import Table
-from base_scores.words import words, words_tables
+from benchmarks.base_scores.segmenters import real, real_tables, segmenter, segmenter_tables
+from benchmarks.base_scores.tables import Table
+from benchmarks.base_scores.words import words, words_tables
 
 
 @dataclass(frozen=True)

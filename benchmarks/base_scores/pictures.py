@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Variant, artifact_of, check_split, coded
-from base_scores.filling import Truth, pasted
-from base_scores.tables import Table, cell, percent
+from benchmarks.base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Variant, artifact_of, check_split, coded
+from benchmarks.base_scores.filling import Truth, pasted
+from benchmarks.base_scores.tables import Table, cell, percent
 from fast.artifact import load_fast
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import Sample

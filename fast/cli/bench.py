@@ -1,0 +1,172 @@
+"""Does synthesis help, and whose helps most? From a dataset to tables beside the papers' numbers, or to one answer.
+
+fast-bench --protocol protocols/mini_methods.yaml --dataset parts --out bench    # a table
+fast-bench --dataset parts --out bench                                           # does it help?
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fast.runtime.command import command_line
+from fast.runtime.options import Parser
+from fast.runtime.project import named
+from ldm.errors import UserError
+
+if TYPE_CHECKING:
+    from fast.bench.plan import Given, Plan
+    from fast.bench.protocol import Protocol
+
+
+def parser() -> argparse.ArgumentParser:
+    # fmt: off
+    p = Parser(
+        prog="scripts/bench.py", allow_abbrev=False,
+        description="Train methods, make pairs, train segmenters on them, test those on real defects, write tables.",
+        epilog="With --protocol section.key=value overrides anything of the protocol, e.g. pairs.per_type=100.",
+    )
+    p.add_argument("--dataset", metavar="FOLDER", help="a dataset with defects and masks (default: the protocol's)")
+    p.add_argument("--protocol", metavar="FILE", help="a file of protocols/; without one: does it help?")
+    p.add_argument("--out", type=Path, default=Path("bench"), metavar="FOLDER",
+                   help="folder of the grid; protocols that share one share what they have in common (default bench)")
+    p.add_argument("--category", help="only this category of the dataset")
+    p.add_argument("--weights", action="append", default=[], metavar="METHOD=FOLDER",
+                   help="a run of this split, instead of training the method")
+    p.add_argument("--imagenet", action="append", default=[], metavar="SEGMENTER=FILE",
+                   help="initial weights of a segmenter, .safetensors")
+    p.add_argument("--base", type=Path, metavar="FILE", help="checkpoint that the methods on a latent base stand on")
+    p.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="the tokenizer of that checkpoint")
+    p.add_argument("--textures", type=Path, metavar="FOLDER", help="textures for draem and glass (default: drawn)")
+    p.add_argument("--inception", type=Path, metavar="FILE", help="network for KID and IS")
+    p.add_argument("--lpips", type=Path, metavar="FILE", help="network for IC-LPIPS")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    p.add_argument("--plan", action="store_true", help="only list the cells and which are done")
+    p.add_argument("--tables", action="store_true", help="only write tables and figures of what is done")
+    helps = p.add_argument_group("without --protocol")
+    helps.add_argument("--method", help="what makes the pairs (default: fast)")
+    helps.add_argument("--count", type=int, help="pairs of each defect type (default: 100)")
+    helps.add_argument("--segmenter", help="default: fpn; quick: a judge that trains in seconds")
+    helps.add_argument("--seeds", type=int, help="trainings of each kind (default: 3)")
+    helps.add_argument("--steps", type=int, help="optimiser steps of each segmenter (default: 700 for fpn, else 600)")
+    helps.add_argument("--size", type=int, help="side in pixels that a segmenter sees (default: 256)")
+    helps.add_argument("--precision", choices=("auto", "fp32", "bf16"),
+                       help="default: auto, bf16 where the machine computes in it, else fp32")
+    # fmt: on
+    return p
+
+
+def main(argv: list[str]) -> None:
+    options, overrides = parser().parse_known_args(argv)
+    options.command = f"{command_line('scripts/bench.py')} {shlex.join(argv)}"
+    check_options(options, overrides)
+    from fast.bench.protocol import load_protocol
+
+    if options.protocol:
+        protocol = load_protocol(options.protocol, tuple(overrides))
+    else:
+        from fast.bench.answer import protocol_of
+
+        protocol = protocol_of(options)
+    run(options, protocol)
+
+
+def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
+    odd = next((o for o in overrides if o.startswith("-") or "=" not in o), None)
+    if odd is not None:
+        raise UserError(f"{odd} is not understood; see --help")
+    helps = ("method", "count", "segmenter", "seeds", "steps", "size", "precision")
+    given = [name for name in helps if getattr(options, name) is not None]
+    if options.protocol and given:
+        raise UserError(f"--{given[0]} is for a run without --protocol; override the protocol, e.g. pairs.per_type=100")
+    if not options.protocol and overrides:
+        raise UserError(f"{overrides[0]} overrides a protocol; give --protocol FILE")
+    if not options.protocol and not options.dataset:
+        raise UserError("give --dataset FOLDER, --protocol FILE, or both")
+
+
+def run(options: argparse.Namespace, protocol: Protocol) -> None:
+    from dataclasses import replace
+
+    from fast.bench.grid import Grid, alone
+    from fast.bench.outcome import write
+    from fast.bench.plan import plan
+    from fast.bench.work import work
+
+    if options.category:
+        protocol = replace(protocol, categories=(options.category,))
+    dataset = options.dataset or protocol.dataset
+    if not dataset:
+        raise UserError(f"{options.protocol} names no dataset; give --dataset FOLDER")
+    found = plan(protocol, dataset, options.out, given(options))
+    if options.plan:
+        show(found)
+        return
+    failed = {} if options.tables else Grid(found.cells, work, lambda line: print(line, flush=True)).run()
+    first = next((f"{name}: {why}" for name, why in failed.items()), "")
+    told = f"{len(failed)} of {len(found.cells)} cells failed, the first, {first}"
+    if failed and not any(cell.done for column in found.columns for cell in column.segments.values()):
+        raise UserError(told)
+    folder = options.out / found.name
+    with alone(folder):
+        for file in [*write(found, folder), *pages(options, found, folder)]:
+            print(file)
+    if failed:
+        raise UserError(told)
+
+
+def pages(options: argparse.Namespace, found: Plan, folder: Path) -> list[Path]:
+    """The pages of a run without a protocol: does it help?"""
+    if options.protocol:
+        return []
+    from fast.bench.answer import write_pages
+    from fast.data.images import write_bytes
+
+    written = []
+    for name, html in write_pages(found, options.command):
+        written.append(folder / name)
+        write_bytes(written[-1], html.encode(errors="backslashreplace"))
+    return written
+
+
+def given(options: argparse.Namespace) -> Given:
+    """Raises `UserError` for a name that stands for nothing."""
+    from fast.bench.plan import Given
+    from fast.generators import FREE, METHODS
+    from fast.segmentation import SEGMENTERS
+
+    networks = {name: getattr(options, name) for name in ("inception", "lpips") if getattr(options, name)}
+    for path in [*networks.values(), options.textures, options.base, options.tokenizer]:
+        if path is not None and not path.exists():
+            raise UserError(f"{path} does not exist; check the path")
+    learning = [name for name in METHODS if name not in FREE]
+    return Given(
+        weights=_named("--weights", options.weights, learning),
+        imagenet=_named("--imagenet", options.imagenet, list(SEGMENTERS)),
+        base=options.base,
+        tokenizer=options.tokenizer,
+        networks=networks,
+        textures=options.textures,
+        device=options.device,
+    )
+
+
+def _named(flag: str, items: list[str], allowed: list[str]) -> dict[str, Path]:
+    found = {}
+    for item in items:
+        name, _, given = item.partition("=")
+        path = str(named(given))
+        if name not in allowed or not Path(path).exists() or not path:
+            what = f"{path or 'a path'} does not exist" if name in allowed else f"use one of {', '.join(allowed)}"
+            raise UserError(f"{flag} {item}: {what}; write {flag} {allowed[0]}=PATH")
+        found[name] = Path(path)
+    return found
+
+
+def show(found: Plan) -> None:
+    cells = found.cells
+    for cell in cells:
+        print(f"{'done' if cell.done else 'open'}  {cell.kind:8} {cell.folder}")
+    print(f"{sum(cell.done for cell in cells)} of {len(cells)} cells are done")

@@ -1,0 +1,16 @@
+"""Synthesize image-mask pairs: the command behind `generate_with_mask.py`."""
+
+import sys
+
+from fast.cli.synthesize import check_options, parse_synthesis, synthesize
+from fast.runtime.command import open_door
+
+
+def main(argv: list[str]) -> None:
+    options = parse_synthesis(argv)
+    check_options(options)
+    synthesize(options)
+
+
+if __name__ == "__main__":
+    sys.exit(open_door(main))

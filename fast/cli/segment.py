@@ -1,0 +1,272 @@
+"""Do synthetic pairs help? Train a segmenter on pairs, test it on real defects that nothing was trained on.
+
+fast-segment --train parts --test parts --out real.json
+fast-segment --train parts samples/parts --test parts --out merged.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fast.runtime.folders import sole
+from fast.runtime.options import Parser
+
+SHOWN = ("iou", "acc", "ap", "auroc")
+# Flags of a network's training, as `fast.segmentation.train.train` knows them.
+TRAINING = ("recipe", "steps", "minutes", "batch_size", "lr", "loss", "defect_weight", "ema", "crop", "augment")
+
+
+def parser() -> argparse.ArgumentParser:
+    # fmt: off
+    p = Parser(prog="scripts/segment.py", description="Train a segmentation network on image-mask pairs and test it.")
+    data = p.add_argument_group("data")
+    data.add_argument("--train", nargs="+", required=True, type=Path, metavar="FOLDER",
+                      help="synthesis outputs, and datasets, of which the training side of the split is taken")
+    data.add_argument("--test", required=True, type=Path, metavar="DATASET",
+                      help="dataset with defects; tests are done on the side of the split that is held out")
+    data.add_argument("--split", default="third",
+                      help="third: a third of each type trains; or a file of prepare_data.py (default: third)")
+    data.add_argument("--category", help="only this category of the datasets")
+    data.add_argument("--real_share", type=share_of_real, default=0.5, metavar="R",
+                      help="share of the defects drawn that are real where there are both; or merge: all pairs equally "
+                           "often, as in the papers (default: 0.5)")
+    data.add_argument("--normals", type=float, default=0.0, metavar="R",
+                      help="share of what is drawn that are training normals of the test dataset (default: 0)")
+    data.add_argument("--test_normals", action="store_true", help="test on the held-out normals too")
+    run = p.add_argument_group("training")
+    run.add_argument("--segmenter", default="fpn",
+                     help="fpn: with the shipped ImageNet encoder; quick: a pixel classifier on that encoder's frozen "
+                          "features, by a recipe of its own, in seconds; segformer, bisenetv2, stdc, stdc2, mini "
+                          "(default: fpn)")
+    run.add_argument("--features", type=Path, metavar="FOLDER",
+                     help="with quick: keep the features here and take them from there (default: in memory alone)")
+    run.add_argument("--weights", type=Path, metavar="FILE",
+                     help="what to start from: weights that this program wrote for the same segmenter, or ImageNet "
+                          "weights of SegFormer's encoder or STDC's backbone")
+    run.add_argument("--recipe", default="common",
+                     help="optimizer, learning rate and schedule: common, the same for all segmenters, or published, "
+                          "each one's own (default: common)")
+    run.add_argument("--steps", type=int, help="optimiser steps (default: 700, unless --minutes is given)")
+    run.add_argument("--minutes", type=float, help="train by the clock; not the same twice")
+    run.add_argument("--batch_size", type=int, help="default: the recipe's, 8 in the common one")
+    run.add_argument("--lr", type=float, help="highest learning rate (default: the recipe's, 5e-4 in the common one)")
+    run.add_argument("--loss", help="ce, ce+dice, or published: the segmenter's own (default: the recipe's, ce+dice in "
+                                    "the common one)")
+    run.add_argument("--defect_weight", type=float,
+                     help="of a defect pixel in the cross-entropy of ce and ce+dice (default: 1 for fpn, else 3)")
+    run.add_argument("--ema", type=float, default=0.0, metavar="DECAY",
+                     help="keep a running mean of the weights instead of the last ones, such as 0.999 (default: 0)")
+    run.add_argument("--augment", default="classical",
+                     help="of all training images: classical: any angle, mirrors, scale, shift, grey levels; upright: "
+                          "the same for parts that lie one way only; light: right angles, mirrors, zoom, grey levels; "
+                          "none (default: classical)")
+    run.add_argument("--size", type=int, default=256, help="side in pixels that the network sees (default: 256)")
+    run.add_argument("--crop", type=int, metavar="N",
+                     help="train on windows of N pixels of the resized pictures; tests see the whole (default: off)")
+    run.add_argument("--native", action="store_true", help="see windows of that side, and leave the pictures' scale")
+    run.add_argument("--seed", type=int, default=0, help="default: 0")
+    run.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
+                     help="auto: bf16 where the machine computes in it, else fp32 (default: auto)")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    p.add_argument("--out", type=Path, default=Path("metrics.json"), metavar="FILE",
+                   help="figures as JSON; the weights lie beside it as .safetensors (default: metrics.json)")
+    # fmt: on
+    return p
+
+
+@dataclass
+class Data:
+    """Pairs to train and to test on, the split's hash, and how many there are of what."""
+
+    train: list[Any]
+    test: list[Any]
+    split: str
+    counts: dict[str, int]
+
+
+def share_of_real(text: str) -> float | None:
+    """Of `--real_share`; None stands for merge."""
+    if text == "merge":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 1, or be merge")
+    return share
+
+
+def gather(options: argparse.Namespace) -> Data:
+    """Raises `UserError` when a folder holds nothing of use or the training would see what is tested on."""
+    from fast.data.content import Copies
+    from fast.segmentation.data import from_output, from_samples, merged
+    from ldm.errors import UserError
+
+    index, chosen = divide(options.test, options)
+    real_train, real_test = chosen.apply(index)
+    if not real_test:
+        raise UserError(f"--split {options.split} leaves no defect of {options.test} to test on; use another split")
+    held_out = {path for s in real_test for path in (s.image, s.mask) if path is not None}
+    held_out |= {s.image for s in index.test_normals} if options.test_normals else set()
+    held_out = {path.resolve() for path in held_out}
+    copies = Copies(held_out)
+    synthetic, real, left_out = [], [], 0
+    for folder in options.train:
+        if (folder / "manifest.jsonl").is_file():
+            pairs, without = from_output(folder, held_out)
+            synthetic += pairs
+            left_out += without
+        elif folder.resolve() == options.test.resolve():
+            real += real_train
+        else:
+            other, its_split = divide(folder, options)
+            real += [s for s in its_split.apply(other)[0] if not copies.holds(s.image, mask=False)]
+    if not synthetic and not real:
+        why = f"all {left_out} pairs were made from files that are tested on" if left_out else "no pair in it"
+        raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")
+    normals = from_samples(index.normals) if options.normals else []
+    share = options.real_share if synthetic and real else None
+    train = merged(synthetic, from_samples(real), normals, share, options.normals)
+    test = real_test + (index.test_normals if options.test_normals else [])
+    counts = {
+        "real": len(real),
+        "synthetic": len(synthetic),
+        "left out": left_out,
+        "normals": len(normals),
+        "test": len(test),
+    }
+    return Data(train, from_samples(test), chosen.hash, counts)
+
+
+def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:
+    """(the usable part of a dataset, its split)"""
+    from fast.data.layouts import check, open_dataset, require_defects
+    from fast.data.split import Split, make_split
+
+    index = check(open_dataset(path, category=options.category)).usable
+    require_defects(index)
+    return index, make_split(index) if options.split == "third" else Split.load(options.split)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Percent, a line per type and one for all."""
+
+    def cell(value: float | None) -> str:
+        return f"{'-' if value is None else f'{100 * value:.2f}':>8}"
+
+    width = max(len(kind) for kind in [*result["types"], "mean of types"])
+    lines = [f"{'':{width}} {'images':>8}" + "".join(f"{name:>8}" for name in SHOWN)]
+    rows = [*result["types"].items(), ("all", {**result, "iou": result["miou"]})]
+    lines += [f"{kind:{width}} {row['images']:>8}" + "".join(cell(row[name]) for name in SHOWN) for kind, row in rows]
+    lines.append(f"{'mean of types':{width}} {'':>8}{cell(result['miou_types'])}{cell(result['acc_types'])}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    options = parser().parse_args(argv)
+    with sole(options.out, "--out"):
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    import torch
+
+    from fast.data.images import write_bytes
+    from fast.segmentation.networks import save
+    from ldm.errors import UserError
+
+    if options.out.suffix == ".safetensors" or options.out.is_dir():
+        raise UserError(f"--out {options.out}: give the name of a JSON file")
+    cuda = torch.cuda.is_available()
+    if options.device == "cuda" and not cuda:
+        raise UserError("--device cuda: there is no GPU here; use --device cpu")
+    device = "cuda" if cuda and options.device != "cpu" else "cpu"
+    model, result, about = (judge if options.segmenter == "quick" else learn)(options, device)
+    print(table(result))
+    weights = save(model, options.out.with_suffix(".safetensors"), options.segmenter)
+    settings = {k: [str(p) for p in v] if isinstance(v, list) else v for k, v in vars(options).items()}
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+    about = {"settings": settings, **about, "weights": weights.name}
+    write_bytes(options.out, (json.dumps({**result, **about}, indent=1) + "\n").encode())
+    print(f"trained in {about['training_seconds']:.0f} s -> {options.out}, {weights}")
+
+
+def announce(data: Data) -> None:
+    counts = ", ".join(f"{count} {what}" for what, count in data.counts.items())
+    print(f"{counts}; split {data.split[:12]}", flush=True)
+
+
+def judge(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The quick judge: its network, figures, and what is to be said about them."""
+    from fast.bench.trial import trial
+    from fast.segmentation.pixel_head import Quick
+    from fast.segmentation.quick import QuickJudge
+
+    refuse_for_quick(options)
+    data = gather(options)
+    announce(data)
+    size = None if options.native else options.size
+    judging = QuickJudge(size=size, augment=options.augment, cache=options.features, device=device)
+    done = trial(judging, data.train, data.test, options.seed)
+    about = {"split": data.split, "counts": data.counts, "training_seconds": round(done.seconds, 1)}
+    return Quick.of(done.network), done.figures, about
+
+
+def refuse_for_quick(options: argparse.Namespace) -> None:
+    """UserError for options of the networks' training, which the quick judge's has not."""
+    from ldm.errors import UserError
+
+    plain = parser()
+    for name in ("weights", "precision", "batch_size", *sorted(set(TRAINING) - {"batch_size", "augment"})):
+        if getattr(options, name) != plain.get_default(name):
+            raise UserError(f"--{name} is not for --segmenter quick, whose training is fixed; leave it out or use fpn")
+
+
+def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A network trained and tested: itself, its figures, and what is to be said about them."""
+    from fast.bench.trial import NetworkJudge, trial
+    from fast.runtime.precision import settled
+    from fast.runtime.progress import Progress
+    from fast.segmentation import build
+    from fast.segmentation.networks import PRETRAINED
+    from fast.segmentation.recipes import find
+
+    if options.precision == "auto" and device == "cpu" and options.segmenter in PRETRAINED:
+        options.precision = "fp32"  # depthwise convolutions learn faster in float32 there
+    options.precision = settled(options.precision, device)
+    if options.steps is None and options.minutes is None:
+        options.steps = 700
+    model = build(options.segmenter, weights=options.weights, seed=options.seed)
+    plan = find(options.recipe, model)
+    options.loss = options.loss or ("published" if options.recipe == "published" else plan.loss)
+    for name in ("batch_size", "lr", "defect_weight"):
+        if getattr(options, name) is None:
+            setattr(options, name, getattr(plan, name))
+    data = gather(options)
+    announce(data)
+    seen = {"size": options.size, "native": options.native, "bf16": options.precision == "bf16", "device": device}
+    how = {name: getattr(options, name) for name in TRAINING}
+    losses: list[float] = []
+    with Progress(100, "training", "percent point", leave=False) as bar:
+
+        def progress(step: int, share: float, loss: float) -> None:
+            losses.append(loss)
+            bar.to(int(100 * share))
+            bar.note(f"loss {loss:.4g}")
+
+        weights, batch = options.weights, min(options.batch_size, 8)
+        judging = NetworkJudge(options.segmenter, how, seen, weights, batch_size=batch, progress=progress)
+        done = trial(judging, data.train, data.test, options.seed)
+    about = {
+        "split": data.split,
+        "counts": data.counts,
+        "steps": len(losses),
+        "training_seconds": round(done.seconds, 1),
+        "last_loss": losses[-1],
+    }
+    return done.network, done.figures, about
