@@ -6,7 +6,8 @@ from fast.runtime.signals import listen
 
 listen(__name__)
 
-from fast.cli.synthesize import check_options, parse_synthesis, synthesize  # noqa: E402
+from fast.cli.synthesis_options import check_options, parse_synthesis  # noqa: E402
+from fast.cli.synthesize import synthesize  # noqa: E402
 from fast.runtime.command import open_door  # noqa: E402
 
 

@@ -246,7 +246,7 @@ def test_a_preview_shows_the_masks_and_a_region_file_holds_them(
 
 def test_the_preview_is_of_the_very_masks(drawn_root: Path, tmp_path: Path, runs: Any) -> None:
     from fast.cli.synthesis_job import prepare
-    from fast.cli.synthesize import parse_synthesis
+    from fast.cli.synthesis_options import parse_synthesis
 
     argv = [f for f in flags("stage", drawn_root, tmp_path / "out", runs) if not f.endswith("ground_truth")]
     argv.remove("--mask_path")

@@ -1,7 +1,7 @@
-"""From the synthesis command's flags to what makes the pairs: method, normals, masks, what decides their bytes."""
+"""From the options of synthesis to what makes the pairs: method, normals, masks, what decides their bytes."""
 
-import argparse
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,20 +14,22 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fast.anomalydiffusion.mask_model import LearnedMasks
-from fast.artifact import Artifact, find_artifact, find_weights, in_project, load_model, text_encoder
+from fast.artifact import Artifact, find_artifact, find_weights, in_project, text_encoder
+from fast.cli.synthesis_options import SynthesisOptions
 from fast.data.images import read_image, resize_image, resize_mask, write_image
 from fast.data.words import prompt_text
 from fast.generators import create, method_class
 from fast.generators.base import Generator as Method
 from fast.generators.base import Learned, Placing
 from fast.generators.large import LARGE, is_large
-from fast.generators.latent import LatentGenerator, guidance_note, recipe_for
+from fast.generators.latent import GuidanceWarning, LatentGenerator, guidance_note, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.latent.prompts import check_words, is_vocabulary
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
+from fast.runtime.flags import given
 from fast.runtime.folders import parse_json
-from fast.runtime.precision import settled
+from fast.synthesis.options import SamplingOptions
 from fast.synthesis.sources import (
     MaskSource,
     NormalSource,
@@ -40,7 +42,7 @@ from fast.synthesis.sources import (
     open_types,
     perhaps_category,
 )
-from fast.synthesis.synthesizer import Made, MaskOf, Synthesizer
+from fast.synthesis.synthesizer import Made, MaskOf
 from fast.training.config import load_recipe, plain
 from ldm.checkpoint import file_hash, read_metadata
 from ldm.errors import UserError
@@ -80,12 +82,13 @@ class Job:
     rejected: Callable[[], int]
 
 
-def prepare(options: argparse.Namespace, say: bool) -> Job:
+def prepare(options: SynthesisOptions, say: bool) -> Job:
     """Everything that the flags name, found and read. Raises `UserError`."""
     method = method_class(options.method)
     kind = _mask_kind(options, method)
     learned = None
     if kind == "learned":
+        assert options.mask_weights is not None
         learned = LearnedMasks(options.mask_weights, device=_device(options.device), flag="--mask_weights")
     masks = None if kind == "own" else _mask_source(options, kind, learned)
     make = _latent if issubclass(method, LatentGenerator) else _other
@@ -98,7 +101,7 @@ def prepare(options: argparse.Namespace, say: bool) -> Job:
 # masks
 
 
-def _mask_kind(options: argparse.Namespace, method: type[Method]) -> str:
+def _mask_kind(options: SynthesisOptions, method: type[Method]) -> str:
     kind = options.masks or ("given" if options.mask_path else "own")
     if not method.takes_mask and kind != "own":
         raise UserError(f"{options.method} draws its own masks; leave --mask_path and --masks out")
@@ -111,7 +114,7 @@ def _mask_kind(options: argparse.Namespace, method: type[Method]) -> str:
     return kind
 
 
-def _mask_source(options: argparse.Namespace, kind: str, learned: LearnedMasks | None) -> Masks:
+def _mask_source(options: SynthesisOptions, kind: str, learned: LearnedMasks | None) -> Masks:
     def draw(rng: np.random.Generator, anomaly: str | None, shape: tuple[int, int]) -> np.ndarray:
         # A method that knows no types names its pairs by itself: any mask will do.
         assert learned is not None
@@ -142,10 +145,11 @@ def _mask_settings(kind: str, masks: Masks | None, learned: LearnedMasks | None)
     return {"mask_kind": kind, **({} if masks is None else masks.settings()), **own}
 
 
-def preview(job: Job, options: argparse.Namespace) -> None:
+def preview(job: Job, options: SynthesisOptions) -> None:
     """Write the first masks over their pictures to `--preview`."""
     assert job.masks is not None
     assert job.mask_of is not None
+    assert options.preview is not None
     cells = []
     for index in range(min(options.count, SHOWN)):
         pair = job.sources.pair(index, options.seed)
@@ -161,36 +165,35 @@ def preview(job: Job, options: argparse.Namespace) -> None:
 # the methods on a latent base
 
 
-def _latent(
-    options: argparse.Namespace, kind: str, masks: Masks | None, learned: LearnedMasks | None, say: bool
-) -> Job:
-    artifact = find_artifact(_weights(options), options.weight_idx, options.method)
+def _latent(options: SynthesisOptions, kind: str, masks: Masks | None, learned: LearnedMasks | None, say: bool) -> Job:
+    artifact = find_artifact(_weights(options), options.step, options.method)
     artifact = replace(artifact, tokenizer=options.tokenizer)
-    chosen, device = _options(options, artifact.path), _device(options.device)
-    precision = settled(options.precision, device)
-    if options.weights_cache and precision == "fp32":
-        raise UserError("--weights_cache keeps bfloat16, in which this machine does not compute; leave it out")
-    flags = {
-        "size": options.size, "sampler": options.sampler, "steps": options.steps, "scale": options.scale,
-        "region": options.region, "margin": options.margin,
-        "min_window": options.min_window, "max_window": options.max_window,
-        "use_farm": False if options.no_farm else None, "composite": False if options.no_composite else None,
-        "precision": precision, "reuse": options.reuse, "stop_at": options.stop_at, "compiled": options.compile,
-    }  # fmt: skip
-    recipe = recipe_for(artifact, **{**chosen, **{k: v for k, v in flags.items() if v is not None}})
+    sampling = {**_options(options, artifact.path), **given(options, SamplingOptions)}
+    recipe = recipe_for(artifact, **sampling)  # refused before the data are read
     note = guidance_note(artifact, recipe)
     if say and note is not None:
-        print(note, flush=True)
+        print(f"warning: {note}", flush=True)
     if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
         print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
     sources = _trained_sources(options, artifact, say)
-    dtype = None if recipe.precision == "fp32" else torch.bfloat16
-    model = load_model(artifact, options.actual_resume, dtype=dtype, cache=options.weights_cache)
-    if artifact.open_types:
-        model.serve(sources.types)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GuidanceWarning)  # the first process has said so above
+        made = create(
+            options.method,
+            weights=artifact.path,
+            base=options.base,
+            tokenizer=options.tokenizer,
+            weights_cache=options.weights_cache,
+            device=_device(options.device),
+            types=sources.types if artifact.open_types else None,
+            own=recipe.own,
+            **{name: value for name, value in sampling.items() if name not in recipe.own},
+        )
+    assert isinstance(made, LatentGenerator)
     assert masks is not None
-    mask_of = _mask_of(masks, sources.types)
-    maker = Synthesizer(model, recipe, device, mask_of)
+    maker = made.synthesizer
+    assert maker is not None
+    mask_of = maker.mask_of = _mask_of(masks, sources.types)
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **_mask_settings(kind, masks, learned),
         **_weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
@@ -198,7 +201,7 @@ def _latent(
     return Job(maker, sources, common, masks, mask_of, lambda: learned.rejected if learned else 0)
 
 
-def _trained_sources(options: argparse.Namespace, artifact: Artifact, say: bool) -> Sources:
+def _trained_sources(options: SynthesisOptions, artifact: Artifact, say: bool) -> Sources:
     normals, found = _normals(options), _mask_files(options, say)
     if artifact.open_types:
         types = _open_types(options, artifact, normals, found, say)
@@ -210,14 +213,14 @@ def _trained_sources(options: argparse.Namespace, artifact: Artifact, say: bool)
 
 
 def _open_types(
-    options: argparse.Namespace, artifact: Artifact, normals: list[NormalSource], masks: list[MaskSource], say: bool
+    options: SynthesisOptions, artifact: Artifact, normals: list[NormalSource], masks: list[MaskSource], say: bool
 ) -> list[str]:
     """The types that the flags and folders ask of weights that serve any words. Raises `UserError` for no words."""
-    encoder, top = text_encoder(artifact), Path(options.mask_path or "")
+    encoder, top, root = text_encoder(artifact), Path(options.mask_path or ""), options.data_root or ""
     kinds = [m.kind for m in masks if m.path.parent != top]
-    category = category_of(normals, options.data_root, lambda name: is_vocabulary(encoder, name))
+    category = category_of(normals, root, lambda name: is_vocabulary(encoder, name))
     types = open_types(artifact.types, options.anomaly_name, options.init_word, kinds, category)
-    perhaps = perhaps_category(options.data_root, lambda name: is_vocabulary(encoder, name))
+    perhaps = perhaps_category(root, lambda name: is_vocabulary(encoder, name))
     if say and perhaps and all(key.startswith("/") for key in types):
         print(f"note: nothing says what the images are of; if it is {perhaps}, add --anomaly_name {perhaps}")
     trained = {prompt_text("", t.split("/", 1)[1]) for t in artifact.types}
@@ -232,12 +235,12 @@ def _open_types(
 # all other methods
 
 
-def _other(options: argparse.Namespace, kind: str, masks: Masks | None, learned: LearnedMasks | None, say: bool) -> Job:
+def _other(options: SynthesisOptions, kind: str, masks: Masks | None, learned: LearnedMasks | None, say: bool) -> Job:
     method = method_class(options.method)
     weights: dict[str, Any] = {}
     path = None
     if issubclass(method, Learned):
-        path = find_weights(_weights(options), method.artifact, options.weight_idx)
+        path = find_weights(_weights(options), method.artifact, options.step)
         weights = {"weights": path, "device": _device(options.device)}
     made = create(options.method, **{**weights, **_options(options, path), **_own_flags(options, method)})
     normals = _normals(options) if method.takes_image else []
@@ -261,7 +264,7 @@ def _other(options: argparse.Namespace, kind: str, masks: Masks | None, learned:
     return Job(maker, sources, common, masks, mask_of, lambda: made.rejected + (learned.rejected if learned else 0))
 
 
-def _own_flags(options: argparse.Namespace, method: type[Method]) -> dict[str, Any]:
+def _own_flags(options: SynthesisOptions, method: type[Method]) -> dict[str, Any]:
     """Options that have flags of their own. Of a folder of regions each comes with its picture."""
     flags: dict[str, Any] = {}
     if options.material is not None:
@@ -273,10 +276,10 @@ def _own_flags(options: argparse.Namespace, method: type[Method]) -> dict[str, A
     return flags
 
 
-def _regions(options: argparse.Namespace) -> Masks | None:
+def _regions(options: SynthesisOptions) -> Masks | None:
     """A folder of regions, one for each picture, if one is given."""
-    folder = options.on_object is not None and Path(options.on_object).is_dir()
-    return Masks("mixed", on_object=options.on_object) if folder else None
+    folder = options.on_object
+    return Masks("mixed", on_object=folder) if folder is not None and Path(folder).is_dir() else None
 
 
 def _region_of(regions: Masks) -> MaskOf:
@@ -290,9 +293,7 @@ def _region_of(regions: Masks) -> MaskOf:
     return region_of
 
 
-def _worded(
-    options: argparse.Namespace, made: Method, normals: list[NormalSource], masks: list[MaskSource]
-) -> list[str]:
+def _worded(options: SynthesisOptions, made: Method, normals: list[NormalSource], masks: list[MaskSource]) -> list[str]:
     """Types "category/word" for a method that makes any defect it has a word for: those named, those that the masks'
     folders name, or all. Raises `UserError` for a word that it cannot make."""
     top = Path(options.mask_path or "")
@@ -310,7 +311,7 @@ def _worded(
     return list(dict.fromkeys(types))
 
 
-def _named(options: argparse.Namespace, normals: list[NormalSource], masks: list[MaskSource]) -> list[str]:
+def _named(options: SynthesisOptions, normals: list[NormalSource], masks: list[MaskSource]) -> list[str]:
     """Types "category/anomaly" for a method that knows none: by the masks' folders, else by its own name."""
     top = Path(options.mask_path or "")
     kinds = sorted({m.kind for m in masks if m.path.parent != top}) or [options.method]
@@ -320,10 +321,10 @@ def _named(options: argparse.Namespace, normals: list[NormalSource], masks: list
 # what both have
 
 
-def _weights(options: argparse.Namespace) -> str:
-    if not options.pt_path:
+def _weights(options: SynthesisOptions) -> str:
+    if not options.weights:
         raise UserError(f"{options.method} needs trained weights; give --pt_path FOLDER (main.py trains them)")
-    return str(options.pt_path)
+    return str(options.weights)
 
 
 def _weights_settings(path: Path) -> dict[str, Any]:
@@ -333,7 +334,7 @@ def _weights_settings(path: Path) -> dict[str, Any]:
     return {"weights": path.name, "weights_sha256": file_hash(path), "training": budget}
 
 
-def _options(options: argparse.Namespace, weights: Path | None) -> dict[str, Any]:
+def _options(options: SynthesisOptions, weights: Path | None) -> dict[str, Any]:
     """The method's options: of its recipe, or of the one that its weights were trained by, then of the command line."""
     if weights is None:
         file = in_project(Path(f"configs/methods/{options.method}.yaml"))
@@ -356,13 +357,13 @@ def _recorded(weights: Path) -> dict[str, Any]:
         raise UserError(f"{weights} is not an artifact of main.py: its config is broken ({error})") from None
 
 
-def _normals(options: argparse.Namespace) -> list[NormalSource]:
+def _normals(options: SynthesisOptions) -> list[NormalSource]:
     if not options.data_root:
         raise UserError(f"{options.method} needs normal pictures; give --data_root FOLDER")
     return find_normals(options.data_root)
 
 
-def _mask_files(options: argparse.Namespace, say: bool) -> list[MaskSource]:
+def _mask_files(options: SynthesisOptions, say: bool) -> list[MaskSource]:
     if not options.mask_path:
         return []
     masks, empty = find_masks(options.mask_path)

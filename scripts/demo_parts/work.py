@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,19 +20,26 @@ SEGMENTERS = {"real": "real alone", "merged": "real + synthetic"}
 
 def synthesize(plan: Plan, out: Path, material: str, weights: str) -> None:
     """Pairs of one material, as many as there are masks, through the synthesis door: by words and masks alone."""
-    from fast.cli.synthesize import parse_synthesis
+    from fast.cli.synthesis_options import SynthesisOptions
     from fast.cli.synthesize import synthesize as fill
+    from fast.runtime.flags import as_flags
 
     target, count = out / "pairs" / material, plan.pairs * len(defects_of(material))
     if len(records(target)) == count:
         return
-    flags = ["--data_root", str(normals_of(plan, out, material)[0].parent), "--mask_path"]
-    flags += [str(mask_folder(out, material)), "--pt_path", weights, "--anomaly_name", material]
-    flags += ["--sample_name", str(target), "--count", str(count), "--steps", str(plan.evaluations)]
-    flags += ["--seed", str(plan.seed)]
-    say("python generate_with_mask.py " + " ".join(flags))
+    options = SynthesisOptions(
+        data_root=str(normals_of(plan, out, material)[0].parent),
+        mask_path=str(mask_folder(out, material)),
+        weights=weights,
+        anomaly_name=material,
+        sample_name=str(target),
+        count=count,
+        steps=plan.evaluations,
+        seed=plan.seed,
+    )
+    say("python generate_with_mask.py " + shlex.join(as_flags(options)))
     with timed(out, "pairs"):
-        fill(parse_synthesis(flags))
+        fill(options)
 
 
 def records(target: Path) -> list[dict[str, Any]]:

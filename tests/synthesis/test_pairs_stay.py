@@ -49,7 +49,8 @@ MINI_OPTIONS: dict[str, dict[str, Any]] = {
     "window": {"steps": 3, "region": "auto", "min_window": 64, "margin": 8, "scale": 1.0},
     "whole": {"size": 64, "steps": 2, "composite": False},
 }
-MINI_COMMAND = ["--pt_path", str(MINI), "--steps", "3", "--size", "64", "--precision", "fp32", "--anomaly_name", "leather"]
+MINI_COMMAND = ["--pt_path", str(MINI), "--anomaly_name", "leather", "--steps", "3", "--size", "64"]
+MINI_COMMAND += ["--precision", "fp32"]
 
 
 def dataset(folder: Path) -> Path:
