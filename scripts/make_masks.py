@@ -18,13 +18,14 @@ import argparse  # noqa: E402
 import hashlib  # noqa: E402
 import json  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
-from dataclasses import dataclass, replace  # noqa: E402
+from dataclasses import dataclass, field, replace  # noqa: E402
 from functools import cached_property  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
 from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask  # noqa: E402
+from fast.data.kept_masks import KeptMasks  # noqa: E402
 from fast.data.layouts import check as check_dataset  # noqa: E402
 from fast.data.layouts import holds_masks, open_dataset, require_defects  # noqa: E402
 from fast.data.split import Split, make_split  # noqa: E402
@@ -86,6 +87,7 @@ class Work:
     """What the arguments ask for. Mask number `index` depends on the seed and the index alone."""
 
     options: argparse.Namespace
+    read: KeptMasks = field(default_factory=KeptMasks)
 
     @cached_property
     def normals(self) -> list[Path]:
@@ -99,11 +101,12 @@ class Work:
             raise UserError(f"--source {self.options.source} needs --masks, a folder of masks")
         if _is_dataset(Path(self.options.masks)):
             return _of_dataset(self.options.masks, self.options.split)
-        return find_masks(self.options.masks)[0]
+        return find_masks(self.options.masks, self.read)[0]
 
     @cached_property
     def masks(self) -> Masks:
-        masks = Masks(self.options.source, [f.path for f in self.files], self.on_object, self.options.inside)
+        files = [f.path for f in self.files]
+        masks = Masks(self.options.source, files, self.on_object, self.options.inside, read=self.read)
         masks.survey(self.normals)
         return masks
 

@@ -17,6 +17,7 @@ from fast.anomalydiffusion.mask_model import LearnedMasks
 from fast.artifact import Artifact, find_artifact, find_weights, in_project, text_encoder
 from fast.cli.synthesis_options import SynthesisOptions
 from fast.data.images import read_image, resize_image, resize_mask, write_image
+from fast.data.kept_masks import KeptMasks
 from fast.data.words import prompt_text
 from fast.generators import create, method_class
 from fast.generators.base import Generator as Method
@@ -121,7 +122,7 @@ def _mask_source(options: SynthesisOptions, kind: str, learned: LearnedMasks | N
         return learned.draw(rng, anomaly if anomaly in learned.types else None, shape)
 
     on_object = options.on_object or ("off" if kind == "given" else "auto")
-    return Masks(kind, on_object=on_object, learned=draw if learned else None)
+    return Masks(kind, on_object=on_object, learned=draw if learned else None, read=KeptMasks())
 
 
 def _mask_of(masks: Masks, types: list[str]) -> MaskOf:
@@ -175,7 +176,7 @@ def _latent(options: SynthesisOptions, kind: str, masks: Masks | None, learned: 
         print(f"warning: {note}", flush=True)
     if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
         print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
-    sources = _trained_sources(options, artifact, say)
+    sources = _trained_sources(options, artifact, masks, say)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GuidanceWarning)  # the first process has said so above
         made = create(
@@ -201,8 +202,8 @@ def _latent(options: SynthesisOptions, kind: str, masks: Masks | None, learned: 
     return Job(maker, sources, common, masks, mask_of, lambda: learned.rejected if learned else 0)
 
 
-def _trained_sources(options: SynthesisOptions, artifact: Artifact, say: bool) -> Sources:
-    normals, found = _normals(options), _mask_files(options, say)
+def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Masks | None, say: bool) -> Sources:
+    normals, found = _normals(options), _mask_files(options, masks, say)
     if artifact.open_types:
         types = _open_types(options, artifact, normals, found, say)
         found = [m for m in found if m.kind in {t.split("/", 1)[1] for t in types}] or found
@@ -244,7 +245,7 @@ def _other(options: SynthesisOptions, kind: str, masks: Masks | None, learned: L
         weights = {"weights": path, "device": _device(options.device)}
     made = create(options.method, **{**weights, **_options(options, path), **_own_flags(options, method)})
     normals = _normals(options) if method.takes_image else []
-    found = _mask_files(options, say)
+    found = _mask_files(options, masks, say)
     if made.words:
         types = _worded(options, made, normals, found)
         wanted = list(range(len(types)))
@@ -363,10 +364,10 @@ def _normals(options: SynthesisOptions) -> list[NormalSource]:
     return find_normals(options.data_root)
 
 
-def _mask_files(options: SynthesisOptions, say: bool) -> list[MaskSource]:
-    if not options.mask_path:
+def _mask_files(options: SynthesisOptions, chosen: Masks | None, say: bool) -> list[MaskSource]:
+    if not options.mask_path or chosen is None:
         return []
-    masks, empty = find_masks(options.mask_path)
+    masks, empty = find_masks(options.mask_path, chosen.read)
     for name in empty if say else []:
         print(f"refused: {name} is an empty mask")
     return masks

@@ -54,16 +54,17 @@ class SynthesisOptions(LatentOptions):
         None, "category to take if --anomaly_name names none; for weights that serve any words: the defect's word "
         "(scratch, say)")
     material: str | None = option(
-        None, "procedural: what the part is of, a material (rolled_metal, leather, ...) or a family (metal, wood, hide, "
-        "cloth, mineral, polymer, paint, glass, board, paper); default: estimated from each picture", metavar="NAME")
+        None, "procedural: what the part is of, a material (rolled_metal, leather, ...) or a family (metal, "
+        "wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: estimated from each picture",
+        metavar="NAME")
     defects: str | None = option(
         None, "transplant: dataset whose real defects are cut out (default: --data_root)", metavar="FOLDER")
     split: str | None = option(
-        None, "transplant: which of them, the training side of a file of prepare_data.py, a third as that would draw it "
-        "(default), or all", metavar="third|all|FILE")
+        None, "transplant: which of them, the training side of a file of prepare_data.py, a third as that would draw "
+        "it (default), or all", metavar="third|all|FILE")
     masks: str | None = option(
-        None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; drawn "
-        "shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",
+        None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
+        "drawn shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",
         choices=MASKS)
     mask_weights: str | None = option(
         None, "weights of configs/methods/masks.yaml, for --masks learned", metavar="FOLDER")
