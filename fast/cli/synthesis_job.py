@@ -15,7 +15,6 @@ from yaml import YAMLError
 
 from fast.anomalydiffusion.mask_model import LearnedMasks
 from fast.artifact import Artifact, find_artifact, find_weights, in_project, text_encoder
-from fast.cli.synthesis_options import SynthesisOptions
 from fast.data.images import read_image, resize_image, resize_mask, write_image
 from fast.data.kept_masks import KeptMasks
 from fast.data.words import prompt_text
@@ -30,7 +29,7 @@ from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
 from fast.runtime.folders import parse_json
-from fast.synthesis.options import SamplingOptions
+from fast.synthesis.options import SamplingOptions, SynthesisOptions
 from fast.synthesis.sources import (
     MaskSource,
     NormalSource,

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fast.cli.synthesis_options import SynthesisOptions
+from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
 
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood

@@ -37,12 +37,14 @@ def flag_of(cls: Any, name: str) -> str:
     return _flags(_field(cls, name))[-1]
 
 
-def add_flags(parser: argparse._ActionsContainer, cls: Any, names: Iterable[str]) -> None:
-    """The flags of some fields of a dataclass, in this order. A switch that is on by default is turned off by its."""
+def add_flags(parser: argparse._ActionsContainer, cls: Any, names: Iterable[str], **extra: Mapping[str, Any]) -> None:
+    """The flags of some fields of a dataclass, in this order. A switch that is on by default is turned off by its.
+    `extra`: by field, what `argparse.add_argument` is told beside, such as choices that lower layers do not know."""
     hints = get_type_hints(cls)
     for name in names:
         own = _field(cls, name)
-        parser.add_argument(*_flags(own), dest=name, help=own.metadata["help"], **_argument(own, hints[name]))
+        argument = _argument(own, hints[name], extra.get(name, {}))
+        parser.add_argument(*_flags(own), dest=name, help=own.metadata["help"], **argument)
 
 
 def flagged(cls: Any) -> list[str]:
@@ -119,9 +121,9 @@ def _flags(own: Field[Any]) -> tuple[str, ...]:
     return own.metadata.get("flags") or (f"--{own.name}",)
 
 
-def _argument(own: Field[Any], hint: Any) -> Mapping[str, Any]:
+def _argument(own: Field[Any], hint: Any, more: Mapping[str, Any]) -> Mapping[str, Any]:
     """What `add_argument` is told of a field beside its name and help."""
-    extra = dict(own.metadata["extra"])
+    extra = {**own.metadata["extra"], **more}
     if own.default is MISSING and own.default_factory is MISSING:
         extra["required"] = True
     else:

@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from fast.runtime.flags import check_limits, option
 from ldm.errors import UserError
 
 MOST_SIDE = 65535  # of PNG's and JPEG's pictures
+MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,55 @@ class LatentOptions(SamplingOptions):
         None, "keep the base here in bfloat16, for a quick start next time (bf16 and int8)", metavar="FOLDER")
     device: str = option("auto", "", choices=["auto", "cpu", "cuda"])
     types: Sequence[str] | None = option(None, None)
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisOptions(LatentOptions):
+    """A set of pairs to make: the method, what from, where the defects go, how many. `overrides`: `key=value` for
+    options of the method, as after `method.` on the command line."""
+
+    # fmt: off
+    method: str = option("fast", "what makes the defects (default fast)")
+    data_root: str | None = option(
+        None, "normal images, or a dataset (needed by all but dfmgan)", metavar="FOLDER")
+    mask_path: str | None = option(
+        None, "masks, white = defect; folders inside it name defect types", metavar="FOLDER")
+    anomaly_name: str | None = option(
+        None, "defect types to make, separated by commas: a type, category/type, or a category for all of its types; "
+        "for weights that serve any words: part/word; for procedural: scratch, crack, dent and so on (default: all "
+        "there are)")
+    init_word: str | None = option(
+        None, "category to take if --anomaly_name names none; for weights that serve any words: the defect's word "
+        "(scratch, say)")
+    material: str | None = option(
+        None, "procedural: what the part is of, a material (rolled_metal, leather, ...) or a family (metal, "
+        "wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: estimated from each picture",
+        metavar="NAME")
+    defects: str | None = option(
+        None, "transplant: dataset whose real defects are cut out (default: --data_root)", metavar="FOLDER")
+    split: str | None = option(
+        None, "transplant: which of them, the training side of a file of prepare_data.py, a third as that would draw "
+        "it (default), or all", metavar="third|all|FILE")
+    masks: str | None = option(
+        None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
+        "drawn shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",
+        choices=MASKS)
+    mask_weights: str | None = option(
+        None, "weights of configs/methods/masks.yaml, for --masks learned", metavar="FOLDER")
+    on_object: str | None = option(
+        None, "keep masks on the object: auto, otsu, otsu_dark, triangle; a region file, or a folder with one for each "
+        "picture; or off (default: auto, but off for given masks); procedural and transplant keep their own defects on "
+        "it", metavar="RULE|PATH")
+    preview: str | None = option(None, "PNG of the first masks over their pictures", metavar="FILE")
+    sample_name: str = option(
+        MISSING, "output: image/, mask/, triptych/, manifest.jsonl", metavar="FOLDER")
+    count: int = option(500, "pairs in all (default 500)", least=1)
+    extend: bool = option(
+        False, "go on with a set after normal images, masks or types were added: what is made stays")
+    seed: int = option(0, "pair i depends on this and i alone (default 0)", least=0)
+    batch_size: int = option(8, "pairs in flight; does not change the pairs", least=1)
+    overrides: list[str] = option([], None)
     # fmt: on
 
 

@@ -182,8 +182,8 @@ def real(bench: Bench, part: Part) -> Figures:
 def _fill(bench: Bench, adapted: Artifact, samples: Sequence[Sample], folder: Path) -> Path:
     """Pairs of one type through the synthesis door, which goes on where it was stopped: its masks of the training
     third in pictures of training normals. Returns the output folder."""
-    from fast.cli.synthesis_options import SynthesisOptions
     from fast.cli.synthesize import synthesize
+    from fast.synthesis.options import SynthesisOptions
 
     options, category, anomaly = bench.options, samples[0].category, samples[0].anomaly
     masks, output = folder / "masks" / category / anomaly, folder / category / anomaly

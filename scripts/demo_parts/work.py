@@ -20,9 +20,9 @@ SEGMENTERS = {"real": "real alone", "merged": "real + synthetic"}
 
 def synthesize(plan: Plan, out: Path, material: str, weights: str) -> None:
     """Pairs of one material, as many as there are masks, through the synthesis door: by words and masks alone."""
-    from fast.cli.synthesis_options import SynthesisOptions
     from fast.cli.synthesize import synthesize as fill
     from fast.runtime.flags import as_flags
+    from fast.synthesis.options import SynthesisOptions
 
     target, count = out / "pairs" / material, plan.pairs * len(defects_of(material))
     if len(records(target)) == count:
