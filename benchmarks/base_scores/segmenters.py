@@ -176,7 +176,8 @@ def real(bench: Bench, part: Part) -> Figures:
 def _fill(bench: Bench, adapted: Artifact, samples: Sequence[Sample], folder: Path) -> Path:
     """Pairs of one type through the synthesis door, which goes on where it was stopped: its masks of the training
     third in pictures of training normals. Returns the output folder."""
-    from fast.cli.synthesize import parse_synthesis, synthesize
+    from fast.cli.synthesize import synthesize
+    from fast.synthesis.options import SynthesisOptions
 
     options, category, anomaly = bench.options, samples[0].category, samples[0].anomaly
     masks, output = folder / "masks" / category / anomaly, folder / category / anomaly
@@ -186,11 +187,22 @@ def _fill(bench: Bench, adapted: Artifact, samples: Sequence[Sample], folder: Pa
         link = masks / sample.mask.name
         if not link.is_symlink():  # a link and no copy: the manifest's sources then name the real file
             link.symlink_to(sample.mask.resolve())
-    flags = ["--data_root", str(bench.divided[0].root), "--mask_path", str(masks), "--pt_path", str(adapted.path)]
-    flags += ["--anomaly_name", f"{category}/{anomaly}", "--sample_name", str(output), "--device", bench.device]
-    flags += ["--size", str(options.size), "--region", "full", "--steps", str(options.evaluations)]
-    flags += ["--count", str(options.per_type), "--seed", str(options.seed), "--precision", options.precision]
-    synthesize(parse_synthesis(flags))
+    synthesize(
+        SynthesisOptions(
+            data_root=str(bench.divided[0].root),
+            mask_path=str(masks),
+            weights=adapted.path,
+            anomaly_name=f"{category}/{anomaly}",
+            sample_name=str(output),
+            device=bench.device,
+            size=options.size,
+            region="full",
+            steps=options.evaluations,
+            count=options.per_type,
+            seed=options.seed,
+            precision=options.precision,
+        )
+    )
     return output
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -33,15 +32,23 @@ SHARDS, START_STEPS = 8, 1500  # of the drawn defects that segmenters begin with
 EVALUATIONS = 10  # of a method on a latent base
 
 
-def protocol_of(options: argparse.Namespace) -> Protocol:
+def protocol_of(
+    method: str = "fast",
+    count: int = 100,
+    segmenter: str = "fpn",
+    size: int = 256,
+    seeds: int = 3,
+    steps: int | None = None,
+    precision: str = "auto",
+) -> Protocol:
     """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike.
 
-    Raises `UserError` for options that cannot be.
+    `count`: pairs of each defect type; `seeds`, `steps`: trainings of the segmenter and their optimiser steps (None:
+    as many as it needs); `size`: side in pixels. Raises `UserError` for options that cannot be.
     """
     import torch  # heavy
 
-    method, count = _or(options.method, "fast"), _or(options.count, 100)
-    network, size, seeds = _or(options.segmenter, "fpn"), _or(options.size, 256), _or(options.seeds, 3)
+    network = segmenter
     for name, number in (("count", count), ("seeds", seeds)):
         if number < 1:
             raise UserError(f"--{name} {number} must be above 0")
@@ -52,7 +59,6 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
         Entry(BOTH, method, **how),
         *(Entry(str(n), method, count=n, **how) for n in sorted({count // part for part in PARTS}) if n),
     ]
-    precision = options.precision or "auto"
     protocol = Protocol(
         f"answer-{method}-{network}",
         "Real defects, synthetic pairs, or both",
@@ -64,7 +70,7 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
         segmentation=Segmentation(
             networks=(network,),
             seeds=tuple(range(seeds)),
-            steps=_or(options.steps, 700 if network in PRETRAINED else 600),
+            steps=(700 if network in PRETRAINED else 600) if steps is None else steps,
             batch_size=8,
             size=size,
             lr=None if network in PRETRAINED else 1e-3,
@@ -76,10 +82,6 @@ def protocol_of(options: argparse.Namespace) -> Protocol:
     )
     check(protocol, "the command")
     return protocol
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
 
 
 def write_pages(plan: Plan, command: str) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,8 @@ from fast.data.images import read_mask, write_mask
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned
 from fast.pretraining.drawing import DrawingRecipe, draw_sheet, masks_of
+from fast.runtime.flags import as_flags
+from fast.runtime.options import TrainingOptions
 from fast.runtime.project import PROJECT
 from fast.segmentation import build
 from fast.segmentation.data import Labelled, from_arrays, from_output, from_samples, merged
@@ -30,6 +32,7 @@ from fast.segmentation.networks import save
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
 from fast.segmentation.train import train
+from fast.synthesis.options import SynthesisOptions
 from fast.synthesis.output import read_records
 from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
@@ -48,21 +51,28 @@ def work(cell: Cell) -> dict[str, Any]:
 def fit(cell: Cell) -> dict[str, Any]:
     """Train a method by its recipe with main.py; a training that was stopped goes on."""
     key, category = cell.key, _prepared(cell.use["of"])
-    folder = cell.folder / "run"
-    limits = [
-        f"--{name}={value}" for name, value in zip(("max_steps", "max_minutes"), key["limits"], strict=True) if value
-    ]
+    folder, (steps, minutes) = cell.folder / "run", key["limits"]
+    limits = TrainingOptions(train=True, max_steps=steps or None, max_minutes=minutes or None)
     if (folder / "config.yaml").is_file():
-        _run(cell, "main.py", "-r", str(folder), "-t", *limits)
-    else:
-        flags = ["--mvtec_path", str(category.root), "--category", category.name, "--split", str(category.split_file)]
-        flags += ["-s", str(key["seed"]), "-n", "run", "-l", str(cell.folder), "data.params.layout=auto", *limits]
-        flags += ["--actual_resume", cell.use["base"]] if cell.use.get("base") else []
-        if cell.use.get("tokenizer"):
-            flags.append(f"model.params.cond_stage_config.params.tokenizer={cell.use['tokenizer']}")
-        if key["size"] is not None:
-            flags += ["data.params.native=false", f"data.params.size={key['size']}"]
-        _run(cell, "main.py", "--base", str(cell.use["recipe"]), "-t", *flags, *key["overrides"])
+        _run(cell, "main.py", *as_flags(replace(limits, resume=str(folder))))
+        return _artifact(key["method"], folder)
+    options = replace(
+        limits,
+        base=[str(cell.use["recipe"])],
+        logdir=str(cell.folder),
+        name=folder.name,
+        seed=key["seed"],
+        data=str(category.root),
+        category=category.name,
+        split=str(category.split_file),
+        actual_resume=str(cell.use["base"]) if cell.use.get("base") else None,
+    )
+    overrides = ["data.params.layout=auto"]
+    if cell.use.get("tokenizer"):
+        overrides.append(f"model.params.cond_stage_config.params.tokenizer={cell.use['tokenizer']}")
+    if key["size"] is not None:
+        overrides += ["data.params.native=false", f"data.params.size={key['size']}"]
+    _run(cell, "main.py", *as_flags(options), *overrides, *key["overrides"])
     return _artifact(key["method"], folder)
 
 
@@ -121,24 +131,29 @@ def pairs_folder(cell: Cell, kind: str) -> Path:
 
 
 def _flags(cell: Cell, category: Category, kind: str, number: int, folder: Path) -> list[str]:
-    key, method = cell.key, cell.key["method"]
-    flags = ["--method", method, "--data_root", str(category.root / _inside(category)), "--sample_name", str(folder)]
-    flags += ["--count", str(key["per_type"]), "--anomaly_name", kind, "--device", cell.use["device"]]
-    # The noise of two types' pairs must not be the same.
-    flags += ["--seed", str(key["seed"] * 1000 + number)]
-    if not key.get("windows"):
-        flags += ["--size", str(key["size"])]
-    if key["masks"] != "own":
-        flags += ["--mask_path", str(category.masks), "--masks", key["masks"]]
-    for need in cell.needs:
-        flags += ["--pt_path", need.result()["weights"]]
-    if method in LATENT:
-        flags += ["--precision", key["precision"]]
-        sampling = {name: key.get(name) for name in ("sampler", "steps", "scale")}
-        flags += [f"--{name}={value}" for name, value in sampling.items() if value is not None] + key["flags"]
-    if method == "transplant":
-        flags += ["--defects", str(category.root), "--split", str(category.split_file)]
-        flags += [f"method.category={category.name}"] if _inside(category) != "." else []
+    """The command line for the pairs of a type; a protocol's own flags come last and win."""
+    key, transplant = cell.key, cell.key["method"] == "transplant"
+    latent, given = key["method"] in LATENT, key["masks"] != "own"
+    sampling = ("precision", "sampler", "steps", "scale") if latent else ()
+    options = SynthesisOptions(
+        method=key["method"],
+        data_root=str(category.root / _inside(category)),
+        sample_name=str(folder),
+        count=key["per_type"],
+        anomaly_name=kind,
+        device=cell.use["device"],
+        seed=key["seed"] * 1000 + number,  # the noise of two types' pairs must not be the same
+        size=None if key.get("windows") else key["size"],
+        mask_path=str(category.masks) if given else None,
+        masks=key["masks"] if given else None,
+        weights=cell.needs[-1].result()["weights"] if cell.needs else None,
+        defects=str(category.root) if transplant else None,
+        split=str(category.split_file) if transplant else None,
+        **{name: key[name] for name in sampling if key.get(name) is not None},
+    )
+    flags = [*as_flags(options), *(key["flags"] if latent else ())]
+    if transplant and _inside(category) != ".":
+        flags.append(f"method.category={category.name}")
     if "textures" in cell.use:
         flags.append(f"method.textures={cell.use['textures']}")
     return [*flags, *key["options"]]
@@ -162,7 +177,12 @@ def _prepared(category: Category) -> Category:
 
 
 def _run(cell: Cell, script: str, *flags: str) -> None:
-    """A program of the project in a process of its own, with its own threads and memory; its words go to a log."""
+    """A program of the project; its words go to a log.
+
+    A process and no call: synthesis settles the number of torch's threads and training the seeds of all that its
+    process does after it, Lightning starts its helpers by the command line of the process it is in, all memory comes
+    back at the end, and what still runs when the bench is killed keeps the cell's lock.
+    """
     log = cell.folder / "log.txt"
     # The project's modules, installed or not, and none of the current folder's.
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100", "PYTHONSAFEPATH": "1"}

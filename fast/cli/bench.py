@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fast.runtime.command import command_line
 from fast.runtime.options import Parser
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     else:
         from fast.bench.answer import protocol_of
 
-        protocol = protocol_of(options)
+        protocol = protocol_of(**asked(options))
     run(options, protocol)
 
 
@@ -77,14 +77,18 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
     odd = next((o for o in overrides if o.startswith("-") or "=" not in o), None)
     if odd is not None:
         raise UserError(f"{odd} is not understood; see --help")
-    helps = ("method", "count", "segmenter", "seeds", "steps", "size", "precision")
-    given = [name for name in helps if getattr(options, name) is not None]
-    if options.protocol and given:
-        raise UserError(f"--{given[0]} is for a run without --protocol; override the protocol, e.g. pairs.per_type=100")
+    if options.protocol and (changed := next(iter(asked(options)), None)):
+        raise UserError(f"--{changed} is for a run without --protocol; override the protocol, e.g. pairs.per_type=100")
     if not options.protocol and overrides:
         raise UserError(f"{overrides[0]} overrides a protocol; give --protocol FILE")
     if not options.protocol and not options.dataset:
         raise UserError("give --dataset FOLDER, --protocol FILE, or both")
+
+
+def asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What is given of the flags for a run without a protocol."""
+    helps = ("method", "count", "segmenter", "seeds", "steps", "size", "precision")
+    return {name: getattr(options, name) for name in helps if getattr(options, name) is not None}
 
 
 def run(options: argparse.Namespace, protocol: Protocol) -> None:

@@ -29,6 +29,6 @@ def main(argv: list[str]) -> None:
 
     from fast.bench.demo.case import Plan
     from fast.bench.demo.run import run
-    from fast.cli.synthesize import parse_synthesis, synthesize
+    from fast.cli.synthesize import synthesize
 
-    run(Plan(**given), options.out, options.pt_path, lambda flags: synthesize(parse_synthesis(flags)))
+    run(Plan(**given), options.out, options.pt_path, synthesize)

@@ -9,7 +9,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask
+from fast.data.kept_masks import KeptMasks
 from fast.data.layouts import check as check_dataset
 from fast.data.layouts import holds_masks, open_dataset, require_defects
 from fast.data.split import Split, make_split
@@ -79,6 +80,7 @@ class Work:
     """What the arguments ask for. Mask number `index` depends on the seed and the index alone."""
 
     options: argparse.Namespace
+    read: KeptMasks = field(default_factory=KeptMasks)
 
     @cached_property
     def normals(self) -> list[Path]:
@@ -92,11 +94,12 @@ class Work:
             raise UserError(f"--source {self.options.source} needs --masks, a folder of masks")
         if _is_dataset(Path(self.options.masks)):
             return _of_dataset(self.options.masks, self.options.split)
-        return find_masks(self.options.masks)[0]
+        return find_masks(self.options.masks, self.read)[0]
 
     @cached_property
     def masks(self) -> Masks:
-        masks = Masks(self.options.source, [f.path for f in self.files], self.on_object, self.options.inside)
+        files = [f.path for f in self.files]
+        masks = Masks(self.options.source, files, self.on_object, self.options.inside, read=self.read)
         masks.survey(self.normals)
         return masks
 

@@ -2,7 +2,8 @@
 
 import sys
 
-from fast.cli.synthesize import check_options, parse_synthesis, synthesize
+from fast.cli.synthesis_options import check_options, parse_synthesis
+from fast.cli.synthesize import synthesize
 from fast.runtime.command import open_door
 
 

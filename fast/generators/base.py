@@ -1,7 +1,7 @@
 """What a method that makes image-mask pairs looks like from outside, whatever it is made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
@@ -139,7 +139,8 @@ class Learned(Generator):
     the string `mini`, the shipped base (`./mini` and a `Path` mean a folder); `step` the artifact's (None: the last).
 
     `recipe`: the recipe that trains it (None: `configs/methods/<name>.yaml`); `folder`: the run that `fit` makes;
-    `overrides`: what of the recipe `fit` changes, as on `main.py`'s command line.
+    `overrides`: what of the recipe `fit` changes, `section.key=value`; `training`: options of `main.py` for `fit` by
+    name, `{"max_steps": 500, "devices": 1}`, see `fast.runtime.options.TrainingOptions`.
     """
 
     artifact: ClassVar[str]
@@ -151,8 +152,9 @@ class Learned(Generator):
         recipe: str | Path | None = None,
         folder: str | Path | None = None,
         overrides: Sequence[str] = (),
+        training: Mapping[str, Any] | None = None,
     ):
-        self.recipe, self.folder, self.overrides = recipe, folder, list(overrides)
+        self.recipe, self.folder, self.overrides, self.training = recipe, folder, list(overrides), dict(training or {})
         if weights is not None:
             self.load(Path(named(weights)), step)
 
@@ -163,4 +165,4 @@ class Learned(Generator):
     def fit(self, split: Split) -> None:
         from fast.generators.training import train  # heavy
 
-        self.load(train(self.name, split, self.recipe, self.folder, self.overrides))
+        self.load(train(self.name, split, self.recipe, self.folder, self.overrides, self.training))

@@ -1,7 +1,8 @@
 """The methods on a latent base behind the door that all methods have: FAST, STAGE, AnomalyDiffusion."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
 from fast.generators.base import Learned
 from fast.latent.sampling import check_scale
+from fast.runtime.flags import takes
 from fast.runtime.precision import settled
-from fast.synthesis.engine import Recipe
+from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.hashing import file_hash
@@ -54,12 +56,16 @@ def recipe_for(artifact: Artifact, **given: Any) -> Recipe:
     return Recipe(**{**window, **given, **sampling, "region": region, "size": size, "own": own})
 
 
+class GuidanceWarning(UserWarning):
+    """Guidance is asked of weights that never saw the empty prompt in training."""
+
+
 def guidance_note(artifact: Artifact, recipe: Recipe) -> str | None:
     """What to tell who asks for guidance by weights that never saw the empty prompt in training."""
     if recipe.scale == 1 or artifact.drop_prompt > 0:
         return None
     return (
-        f"warning: {artifact.path.name} was trained without dropped prompts (model.params.drop_prompt), so what "
+        f"{artifact.path.name} was trained without dropped prompts (model.params.drop_prompt), so what "
         f"--scale {recipe.scale:g} does to it is chance"
     )
 
@@ -73,59 +79,53 @@ def _trained_side(artifact: Artifact, data: Mapping[str, Any]) -> int:
 
 
 class LatentGenerator(Learned):
-    """A trained method on a latent base. `base`: the base's checkpoint, if it is no longer where training found it;
-    `device`; all else: options of `fast.synthesis.engine.Recipe` and the method's switches (`own`), by default as
-    the weights recommend. `types`: "category/word" for weights that serve any words, such as `mini`.
+    """A trained method on a latent base. Its arguments are the fields of `fast.synthesis.options.LatentOptions`, which
+    says what each is, and those of `Learned` for `fit`; what is not given is as the weights recommend.
 
     `synthesize` needs a mask. Its pictures have the recipe's size; without one, the given picture's.
     """
 
     own_masks = False
 
-    def __init__(
-        self,
-        weights: str | Path | None = None,
-        step: int | None = None,
-        base: str | None = None,
-        device: str = "cpu",
-        sampler: str | None = None,
-        steps: int | None = None,
-        scale: float | None = None,
-        size: int | None = None,
-        region: str | None = None,
-        margin: int | None = None,
-        min_window: int | None = None,
-        max_window: int | None = None,
-        precision: str | None = None,
-        use_farm: bool | None = None,
-        composite: bool | None = None,
-        own: Mapping[str, Any] | None = None,
-        types: Sequence[str] | None = None,
-        **training: Any,
-    ):
-        self.base, self.device, self.asked = base, device, types
-        self.given = {
-            "sampler": sampler, "steps": steps, "scale": scale, "size": size, "region": region, "margin": margin,
-            "min_window": min_window, "max_window": max_window, "precision": precision, "use_farm": use_farm,
-            "composite": composite, **(own or {}),
-        }  # fmt: skip
+    @takes(LatentOptions)
+    def __init__(self, **options: Any):
+        names = {f.name for f in fields(LatentOptions)}
+        self.options = LatentOptions(**{name: value for name, value in options.items() if name in names})
         self.synthesizer: Synthesizer | None = None
-        super().__init__(weights, step, **training)
+        training = {name: value for name, value in options.items() if name not in names}
+        super().__init__(self.options.weights, self.options.step, **training)
 
     def load(self, weights: Path, step: int | None = None) -> None:
-        artifact = find_artifact(weights, step, self.name)
-        precision = settled(self.given["precision"] or "auto", torch.device(self.device).type, "precision")
-        recipe = recipe_for(artifact, **{**self.given, "precision": precision})
-        if (note := guidance_note(artifact, recipe)) is not None:
-            warnings.warn(note.removeprefix("warning: "), stacklevel=2)
-        model = load_model(artifact, self.base, dtype=None if recipe.precision == "fp32" else torch.bfloat16)
-        if self.asked is not None:
+        options = self.options
+        artifact = replace(find_artifact(weights, step, self.name), tokenizer=options.tokenizer)
+        check_latent(options, self.name)
+        recipe = self._recipe(artifact)
+        dtype = None if recipe.precision == "fp32" else torch.bfloat16
+        model = load_model(artifact, options.base, dtype=dtype, cache=options.weights_cache)
+        if options.types is not None:
             if not artifact.open_types:
                 raise UserError(f"{artifact.path} knows its own types only; leave types out")
-            model.serve(self.asked)
+            model.serve(options.types)
         self.types, self.hash = list(model.prompts.types), file_hash(artifact.path)
         self.base_hash = artifact.base_sha256
-        self.synthesizer = Synthesizer(model, recipe, self.device)
+        self.synthesizer = Synthesizer(model, recipe, self._device)
+
+    @property
+    def _device(self) -> str:
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        return auto if self.options.device == "auto" else self.options.device
+
+    def _recipe(self, artifact: Artifact) -> Recipe:
+        """How these weights make pairs here. Raises `UserError`."""
+        asked = {f.name: getattr(self.options, f.name) for f in fields(SamplingOptions)}
+        own = asked.pop("own")
+        precision = settled(asked["precision"], torch.device(self._device).type)
+        if self.options.weights_cache and precision == "fp32":
+            raise UserError("--weights_cache keeps bfloat16, in which this machine does not compute; leave it out")
+        recipe = recipe_for(artifact, **{**asked, **own, "precision": precision})
+        if (note := guidance_note(artifact, recipe)) is not None:
+            warnings.warn(note, GuidanceWarning, stacklevel=2)
+        return recipe
 
     def synthesize(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None

@@ -29,7 +29,7 @@ class Masks:
 
     `files`: masks that `given` and `augmented` choose from where `draw` is given none. `on_object`: `off`, a rule of
     `foreground` such as `auto`, or the path of a region file or of a folder with a region for each picture; `inside`:
-    the share of a defect that then has to lie on the object. Raises `UserError`.
+    the share of a defect that then has to lie on the object. `read`: what decodes a file. Raises `UserError`.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Masks:
         inside: float = INSIDE,
         augment: AugmentOptions | None = None,
         learned: LearnedMask | None = None,
+        read: Callable[[Path], np.ndarray] = read_mask,
     ):
         if kind not in KINDS:
             raise UserError(f"mask source {kind!r} is unknown; use one of {', '.join(KINDS)}")
@@ -47,7 +48,7 @@ class Masks:
             raise UserError("mask source 'learned' needs a generator of masks; give one, or another source")
         if not 0 < inside <= 1:
             raise UserError(f"the share of a defect on the object is {inside}; it must lie in (0, 1]")
-        self.kind, self.files, self.inside, self.learned = kind, list(files), inside, learned
+        self.kind, self.files, self.inside, self.learned, self.read = kind, list(files), inside, learned, read
         self.augment = augment or AugmentOptions()
         self.rule, self.path = _meant(on_object)
         self.votes = Votes([])
@@ -105,7 +106,7 @@ class Masks:
             if file is None and not self.files:
                 raise UserError(f"mask source {self.kind!r} needs mask files; give a folder of masks")
             file = self.files[int(rng.integers(len(self.files)))] if file is None else file
-            mask = read_mask(file)
+            mask = self.read(file)
             if not mask.any():
                 raise UserError(f"{file}: the mask is empty; defect pixels must be white")
             return augmented(mask, shape, rng, self.augment) if self.kind == "augmented" else resize_mask(mask, shape)

@@ -1,10 +1,12 @@
-"""The flags of `main.py`: those that latent-diffusion's users know, and ours. No heavy import here."""
+"""The options of `main.py`: those that latent-diffusion's users know, and ours. No heavy import here."""
 
 import argparse
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from fast.runtime.command import command_line
+from fast.runtime.flags import add_flags, option
 from ldm.errors import UserError
 
 
@@ -19,50 +21,6 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-def training_parser() -> argparse.ArgumentParser:
-    # fmt: off
-    p = Parser(
-        prog="main.py",
-        description="Train FAST or another method, a latent-diffusion base or a first stage from a recipe.",
-        epilog="Anything of the form section.key=value overrides the recipe, e.g. model.params.lr=1e-4.",
-        allow_abbrev=False,
-    )
-    run = p.add_argument_group("run")
-    run.add_argument("-b", "--base", nargs="+", action="extend", default=[], metavar="RECIPE",
-                     help="recipes (YAML), merged from left to right; may be given several times")
-    run.add_argument("-t", "--train", nargs="?", const=True, default=False, type=_boolean,
-                     help="train; without it the recipe and the data are only checked")
-    run.add_argument("-n", "--name", default=None, help="name of the run (default: the recipe's file name)")
-    run.add_argument("-l", "--logdir", "--log_folder", dest="logdir", default="logs",
-                     help="folder that holds the runs; this run is LOGDIR/NAME")
-    run.add_argument("-r", "--resume", default=None, metavar="RUN",
-                     help="go on with a run: its folder, or a last.ckpt in it")
-    run.add_argument("--allow-target", nargs="+", action="extend", default=[], metavar="PREFIX",
-                     help="let recipes name classes of this package too, whose code then runs (default: those of "
-                          "this project, torch and transformers)")
-    run.add_argument("-s", "--seed", type=int, default=None, help="seed of the run (default 23)")
-    run.add_argument("--max_steps", type=int, default=None, help="optimiser steps in all")
-    run.add_argument("--max_minutes", type=float, default=None,
-                     help="stop after so many minutes of training in all, whatever comes first")
-    data = p.add_argument_group("data and base")
-    data.add_argument("--actual_resume", default=None, metavar="CKPT",
-                      help="weights of the base that FAST is trained on (.ckpt or .safetensors)")
-    data.add_argument("--mvtec_path", "--data_root", dest="data", default=None, metavar="FOLDER",
-                      help="a dataset, one category of it, or one defect type's folder; any layout that README lists")
-    data.add_argument("--category", default=None, help="train on this category only")
-    data.add_argument("--anomaly", default=None, help="train on this defect type only")
-    data.add_argument("--split", default=None, help="a split file, or third, or all")
-    data.add_argument("--init_word", default=None, help="word that the learned prompt vectors start from")
-    where = p.add_argument_group("where it runs")
-    where.add_argument("--gpus", default=None, help="GPU numbers: 0 or 0,1,2 or 0,1,..,7; the CPU where there is none")
-    where.add_argument("--accelerator", default=None, choices=["auto", "cpu", "gpu"])
-    where.add_argument("--devices", type=int, default=None, help="number of GPUs, or of processes on the CPU")
-    where.add_argument("--precision", default=None, choices=["auto", "32", "bf16", "bf16-mixed", "16-mixed"],
-                       help="default: the recipe's, or auto: bf16-mixed where the machine computes in it, else 32")
-    p.add_argument("overrides", nargs="*", metavar="section.key=value", help="override one value of the recipe")
-    return p
-
-
 def _boolean(text: str) -> bool:
     if text.lower() in ("1", "true", "yes", "y", "t"):
         return True
@@ -71,13 +29,75 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text} is neither true nor false")
 
 
-def parse_training(argv: list[str]) -> argparse.Namespace:
+@dataclass(frozen=True)
+class TrainingOptions:
+    """A run of training: recipes, data, where it runs. None: as the recipes say. `overrides`: `section.key=value`."""
+
+    # fmt: off
+    base: list[str] = option(
+        [], "recipes (YAML), merged from left to right; may be given several times", "-b", "--base",
+        nargs="+", action="extend", metavar="RECIPE")
+    train: bool = option(
+        False, "train; without it the recipe and the data are only checked", "-t", "--train",
+        nargs="?", const=True, type=_boolean)
+    name: str | None = option(None, "name of the run (default: the recipe's file name)", "-n", "--name")
+    logdir: str = option(
+        "logs", "folder that holds the runs; this run is LOGDIR/NAME", "-l", "--logdir", "--log_folder",
+        metavar="LOGDIR")
+    resume: str | None = option(
+        None, "go on with a run: its folder, or a last.ckpt in it", "-r", "--resume", metavar="RUN")
+    allow_target: list[str] = option(
+        [], "let recipes name classes of this package too, whose code then runs (default: those of this project, torch "
+        "and transformers)", "--allow-target", nargs="+", action="extend", metavar="PREFIX")
+    seed: int | None = option(None, "seed of the run (default 23)", "-s", "--seed")
+    max_steps: int | None = option(None, "optimiser steps in all")
+    max_minutes: float | None = option(None, "stop after so many minutes of training in all, whatever comes first")
+    actual_resume: str | None = option(
+        None, "weights of the base that FAST is trained on (.ckpt or .safetensors)", metavar="CKPT")
+    data: str | None = option(
+        None, "a dataset, one category of it, or one defect type's folder; any layout that README lists",
+        "--mvtec_path", "--data_root", metavar="FOLDER")
+    category: str | None = option(None, "train on this category only")
+    anomaly: str | None = option(None, "train on this defect type only")
+    split: str | None = option(None, "a split file, or third, or all")
+    init_word: str | None = option(None, "word that the learned prompt vectors start from")
+    gpus: str | None = option(None, "GPU numbers: 0 or 0,1,2 or 0,1,..,7; the CPU where there is none")
+    accelerator: str | None = option(None, "", choices=["auto", "cpu", "gpu"])
+    devices: int | None = option(None, "number of GPUs, or of processes on the CPU")
+    precision: str | None = option(
+        None, "default: the recipe's, or auto: bf16-mixed where the machine computes in it, else 32",
+        choices=["auto", "32", "bf16", "bf16-mixed", "16-mixed"])
+    overrides: list[str] = option([], None)
+    # fmt: on
+
+
+GROUPS = {
+    "run": ("base", "train", "name", "logdir", "resume", "allow_target", "seed", "max_steps", "max_minutes"),
+    "data and base": ("actual_resume", "data", "category", "anomaly", "split", "init_word"),
+    "where it runs": ("gpus", "accelerator", "devices", "precision"),
+}
+
+
+def training_parser() -> argparse.ArgumentParser:
+    """The flags of `main.py`."""
+    p = Parser(
+        prog="main.py",
+        description="Train FAST or another method, a latent-diffusion base or a first stage from a recipe.",
+        epilog="Anything of the form section.key=value overrides the recipe, e.g. model.params.lr=1e-4.",
+        allow_abbrev=False,
+    )
+    for title, names in GROUPS.items():
+        add_flags(p.add_argument_group(title), TrainingOptions, names)
+    p.add_argument("overrides", nargs="*", metavar="section.key=value", help="override one value of the recipe")
+    return p
+
+
+def parse_training(argv: list[str]) -> TrainingOptions:
     """Flags and overrides in any order; an override right after `-t` or `--base` is still an override."""
     override = re.compile(r"^(model|data|lightning|method)(\.[A-Za-z0-9_]+)+=")
     overrides = [a for a in argv if override.match(a)]
-    options = training_parser().parse_args([a for a in argv if not override.match(a)])
-    options.overrides = [*overrides, *options.overrides]
-    return options
+    values = vars(training_parser().parse_args([a for a in argv if not override.match(a)]))
+    return TrainingOptions(**{**values, "overrides": [*overrides, *values["overrides"]]})
 
 
 def gpu_numbers(text: str) -> list[int]:

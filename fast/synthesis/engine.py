@@ -1,8 +1,7 @@
 """A trained method on a latent base made ready to fill masks on one device: all that many calls share, done once."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Sequence
 from threading import Lock
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.prompted import Place, PlacedDenoise, PromptedDiffusion
 from fast.latent.sampling import check_scale
+from fast.synthesis.options import Recipe
 from fast.windows.tiling import tiled
 from ldm.checkpoint import MappedFile
 from ldm.errors import UserError
@@ -24,39 +24,6 @@ from ldm.rng import PairNoise
 
 PRECISIONS = ("fp32", "bf16", "int8")
 BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How pairs are made.
-
-    `size`: side in pixels of the square that pictures are resized to; None keeps their own size. `sampler`, `steps`:
-    see `sample_latents`. `use_farm`: False leaves FARM out.
-    `precision`: of the networks' weights, "fp32", "bf16", or on a CPU "int8" for the U-Net. `region`: "full", or "auto"
-    for windows around the defects with `margin` pixels of context, a side at least `min_window`.
-    Windows with a side above `max_window` are evaluated in tiles of that side.
-    `reuse`: the inner U-Net blocks run at every `reuse`-th evaluation; `stop_at`: see `AIASOptions`.
-    `compiled`: run the U-Net through `torch.compile`. `composite`: False leaves the whole decoded window in the
-    picture, as AnomalyDiffusion and STAGE do, not what lies in the mask alone. `scale`: classifier-free guidance
-    against the empty prompt (Ho and Salimans 2021): 1 is none, above it the words count for more, at twice the time.
-    `own`: the method's own switches.
-    """
-
-    size: int | None = None
-    sampler: str = "aias"
-    steps: int = 10
-    use_farm: bool = True
-    precision: str = "fp32"
-    region: str = "full"
-    margin: int = 32
-    min_window: int = 256
-    max_window: int = 512
-    reuse: int = 1
-    stop_at: int = 0
-    compiled: bool = False
-    composite: bool = True
-    scale: float = 1.0
-    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 class GivenUp(Exception):

@@ -20,6 +20,8 @@ from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
+ReadMask = Callable[[Path], np.ndarray]
+
 # Folders of normal pictures that do not tell what is on them.
 SAY_NOTHING = {
     "normal", "normals", "good", "ok", "train", "training", "test", "image", "images", "picture", "pictures", "data",
@@ -144,11 +146,11 @@ def find_normals(path: str) -> list[NormalSource]:
     return images
 
 
-def find_masks(path: str) -> tuple[list[MaskSource], list[str]]:
+def find_masks(path: str, read: ReadMask = read_mask) -> tuple[list[MaskSource], list[str]]:
     """(masks with a defect in them, the names of empty ones), from a folder and one level of folders below.
 
-    Every mask is decoded; LabelMe files are masks, too. Raises `UserError` for an unreadable one, a photograph, one
-    that looks inverted, for a whole dataset, and where none has a defect.
+    Every mask is decoded, by `read`; LabelMe files are masks, too. Raises `UserError` for an unreadable one, a
+    photograph, one that looks inverted, for a whole dataset, and where none has a defect.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -161,7 +163,7 @@ def find_masks(path: str) -> tuple[list[MaskSource], list[str]]:
     if not sources:
         raise UserError(f"--mask_path {path} holds no image; give a folder of mask images")
     with ThreadPoolExecutor() as pool:
-        defective = list(pool.map(lambda source: _has_defect(source.path), sources))
+        defective = list(pool.map(lambda source: _has_defect(source.path, read), sources))
     filled = [s for s, yes in zip(sources, defective, strict=True) if yes]
     if not filled:
         raise UserError(f"--mask_path {path}: all {len(sources)} masks are empty; defect pixels must be white")
@@ -172,8 +174,8 @@ def _masks_in(folder: Path) -> list[Path]:
     return [*list_images(folder), *(p for p in sorted(folder.glob("*.json")) if is_annotation(p))]
 
 
-def _has_defect(path: Path) -> bool:
-    mask = read_mask(path)
+def _has_defect(path: Path, read: ReadMask) -> bool:
+    mask = read(path)
     if looks_inverted(mask) and not reading_of(path).mask_values:
         raise UserError(
             f"{path}: the defect would cover {mask.mean():.0%} of the picture; if the mask is inverted, invert it, or "

@@ -1,13 +1,13 @@
 """A run before it starts: what recipes, flags and the run's folder say together."""
 
 import json
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fast.runtime.command import is_first_process
 from fast.runtime.folders import held
+from fast.runtime.options import TrainingOptions
 from fast.runtime.terminal import is_utf8
 from fast.training.config import LIGHTNING, check_config, merge, resolved
 from fast.training.saver import LAST
@@ -33,13 +33,13 @@ class Plan:
         return {**LIGHTNING, **self.config["lightning"]}
 
 
-def plan(options: Namespace) -> Plan:
+def plan(options: TrainingOptions) -> Plan:
     """Merge recipes, flags and overrides. Raises `UserError` for what does not fit together."""
-    allow_targets(*(getattr(options, "allow_target", None) or ()))
-    going_on = options.resume is not None
-    resume = _resume_point(options.resume) if going_on else Path(options.logdir) / _run_name(options) / LAST
+    allow_targets(*options.allow_target)
+    given, going_on = options.resume, options.resume is not None
+    resume = Path(options.logdir) / _run_name(options) / LAST if given is None else _resume_point(given)
     folder = resume.parent.parent
-    recipes = [folder / CONFIG, *options.base] if going_on else options.base
+    recipes = [str(folder / CONFIG), *options.base] if going_on else options.base
     if not recipes:
         raise UserError("no recipe: give --base RECIPE (configs/) or -r RUN")
     config = resolved(merge(recipes, [*_flags(options), *options.overrides]))
@@ -65,7 +65,7 @@ def _refuse_another_run(folder: Path) -> None:
         raise UserError(f"{folder} holds other files; choose another name with -n")
 
 
-def _run_name(options: Namespace) -> str:
+def _run_name(options: TrainingOptions) -> str:
     if options.name:
         return options.name
     return Path(options.base[-1]).stem if options.base else "run"
@@ -82,7 +82,7 @@ def _resume_point(given: str) -> Path:
     return path
 
 
-def _flags(options: Namespace) -> list[str]:
+def _flags(options: TrainingOptions) -> list[str]:
     """Flags as overrides, so that there is one way for a value to reach the config."""
     pairs = {
         "data.params.path": options.data,

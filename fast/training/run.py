@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import signal
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from fast.data.images import write_bytes
 from fast.data.views import Pictures
 from fast.model import FAST
 from fast.runtime.command import is_first_process
+from fast.runtime.options import TrainingOptions
 from fast.runtime.precision import settled
 from fast.training.callbacks import (
     Clock,
@@ -79,8 +79,8 @@ def build(run: Plan) -> tuple[Any, Any]:
     return instantiate_from_config(model), data
 
 
-def train(options: Namespace) -> Path:
-    """Do what the flags say. Returns the run's folder."""
+def train(options: TrainingOptions) -> Path:
+    """Do what the options say. Returns the run's folder."""
     run = plan(options)
     where = devices(options, run.settings["trainer"])
     settle_precision(run.config["lightning"]["trainer"], where["accelerator"])

@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 import warnings
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fast.runtime.command import is_first_process
-from fast.runtime.options import gpu_numbers
+from fast.runtime.options import TrainingOptions, gpu_numbers
 from fast.runtime.precision import has_bf16, settled
 from fast.training.config import PRECISIONS
 from ldm.errors import UserError
@@ -43,7 +42,7 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def devices(options: Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+def devices(options: TrainingOptions, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Accelerator and devices for the trainer, from the flags or else from `lightning.trainer`."""
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     accelerator = options.accelerator or settings.get("accelerator") or "auto"

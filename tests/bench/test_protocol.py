@@ -11,7 +11,7 @@ from fast.bench import paper
 from fast.bench.plan import Given, plan
 from fast.bench.protocol import check, load_protocol, parse
 from fast.bench.work import _flags
-from fast.cli.synthesize import check_options, parse_synthesis
+from fast.cli.synthesis_options import check_options, parse_synthesis
 from ldm.errors import UserError
 from support.paths import ROOT
 

@@ -12,7 +12,7 @@ import pytest
 
 from fast.bench.demo import case, page, run, work
 from fast.cli import demo
-from fast.cli.synthesize import parse_synthesis, synthesize
+from fast.cli.synthesize import synthesize
 from fast.data.images import read_image, read_mask
 from fast.procedural import defects_of
 from fast.procedural.traits import HELD_APART
@@ -22,8 +22,6 @@ from ldm.errors import UserError
 MATERIAL = "marble"
 
 
-def fill(flags: list[str]) -> None:
-    synthesize(parse_synthesis(flags))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def plan() -> case.Plan:
 def out(plan: case.Plan, shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished demo. Read only."""
     folder = tmp_path_factory.mktemp("demo") / "demo"
-    assert run.run(plan, folder, str(shipped), fill) == folder / "report.html"
+    assert run.run(plan, folder, str(shipped), synthesize) == folder / "report.html"
     return Path(folder)
 
 
@@ -80,17 +78,17 @@ def test_a_second_run_does_nothing_twice_and_a_broken_off_one_goes_on(
     before = lost.read_bytes()
     lost.unlink()
     kept = {p: p.stat().st_mtime_ns for p in again.rglob("*.png") if "test" not in p.relative_to(again).parts}
-    run.run(plan, again, str(shipped), fill)
+    run.run(plan, again, str(shipped), synthesize)
     assert lost.read_bytes() == before
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
 def test_a_folder_of_something_else_is_left_alone(plan: case.Plan, out: Path, shipped: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds a run with other settings"):
-        run.run(case.Plan((MATERIAL,), size=64, seed=1), out, str(shipped), fill)
+        run.run(case.Plan((MATERIAL,), size=64, seed=1), out, str(shipped), synthesize)
     (tmp_path / "own.txt").write_text("mine")
     with pytest.raises(UserError, match="holds other files"):
-        run.run(plan, tmp_path, str(shipped), fill)
+        run.run(plan, tmp_path, str(shipped), synthesize)
     assert [p.name for p in tmp_path.iterdir()] == ["own.txt"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fast.cli.synthesize import parser as synthesis_parser
+from fast.cli.synthesis_options import parser as synthesis_parser
 from fast.runtime.options import parse_training, training_parser
 from support.paths import ROOT
 

@@ -150,8 +150,10 @@ def test_weights_that_serve_any_words(shipped: Path, tiny_artifact: Path) -> Non
 def test_fit_learns_what_the_split_holds(drawn_root: Path, tmp_path: Path) -> None:
     index = open_dataset(drawn_root).narrow("wood")
     index.defects = index.defects[::2]
-    overrides = ["--max_steps=2", "--devices=1", "lightning.images_every=0", *TRAINING["stage"]]
-    made = create("stage", folder=tmp_path / "run", overrides=overrides, steps=2, sampler="aias")
+    training: dict[str, Any] = {"max_steps": 2, "devices": 1}
+    how: dict[str, Any] = {"folder": tmp_path / "run", "steps": 2, "sampler": "aias"}
+    overrides = ["lightning.images_every=0", *TRAINING["stage"]]
+    made = create("stage", overrides=overrides, training=training, **how)
     with pytest.raises(UserError, match="stage has learned nothing yet"):
         made.synthesize(np.zeros((64, 64, 3), np.uint8), np.ones((64, 64), np.uint8), np.random.default_rng(0))
     made.fit(index)
@@ -159,6 +161,14 @@ def test_fit_learns_what_the_split_holds(drawn_root: Path, tmp_path: Path) -> No
     assert split["train"] == sorted(index.relative(s.image) for s in index.defects)
     assert list(made.types) == sorted({f"wood/{s.anomaly}" for s in index.defects})
     create("draem").fit(index)  # nothing to learn, nothing done
+    for wrong, says in (
+        ({"training": {"steps": 2}}, "unknown config key steps for training"),
+        ({"training": {"max_steps": "many"}}, "training.max_steps=many must be of type int or nothing"),
+        ({"training": {"name": "x"}}, "training.name is settled by fit"),
+        ({"overrides": ["--max_steps=2"]}, "--max_steps=2 is not understood"),
+    ):
+        with pytest.raises(UserError, match=says):
+            create("stage", **{**how, "folder": tmp_path / "none", **wrong}).fit(index)
 
 
 def test_the_whole_decoded_picture_may_stay(drawn_root: Path, tmp_path: Path, runs: Any) -> None:
@@ -247,7 +257,7 @@ def test_a_preview_shows_the_masks_and_a_region_file_holds_them(
 
 def test_the_preview_is_of_the_very_masks(drawn_root: Path, tmp_path: Path, runs: Any) -> None:
     from fast.cli.synthesis_job import prepare
-    from fast.cli.synthesize import parse_synthesis
+    from fast.cli.synthesis_options import parse_synthesis
 
     argv = [f for f in flags("stage", drawn_root, tmp_path / "out", runs) if not f.endswith("ground_truth")]
     argv.remove("--mask_path")

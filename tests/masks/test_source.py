@@ -158,3 +158,31 @@ def test_a_sheet_of_hairlines_shows_them() -> None:
     assert five.shape == (8 + 2 * 126, 8 + 3 * 58, 3)
     assert (five[8:108, 8:58] == shown).all()
     assert (five[134 + 8 :, 8 + 2 * 58 :] == 255).all()
+
+
+def test_a_file_is_decoded_once(drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from synthesis_helpers import synthesize
+
+    import fast.data.kept_masks as kept
+
+    decoded: list[str] = []
+
+    def counting(path: str | Path) -> np.ndarray:
+        decoded.append(Path(path).name)
+        return read_mask(path)
+
+    masks = tmp_path / "masks" / "hole"
+    masks.mkdir(parents=True)
+    odd = np.zeros((61, 83), np.uint8)  # no whole number of bytes
+    odd[5, 7:50], odd[60, 82] = 1, 1
+    write_mask(masks / "odd.png", odd)
+    write_mask(masks / "square.png", np.eye(64, dtype=np.uint8))
+    monkeypatch.setattr(kept, "read_mask", counting)
+    read = kept.KeptMasks()
+    for _ in range(2):
+        assert (read(masks / "odd.png") == odd).all()
+        read(masks / "odd.png")[:] = 1  # the caller's own
+    decoded.clear()
+    argv = ["--method", "draem", "--data_root", str(drawn_root / "wood"), "--mask_path", str(masks.parent)]
+    assert synthesize([*argv, "--sample_name", str(tmp_path / "out"), "--count", "6", "--device", "cpu"]) == 0
+    assert sorted(decoded) == ["odd.png", "square.png"]

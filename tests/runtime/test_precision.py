@@ -15,7 +15,7 @@ import fast.runtime.precision
 import fast.runtime.progress
 from fast.bench.plan import with_precision
 from fast.bench.protocol import load_protocol
-from fast.cli.synthesize import parse_synthesis
+from fast.cli.synthesis_options import parse_synthesis
 from fast.runtime.precision import _cpu_flags, has_bf16, settled, slowdown
 from fast.runtime.progress import Progress, followed, in_words
 from fast.training.config import load_recipe

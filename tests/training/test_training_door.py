@@ -3,14 +3,13 @@
 import errno
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fast.runtime.command import open_door, write_failure
-from fast.runtime.options import gpu_numbers, parse_training
+from fast.runtime.options import TrainingOptions, gpu_numbers, parse_training
 from fast.training.config import check_config, merge, resolved
 from fast.training.trainer import devices
 from ldm.errors import UserError
@@ -98,7 +97,7 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     import torch
 
     def where(gpus: str | None = None, accelerator: str | None = None, count: int | None = None) -> dict[str, Any]:
-        return devices(Namespace(gpus=gpus, accelerator=accelerator, devices=count), {})
+        return devices(TrainingOptions(gpus=gpus, accelerator=accelerator, devices=count), {})
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert where("0,1") == {"accelerator": "cpu", "devices": 1}

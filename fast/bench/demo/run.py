@@ -17,11 +17,12 @@ from fast.data.images import write_bytes
 from fast.procedural.dataset import VERSION
 from fast.reports.report import duration
 from fast.runtime.folders import held
+from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
 
 
-def run(plan: Plan, out: Path, weights: str, fill: Callable[[list[str]], object]) -> Path:
-    """All stages, or what is left of them. `fill`: the synthesis command, which takes its flags. Returns the report's
+def run(plan: Plan, out: Path, weights: str, fill: Callable[[SynthesisOptions], object]) -> Path:
+    """All stages, or what is left of them. `fill`: the synthesis command, which takes its options. Returns the report's
     path. Raises `UserError`."""
     claim(plan, out, weights)
     draw(plan, out)

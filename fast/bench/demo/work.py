@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +16,8 @@ from fast.bench.demo.record import say, timed
 from fast.data.images import read_image, write_mask
 from fast.procedural import defects_of
 from fast.runtime.command import command_line
+from fast.runtime.flags import as_flags
+from fast.synthesis.options import SynthesisOptions
 
 if TYPE_CHECKING:
     from fast.bench.trial import NetworkJudge
@@ -22,19 +25,26 @@ if TYPE_CHECKING:
 SEGMENTERS = {"real": "real alone", "merged": "real + synthetic"}
 
 
-def synthesize(plan: Plan, out: Path, material: str, weights: str, fill: Callable[[list[str]], object]) -> None:
+def synthesize(plan: Plan, out: Path, material: str, weights: str, fill: Callable[[SynthesisOptions], object]) -> None:
     """Pairs of one material, as many as there are masks, by words and masks alone. `fill` is the synthesis command,
-    which takes its flags."""
+    which takes its options."""
+
     target, count = out / "pairs" / material, plan.pairs * len(defects_of(material))
     if len(records(target)) == count:
         return
-    flags = ["--data_root", str(normals_of(plan, out, material)[0].parent), "--mask_path"]
-    flags += [str(mask_folder(out, material)), "--pt_path", weights, "--anomaly_name", material]
-    flags += ["--sample_name", str(target), "--count", str(count), "--steps", str(plan.evaluations)]
-    flags += ["--seed", str(plan.seed)]
-    say(f"{command_line('generate_with_mask.py')} {' '.join(flags)}")
+    options = SynthesisOptions(
+        data_root=str(normals_of(plan, out, material)[0].parent),
+        mask_path=str(mask_folder(out, material)),
+        weights=weights,
+        anomaly_name=material,
+        sample_name=str(target),
+        count=count,
+        steps=plan.evaluations,
+        seed=plan.seed,
+    )
+    say(f"{command_line('generate_with_mask.py')} {shlex.join(as_flags(options))}")
     with timed(out, "pairs"):
-        fill(flags)
+        fill(options)
 
 
 def records(target: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,90 @@
+"""The flags of `generate_with_mask.py`, and which of its options can be refused at once."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from fast.generators import FREE, LATENT, METHODS
+from fast.runtime.flags import add_flags, default_of, flag_of
+from fast.runtime.options import Parser
+from fast.synthesis.options import LatentOptions, SynthesisOptions, check_latent
+from ldm.errors import UserError
+
+# Of the options of methods on a latent base those that others have too, and those of all methods that learn.
+SHARED, LEARNED = ("size", "device"), ("weights", "step")
+# Options of single methods.
+OWN = {"material": "procedural", "defects": "transplant", "split": "transplant"}
+# The flags as `--help` shows them.
+GROUPS = {
+    "": ("method",),
+    "what from": (
+        "data_root", "mask_path", "weights", "step", "base", "tokenizer", "anomaly_name", "init_word", "material",
+        "defects", "split",
+    ),
+    "where the defects go": ("masks", "mask_weights", "on_object", "preview"),
+    "what": ("sample_name", "count", "extend", "size", "seed"),
+    "how much of a picture (methods on a latent base)": ("region", "margin", "min_window", "max_window", "composite"),
+    "how": ("sampler", "steps", "scale", "use_farm", "batch_size", "device"),
+    "faster, at a price that docs/performance.md shows": (
+        "precision", "reuse", "stop_at", "compiled", "weights_cache",
+    ),
+}  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of `generate_with_mask.py`."""
+    p = Parser(
+        prog="generate_with_mask.py", allow_abbrev=False,
+        description="Synthesize image-mask pairs: normal images and masks in, defects inside the masks out.",
+        epilog="Anything of the form method.key=value sets an option of the method, e.g. method.beta=[0.2,0.6].",
+    )  # fmt: skip
+    for title, names in GROUPS.items():
+        add_flags(
+            p.add_argument_group(title) if title else p, SynthesisOptions, names, method={"choices": list(METHODS)}
+        )
+    return p
+
+
+def parse_synthesis(argv: list[str]) -> SynthesisOptions:
+    """Flags and `method.key=value` in any order."""
+    override = re.compile(r"^method\.[A-Za-z0-9_.]+=")
+    values = vars(parser().parse_args([a for a in argv if not override.match(a)]))
+    return SynthesisOptions(**values, overrides=[a.removeprefix("method.") for a in argv if override.match(a)])
+
+
+def check_options(options: SynthesisOptions) -> None:
+    """Everything that can be refused before a heavy import. Raises `UserError`."""
+    check_latent(options, options.method)
+    if options.masks in ("given", "augmented") and not options.mask_path:
+        raise UserError(f"--masks {options.masks} needs masks; give their folder with --mask_path")
+    if options.mask_path and options.masks not in (None, "given", "augmented"):
+        raise UserError(f"--masks {options.masks} takes no files; leave --mask_path out, or use given or augmented")
+    if (options.masks == "learned") != (options.mask_weights is not None):
+        raise UserError("--masks learned and --mask_weights FOLDER go together; give both or neither")
+    if options.anomaly_name is not None and not all(name.strip() for name in options.anomaly_name.split(",")):
+        raise UserError(f"--anomaly_name {options.anomaly_name!r} names nothing between two commas; give words")
+    if options.on_object == "":
+        raise UserError("--on_object is empty; give a rule such as auto, a path, or off")
+    if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
+        raise UserError(f"--preview {options.preview} lies in --sample_name; choose a file outside that folder")
+    _check_method(options)
+
+
+def _check_method(options: SynthesisOptions) -> None:
+    """Nothing is given that the method would pass over in silence. Raises `UserError`."""
+    for own in fields(LatentOptions):
+        learned = own.name in LEARNED
+        foreign = options.method in FREE if learned else options.method not in LATENT and own.name not in SHARED
+        if foreign and getattr(options, own.name) != default_of(own):
+            why = ", which learns nothing" if learned else "; its own options are method.key=value"
+            raise UserError(f"{flag_of(options, own.name)} is not for {options.method}{why}")
+    for name, method in OWN.items():
+        if getattr(options, name) is not None and options.method != method:
+            raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")
+    given = {o.split("=")[0] for o in options.overrides}
+    for name in ("device", *LEARNED, "on_object", *OWN):
+        if name in given:
+            raise UserError(f"method.{name} is set by {flag_of(options, name)}; use that")

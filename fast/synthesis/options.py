@@ -1,0 +1,153 @@
+"""The options of synthesis, each declared once: from them follow the command's flags, the arguments of
+`fast.generators.create` and what the manifest records. No heavy import here: `--help` reads this file.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any
+
+from fast.runtime.flags import check_limits, option
+from ldm.errors import UserError
+
+MOST_SIDE = 65535  # of PNG's and JPEG's pictures
+MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How a trained method on a latent base makes pairs. None: as the weights recommend, see `recipe_for`."""
+
+    # fmt: off
+    size: int | None = option(
+        None, "side in pixels of the square that pictures are resized to (default: the training size; with --region "
+        "auto, and of methods that learn nothing, they keep their own)", least=1, most=MOST_SIDE)
+    sampler: str | None = option(
+        None, "default: the method's (fast aias, stage ddpm, anomalydiffusion ddim)",
+        choices=["aias", "ddpm", "ddim", "plms"])
+    steps: int | None = option(None, "network evaluations (default: the recipe's; ddpm: all)", least=1)
+    use_farm: bool = option(True, "leave FARM out (the paper's ablation)", "--no_farm")
+    precision: str = option(
+        "auto", "of the networks' weights; auto: bf16 where the machine computes in it, else fp32; int8: the U-Net's, "
+        "on CPUs with the instructions (default auto)", choices=["auto", "fp32", "bf16", "int8"])
+    region: str | None = option(
+        None, "sample the full picture, or auto: only windows around the mask (default: auto for weights that were "
+        "trained on windows, data.params.native, and the shipped ones, else full)", choices=["auto", "full"])
+    margin: int | None = option(None, "pixels of context around a defect (default 32)", least=0)
+    min_window: int | None = option(
+        None, "least side of a window in pixels (default: the training size; smaller is faster)",
+        least=1, most=MOST_SIDE)
+    max_window: int | None = option(
+        None, "larger windows are evaluated in overlapping tiles of this side (default: twice the training size)",
+        least=1, most=MOST_SIDE)
+    reuse: int = option(
+        1, "run the inner U-Net blocks at every N-th evaluation only (default 1: always)", metavar="N", least=1)
+    stop_at: int = option(
+        0, "no evaluation at times up to T; 2 saves the last two of aias (default 0)", metavar="T", least=0)
+    compiled: bool = option(False, "run the U-Net through torch.compile", "--compile")
+    composite: bool = option(
+        True, "leave all of the decoded window in the picture, as AnomalyDiffusion and STAGE do", "--no_composite")
+    scale: float | None = option(
+        None, "classifier-free guidance: how much the words count against no words, from 0; 1 is none, all else takes "
+        "twice the time (default: as the weights recommend, 1 where they say nothing)", metavar="W")
+    own: Mapping[str, Any] = option({}, None)  # the method's own switches by name, such as stage's `aif`
+    # fmt: on
+
+
+@dataclass(frozen=True)
+class Recipe(SamplingOptions):
+    """Sampling options with everything decided, as the engine takes them and the manifest records them."""
+
+    sampler: str = "aias"
+    steps: int = 10
+    precision: str = "fp32"
+    region: str = "full"
+    margin: int = 32
+    min_window: int = 256
+    max_window: int = 512
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class LatentOptions(SamplingOptions):
+    """Which weights a method on a latent base takes, from where, and how it samples: the arguments of
+    `create("fast", ...)`. `types`: "category/word" for weights that serve any words, such as `models/mini`."""
+
+    # fmt: off
+    weights: str | Path | None = option(
+        None, "folder of <method>-<step>.safetensors, as main.py writes them, or one such file (needed by methods "
+        "that learn)", "--pt_path", metavar="FOLDER")
+    step: int | None = option(None, "step of the weights (default: the last)", "--weight_idx")
+    base: str | None = option(
+        None, "the base checkpoint, if it is no longer where training found it", "--actual_resume", metavar="CKPT")
+    tokenizer: str | None = option(
+        None, "the base's tokenizer: a folder, or a hub name, which is fetched (default: the recorded one, as far as "
+        "it is on this machine)", metavar="FOLDER|NAME")
+    weights_cache: str | Path | None = option(
+        None, "keep the base here in bfloat16, for a quick start next time (bf16 and int8)", metavar="FOLDER")
+    device: str = option("auto", "", choices=["auto", "cpu", "cuda"])
+    types: Sequence[str] | None = option(None, None)
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisOptions(LatentOptions):
+    """A set of pairs to make: the method, what from, where the defects go, how many. `overrides`: `key=value` for
+    options of the method, as after `method.` on the command line."""
+
+    # fmt: off
+    method: str = option("fast", "what makes the defects (default fast)")
+    data_root: str | None = option(
+        None, "normal images, or a dataset (needed by all but dfmgan)", metavar="FOLDER")
+    mask_path: str | None = option(
+        None, "masks, white = defect; folders inside it name defect types", metavar="FOLDER")
+    anomaly_name: str | None = option(
+        None, "defect types to make, separated by commas: a type, category/type, or a category for all of its types; "
+        "for weights that serve any words: part/word; for procedural: scratch, crack, dent and so on (default: all "
+        "there are)")
+    init_word: str | None = option(
+        None, "category to take if --anomaly_name names none; for weights that serve any words: the defect's word "
+        "(scratch, say)")
+    material: str | None = option(
+        None, "procedural: what the part is of, a material (rolled_metal, leather, ...) or a family (metal, "
+        "wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: estimated from each picture",
+        metavar="NAME")
+    defects: str | None = option(
+        None, "transplant: dataset whose real defects are cut out (default: --data_root)", metavar="FOLDER")
+    split: str | None = option(
+        None, "transplant: which of them, the training side of a file of prepare_data.py, a third as that would draw "
+        "it (default), or all", metavar="third|all|FILE")
+    masks: str | None = option(
+        None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
+        "drawn shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",
+        choices=MASKS)
+    mask_weights: str | None = option(
+        None, "weights of configs/methods/masks.yaml, for --masks learned", metavar="FOLDER")
+    on_object: str | None = option(
+        None, "keep masks on the object: auto, otsu, otsu_dark, triangle; a region file, or a folder with one for each "
+        "picture; or off (default: auto, but off for given masks); procedural and transplant keep their own defects on "
+        "it", metavar="RULE|PATH")
+    preview: str | None = option(None, "PNG of the first masks over their pictures", metavar="FILE")
+    sample_name: str = option(
+        MISSING, "output: image/, mask/, triptych/, manifest.jsonl", metavar="FOLDER")
+    count: int = option(500, "pairs in all (default 500)", least=1)
+    extend: bool = option(
+        False, "go on with a set after normal images, masks or types were added: what is made stays")
+    seed: int = option(0, "pair i depends on this and i alone (default 0)", least=0)
+    batch_size: int = option(8, "pairs in flight; does not change the pairs", least=1)
+    overrides: list[str] = option([], None)
+    # fmt: on
+
+
+def check_latent(options: LatentOptions, method: str) -> None:
+    """What can be refused of a method's options before its weights are looked at. Raises `UserError`."""
+    check_limits(options)
+    if options.scale is not None and not 0 <= options.scale < math.inf:
+        raise UserError(f"--scale={options.scale} is no guidance scale; give a number from 0, 1 for no guidance")
+    if options.stop_at and (method != "fast" or options.sampler not in (None, "aias")):
+        raise UserError(f"--stop_at {options.stop_at} is for --sampler aias of fast; leave one of the two out")
+    if options.compiled and (options.precision == "int8" or options.region == "auto"):
+        raise UserError("--compile is for one size of window and weights as they are: not with --region auto or int8")
+    if options.weights_cache and options.precision == "fp32":
+        raise UserError("--weights_cache keeps weights in bfloat16; add --precision bf16 or int8")
