@@ -22,8 +22,6 @@ from ldm.errors import UserError
 MATERIAL = "marble"
 
 
-
-
 @pytest.fixture(scope="module")
 def plan() -> case.Plan:
     return case.Plan((MATERIAL,), size=64, normals=2, handful=3, pairs=1, tests=1, evaluations=2, steps=2, window=32)
