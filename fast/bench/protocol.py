@@ -18,9 +18,9 @@ from yaml import YAMLError
 
 from fast.bench import paper
 from fast.bench.results import METRICS
+from fast.data.transforms import AUGMENT
 from fast.generators import LATENT, METHODS
 from fast.latent.sampling import SAMPLERS
-from fast.segmentation.augment import AUGMENT
 from fast.segmentation.networks import SEGMENTERS
 from fast.segmentation.recipes import PUBLISHED
 from fast.segmentation.recipes import RECIPES as SCHEDULES
@@ -115,7 +115,7 @@ class Segmentation:
     real training side is `merged` with the pairs. `real_share`: share of the defects drawn that are real where there
     are both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are training
     normals.
-    `augment`: of all training images alike (`fast.segmentation.augment.AUGMENT`). `test_normals`: held-out normals are
+    `augment`: of all training images alike (`fast.data.transforms.AUGMENT`). `test_normals`: held-out normals are
     tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
     size, real, real_share, normals, augment and test_normals."""
 

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from fast.data.content import reading_files
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.sampler import StepSampler, Ticket
+from fast.data.samples import Latents, Pictures
 from fast.data.split import Split, make_split
 from fast.data.tensors import to_tensor
-from fast.data.views import Augment, Latents, Pictures
+from fast.data.transforms import Augment
 from fast.runtime.command import leave_interrupts, write_failure
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError

@@ -14,7 +14,7 @@ from torch import distributed
 
 from fast.artifact import find_base, find_farm
 from fast.data.images import write_bytes
-from fast.data.views import Pictures
+from fast.data.samples import Pictures
 from fast.model import FAST
 from fast.runtime.command import is_first_process
 from fast.runtime.precision import settled
