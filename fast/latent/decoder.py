@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fast.data.tensors import to_tensor
 from fast.runtime.progress import Progress
 from ldm.errors import UserError
+from ldm.models.autoencoder import psnr
 from ldm.modules.losses.contperceptual import edge_distance
 from ldm.rng import seed_of
 
@@ -110,7 +111,7 @@ class _Course:
     @torch.no_grad()
     def _score(self) -> float:
         made = [self.model.first_stage_model.decode(z) for z in self.latents]
-        return float(torch.stack([_psnr(y, x) for y, x in zip(made, self.images, strict=True)]).mean())
+        return float(torch.stack([psnr(x, y) for y, x in zip(made, self.images, strict=True)]).mean())
 
     def _weights(self) -> dict[str, Tensor]:
         return {k: v.detach().clone() for k, v in self.model.first_stage_model.decoder.state_dict().items()}
@@ -140,13 +141,8 @@ def score(model: Any, pictures: Sequence[np.ndarray]) -> float:
     errors = []
     for picture in pictures:
         x = to_tensor(picture)[None].to(model.device)
-        errors.append(_psnr(model.first_stage_model.decode(model.first_stage_mean(x)), x))
+        errors.append(psnr(x, model.first_stage_model.decode(model.first_stage_mean(x))))
     return float(torch.stack(errors).mean())
-
-
-def _psnr(y: Tensor, x: Tensor) -> Tensor:
-    """In dB, of images in [-1, 1]."""
-    return 10 * torch.log10(4 / F.mse_loss(y.float().clamp(-1, 1), x).clamp_min(1e-10))
 
 
 def _windows(count: int, view: View, options: FitOptions, seed: int, rng: np.random.Generator, factor: int) -> Tensor:
