@@ -1,4 +1,4 @@
-"""Options from plain values: pydantic's checks of a dataclass, in one line that names the key, its value and the remedy."""
+"""Options from plain values, checked by pydantic: an error is one line that names the key, its value and the remedy."""
 
 from __future__ import annotations
 
