@@ -24,6 +24,7 @@ from fast.generators import LATENT, METHODS
 from fast.latent.sampling import SAMPLERS
 from fast.runtime.validated import (
     EACH_ONCE,
+    STRICT,
     FromOne,
     FromZero,
     Number,
@@ -48,7 +49,6 @@ Augmentation = Annotated[str, one_of(*AUGMENT)]
 Network = Annotated[str, one_of(*SEGMENTERS)]
 Side = Annotated[Whole, Ge(16)]  # in pixels
 Batch = Annotated[Whole, Ge(2)]  # of one picture batch normalisation learns nothing
-STRICT = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)

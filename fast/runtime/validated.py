@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from ldm.errors import UserError
 
 T = TypeVar("T")
+STRICT = {"extra": "forbid"}  # as `__pydantic_config__` of a dataclass: a key that it lacks is an error
 
 # A whole number stays one where a fraction may stand: keys of finished work hold it as it was written.
 Number: TypeAlias = Annotated[float, Strict()] | Annotated[int, Strict()]
@@ -64,6 +65,7 @@ EACH_ONCE = AfterValidator(_each_once)
 def validated(cls: type[T], values: Any, where: str) -> T:
     """A dataclass, its sections and lists from plain values. Raises `UserError` that begins with `where`."""
     try:
+        values = dict(values) if isinstance(values, Mapping) else values
         return cast(T, _adapter(cls).validate_python(values))  # type: ignore[arg-type]
     except ValidationError as error:
         raise UserError(f"{where}: {_said(cls, error.errors(include_url=False)[0])}") from None
@@ -88,7 +90,8 @@ def _said(cls: type[Any], error: Mapping[str, Any]) -> str:
             break
     kind = error["type"]
     said = SAID[kind].format(**error.get("ctx", {})) if kind in SAID else error["msg"].replace("Input should", "must")
-    return f"{path}={error['input']!r} {said}" if said.startswith("must") else f"{path} {said}"
+    value = f"{path}={error['input']!r}" if path else repr(error["input"])
+    return f"{value} {said}" if said.startswith("must") else f"{path} {said}"
 
 
 def _dataclass_in(hint: Any) -> Any:
