@@ -13,6 +13,7 @@ from benchmarks.runner import PROJECT, Result, Setting, run_all
 from benchmarks.sections import SECTIONS, pairs, unet
 from benchmarks.sections.section import paragraphs
 from fast.runtime.command import open_door
+from fast.runtime.device import no_gpu
 from fast.runtime.options import Parser
 from ldm.errors import UserError
 
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
     if options.repeat < 1:
         raise UserError(f"--repeat {options.repeat} must be at least 1")
     if options.device == "cuda" and best_device() != "cuda":
-        raise UserError("--device cuda: there is no GPU here; use --device cpu")
+        raise no_gpu("--device ", "cuda")
     setting = Setting(options.device, options.size, cores(), trained_side(options.size))
     known = _read(options.results)
     jobs = {name: SECTIONS[name].jobs(setting) for name in wanted}

@@ -26,6 +26,7 @@ from fast.pretraining.samples import fill
 from fast.pretraining.settings import Settings
 from fast.pretraining.stages import Pretraining
 from fast.procedural.traits import HELD_APART
+from ldm.metrics import decibels
 
 UNET = "model.params.unet_config.params"
 FOUR = [
@@ -113,7 +114,7 @@ def _psnr(first_stage: Any, test: list[Sheet], device: torch.device) -> float:
         inside = torch.from_numpy(masks_of(sheet))[:, None].to(device)
         error += float(((again - images) ** 2 * inside).sum())
         count += 3 * int(inside.sum())
-    return float(10 * np.log10(4 * count / error))
+    return float(decibels(torch.tensor(error / count), 2))
 
 
 def _score(model: Any, test: list[Sheet], classifier: Path) -> dict[str, float]:

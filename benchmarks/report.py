@@ -34,12 +34,6 @@ def gigabytes(size: float | None) -> str:
     return NONE if size is None else f"{size / 1e9:.2f}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first column to the left and the others to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def exponent(small: tuple[float, float], large: tuple[float, float]) -> float:
     """p of `seconds ~ side ** p` through two points (side, seconds)."""
     return math.log(large[1] / small[1]) / math.log(large[0] / small[0])

@@ -16,10 +16,11 @@ from fast.latent.decoder import FitOptions
 from fast.latent.prompted import PromptedDiffusion
 from fast.runtime.folders import parse_json
 from fast.runtime.project import in_project, named
+from fast.runtime.validated import validated
 from ldm.checkpoint import hash_aside, load_strict, read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.modules.encoders.modules import TextEncoder, offline
-from ldm.util import check_params, get_obj_from_str, instantiate_from_config
+from ldm.util import get_obj_from_str, instantiate_from_config
 
 if TYPE_CHECKING:
     from fast.model import FAST
@@ -153,8 +154,7 @@ def load_model(
     params = artifact.config["model"]["params"]
     model.thaw_unet = bool(params.get("thaw_unet"))
     fit = params.get("fit_decoder")
-    check_params(FitOptions, fit or {}, f"{artifact.path}: fit_decoder")
-    model.fit_decoder = None if fit is None else FitOptions(**fit)
+    model.fit_decoder = None if fit is None else validated(FitOptions, fit, f"{artifact.path}: fit_decoder")
     # A thawed U-Net is too large to be copied; the rest is small and need not keep a mapped file alive.
     state = {k: v if k.startswith("model.") else v.clone() for k, v in read_state_dict(artifact.path).items()}
     load_strict(_Part(model), state, str(artifact.path), mapped=artifact.path)

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from benchmarks.report import gigabytes, number, table, times
+from benchmarks.report import gigabytes, number, times
 from benchmarks.runner import Job, Setting
 from benchmarks.sections.pairs import pair_job
 from benchmarks.sections.section import Results, missing, paragraphs, value
+from fast.runtime.tables import markdown
 
 PLAIN = "--precision bf16"
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -33,4 +34,4 @@ def text(results: Results, setting: Setting) -> str:
         rows.append([f"`{name}`", ratio, number(seconds), gigabytes(value(results, name, "memory"))])
     head = ["options", "as fast as bf16", "s per pair", "peak memory, GB"]
     title = f"#### Options, pairs of {setting.side} x {setting.side}, full, aias 10"
-    return paragraphs(title, table(head, rows), missing(results))
+    return paragraphs(title, markdown(head, rows), missing(results))

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from benchmarks.report import NONE, extrapolated, gigabytes, number, share, table, times
+from benchmarks.report import NONE, extrapolated, gigabytes, number, share, times
 from benchmarks.runner import Job, Setting
 from benchmarks.sections.section import Results, missing, paragraphs, value
 from benchmarks.sections.unet import RATES
+from fast.runtime.tables import markdown
 
 SAMPLERS = [("aias", 10), ("aias", 50), ("ddim", 50)]
 LONGEST = ("ddpm", 1000)
@@ -66,7 +67,7 @@ def text(results: Results, setting: Setting) -> str:
         "the reading of a base from its file is in the rate. *Of the bf16 rate* counts the U-Net's evaluations alone, "
         "against the matrix product of the U-Net's table."
     )
-    return paragraphs("#### Pairs end to end", table([*head, "peak memory, GB"], rows), said, missing(results))
+    return paragraphs("#### Pairs end to end", markdown([*head, "peak memory, GB"], rows), said, missing(results))
 
 
 def summary(results: Results, setting: Setting) -> str:
@@ -83,7 +84,7 @@ def summary(results: Results, setting: Setting) -> str:
         "as fast as the original",
         "memory of the original's",
     ]
-    return table(head, rows)
+    return markdown(head, rows)
 
 
 def _row(results: Results, name: str) -> list[str]:

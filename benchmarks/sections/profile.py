@@ -1,8 +1,9 @@
 """Where the time of a pair goes."""
 
-from benchmarks.report import number, share, table
+from benchmarks.report import number, share
 from benchmarks.runner import Job, Setting
 from benchmarks.sections.section import Results, missing, paragraphs, value
+from fast.runtime.tables import markdown
 
 NAME = "one pair"
 
@@ -19,7 +20,7 @@ def text(results: Results, setting: Setting) -> str:
     where = "on one thread" if setting.device == "cpu" else "on the GPU, without the time between its kernels"
     return paragraphs(
         f"#### Where the time goes: one pair of {setting.side} x {setting.side}, full, aias 10, bf16",
-        table(["part", "share", "s"], rows) if rows else "",
+        markdown(["part", "share", "s"], rows) if rows else "",
         f"From torch's profiler, {where}; the profiler itself slows small parts down.",
         missing(results),
     )

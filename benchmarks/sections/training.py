@@ -1,8 +1,9 @@
 """A step of FAST's training."""
 
-from benchmarks.report import gigabytes, number, share, table, times
+from benchmarks.report import gigabytes, number, share, times
 from benchmarks.runner import Job, Setting
 from benchmarks.sections.section import Results, missing, paragraphs, value
+from fast.runtime.tables import markdown
 
 BATCH = 4
 OURS, LEAN = "FAST, as the recipe says", "FAST, lightning.checkpointing=always"
@@ -28,7 +29,7 @@ def text(results: Results, setting: Setting) -> str:
     head = ["training step", "as fast as the original", "memory of the original's", "s per image", "s per step"]
     return paragraphs(
         f"#### Training, batch {BATCH} of {setting.side} x {setting.side}",
-        table([*head, "peak memory, GB"], rows),
+        markdown([*head, "peak memory, GB"], rows),
         "Loss, backward and optimizer on cached latents. *The original* keeps every weight in float32 and computes the "
         "U-Net's activations again in the backward pass.",
         missing(results),

@@ -1,8 +1,9 @@
 """One evaluation of the U-Net, and the ratios that the page begins with."""
 
-from benchmarks.report import NONE, gigabytes, number, share, table, times
+from benchmarks.report import NONE, gigabytes, number, share, times
 from benchmarks.runner import Job, Setting
 from benchmarks.sections.section import Results, missing, paragraphs, value
+from fast.runtime.tables import markdown
 from fast.synthesis.synthesizer import LANE
 
 ORIGINAL, LOWERED = "original, float32", "original, bf16 autocast"
@@ -49,7 +50,7 @@ def text(results: Results, setting: Setting) -> str:
     head = ["U-Net evaluation", "s per image", "GFLOP/s", "of the matrix product's rate", "peak memory, GB"]
     return paragraphs(
         f"#### One evaluation of the U-Net, {setting.side} x {setting.side} pixels",
-        table(head, rows),
+        markdown(head, rows),
         f"{' or '.join(f'{n / 1e6:.0f} M' for n in sorted(sizes))} parameters, "
         f"{number(each and each / 1e9)} GFLOP for an image. Here {' and '.join(rates)}, to which autocast and int8 are "
         f"compared too. {lanes}. Peak memory is {memory}.",
@@ -79,7 +80,7 @@ def ratios(results: Results) -> str:
         *("U-Net evaluation", "as fast as the original", "as the original under autocast"),
         *("as diffusers in this precision", "as diffusers' best", "memory of the original's"),
     ]
-    return table(head, rows)
+    return markdown(head, rows)
 
 
 def _row(results: Results, label: str) -> list[str]:

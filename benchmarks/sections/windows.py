@@ -1,9 +1,10 @@
 """How time grows with the window, and that with `auto` a picture's size does not matter."""
 
-from benchmarks.report import NONE, exponent, gigabytes, number, table, times
+from benchmarks.report import NONE, exponent, gigabytes, number, times
 from benchmarks.runner import Job, Setting
 from benchmarks.sections.pairs import pair_job
 from benchmarks.sections.section import Results, missing, paragraphs, value
+from fast.runtime.tables import markdown
 
 
 def sides(setting: Setting) -> list[int]:
@@ -34,7 +35,7 @@ def text(results: Results, setting: Setting) -> str:
         memory, pairs = (value(results, f"window {side}", name) for name in ("memory", "pairs"))
         rows.append([f"{side} x {side}", number(seconds), grown, str(pairs or NONE), gigabytes(memory)])
         before = (side, seconds) if seconds else before
-    growth = table(["window", "s per pair", "growth exponent", "pairs made", "peak memory, GB"], rows)
+    growth = markdown(["window", "s per pair", "growth exponent", "pairs made", "peak memory, GB"], rows)
     base = value(results, _name(pictures(setting)[0]))
     rows = []
     for shape in pictures(setting):
@@ -45,7 +46,7 @@ def text(results: Results, setting: Setting) -> str:
         memory = gigabytes(value(results, _name(shape), "memory"))
         rows.append([_name(shape), sampled, number(seconds), times(seconds, base), number(files, 2), memory])
     head = ["picture with one defect of 60 pixels, auto", "window", "s per pair", "of the first", "s for its files"]
-    same = table([*head, "peak memory, GB"], rows)
+    same = markdown([*head, "peak memory, GB"], rows)
     return paragraphs(
         "#### Time and the size of the window, aias 10, bf16",
         growth,

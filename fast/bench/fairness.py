@@ -9,6 +9,7 @@ from math import nan
 from fast.bench.protocol import Entry, Protocol
 from fast.bench.results import Record
 from fast.bench.verdict import gain
+from fast.runtime.tables import markdown
 
 AUGMENTED = {
     "none": "no augmentation",
@@ -80,9 +81,9 @@ def differences(protocol: Protocol, records: Sequence[Record]) -> str:
             margin = "" if change is None or change.margin is None else f" ± {change.margin:.2f}"
             cells.append("-" if change is None else f"{change.points:+.2f}{margin}")
         if set(cells) != {"-"}:
-            lines.append(f"| {' | '.join([backbone, category, label, *cells])} |")
+            lines.append([backbone, category, label, *cells])
     if not lines:
         return ""
     head = ["segmenter", "category", f"against {base}", *protocol.metrics]
     how = "Differences in points, paired by seed, ± half of their 95 % interval (Student's t over the seeds alone)."
-    return "\n".join([how, "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *lines, ""])
+    return "\n".join([how, "", markdown(head, lines, left=len(head)), ""])

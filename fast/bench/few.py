@@ -21,6 +21,7 @@ from fast.data.images import read_image, write_bytes
 from fast.data.index import DatasetIndex, Sample
 from fast.data.split import Split
 from fast.generators import create
+from fast.runtime.tables import markdown
 from fast.segmentation.data import Labelled, from_output, from_samples, merged
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -166,8 +167,7 @@ def table(rows: Sequence[dict[str, Any]], metric: str = "miou") -> str:
     def values(label: str, count: int | None) -> dict[int, float]:
         return {r["seed"]: r[metric] for r in rows if (r["label"], r["count"]) == (label, count)}
 
-    lines = [f"| real defects of each type | {' | '.join('all' if c is None else str(c) for c in counts)} |",
-             "| --- |" + " --- |" * len(counts)]  # fmt: skip
+    head, lines = ["real defects of each type", *("all" if c is None else str(c) for c in counts)], []
     for label in labels:
         cells = []
         for count in counts:
@@ -184,8 +184,8 @@ def table(rows: Sequence[dict[str, Any]], metric: str = "miou") -> str:
                     margin = "" if change.margin is None else f" ± {change.margin:.1f}"
                     text += f" ({change.points:+.1f}{margin})"
             cells.append(text)
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([label, *cells])
+    return markdown(head, lines, left=len(head))
 
 
 def worth(

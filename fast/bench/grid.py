@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 from fast.data.images import write_bytes
 from fast.runtime.command import write_failure
+from fast.runtime.locks import locked
 from ldm.errors import UserError
 
 POLL = 5.0  # seconds between looks at what other processes are doing
@@ -84,28 +84,19 @@ class Cell:
 
 @contextmanager
 def claimed(cell: Cell) -> Iterator[bool]:
-    """Whether this process may do the cell; nobody else may as long as it lasts.
-
-    The lock is the operating system's and ends with the process, however it ends. It is seen by other machines where
-    the file system passes locks on, as NFS does.
-    """
+    """Whether this process may do the cell; nobody else may as long as it lasts."""
     cell.folder.mkdir(parents=True, exist_ok=True)
-    with open(cell.folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        os.set_inheritable(file.fileno(), True)  # a program that outlives this process still holds its cell
-        yield True
+    with locked(cell.folder / ".lock") as file:
+        if file is not None:
+            os.set_inheritable(file.fileno(), True)  # a program that outlives this process still holds its cell
+        yield file is not None
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Waits until no other process is in this folder's critical section."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder / ".lock", wait=True):
         yield
 
 

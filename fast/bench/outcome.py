@@ -15,9 +15,10 @@ from fast.bench import fairness, figures, gallery, paper, tables
 from fast.bench.grid import Cell
 from fast.bench.plan import Category, Column, Plan
 from fast.bench.results import from_json
-from fast.bench.tables import Table, markdown_text
+from fast.bench.tables import Table
 from fast.bench.work import pairs_folder
 from fast.data.images import write_bytes, write_image
+from fast.runtime.tables import markdown, markdown_text
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
 
@@ -95,8 +96,8 @@ def footing(plan: Plan) -> str:
             f"{len(category.index.normals)} normals.",
             "",
         ]
-        lines += ["| " + " | ".join(map(markdown_text, names)) + " |", "|" + " --- |" * len(names)]
-        lines += ["| " + " | ".join(markdown_text(row.get(name, "-")) for name in names) + " |" for row in rows] + [""]
+        cells = [[markdown_text(row.get(name, "-")) for name in names] for row in rows]
+        lines += [markdown(list(map(markdown_text, names)), cells, left=len(names)), ""]
     return "\n".join(lines)
 
 

@@ -6,13 +6,14 @@ rank of ours.
 
 import csv as csv_files
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 from fast.bench.paper import AVERAGE, PaperTable, Value, orientation
 from fast.bench.results import Grid, Record, Summary
+from fast.runtime import tables as text_tables
+from fast.runtime.tables import markdown_text
 from ldm.errors import UserError
 
 DECIMALS = 2
@@ -242,18 +243,11 @@ def markdown(table: Table) -> str:
     blocks, notes = _blocks(table)
     parts = [markdown_text(caption(table))]
     for block in blocks:
-        rule = ["---"] * block.left + ["---:"] * (len(block.header) - block.left)
-        lines = [list(map(_md_cell, line)) for line in [block.header, *block.lines]]
-        lines.insert(1, rule)
+        head, *lines = [list(map(_md_cell, line)) for line in [block.header, *block.lines]]
         parts += [f"**{markdown_text(block.heading)}**"] * bool(block.heading)
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append(text_tables.markdown(head, lines, block.left))
     parts += [f"<sup>{_letter(i)}</sup> {markdown_text(note)}." for i, note in enumerate(notes)]
     return "\n\n".join(parts) + "\n"
-
-
-def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is. An underscore within a word means nothing there."""
-    return re.sub(r"([\\`*|<>\[\]~]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
 
 
 def _md_cell(cell: _Text) -> str:

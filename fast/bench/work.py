@@ -23,6 +23,7 @@ from fast.data.images import read_mask, write_mask
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned
 from fast.pretraining.drawing import DrawingRecipe, draw_sheet, masks_of
+from fast.runtime.device import pick_device
 from fast.runtime.flags import as_flags
 from fast.runtime.options import TrainingOptions
 from fast.runtime.project import PROJECT
@@ -346,12 +347,7 @@ def deep(cell: Cell) -> dict[str, Any]:
 
 
 def device_of(cell: Cell) -> str:
-    import torch
-
-    cuda = torch.cuda.is_available()
-    if cell.use["device"] == "cuda" and not cuda:
-        raise UserError("--device cuda: there is no GPU here; use --device cpu")
-    return "cuda" if cuda and cell.use["device"] != "cpu" else "cpu"
+    return pick_device(cell.use["device"], "--device ").type
 
 
 KINDS: dict[str, Callable[[Cell], dict[str, Any]]] = {

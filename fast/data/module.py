@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 from fast.data.content import reading_files
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.sampler import StepSampler, Ticket
+from fast.data.samples import Latents, Pictures
 from fast.data.split import Split, make_split
 from fast.data.tensors import to_tensor
-from fast.data.views import Augment, Latents, Pictures
+from fast.data.transforms import Augment
 from fast.runtime.command import leave_interrupts
 from fast.runtime.progress import followed
 from ldm.checkpoint import save_safetensors

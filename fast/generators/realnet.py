@@ -16,6 +16,7 @@ from fast.generators.blend import Pair, blend, changed_pair, check_change, check
 from fast.generators.sdas import SAMPLERS, SDAS
 from fast.masks.foreground import Ground
 from fast.masks.perlin import perlin_mask
+from fast.runtime.device import pick_device
 from fast.runtime.folders import parse_json
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
@@ -72,7 +73,7 @@ class RealNetGenerator(Learned):
         self.steps, self.sampler, self.category = steps, sampler, category
         self.ground = Ground(foreground)
         self.min_change = check_change(min_change)
-        self.pool, self.vary, self.device = pool, vary, _device(device)
+        self.pool, self.vary, self.device = pool, vary, pick_device(device, "device=")
         self.model: SDAS | None = None
         super().__init__(weights, step, **options)
 
@@ -182,17 +183,6 @@ def read_sdas(path: Path) -> SDAS:
         model = SDAS(**params)
     load_strict(model.unet, {k: v.clone() for k, v in read_state_dict(path).items()}, str(path))
     return model.eval().requires_grad_(False)
-
-
-def _device(name: str) -> torch.device:
-    """`cpu`, `cuda` or `cuda:N`. Raises `UserError`."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device={name} is unknown; use cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={name}: there is no GPU here; use cpu")
-    return device
 
 
 def _varied(sample: np.ndarray, rng: np.random.Generator) -> np.ndarray:

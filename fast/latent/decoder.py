@@ -2,21 +2,31 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from fast.data.tensors import to_tensor
 from fast.runtime.progress import Progress
-from ldm.errors import UserError
+from fast.runtime.validated import STRICT, FromOne, Number, Positive, Whole
+from ldm.models.autoencoder import psnr
 from ldm.modules.losses.contperceptual import edge_distance
 from ldm.rng import seed_of
 
 SCORED, WATCHED = 16, 4  # pictures, at most, that a fit is scored on, and that are looked at while it goes
 CHECKS, LEAST_BETWEEN, PATIENCE = 10, 10, 3  # looks at it in all, steps between two at least, looks without gain
+
+
+def _least_most(crop: tuple[int, int]) -> tuple[int, int]:
+    if not 8 <= crop[0] <= crop[1]:
+        raise PydanticCustomError("crop", "must be [least, most] in pixels, from 8; write [64, 128]")
+    return crop
 
 
 @dataclass(frozen=True)
@@ -28,29 +38,15 @@ class FitOptions:
     than a camera's noise. `gain`: the fit ends where three tenths of its steps gain less, in dB; 0: never before.
     """
 
-    steps: int = 300
-    lr: float = 5e-4
-    batch_size: int = 8
-    crop: tuple[int, int] = (64, 128)
-    edge_weight: float = 1.0
-    enough: float = 42.0
-    gain: float = 0.1
+    __pydantic_config__ = STRICT
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(
-                    f"fit_decoder.{name}={value} is not a whole number from 1; leave fit_decoder out for none"
-                )
-        if isinstance(self.lr, bool) or not isinstance(self.lr, int | float) or self.lr <= 0:
-            raise UserError(f"fit_decoder.lr={self.lr} must be a number above 0")
-        for name in ("enough", "gain"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-                raise UserError(f"fit_decoder.{name}={value} must be a number of dB, 0 or more")
-        if not hasattr(self.crop, "__len__") or len(self.crop) != 2 or not 8 <= self.crop[0] <= self.crop[1]:
-            raise UserError(f"fit_decoder.crop={self.crop} is not [least, most] in pixels, from 8; write [64, 128]")
+    steps: FromOne = 300
+    lr: Positive = 5e-4
+    batch_size: FromOne = 8
+    crop: Annotated[tuple[Whole, Whole], AfterValidator(_least_most)] = (64, 128)
+    edge_weight: Annotated[Number, Ge(0)] = 1.0
+    enough: Annotated[Number, Ge(0)] = 42.0
+    gain: Annotated[Number, Ge(0)] = 0.1
 
 
 View = Callable[[int, int | None], np.ndarray]
@@ -110,7 +106,7 @@ class _Course:
     @torch.no_grad()
     def _score(self) -> float:
         made = [self.model.first_stage_model.decode(z) for z in self.latents]
-        return float(torch.stack([_psnr(y, x) for y, x in zip(made, self.images, strict=True)]).mean())
+        return float(torch.stack([psnr(x, y) for y, x in zip(made, self.images, strict=True)]).mean())
 
     def _weights(self) -> dict[str, Tensor]:
         return {k: v.detach().clone() for k, v in self.model.first_stage_model.decoder.state_dict().items()}
@@ -140,13 +136,8 @@ def score(model: Any, pictures: Sequence[np.ndarray]) -> float:
     errors = []
     for picture in pictures:
         x = to_tensor(picture)[None].to(model.device)
-        errors.append(_psnr(model.first_stage_model.decode(model.first_stage_mean(x)), x))
+        errors.append(psnr(x, model.first_stage_model.decode(model.first_stage_mean(x))))
     return float(torch.stack(errors).mean())
-
-
-def _psnr(y: Tensor, x: Tensor) -> Tensor:
-    """In dB, of images in [-1, 1]."""
-    return 10 * torch.log10(4 / F.mse_loss(y.float().clamp(-1, 1), x).clamp_min(1e-10))
 
 
 def _windows(count: int, view: View, options: FitOptions, seed: int, rng: np.random.Generator, factor: int) -> Tensor:

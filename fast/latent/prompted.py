@@ -17,6 +17,7 @@ from fast.latent.decoder import FitOptions, own
 from fast.latent.lora import Adapters
 from fast.latent.prompts import LearnedPrompts
 from fast.latent.sampling import check_scale
+from fast.runtime.validated import validated
 from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.models.diffusion.ddim import bind
@@ -112,8 +113,7 @@ class PromptedDiffusion(LatentDiffusion):
         lr: float = 1.5e-4,
         **base: Any,
     ):
-        if fit_decoder is not None:
-            check_params(FitOptions, fit_decoder, "model.params.fit_decoder")
+        fit = None if fit_decoder is None else validated(FitOptions, fit_decoder, "model.params.fit_decoder")
         lora = _lora_options(lora, thaw_unet)
         if known not in ("full", "around"):
             raise UserError(f"model.params.known={known} is unknown; use full or around")
@@ -131,7 +131,7 @@ class PromptedDiffusion(LatentDiffusion):
             self.model.eval()
         self.prompts = LearnedPrompts(types, encoder.width, prompt_tokens)
         self.lora = Adapters(self.model.diffusion_model, **lora) if lora else None
-        self.fit_decoder = None if fit_decoder is None else FitOptions(**fit_decoder)
+        self.fit_decoder = fit
         self.decoder_fitted = False
         self.open_types = open_types
         self._base_hash: str | None = None

@@ -9,7 +9,11 @@ from itertools import combinations
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.stats import wasserstein_distance
+
+from ldm.metrics import decibels
 
 Floats = NDArray[np.float64]
 
@@ -21,8 +25,8 @@ FEATURES = ("mean", "std", "p5", "p95", "gradients")
 def psnr(image: np.ndarray, other: np.ndarray, mask: np.ndarray | None = None) -> float:
     """dB for a peak of 255, of all pixels or of those in the mask; 100 at most, for equal pictures."""
     squares = np.square(image.astype(np.float64) - other)
-    error = float((squares if mask is None else squares[mask != 0]).mean())
-    return 10 * float(np.log10(255**2 / max(error, 255**2 * 1e-10)))
+    error = (squares if mask is None else squares[mask != 0]).mean()
+    return float(decibels(torch.tensor(error), 255))
 
 
 def ssim_map(image: np.ndarray, other: np.ndarray) -> Floats:
@@ -123,9 +127,10 @@ def set_distance(made: Sequence[Floats], true: Sequence[Floats], groups: Sequenc
     Per feature the distance of the two sets of values that moves least (Wasserstein), the mean over the groups weighted
     by their sizes. `distance` is smallest for the middle of what is possible; this one asks for the variety too.
     """
-    places: dict[Hashable, list[int]] = {}
-    for i, group in enumerate(groups):
-        places.setdefault(group, []).append(i)
-    a, b = np.array(made), np.array(true)
-    apart = [np.abs(np.sort(a[own], axis=0) - np.sort(b[own], axis=0)) for own in places.values()]
-    return np.asarray(np.concatenate(apart).mean(0) / unit, np.float64)
+    a, b, number = np.array(made), np.array(true), {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    numbers = np.array([number[group] for group in groups])
+    apart = [
+        np.sum(numbers == i) * np.array(list(map(wasserstein_distance, a[numbers == i].T, b[numbers == i].T)))
+        for i in number.values()
+    ]
+    return np.asarray(np.sum(apart, axis=0) / len(numbers) / unit, np.float64)

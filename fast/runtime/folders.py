@@ -1,13 +1,12 @@
 """What a folder of the user's holds that counts, and JSON from files that anybody may have written."""
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fast.runtime.locks import locked
 from ldm.errors import UserError
 
 # What file managers and network drives leave in any folder that somebody has looked at.
@@ -34,18 +33,13 @@ def sole(path: Path, flag: str) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}.lock")
     new = [folder for folder in lock.parents if not folder.exists()]
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "w")  # noqa: SIM115 (closed below, after the name is gone)
-    except OSError as error:
-        raise UserError(f"{flag} {path}: cannot write there ({error.strerror}); give another place") from None
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.path.samestat(os.fstat(file.fileno()), os.stat(lock))  # not one that was just removed
-        except (BlockingIOError, FileNotFoundError):
-            same = False
-        if not same:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            mine = stack.enter_context(locked(lock))
+        except OSError as error:
+            raise UserError(f"{flag} {path}: cannot write there ({error.strerror}); give another place") from None
+        if mine is None:
             raise UserError(f"{flag} {path} is being written by another process; wait for it, or give another name")
         try:
             yield

@@ -9,18 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from fast.data.content import Copies
-from fast.data.images import read_image, read_labels, resize_image, resize_labels
 from fast.data.index import GOOD, Sample
-from fast.data.views import Augment
-from fast.segmentation.augment import AUGMENT, AUGMENTATIONS, grey_levels
+from fast.data.samples import SampleImages, read_sample
+from fast.data.transforms import Window, augmentation
 from fast.synthesis.output import read_records
-from fast.windows.regions import Region, cut
 from ldm.errors import UserError
-
-_MEMORY = 2 << 30  # keep pictures in memory up to this many bytes
-FLIPS_AND_ZOOM = Augment(flips=True, zoom=0.8)
-FLIPS = Augment(flips=True)
-CONTRAST, BRIGHTNESS = 0.2, 20.0  # largest change: a factor of 1 +- this, grey levels of 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +35,8 @@ class Labelled:
     sources: frozenset[Path] = field(default_factory=frozenset)
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """image uint8 (H,W,3), labels uint8 (H,W): 0 background, 1 defect, and 255, which a file's mask may have,
-        neither. UserError when they do not fit or cannot be read."""
-        image = self.image if isinstance(self.image, np.ndarray) else read_image(self.image)
-        if self.mask is None:
-            mask = np.zeros(image.shape[:2], np.uint8)
-        else:
-            mask = (self.mask != 0).astype(np.uint8) if isinstance(self.mask, np.ndarray) else read_labels(self.mask)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or mask.shape != image.shape[:2]:
-            raise UserError(
-                f"{self.name}: image {image.dtype} {image.shape} and mask {mask.shape} do not fit; "
-                "give uint8 (H, W, 3) and (H, W)"
-            )
-        return image, mask
+        """See `fast.data.samples.read_sample`; pixels to ignore are 255."""
+        return read_sample(self, self.name, ignored=True)
 
     @property
     def name(self) -> str:
@@ -133,12 +115,13 @@ def is_normal(pair: Labelled) -> bool:
     return pair.mask is None or pair.kind.rpartition("/")[2] == GOOD
 
 
-class Views:
+class Views(SampleImages[Labelled]):
     """What a network sees of pairs: image uint8 (size,size,3) and labels uint8 (size,size): 0, 1, or 255 for ignored.
 
     Whole pictures are made square; a mask's pixel is defect if any source pixel that it overlaps is, which loses no
     hairline. With `crop` training sees windows of that side in them. With `native` nothing is resized: training sees
-    windows of side `size`. Pictures are kept in memory as far as they fit.
+    windows of side `size`. Every other window, on average, holds a defect pixel, if there is any. Raises `UserError`
+    for sizes that do not fit.
     """
 
     def __init__(self, pairs: Sequence[Labelled], size: int, native: bool = False, crop: int | None = None):
@@ -148,49 +131,10 @@ class Views:
             raise UserError(f"crop={crop} is a window of a resized picture; with native, size is the window's: use it")
         if crop is not None and not 16 <= crop <= size:
             raise UserError(f"crop={crop} lies outside 16..{size}, the side of the picture; change it")
-        self.pairs, self.size, self.native, self.crop = pairs, size, native, crop
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._free = _MEMORY
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def plain(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The picture without chance: resized, or with `native` whole (H,W,3) and (H,W)."""
-        if index not in self._kept:
-            image, mask = self.pairs[index].read()
-            if not self.native:
-                image, mask = resize_image(image, self.size), resize_labels(mask, self.size)
-            self._free -= image.nbytes + mask.nbytes
-            if self._free < 0:
-                return image, mask
-            self._kept[index] = image, mask
-        return self._kept[index]
+        super().__init__(pairs, None if native else size, ignored=True)
+        self.side, self.native = crop or size, native
+        self._windows = [Window(self.side, on_defect=0.5)] if native or crop else []
 
     def draw(self, index: int, rng: np.random.Generator, augment: str = "light") -> tuple[np.ndarray, np.ndarray]:
-        """A training view. `augment`: "none"; "light": flipped, turned by right angles, zoomed in a little, brighter or
-        darker; or one of `fast.segmentation.augment.AUGMENTATIONS`."""
-        if augment not in AUGMENT:
-            raise UserError(f"augment={augment} is unknown; use one of {', '.join(AUGMENT)}")
-        image, mask = self.plain(index)
-        side = self.crop or self.size
-        if self.native or self.crop:
-            image, mask = window(image, mask, side, rng)
-        if augment == "none":
-            return image, mask
-        if augment in AUGMENTATIONS:
-            return AUGMENTATIONS[augment](image, mask, rng)
-        image, mask = (FLIPS if self.native else FLIPS_AND_ZOOM)(image, mask, rng)
-        if mask.shape != (side, side):
-            image, mask = resize_image(np.ascontiguousarray(image), side), resize_labels(mask, side)
-        return grey_levels(image, rng, CONTRAST, BRIGHTNESS), mask
-
-
-def window(image: np.ndarray, mask: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A window (size,size) of a picture at its own resolution; every other one, on average, holds a defect pixel, if
-    there is any, and the rest lie anywhere. A picture smaller than that is mirrored at its edge."""
-    points = np.argwhere(mask == 1) if rng.random() < 0.5 else ()
-    point = points[rng.integers(len(points))] if len(points) else rng.integers(mask.shape)
-    corner = np.clip(point - rng.integers(size, size=2), 0, np.maximum(np.array(mask.shape) - size, 0))
-    region = Region(int(corner[0]), int(corner[1]), size, size, mask)
-    return cut(image, region), cut(mask, region)
+        """A training view by one of `fast.data.transforms.AUGMENT`. Raises `UserError` for another name."""
+        return self.drawn(index, [*self._windows, *augmentation(augment, self.side, self.native)], rng)

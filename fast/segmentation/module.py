@@ -32,7 +32,7 @@ class Batches(Dataset[Batch]):
 
     def __init__(self, views: Views, count: int, batch_size: int, seed: int, augment: str):
         self.views, self.count, self.batch_size, self.seed, self.augment = views, count, batch_size, seed, augment
-        weights = np.array([pair.weight for pair in views.pairs], np.float64)
+        weights = np.array([pair.weight for pair in views.samples], np.float64)
         self.chances = weights / weights.sum()
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Batches(Dataset[Batch]):
         chosen = rng.choice(len(self.views), size=self.batch_size, p=self.chances)
         drawn = [self.views.draw(int(i), rng, self.augment) for i in chosen]
         images = torch.stack([to_tensor(image) for image, _ in drawn])
-        kinds = np.array([self.views.pairs[i].label for i in chosen], np.int64)
+        kinds = np.array([self.views.samples[i].label for i in chosen], np.int64)
         labels = np.stack([mask for _, mask in drawn])
         return images, torch.from_numpy(np.where(labels == IGNORED, IGNORED, labels * kinds[:, None, None]))
 

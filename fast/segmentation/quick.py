@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fast.data.transforms import AUGMENT
 from fast.metrics.segmentation import Tally, summary
-from fast.segmentation.augment import AUGMENT
 from fast.segmentation.data import Labelled, Views, is_normal
 from fast.segmentation.features import CELL, FeatureStore
 from fast.segmentation.pixel_head import PixelHead, to_pixels
@@ -32,7 +32,7 @@ class QuickJudge:
     """Trains and tests `PixelHead`s on frozen features.
 
     size: side of the square that images are resized to; None leaves them as they are, for small defects in large ones.
-    augment: one of `fast.segmentation.augment.AUGMENT`.
+    augment: one of `fast.data.transforms.AUGMENT`.
     views: unless that is "none", random views of each real defect beside the image itself, the same in all sets.
     pool: cells that are drawn from all images, half of them with defect.
     steps, batch, lr: of the head's training on them.

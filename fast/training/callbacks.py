@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fast.data.images import write_image
+from fast.data.samples import Pictures
 from fast.data.tensors import to_image
-from fast.data.views import Pictures
 from fast.latent.decoder import fit_decoder
 from fast.training.trainer import say
 from ldm.errors import UserError

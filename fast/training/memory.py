@@ -1,11 +1,11 @@
 """Memory of a training step: what its forward pass would keep, what there is, and which of the two decides."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import psutil
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -51,25 +51,21 @@ def pending_bytes(optimizers: list[torch.optim.Optimizer]) -> int:
 
 def mapped_bytes(module: nn.Module) -> int:
     """Bytes of weights that are read from a mapped file at each step: memory counted as free that must stay theirs."""
-    return max(0, sum(p.nbytes for p in module.parameters()) - (_line("/proc/self/status", "RssAnon") or 0))
+    return max(0, sum(p.nbytes for p in module.parameters()) - _own_bytes())
 
 
 def available_bytes(device: torch.device) -> int | None:
-    """Memory that this process could still take on a GPU, or on a CPU under Linux; None where nobody says."""
+    """Memory that this process could still take on a GPU or a CPU; None where nobody says."""
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    machine = _line("/proc/meminfo", "MemAvailable") if device.type == "cpu" else None
-    return None if machine is None else min([machine, *_left_in_groups()])
+    return min([psutil.virtual_memory().available, *_left_in_groups()]) if device.type == "cpu" else None
 
 
-def _line(file: str, name: str) -> int | None:
-    """The bytes that a file of the kernel's gives for `name`."""
-    with suppress(OSError):
-        for line in Path(file).read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) << 10
-    return None
+def _own_bytes() -> int:
+    """Memory of this process that no mapped file can fill again."""
+    used = psutil.Process().memory_info()
+    return int(used.rss - getattr(used, "shared", 0))
 
 
 def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
@@ -98,7 +94,7 @@ class Checkpointing(pl.Callback):
     `choice`: "always" computes them again, "never" keeps them, "auto" keeps them if they fit: one forward pass is
     made to count what it would keep (`kept_bytes`), and `fits` compares that with the memory there is. On several
     devices all do the same. Losses and gradients are the same either way, bit for bit on a CPU.
-    Where a system does not tell its memory, "auto" leaves the model as its config has it (`use_checkpoint`).
+    Where a device does not tell its memory, "auto" leaves the model as its config has it (`use_checkpoint`).
     """
 
     def __init__(self, choice: str = "auto"):

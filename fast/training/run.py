@@ -1,7 +1,6 @@
 """One training run: config and data to a fitted module, checkpoints and artifacts in LOGDIR/NAME."""
 
 import contextlib
-import fcntl
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +12,10 @@ from torch import distributed
 
 from fast.artifact import find_base, find_farm
 from fast.data.images import write_bytes
-from fast.data.views import Pictures
+from fast.data.samples import Pictures
 from fast.model import FAST
 from fast.runtime.command import is_first_process
+from fast.runtime.locks import locked
 from fast.runtime.options import TrainingOptions
 from fast.runtime.precision import settled
 from fast.training.callbacks import (
@@ -134,11 +134,9 @@ def _claimed(run: Plan) -> Iterator[None]:
         yield
         return
     run.folder.mkdir(parents=True, exist_ok=True)
-    with open(run.folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{run.folder}: another process trains there; choose another name with -n") from None
+    with locked(run.folder / ".lock") as mine:
+        if mine is None:
+            raise UserError(f"{run.folder}: another process trains there; choose another name with -n")
         text, file = yaml.safe_dump(run.config, sort_keys=False), run.folder / CONFIG  # ASCII: any path may be in it
         if not run.going_on and file.is_file() and file.read_text(encoding="utf-8") != text:
             raise UserError(

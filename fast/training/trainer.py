@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fast.runtime.command import is_first_process
+from fast.runtime.device import no_gpu
 from fast.runtime.options import TrainingOptions, gpu_numbers
 from fast.runtime.precision import has_bf16, settled
 from fast.training.config import PRECISIONS
@@ -51,7 +52,7 @@ def devices(options: TrainingOptions, settings: Mapping[str, Any]) -> dict[str, 
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"lightning.trainer.accelerator={accelerator} is unknown; use auto, cpu or gpu")
     if accelerator == "gpu" and not available:
-        raise UserError("--accelerator gpu: there is no GPU here; use --accelerator cpu")
+        raise no_gpu("--accelerator ", "gpu")
     on_gpu = available > 0 and accelerator != "cpu"
     count = options.devices or settings.get("devices") or int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     if not isinstance(count, int) or count < 1 or (on_gpu and count > available):

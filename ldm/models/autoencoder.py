@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ldm.checkpoint import load_strict, read_state_dict
 from ldm.errors import UserError
 from ldm.lr_scheduler import scheduled
+from ldm.metrics import decibels
 from ldm.modules.diffusionmodules.model import Decoder, Encoder
 from ldm.modules.diffusionmodules.tiny import TinyDecoder, TinyEncoder
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
@@ -24,7 +25,7 @@ Batch = Mapping[str, Any]
 def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, mean over the batch; images (B, C, H, W) in [-1, 1]."""
     mse = (image - reconstruction.clamp(-1, 1)).float().square().flatten(1).mean(1)
-    return (10 * torch.log10(4 / mse.clamp_min(1e-10))).mean()
+    return decibels(mse, 2).mean()
 
 
 def _plain(ddconfig: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,10 +46,6 @@ def test_ratios_of_absent_figures_are_left_open() -> None:
     assert [report.times(None, 2.0), report.share(1.0, None), report.gigabytes(None)] == [report.NONE] * 3
 
 
-def test_table_is_markdown() -> None:
-    assert report.table(["a", "b"], [["x", "1"]]) == "| a | b |\n| --- | ---: |\n| x | 1 |"
-
-
 def test_growth_exponent_of_a_square_law_is_two() -> None:
     assert math.isclose(report.exponent((64, 0.5), (256, 8.0)), 2.0)
 

@@ -10,8 +10,9 @@ from PIL import Image
 
 from fast.data.images import read_mask, write_image
 from fast.data.layouts import check, open_dataset
+from fast.data.samples import Pictures
 from fast.data.split import make_split
-from fast.data.views import Augment, Pictures
+from fast.data.transforms import Augment
 from fast.segmentation.data import from_samples
 from ldm.errors import UserError
 
@@ -214,7 +215,7 @@ def test_a_dataset_is_read_as_it_is(tmp_path: Path) -> None:
     both = next(s for s in report.usable.defects if s.anomaly == "crack+dent")
     expected = filled(1, 1, 9, 9) | filled(20, 20, 30, 30)
     np.testing.assert_array_equal(from_samples([both])[0].read()[1], expected)
-    np.testing.assert_array_equal(Pictures([both], [], 60, Augment(), native=True)._read(0)[1], expected)
+    np.testing.assert_array_equal(Pictures([both], [], 60, Augment(), native=True).images.plain(0)[1], expected)
     assert open_dataset(tmp_path).categories == ["screw"]
     assert open_dataset(root, layout="labelme").types == index.types
     inside = open_dataset(root / "defects" / "pitting")

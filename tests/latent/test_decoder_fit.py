@@ -13,6 +13,7 @@ from fast.artifact import find_artifact, load_model
 from fast.latent.decoder import FitOptions, fit_decoder, score
 from fast.latent.prompted import DECODER
 from fast.model import FAST
+from fast.runtime.validated import validated
 from ldm.checkpoint import read_state_dict, save_safetensors
 from ldm.errors import UserError
 from support.tiny import TYPES
@@ -113,11 +114,11 @@ def test_a_run_fits_once_and_a_resumed_one_goes_on_as_if_unbroken(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, r"fit_decoder\.steps=0"),
-        ({"batch_size": 1.5}, r"fit_decoder\.batch_size=1\.5"),
-        ({"lr": 0}, r"fit_decoder\.lr=0"),
-        ({"crop": [128, 64]}, r"fit_decoder\.crop="),
-        ({"step": 3}, "unknown config key step for model.params.fit_decoder"),
+        ({"steps": 0}, "fit_decoder: steps=0 must be 1 or more"),
+        ({"batch_size": 1.5}, r"fit_decoder: batch_size=1\.5 must be a whole number"),
+        ({"lr": 0}, "fit_decoder: lr=0 must be above 0"),
+        ({"crop": [128, 64]}, r"fit_decoder: crop=\[128, 64\] must be \[least, most\]"),
+        ({"step": 3}, "model.params.fit_decoder: step is unknown; it takes: steps, lr"),
     ],
 )
 def test_slips_are_named(tiny_fast_config: dict[str, Any], change: dict[str, Any], message: str) -> None:
@@ -150,7 +151,7 @@ def test_a_fit_ends_when_it_gains_nothing(tiny_fast: FAST, monkeypatch: pytest.M
     assert len(steps) == 20
 
 
-@pytest.mark.parametrize("options", [{"enough": -1}, {"gain": "much"}, {"gain": True}])
+@pytest.mark.parametrize("options", [{"enough": -1}, {"gain": "much"}, {"gain": True}, {"lr": float("nan")}])
 def test_odd_limits_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"fit_decoder\.(enough|gain)=.* must be a number of dB"):
-        FitOptions(**options)
+    with pytest.raises(UserError, match=r"fit_decoder: (enough|gain|lr)=.* must be"):
+        validated(FitOptions, options, "fit_decoder")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fast.segmentation.augment import AUGMENT, AUGMENTATIONS, Classical
+from fast.data.transforms import AUGMENT, AUGMENTATIONS, Classical
 from fast.segmentation.data import Views, from_arrays
 from ldm.errors import UserError
 

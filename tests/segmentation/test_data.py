@@ -11,9 +11,9 @@ from fast.cli import segment
 from fast.data.images import write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
+from fast.data.transforms import GreyLevels, Window
 from fast.runtime.command import open_door
-from fast.segmentation.augment import grey_levels
-from fast.segmentation.data import Labelled, Views, from_arrays, from_output, from_samples, merged, window
+from fast.segmentation.data import Labelled, Views, from_arrays, from_output, from_samples, merged
 from fast.segmentation.networks import load
 from ldm.errors import UserError
 
@@ -138,16 +138,17 @@ def test_half_of_the_windows_hold_the_defect() -> None:
     mask = np.zeros((400, 400), np.uint8)
     mask[200, 200] = 1
     image = np.zeros((400, 400, 3), np.uint8)
-    hits = [window(image, mask, 20, np.random.default_rng(seed))[1].any() for seed in range(200)]
+    hits = [Window(20, 0.5)(image, mask, np.random.default_rng(seed))[1].any() for seed in range(200)]
     assert 80 <= sum(hits) <= 125
-    image, mask = window(np.ones((8, 30, 3), np.uint8), np.ones((8, 30), np.uint8), 16, np.random.default_rng(0))
+    image, mask = Window(16, 0.5)(np.ones((8, 30, 3), np.uint8), np.ones((8, 30), np.uint8), np.random.default_rng(0))
     assert image.min() == 1
     assert mask.shape == (16, 16)
 
 
 def test_grey_levels_change_within_bounds() -> None:
     image = np.full((4, 4, 3), 100, np.uint8)
-    levels = {int(grey_levels(image, np.random.default_rng(seed), 0.2, 20)[0, 0, 0]) for seed in range(30)}
+    mask, change = np.zeros((4, 4), np.uint8), GreyLevels(0.2, 20)
+    levels = {int(change(image, mask, np.random.default_rng(seed))[0][0, 0, 0]) for seed in range(30)}
     assert len(levels) > 10
     assert 80 <= min(levels) <= max(levels) <= 120
     np.testing.assert_array_equal(image, 100)

@@ -12,6 +12,7 @@ from fast.data.images import resize_image, resize_mask
 from fast.data.tensors import to_image
 from fast.generators.base import Learned
 from fast.generators.dfmgan.networks import Backbone, DefectBranch, Rendered, Sizes
+from fast.runtime.device import pick_device
 from fast.runtime.folders import parse_json
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
@@ -48,7 +49,7 @@ class DFMGANGenerator(Learned):
         if mask not in ("gates", "published"):
             raise UserError(f"dfmgan: mask={mask} is unknown; use gates or published")
         self.mask, self.truncation, self.max_tries, self.rejected = mask, truncation, max_tries, 0
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = pick_device(device or "auto", "device=")
         self.backbone: Backbone | None = None
         self.branches: dict[str, DefectBranch] = {}
         self.hash, self._lock = "", Lock()
