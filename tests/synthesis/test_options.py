@@ -83,10 +83,8 @@ def test_limits_come_from_the_declaration() -> None:
     ("flags", "options"),
     [
         (["--reuse", "2", "--stop_at", "2"], {"reuse": 2, "stop_at": 2}),
-        (
-            ["--no_farm", "--sampler", "ddim", "--no_composite"],
-            {"use_farm": False, "sampler": "ddim", "composite": False},
-        ),
+        (["--no_farm", "--sampler", "ddim"], {"use_farm": False, "sampler": "ddim"}),
+        (["--no_composite"], {"composite": False}),
         (["--precision", "bf16", "--weights_cache", "kept"], {"precision": "bf16", "weights_cache": "kept"}),
         (["--tokenizer", "configs/mini/tokenizer"], {"tokenizer": "configs/mini/tokenizer"}),
         (["method.reuse=2"], {"reuse": 2}),
