@@ -113,10 +113,9 @@ def check_options(options: argparse.Namespace) -> list[str]:
             if value is not None and not 0 < value < 1000:
                 raise UserError(f"--{name} {value:g} must be above 0 and below 1000")
     if options.device == "cuda":
-        import torch
+        from fast.runtime.device import pick_device
 
-        if not torch.cuda.is_available():
-            raise UserError("--device cuda: there is no GPU here; use --device cpu")
+        pick_device("cuda", "--device ")
     options.precision = _settled(options.precision, options.device)
     if options.out.suffix != ".json":
         raise UserError(f"--out {options.out}: give the name of a JSON file")

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from fast.runtime import tables
+
 
 @dataclass
 class Table:
@@ -31,11 +33,8 @@ def mean_cell(value: dict[str, Any]) -> str:
 
 
 def plain(table: Table) -> str:
-    rows = [table.columns, *table.rows]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(table.columns))]
-    cells = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
-    lines = ["  ".join(row) for row in cells]
-    return "\n".join([table.title, *lines] if table.title else lines)
+    text = tables.plain(table.columns, table.rows)
+    return f"{table.title}\n{text}" if table.title else text
 
 
 def markdown(table: Table) -> str:

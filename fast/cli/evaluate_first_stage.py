@@ -34,6 +34,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from fast.runtime.progress import followed
     from ldm.checkpoint import load_strict, read_metadata, read_state_dict
     from ldm.errors import UserError
+    from ldm.metrics import decibels
     from ldm.util import instantiate_from_config
 
     meta = read_metadata(options.weights)
@@ -58,21 +59,15 @@ def evaluate(options: argparse.Namespace) -> None:
     for sample in followed([*normals, *data.held_out], "first stage", "image"):
         image = to_tensor(resize_image(read_image(sample.image), size))[None]
         with torch.no_grad():
-            error = ((model.reconstruct(image).clamp(-1, 1) - image)[0] / 2).square().mean(0).numpy()
+            error = ((model.reconstruct(image).clamp(-1, 1) - image)[0] / 2).square().mean(0)
         key = f"{sample.category}/{sample.anomaly}"
-        whole.setdefault(key, []).append(_psnr(float(error.mean())))
+        whole.setdefault(key, []).append(float(decibels(error.mean(), 1.0)))
         if sample.mask is not None:
             mask = resize_mask(read_mask(sample.mask), size).astype(bool)
-            inside.setdefault(key, []).append(_psnr(float(error[mask].mean())))
+            inside.setdefault(key, []).append(float(decibels(error[torch.from_numpy(mask)].mean(), 1.0)))
     print(f"{'type':32} images  PSNR whole  inside the mask (dB, mean over images, {size} pixels)")
     for key in sorted(whole):
         hole = f"{np.mean(inside[key]):10.2f}" if key in inside else "         -"
         print(f"{key:32} {len(whole[key]):6} {np.mean(whole[key]):11.2f} {hole}")
     every, masked = np.concatenate([*whole.values()]), np.concatenate([*inside.values(), []])
     print(f"{'all':32} {len(every):6} {np.mean(every):11.2f} {np.mean(masked) if len(masked) else float('nan'):10.2f}")
-
-
-def _psnr(mse: float) -> float:
-    import math
-
-    return 10 * math.log10(1 / max(mse, 1e-10))

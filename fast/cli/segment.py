@@ -155,16 +155,15 @@ def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """Percent, a line per type and one for all."""
+    from fast.runtime.tables import plain
 
     def cell(value: float | None) -> str:
-        return f"{'-' if value is None else f'{100 * value:.2f}':>8}"
+        return "-" if value is None else f"{100 * value:.2f}"
 
-    width = max(len(kind) for kind in [*result["types"], "mean of types"])
-    lines = [f"{'':{width}} {'images':>8}" + "".join(f"{name:>8}" for name in SHOWN)]
     rows = [*result["types"].items(), ("all", {**result, "iou": result["miou"]})]
-    lines += [f"{kind:{width}} {row['images']:>8}" + "".join(cell(row[name]) for name in SHOWN) for kind, row in rows]
-    lines.append(f"{'mean of types':{width}} {'':>8}{cell(result['miou_types'])}{cell(result['acc_types'])}")
-    return "\n".join(lines)
+    lines = [[kind, str(row["images"]), *(cell(row[name]) for name in SHOWN)] for kind, row in rows]
+    means = [cell(result["miou_types"]), cell(result["acc_types"])]
+    return plain(["", "images", *SHOWN], [*lines, ["mean of types", "", *means, *[""] * (len(SHOWN) - 2)]])
 
 
 def main(argv: list[str]) -> None:
@@ -174,18 +173,15 @@ def main(argv: list[str]) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    import torch
 
     from fast.data.images import write_bytes
+    from fast.runtime.device import pick_device
     from fast.segmentation.networks import save
     from ldm.errors import UserError
 
     if options.out.suffix == ".safetensors" or options.out.is_dir():
         raise UserError(f"--out {options.out}: give the name of a JSON file")
-    cuda = torch.cuda.is_available()
-    if options.device == "cuda" and not cuda:
-        raise UserError("--device cuda: there is no GPU here; use --device cpu")
-    device = "cuda" if cuda and options.device != "cpu" else "cpu"
+    device = pick_device(options.device, "--device ").type
     model, result, about = (judge if options.segmenter == "quick" else learn)(options, device)
     print(table(result))
     weights = save(model, options.out.with_suffix(".safetensors"), options.segmenter)

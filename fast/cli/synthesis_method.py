@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fast.artifact import in_project
+from fast.runtime.device import pick_device
 from fast.runtime.folders import parse_json
 from fast.synthesis.options import SynthesisOptions
 from fast.training.config import load_recipe, plain
@@ -56,9 +57,7 @@ def _recorded(weights: Path) -> dict[str, Any]:
 
 def device_named(name: str) -> str:
     """The device that `--device` means, "cpu" or "cuda", of several processes each its own. Raises `UserError`."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: there is no GPU here; use --device cpu")
-    if name == "cpu" or not torch.cuda.is_available():
+    if pick_device(name, "--device ").type == "cpu":
         return "cpu"
     torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return "cuda"

@@ -64,14 +64,12 @@ def run(args: argparse.Namespace) -> None:
     from fast.pretraining.samples import write_samples
     from fast.pretraining.settings import Settings, check_ship
     from fast.pretraining.stages import Pretraining
+    from fast.runtime.device import pick_device
     from fast.runtime.project import of_project
 
     _check(args)
     check_ship(args.ship)
-    gpu = torch.cuda.is_available()
-    if args.device == "cuda" and not gpu:
-        raise UserError("--device cuda: there is no GPU here; use --device cpu")
-    device = torch.device("cuda" if gpu and args.device != "cpu" else "cpu")
+    device = pick_device(args.device, "--device ")
     on_gpu = device.type == "cuda"
     capacity = args.sheets or (30000 if on_gpu else 2500)
     settings = Settings(

@@ -1,8 +1,8 @@
 """Random views of an image and its mask: windows, turns, mirrors, zoom, warps and grey levels.
 
 A transform takes image uint8 (H,W,3), mask uint8 (H,W), 1 defect and 255 ignored, and the generator that everything
-random is drawn from, and returns another image and mask. It changes none of its arguments. The order of the draws is part of what keeps a
-resumed training's bytes equal to an unbroken one's.
+random is drawn from, and returns another image and mask. It changes none of its arguments. The order of the draws is
+part of what keeps a resumed training's bytes equal to an unbroken one's.
 """
 
 from __future__ import annotations

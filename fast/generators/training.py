@@ -8,7 +8,6 @@ from typing import Any
 from fast.data.index import DatasetIndex
 from fast.data.layouts import open_dataset
 from fast.data.split import Split as SplitFile
-from fast.generators.base import Split
 from fast.runtime.options import TrainingOptions
 from fast.runtime.project import in_project
 from fast.training.run import train as run
@@ -26,7 +25,7 @@ def recipe_of(method: str) -> Path:
 
 def train(
     method: str,
-    split: Split,
+    split: DatasetIndex | str | Path,
     recipe: str | Path | None,
     folder: str | Path | None,
     overrides: Sequence[str] = (),

@@ -72,12 +72,12 @@ class Recipe(SamplingOptions):
 @dataclass(frozen=True)
 class LatentOptions(SamplingOptions):
     """Which weights a method on a latent base takes, from where, and how it samples: the arguments of
-    `create("fast", ...)`. `types`: "category/word" for weights that serve any words, such as `models/mini`."""
+    `create("fast", ...)`. `types`: "category/word" for weights that serve any words, such as `mini`."""
 
     # fmt: off
     weights: str | Path | None = option(
-        None, "folder of <method>-<step>.safetensors, as main.py writes them, or one such file (needed by methods "
-        "that learn)", "--pt_path", metavar="FOLDER")
+        None, "folder of <method>-<step>.safetensors, as main.py writes them, or one such file; mini: those that "
+        "come with the project (./mini is a folder); needed by methods that learn", "--pt_path", metavar="FOLDER")
     step: int | None = option(None, "step of the weights (default: the last)", "--weight_idx")
     base: str | None = option(
         None, "the base checkpoint, if it is no longer where training found it", "--actual_resume", metavar="CKPT")

@@ -134,7 +134,7 @@ class Small(case.Plan):
 
 
 def test_the_command_with_the_weights_that_are_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "Plan", Small)
+    monkeypatch.setattr(case, "Plan", Small)
     out = tmp_path / "demo"
     assert open_door(demo.main, ["--out", str(out), "--pairs", "1", "--steps", "2"]) == 0
     assert (out / "report.html").is_file()
