@@ -12,7 +12,7 @@ from benchmarks.report import write_parts
 from benchmarks.runner import PROJECT, Result, Setting, run_all
 from benchmarks.sections import SECTIONS, pairs, unet
 from benchmarks.sections.section import paragraphs
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from fast.runtime.device import no_gpu
 from fast.runtime.options import Parser
 from ldm.errors import UserError
@@ -86,4 +86,4 @@ def _read(path: Path | None) -> dict[str, Result]:
 
 
 if __name__ == "__main__":
-    sys.exit(open_door(main))
+    sys.exit(run_cli(main))

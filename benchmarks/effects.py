@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw, ImageFont
 from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, write_image
 from fast.data.layouts import open_dataset
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from fast.synthesis.engine import Recipe
 from fast.synthesis.sources import Pair, Sources, find_masks, find_normals, match_types
-from fast.synthesis.synthesizer import Made, Synthesizer
+from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer
 from ldm.modules.packed import has_int8
 
 SHOWN = (
@@ -34,7 +34,7 @@ SHOWN = (
 class Outcome:
     """Pairs of one recipe in order, and seconds per pair without loading."""
 
-    made: list[Made]
+    made: list[SynthesizedSample]
     seconds: float
 
 
@@ -48,7 +48,7 @@ def make(artifact: Artifact, base: str | None, recipe: Recipe, pairs: list[Pair]
     return Outcome(made, (time.perf_counter() - start) / len(pairs))
 
 
-def differences(made: list[Made], reference: list[Made]) -> np.ndarray:
+def differences(made: list[SynthesizedSample], reference: list[SynthesizedSample]) -> np.ndarray:
     """Absolute differences in grey levels (0..255) inside the masks, all pairs and channels together."""
     each = [np.abs(a.image.astype(int) - b.image.astype(int))[a.mask > 0] for a, b in zip(made, reference, strict=True)]
     return np.concatenate([e.ravel() for e in each])
@@ -98,9 +98,9 @@ def options(artifact: Artifact, base: str | None, pairs: list[Pair], size: int, 
     plain = Recipe(size=size, steps=10)
     print("| pairs made with | s per pair | mean difference | 99th percentile | against |")
     print("| --- | --- | --- | --- | --- |")
-    columns: list[tuple[str, list[Made]]] = []
+    columns: list[tuple[str, list[SynthesizedSample]]] = []
     for reference, variants in option_recipes(plain).items():
-        known: list[Made] = []
+        known: list[SynthesizedSample] = []
         for name, recipe in variants:
             outcome = make(artifact, base, recipe, pairs)
             known = known or outcome.made
@@ -144,7 +144,7 @@ def regions(artifact: Artifact, base: str | None, pairs: list[Pair], trained: in
     sheet(columns, out, rows=7)
 
 
-def sheet(columns: list[tuple[str, list[Made]]], path: Path, rows: int, cell: int = 160) -> None:
+def sheet(columns: list[tuple[str, list[SynthesizedSample]]], path: Path, rows: int, cell: int = 160) -> None:
     """A picture of the first pairs: the mask and every column's image, enlarged to what lies around the defect."""
     gap, head = 6, 30
     picture = Image.new("RGB", ((len(columns) + 1) * (cell + gap) + gap, head + rows * (cell + gap) + gap), "white")
@@ -193,4 +193,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(open_door(main))
+    sys.exit(run_cli(main))

@@ -21,7 +21,7 @@ from fast.data.images import list_images, read_image, write_image
 from fast.masks.estimate import estimate
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.vote import Vote, overlap
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from ldm.errors import UserError
 
 OUTLINES = Path(__file__).resolve().parents[1] / "tests" / "files" / "object_outlines.json"
@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return open_door(lambda given: run(parser().parse_args(given)), argv)
+    return run_cli(lambda given: run(parser().parse_args(given)), argv)
 
 
 if __name__ == "__main__":

@@ -21,20 +21,20 @@ from fast.artifact import find_artifact
 from fast.data.images import read_image, resize_image
 from fast.generators.latent import recipe_for
 from fast.quality.measure import change, features, set_distance, spread
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from fast.synthesis.sources import Sources, find_masks, find_normals
-from fast.synthesis.synthesizer import Made
+from fast.synthesis.synthesizer import SynthesizedSample
 
 STEPS = (100, 50, 20, 10, 5)
 
 
-def described(made: Sequence[Made], size: int) -> list[np.ndarray]:
+def described(made: Sequence[SynthesizedSample], size: int) -> list[np.ndarray]:
     """The features (5,) of each pair's defect."""
     normals = [resize_image(read_image(m.pair.files[0]), size) for m in made]
     return [features(n, m.image, m.mask) for n, m in zip(normals, made, strict=True)]
 
 
-def strength(made: Sequence[Made], size: int) -> float:
+def strength(made: Sequence[SynthesizedSample], size: int) -> float:
     """Mean absolute change inside the masks, grey levels."""
     return float(
         np.mean([change(resize_image(read_image(m.pair.files[0]), size), m.image)[m.mask != 0].mean() for m in made])
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     ]
     ways += [(f"{n} jumps", {"sampler": "aias", "steps": n}, 2) for n in STEPS]
     groups = [p.type_index for p in pairs]
-    columns: list[tuple[str, list[Made]]] = []
+    columns: list[tuple[str, list[SynthesizedSample]]] = []
     print("| pairs made by | evaluations | s per pair | change inside | set distance | mean difference |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, way, seed in ways:
@@ -80,4 +80,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(open_door(main))
+    sys.exit(run_cli(main))

@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 from solar_cells.run import run  # noqa: E402
 
-from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.command import run_cli  # noqa: E402
 from fast.runtime.options import Parser  # noqa: E402
 from ldm.errors import UserError  # noqa: E402
 
@@ -37,4 +37,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(open_door(main))
+    sys.exit(run_cli(main))

@@ -148,7 +148,7 @@ def load_model(
         model = _on_verified_base(artifact, base, dtype)
         model.mapped_from = _base_path(artifact, base)
         if kept is not None:
-            own = model.own_state()
+            own = model.adapter_state()
             _write_cache(kept, {k: v for k, v in model.state_dict().items() if k not in own}, artifact.base_sha256)
     model.base_path, model._base_hash = base or artifact.base, artifact.base_sha256
     params = artifact.config["model"]["params"]
@@ -316,7 +316,7 @@ class _Part(torch.nn.Module):
 
     def __init__(self, model: PromptedDiffusion):
         super().__init__()
-        for name, part in model.own_parts().items():
+        for name, part in model.trainable_modules().items():
             owner: torch.nn.Module = self
             *path, last = name.split(".")
             for step in path:

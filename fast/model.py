@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fast.aias import AIASOptions, Guidance
 from fast.data.tensors import latent_mask
 from fast.farm import FARM
-from fast.latent.prompted import Beside, Place, PromptedDiffusion
+from fast.latent.prompted import Beside, PromptedDiffusion, SamplingInputs
 from fast.latent.prompts import by_word
 from fast.latent.sampling import SAMPLERS, sample_latents
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict
@@ -124,9 +124,9 @@ class FAST(PromptedDiffusion):
         drawn = self._by_seed(batch, len(like), 7)
         return (drawn >= self.real_share).to(like)[:, None, None, None]
 
-    def own_parts(self) -> dict[str, nn.Module]:
+    def trainable_modules(self) -> dict[str, nn.Module]:
         own = {"farm": self.farm} if self.use_farm else {}
-        return {**own, **super().own_parts()}
+        return {**own, **super().trainable_modules()}
 
     # synthesis
 
@@ -134,13 +134,13 @@ class FAST(PromptedDiffusion):
     def evaluations(cls, params: Mapping[str, Any]) -> int:
         return int((params.get("aias") or {}).get("steps", cls.default_steps))
 
-    def beside(self) -> list[Beside]:
+    def auxiliary_modules(self) -> list[Beside]:
         def example(farm: nn.Module, x: Tensor, prompt: Tensor) -> Tensor:
             return farm(x, x[:, :1], x.new_zeros(1).long(), prompt, x)
 
         return [(self.farm, example)] if self.use_farm else []
 
-    def fill(self, place: Place) -> Tensor:
+    def fill(self, place: SamplingInputs) -> Tensor:
         """AIAS, or another sampler with the same background and FARM. `place.options`: `use_farm`, `stop_at`."""
         options = replace(self.aias_options, steps=place.steps, stop_at=place.options.get("stop_at", 0))
 

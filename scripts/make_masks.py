@@ -10,7 +10,7 @@ from fast.runtime.signals import listen
 listen(__name__)
 
 from fast.cli.make_masks import main  # noqa: E402
-from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.command import run_cli  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(open_door(main))
+    sys.exit(run_cli(main))

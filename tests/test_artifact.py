@@ -205,14 +205,14 @@ def test_a_thawed_network_s_artifact_shares_the_cache(
     randomize(model.model, 7)
     config = {"model": {"target": "fast.model.FAST", "params": params}}
     metadata = {"step": "1", "config": json.dumps(config), **model.artifact_metadata()}
-    save_safetensors(model.own_state(), tmp_path / "fast-1.safetensors", metadata)
+    save_safetensors(model.adapter_state(), tmp_path / "fast-1.safetensors", metadata)
     thawed = read_artifact(tmp_path / "fast-1.safetensors")
     for _ in range(2):  # from the base, then from the cache
         loaded = load_model(thawed, dtype=BF16, cache=tmp_path / "thawed")
         same_bytes(dict(loaded.model.state_dict()), {k: v.to(BF16) for k, v in model.model.state_dict().items()})
         assert loaded.thaw_unet
     exact = load_model(thawed)
-    same_bytes(dict(exact.own_state()), dict(model.own_state()))
+    same_bytes(dict(exact.adapter_state()), dict(model.adapter_state()))
     frozen, shared = (read_state_dict(cache_file(tmp_path / name, artifact)) for name in ("frozen", "thawed"))
     same_bytes(frozen, shared)
 
@@ -364,7 +364,7 @@ def test_memory_stays_near_what_is_kept(artifact: Artifact, tiny_fast_config: di
     params["cond_stage_config"]["params"] |= {"n_embed": 768, "n_layer": 8}
     params["unet_config"]["params"]["context_dim"] = 768
     model = FAST(types=TYPES, **params)
-    own = model.own_state()
+    own = model.adapter_state()
     state = {k: v for k, v in model.state_dict().items() if k not in own}
     torch.save({"state_dict": state, "global_step": 1}, tmp_path / "base.ckpt")
     save_safetensors(state, tmp_path / "base.safetensors", {})

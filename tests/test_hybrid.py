@@ -145,7 +145,7 @@ def test_packed_layers_make_the_same_pictures(model: FAST, precision: str, monke
 
 def test_an_artifact_on_it_comes_back(model: FAST, section: dict[str, Any], tmp_path: Path) -> None:
     metadata = {"step": "2", "config": json.dumps({"model": section}), "split": "s", **model.artifact_metadata()}
-    save_safetensors(model.own_state(), tmp_path / "fast-2.safetensors", metadata)
+    save_safetensors(model.adapter_state(), tmp_path / "fast-2.safetensors", metadata)
     back = load_model(find_artifact(tmp_path))
     torch.testing.assert_close(back.loss(batch())[0], model.loss(batch())[0], rtol=0, atol=0)
 

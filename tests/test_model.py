@@ -11,7 +11,7 @@ import torch
 
 from fast.artifact import find_artifact, load_model, read_artifact
 from fast.data.tensors import latent_mask
-from fast.latent.prompted import Place
+from fast.latent.prompted import SamplingInputs
 from fast.model import FAST
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
@@ -94,9 +94,9 @@ def test_without_farm_the_network_learns_from_the_real_defect_alone(
     tiny_base: Path, tiny_fast_config: dict[str, Any]
 ) -> None:
     model, given = configured(tiny_base, tiny_fast_config, use_farm=False), batch()
-    assert {name.split(".")[0] for name in model.own_state()} == {"prompts"}
+    assert {name.split(".")[0] for name in model.adapter_state()} == {"prompts"}
     assert not any(p.requires_grad for p in model.farm.parameters())
-    assert model.beside() == []
+    assert model.auxiliary_modules() == []
     loss, parts = model.loss(given)
     x0 = model.scale_factor * given["latent"]
     t, eps = model.draw(given, x0)
@@ -120,7 +120,7 @@ def test_without_farm_the_artifact_makes_what_use_farm_false_makes(
         def denoise(x: torch.Tensor, t: torch.Tensor, each: FAST = each, prompts: Any = prompts) -> torch.Tensor:
             return each.apply_model(x, t, prompts)
 
-        place = Place(mask, x0, prompts, x0, noise, "aias", 4, denoise, options)  # type: ignore[arg-type]
+        place = SamplingInputs(mask, x0, prompts, x0, noise, "aias", 4, denoise, options)  # type: ignore[arg-type]
         with torch.no_grad():
             filled.append(each.fill(place))
     assert torch.equal(filled[0], filled[1])
@@ -171,7 +171,7 @@ def test_a_thawed_unet_trains_and_is_saved(tiny_base: Path, tiny_fast_config: di
     assert not model.first_stage_model.training
     model.loss(batch())[0].backward()
     assert all(p.grad is not None for p in model.model.parameters())
-    assert {name.split(".")[0] for name in model.own_state()} == {"farm", "prompts", "model"}
+    assert {name.split(".")[0] for name in model.adapter_state()} == {"farm", "prompts", "model"}
     ids = {id(p) for p in model.trainable()}
     assert ids == {id(p) for p in model.parameters() if p.requires_grad}
 
@@ -183,7 +183,7 @@ def test_training_leaves_the_base_s_scale_factor_alone(tiny_base: Path, tiny_fas
     model._trainer = SimpleNamespace(datamodule=SimpleNamespace(latent_std=lambda: 0.01), global_step=0)
     model.on_train_start()
     assert float(model.scale_factor) == 0.5
-    assert not any("scale_factor" in name for name in model.own_state())
+    assert not any("scale_factor" in name for name in model.adapter_state())
 
 
 def test_a_resume_point_holds_no_frozen_weight(tiny_fast: FAST, tiny_base: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_resume_point_holds_no_frozen_weight(tiny_fast: FAST, tiny_base: Path)
     loaded = {"state_dict": dict(saved)}
     tiny_fast.on_load_checkpoint(loaded)
     tiny_fast.load_state_dict(loaded["state_dict"], strict=True)
-    for name, value in tiny_fast.own_state().items():
+    for name, value in tiny_fast.adapter_state().items():
         assert torch.equal(value, saved[name])
     base = read_state_dict(tiny_base)
     for name, value in tiny_fast.model.state_dict().items():
@@ -228,7 +228,7 @@ def test_a_recipe_s_slips_are_named(tiny_fast_config: dict[str, Any], change: di
 def test_an_artifact_comes_back_as_it_was(tiny_fast: FAST, tiny_artifact: Path, tmp_path: Path) -> None:
     old = find_artifact(tiny_artifact)
     metadata = {"step": "9", "config": json.dumps(old.config), "split": "s", **tiny_fast.artifact_metadata()}
-    save_safetensors(tiny_fast.own_state(), tmp_path / "fast-9.safetensors", metadata)
+    save_safetensors(tiny_fast.adapter_state(), tmp_path / "fast-9.safetensors", metadata)
     artifact = find_artifact(tmp_path)
     assert (artifact.step, artifact.types) == (9, TYPES)
     back = load_model(artifact)

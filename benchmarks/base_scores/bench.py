@@ -55,7 +55,7 @@ class Variant:
 
 
 @dataclass
-class Made:
+class Filled:
     """Decoded pictures (H,W,3) uint8, not yet pasted, one for each true pair; `total` seconds of wall time."""
 
     pictures: list[np.ndarray] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Bench:
         self.workers = options.workers or len(os.sched_getaffinity(0))
         self.threads = torch.get_num_threads()
         self._true: dict[int, list[Truth]] = {}
-        self._made: dict[str, Made] = {}
+        self._made: dict[str, Filled] = {}
 
     def about(self) -> Figures:
         return {
@@ -144,18 +144,18 @@ class Bench:
     def shipped(self) -> Variant:
         return Variant("as shipped", steps=self.options.evaluations)
 
-    def made(self, variant: Variant, count: int) -> tuple[list[Truth], Made]:
+    def made(self, variant: Variant, count: int) -> tuple[list[Truth], Filled]:
         """The first `count` true pairs, and what the base makes of their normals, masks and words. What was made for
         another section is not made again."""
         options = replace(self.first_stage.aias_options, **dict(variant.changes))
         scale = self.scale if variant.scale is None else variant.scale
         key = repr((variant.sampler, variant.steps, variant.farm, variant.known, scale, options))
-        truth, made = self.true(count, PAIRS), self._made.setdefault(key, Made())
+        truth, made = self.true(count, PAIRS), self._made.setdefault(key, Filled())
         if len(made.pictures) < count:
             self._make(variant, scale, options, truth, made)
-        return truth, Made(made.pictures[:count], made.seconds * count)
+        return truth, Filled(made.pictures[:count], made.seconds * count)
 
-    def _make(self, variant: Variant, scale: float, aias: AIASOptions, truth: list[Truth], made: Made) -> None:
+    def _make(self, variant: Variant, scale: float, aias: AIASOptions, truth: list[Truth], made: Filled) -> None:
         """Add the pictures that `made` lacks."""
         options = self.options
         precision = torch.bfloat16 if options.precision == "bf16" else None

@@ -58,7 +58,7 @@ def fill(
     The model is used up. Sets torch to one thread. Raises `UserError` for a size that the base cannot make.
     """
     types = sorted({pair.key for pair in truth})
-    model.serve(types)
+    model.set_classes(types)
     synthesizer = Synthesizer(model, recipe, device)
     engine = synthesizer.engine
     if recipe.size is None or recipe.size % engine.stride:

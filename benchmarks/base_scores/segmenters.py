@@ -16,7 +16,7 @@ from fast.artifact import Artifact
 from fast.bench.trial import NetworkJudge, trial
 from fast.data.layouts import Sample
 from fast.runtime.progress import Progress
-from fast.segmentation.data import Labelled, from_output, from_samples, merged
+from fast.segmentation.data import SegmentationSample, from_output, from_samples, merged
 from ldm.errors import UserError
 from ldm.hashing import file_hash
 
@@ -29,14 +29,14 @@ THIN = ("scratch", "crack", "fray", "pit", "misprint")
 def segmenter(bench: Bench, part: Part) -> Figures:
     """The same normals, masks, types and steps; only what fills the masks differs."""
     options = bench.options
-    test = [Labelled(p.image, p.mask, p.kind) for p in bench.true(options.test_pairs, TEST)]
+    test = [SegmentationSample(p.image, p.mask, p.kind) for p in bench.true(options.test_pairs, TEST)]
 
-    def made() -> list[Labelled]:
+    def made() -> list[SegmentationSample]:
         truth, found = bench.made(bench.shipped, options.segmenter_pairs)
-        return [Labelled(pasted(p, w), p.mask, p.kind) for p, w in zip(truth, found.pictures, strict=True)]
+        return [SegmentationSample(pasted(p, w), p.mask, p.kind) for p, w in zip(truth, found.pictures, strict=True)]
 
-    def true() -> list[Labelled]:
-        return [Labelled(p.image, p.mask, p.kind) for p in bench.true(options.segmenter_pairs, PAIRS)]
+    def true() -> list[SegmentationSample]:
+        return [SegmentationSample(p.image, p.mask, p.kind) for p in bench.true(options.segmenter_pairs, PAIRS)]
 
     how = {"network": options.segmenter, "steps": options.steps}
     trials = _trials(bench, part, {"true pairs": true, "FAST pairs": made}, test, **how)
@@ -59,13 +59,13 @@ def _share(made: float | None, true: float | None) -> float | None:
 def _trials(
     bench: Bench,
     part: Part,
-    sets: dict[str, Callable[[], list[Labelled]]],
-    test: Sequence[Labelled],
+    sets: dict[str, Callable[[], list[SegmentationSample]]],
+    test: Sequence[SegmentationSample],
     network: str,
     steps: int,
 ) -> dict[str, list[Figures]]:
     """The figures of a segmenter for each set to train on and each seed; a set is called for only if one is missing."""
-    options, ready = bench.options, dict[str, list[Labelled]]()
+    options, ready = bench.options, dict[str, list[SegmentationSample]]()
 
     def one(name: str, seed: int) -> Figures:
         if name not in ready:
@@ -149,7 +149,7 @@ def real(bench: Bench, part: Part) -> Figures:
     third = from_samples(train_side)
 
     @cache
-    def synthetic() -> list[Labelled]:
+    def synthetic() -> list[SegmentationSample]:
         with bench.own_threads():
             made = [
                 _fill(bench, adapted, [s for s in train_side if (s.category, s.anomaly) == t], folder) for t in types

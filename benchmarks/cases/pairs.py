@@ -23,7 +23,7 @@ from fast.runtime.workers import overlapped
 from fast.synthesis.engine import Recipe
 from fast.synthesis.output import OutputFolder
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Made, Synthesizer, record
+from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer, record
 from ldm.models.diffusion.ddim import bind
 from ldm.rng import PairNoise
 
@@ -103,7 +103,7 @@ def _make(synthesizer: Synthesizer, pairs: list[Pair], folder: Path) -> None:
     """Fill an output folder as the door does."""
     with closing(OutputFolder(folder, {})) as output, closing(synthesizer.make(iter(pairs), IN_FLIGHT)) as making:
 
-        def write(made: Made) -> None:
+        def write(made: SynthesizedSample) -> None:
             output.write(record(made, "", {}), made.normal, made.image, made.mask, made.shown)
 
         for _ in overlapped(write, making, workers=2, ahead=4):

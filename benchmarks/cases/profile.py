@@ -67,7 +67,7 @@ def _modules(engine: Engine) -> Iterator[tuple[str, nn.Module]]:
     first_stage = engine.model.first_stage_model
     yield "first stage: encoder", first_stage.encoder
     yield "first stage: decoder", first_stage.decoder
-    for network, _ in engine.model.beside():
+    for network, _ in engine.model.auxiliary_modules():
         yield type(network).__name__, network
     yield "U-Net: activations, sums and the rest", engine.unet
     for module in engine.unet.modules():

@@ -10,7 +10,7 @@ import torch
 
 from fast.data.images import resize_image
 from fast.data.tensors import to_tensor
-from fast.segmentation.data import Labelled
+from fast.segmentation.data import SegmentationSample
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
 
@@ -18,7 +18,7 @@ SIZE = 320  # side that cells of 300 px are seen at
 BATCH = 16
 
 
-def train(samples: Sequence[Labelled], seed: int = 0, pool: int = 150_000, steps: int = 1500) -> Quick:
+def train(samples: Sequence[SegmentationSample], seed: int = 0, pool: int = 150_000, steps: int = 1500) -> Quick:
     """The quick judge on the frozen encoder, as a network."""
     network = Quick().eval()
     network.head = QuickJudge(size=SIZE, augment="none", pool=pool, steps=steps, folds=1).fit(samples, seed)

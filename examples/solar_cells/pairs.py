@@ -10,7 +10,7 @@ import numpy as np
 from fast.generators import create
 from fast.generators.base import Generator
 from fast.procedural.noise import Rng, blur
-from fast.segmentation.data import Labelled, from_arrays, merged
+from fast.segmentation.data import SegmentationSample, from_arrays, merged
 from ldm.errors import UserError
 from ldm.rng import seed_of
 from solar_cells.archive import Photo
@@ -74,7 +74,7 @@ def flipped(image: np.ndarray, rng: Rng) -> np.ndarray:
     return np.ascontiguousarray(image[::-1] if rng.random() < 0.5 else image)
 
 
-def training_set(photos: Sequence[Photo], count: int, seed: int) -> list[Labelled]:
+def training_set(photos: Sequence[Photo], count: int, seed: int) -> list[SegmentationSample]:
     """`count` pairs on functional cells, and the cells as they are, `NORMAL_SHARE` of what is drawn."""
     made = pairs(photos, count, seed)
     drawn = from_arrays((channels(image) for image, _, _ in made), (mask for _, mask, _ in made), "cell/defect")

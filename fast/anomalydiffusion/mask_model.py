@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fast.artifact import find_artifact, load_model
-from fast.latent.prompted import Place, PromptedDiffusion
+from fast.latent.prompted import PromptedDiffusion, SamplingInputs
 from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.models.diffusion import samplers
@@ -63,7 +63,7 @@ class MaskModel(PromptedDiffusion):
 
     # sampling
 
-    def fill(self, place: Place) -> Tensor:
+    def fill(self, place: SamplingInputs) -> Tensor:
         raise UserError("a maskmodel draws masks and fills none; give another method's weights")
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from fast.anomalydiffusion.location import location_encoder
 from fast.anomalydiffusion.prompts import LocatedPrompts, templates_of
 from fast.anomalydiffusion.weights import FORMS, code_weights, dilated, dilation_radius, paper_weights
 from fast.data.tensors import latent_mask
-from fast.latent.prompted import Place, PromptedDiffusion
+from fast.latent.prompted import PromptedDiffusion, SamplingInputs
 from ldm.errors import UserError
 from ldm.models.diffusion import samplers
 from ldm.rng import generator
@@ -53,8 +53,8 @@ class AnomalyDiffusion(PromptedDiffusion):
         self.location = location_encoder(location, width, location_tokens)
         self.steps, self.eta, self.reweight = steps, eta, reweight
 
-    def own_parts(self) -> dict[str, Any]:
-        return {**super().own_parts(), "location": self.location}
+    def trainable_modules(self) -> dict[str, Any]:
+        return {**super().trainable_modules(), "location": self.location}
 
     @classmethod
     def evaluations(cls, params: Mapping[str, Any]) -> int:
@@ -94,7 +94,7 @@ class AnomalyDiffusion(PromptedDiffusion):
     # synthesis
 
     @torch.no_grad()
-    def fill(self, place: Place) -> Tensor:
+    def fill(self, place: SamplingInputs) -> Tensor:
         """DDIM from pure noise; before each evaluation, but not on the last one's result, the surroundings are the
         normal picture's, noised to that time. What comes back outside the mask is therefore what the network makes of a
         hardly noised normal picture. `place.options`: `reweight` and `eta`, where not those of the training."""

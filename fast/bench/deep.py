@@ -20,7 +20,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from fast.data.images import resize_image
 from fast.data.tensors import to_tensor
-from fast.segmentation.data import Labelled
+from fast.segmentation.data import SegmentationSample
 from ldm.errors import UserError
 from taming.modules.losses.lpips import LPIPS
 
@@ -68,8 +68,8 @@ class Options:
 
 
 def measures(
-    made: Sequence[Labelled],
-    real: Sequence[Labelled],
+    made: Sequence[SegmentationSample],
+    real: Sequence[SegmentationSample],
     *,
     inception: nn.Module | None = None,
     embed: Embed | None = None,
@@ -103,14 +103,14 @@ def measures(
     return {"made": len(made), "real": len(real), **total, "types": types}
 
 
-def _batches(pairs: Sequence[Labelled], side: int, size: int, device: str) -> Iterator[Tensor]:
+def _batches(pairs: Sequence[SegmentationSample], side: int, size: int, device: str) -> Iterator[Tensor]:
     for start in range(0, len(pairs), size):
         images = [resize_image(pair.read()[0], side) for pair in pairs[start : start + size]]
         yield torch.stack([to_tensor(image) for image in images]).to(device)
 
 
 @torch.no_grad()
-def _features(network: nn.Module, pairs: Sequence[Labelled], options: Options) -> list[Tensor]:
+def _features(network: nn.Module, pairs: Sequence[SegmentationSample], options: Options) -> list[Tensor]:
     """Features (N,D) and, where the network has them, logits (N,K)."""
     rows = []
     network = network.to(options.device)
@@ -158,7 +158,7 @@ def _seeded(compute: Callable[[], tuple[Tensor, Tensor]], seed: int) -> tuple[Te
 
 @torch.no_grad()
 def ic_lpips(
-    made: Sequence[Labelled], real: Sequence[Labelled], embed: Embed, options: Options | None = None
+    made: Sequence[SegmentationSample], real: Sequence[SegmentationSample], embed: Embed, options: Options | None = None
 ) -> dict[str, float | None]:
     """Clustered diversity of the pictures of one type (Ojha et al. 2021): each made picture joins the real one that is
     nearest by LPIPS; of each cluster, the mean LPIPS between its members.
@@ -179,7 +179,7 @@ def ic_lpips(
     return {"ic_lpips": float(np.mean(values)), "ic_lpips_nonzero": float(np.mean(above)) if above else None}
 
 
-def _spread(pairs: Sequence[Labelled], embed: Embed, device: str) -> float:
+def _spread(pairs: Sequence[SegmentationSample], embed: Embed, device: str) -> float:
     """Mean distance of two different ones; 0 for fewer than two."""
     if len(pairs) < 2:
         return 0.0
@@ -187,7 +187,9 @@ def _spread(pairs: Sequence[Labelled], embed: Embed, device: str) -> float:
     return float((apart.sum() - np.trace(apart)) / (len(pairs) * (len(pairs) - 1)))
 
 
-def _distances(a: Sequence[Labelled], b: Sequence[Labelled], embed: Embed, device: str) -> Iterator[np.ndarray]:
+def _distances(
+    a: Sequence[SegmentationSample], b: Sequence[SegmentationSample], embed: Embed, device: str
+) -> Iterator[np.ndarray]:
     """Squared distances of the embeddings, `_BLOCK` rows of (len(a), len(b)) at a time. Those of `b` are made anew for
     each block: kept, a thousand would take 32 GB."""
     for rows in _batches(a, LPIPS_SIDE, _BLOCK, device):

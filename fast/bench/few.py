@@ -22,7 +22,7 @@ from fast.data.index import DatasetIndex, Sample
 from fast.data.split import Split
 from fast.generators import create
 from fast.runtime.tables import markdown
-from fast.segmentation.data import Labelled, from_output, from_samples, merged
+from fast.segmentation.data import SegmentationSample, from_output, from_samples, merged
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -115,7 +115,7 @@ class _Pairs:
         # Finished pairs that were made from any of these are left out.
         self.held_out = {path.resolve() for s in held_out for path in (s.image, s.mask) if path is not None}
 
-    def of(self, label: str, real: Sequence[Sample], count: int | None, seed: int) -> list[Labelled]:
+    def of(self, label: str, real: Sequence[Sample], count: int | None, seed: int) -> list[SegmentationSample]:
         """Empty for a method that needs real defects where there are none."""
         options = dict(self.few.methods[label])
         if "folder" in options:
@@ -131,7 +131,7 @@ class _Pairs:
 
     def _make(
         self, method: str, options: Mapping[str, Any], real: Sequence[Sample], per_type: int, seed: int
-    ) -> list[Labelled]:
+    ) -> list[SegmentationSample]:
         generator = create(method, **options)
         if method == "transplant":
             generator.fit(replace(self.index, defects=list(real)))
@@ -147,7 +147,7 @@ class _Pairs:
                 # Which of its defects a pair holds decides what the threshold may be chosen on.
                 origin = generator.origin(rng_again, named).get("defect_source") if method == "transplant" else None
                 sources = frozenset({Path(origin)} if origin else ())
-                pairs.append(Labelled(picture, mask, kind, synthetic=True, sources=sources))
+                pairs.append(SegmentationSample(picture, mask, kind, synthetic=True, sources=sources))
         return pairs
 
 

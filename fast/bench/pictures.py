@@ -14,7 +14,7 @@ import numpy as np
 from fast.bench.copies import Gallery
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.quality.measure import AROUND, Floats, contrast, features, set_distance, spread
-from fast.segmentation.data import Labelled
+from fast.segmentation.data import SegmentationSample
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
 
@@ -130,7 +130,7 @@ def _over(function: Callable[[list[float]], Any], values: list[float]) -> float 
     return float(function(values)) if values else None
 
 
-def measures(folder: str | Path, real_pairs: Sequence[Labelled], limit: int = 200) -> dict[str, Any]:
+def measures(folder: str | Path, real_pairs: Sequence[SegmentationSample], limit: int = 200) -> dict[str, Any]:
     """All measures of a synthesis output (`fast/output.py`) beside the real training defects `real_pairs`.
 
     At most `limit` pairs are looked at, evenly chosen. In the result, and under `types` for each type:
@@ -196,7 +196,7 @@ def _total(types: dict[str, Found]) -> Found:
 class _Real:
     """The real defects: their galleries and features by type."""
 
-    def __init__(self, pairs: Sequence[Labelled], shape: tuple[int, int] | None):
+    def __init__(self, pairs: Sequence[SegmentationSample], shape: tuple[int, int] | None):
         self._galleries: dict[str, Gallery] = {}
         self._types: dict[str, Found] = {}
         shown: list[tuple[str, np.ndarray, np.ndarray]] = []

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from fast.segmentation import build
-from fast.segmentation.data import Labelled
+from fast.segmentation.data import SegmentationSample
 from fast.segmentation.evaluation import evaluate
 from fast.segmentation.train import train
 
@@ -19,10 +19,10 @@ from fast.segmentation.train import train
 class Judge(Protocol):
     """A way to train and test segmenters: `NetworkJudge`, or `fast.segmentation.quick.QuickJudge`."""
 
-    def fit(self, samples: Sequence[Labelled], seed: int = 0) -> Any:
+    def fit(self, samples: Sequence[SegmentationSample], seed: int = 0) -> Any:
         """A segmenter that was trained on weighted samples. Raises `UserError`."""
 
-    def test(self, network: Any, samples: Sequence[Labelled]) -> dict[str, Any]:
+    def test(self, network: Any, samples: Sequence[SegmentationSample]) -> dict[str, Any]:
         """Its figures, as `fast.segmentation.evaluation.evaluate` returns them."""
 
 
@@ -55,17 +55,17 @@ class NetworkJudge:
         """A network with initial weights."""
         return build(self.network, self.classes, weights=self.weights, seed=seed)
 
-    def fit(self, samples: Sequence[Labelled], seed: int = 0, network: nn.Module | None = None) -> nn.Module:
+    def fit(self, samples: Sequence[SegmentationSample], seed: int = 0, network: nn.Module | None = None) -> nn.Module:
         """`network`: what is trained, in the place of one that starts here."""
         network = self.start(seed) if network is None else network
         labelled = self._labelled(samples)
         return train(network, labelled, seed=seed, progress=self.progress, **self.training, **self.seen)
 
-    def test(self, network: nn.Module, samples: Sequence[Labelled]) -> dict[str, Any]:
+    def test(self, network: nn.Module, samples: Sequence[SegmentationSample]) -> dict[str, Any]:
         labelled = self._labelled(samples)
         return evaluate(network, labelled, labels=self.labels, batch_size=self.batch_size, **self.seen)
 
-    def _labelled(self, samples: Sequence[Labelled]) -> Sequence[Labelled]:
+    def _labelled(self, samples: Sequence[SegmentationSample]) -> Sequence[SegmentationSample]:
         """With the class of their type, where there is more than one."""
         numbers = {kind: number for number, kind in (self.labels or {}).items()}
         return [replace(s, label=numbers.get(s.kind, 1)) for s in samples] if self.labels else samples
@@ -80,7 +80,7 @@ class Trial:
     seconds: float
 
 
-def trial(judge: Judge, samples: Sequence[Labelled], test: Sequence[Labelled], seed: int) -> Trial:
+def trial(judge: Judge, samples: Sequence[SegmentationSample], test: Sequence[SegmentationSample], seed: int) -> Trial:
     """Train on `samples` (`fast.segmentation.data.merged` gives their weights), test on `test`. Raises `UserError`."""
     start = time.perf_counter()
     network = judge.fit(samples, seed)

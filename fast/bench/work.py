@@ -28,7 +28,7 @@ from fast.runtime.flags import as_flags
 from fast.runtime.options import TrainingOptions
 from fast.runtime.project import PROJECT
 from fast.segmentation import build
-from fast.segmentation.data import Labelled, from_arrays, from_output, from_samples, merged
+from fast.segmentation.data import SegmentationSample, from_arrays, from_output, from_samples, merged
 from fast.segmentation.networks import save
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
@@ -212,7 +212,7 @@ def start(cell: Cell) -> dict[str, Any]:
     """Initial weights of a segmenter from drawn materials and defects: nothing of the dataset is in them."""
     key = cell.key
     recipe = DrawingRecipe(size=key["size"], seed=key["seed"])
-    drawn: list[Labelled] = []
+    drawn: list[SegmentationSample] = []
     for number in range(SHEETS * key["shards"]):
         sheet = draw_sheet(number, recipe)
         drawn += from_arrays(sheet.images[1:], masks_of(sheet), "drawn/defect")
@@ -276,18 +276,20 @@ def _labels(cell: Cell) -> dict[int, str] | None:
     return dict(enumerate(cell.use["of"].kinds, 1)) if cell.key.get("classes") == "types" else None
 
 
-def _merged(cell: Cell, synthetic: list[Labelled], real: list[Labelled]) -> list[Labelled]:
+def _merged(
+    cell: Cell, synthetic: list[SegmentationSample], real: list[SegmentationSample]
+) -> list[SegmentationSample]:
     """All to train on; a dataset without normals has none to show, whatever share the protocol asks for."""
     normals, key = _normals(cell), cell.key
     share = key.get("real_share") if synthetic and real else None
     return merged(synthetic, real, normals, share, key["normals"] if normals else 0.0)
 
 
-def _normals(cell: Cell) -> list[Labelled]:
+def _normals(cell: Cell) -> list[SegmentationSample]:
     return from_samples(cell.use["of"].index.normals) if cell.key["normals"] else []
 
 
-def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[Labelled]:
+def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[SegmentationSample]:
     """The first `count` pairs of each type (None: all) of a pairs cell, none made from what is tested on."""
     held_out = {path.resolve() for s in category.test for path in (s.image, s.mask) if path is not None}
     held_out |= {s.image.resolve() for s in category.index.test_normals}
@@ -295,7 +297,7 @@ def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[L
     names_sources = made.key["method"] != "dfmgan"
     # Masks are given as copies: behind each stands a training sample.
     originals = {mask_file(category, i).resolve(): s for i, s in enumerate(category.train) if s.mask is not None}
-    found: list[Labelled] = []
+    found: list[SegmentationSample] = []
     for kind in made.key["types"]:
         kept, _ = from_output(pairs_folder(made, kind), held_out if names_sources else ())
         for pair in kept[:count]:

@@ -10,9 +10,9 @@ from fast.runtime.signals import listen
 def run(module: str) -> int:
     """Run a module's `main` on the arguments of the program. Returns the exit code."""
     listen("__main__")  # before the imports, which may be slow
-    from fast.runtime.command import open_door
+    from fast.runtime.command import run_cli
 
-    return open_door(import_module(f"fast.cli.{module}").main)
+    return run_cli(import_module(f"fast.cli.{module}").main)
 
 
 def bench() -> int:

@@ -4,7 +4,7 @@ import sys
 
 from fast.cli.synthesis_options import check_options, parse_synthesis
 from fast.cli.synthesize import synthesize
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 
 
 def main(argv: list[str]) -> None:
@@ -14,4 +14,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(open_door(main))
+    sys.exit(run_cli(main))

@@ -23,7 +23,7 @@ from fast.masks.source import Masks
 from fast.runtime.flags import given
 from fast.synthesis.options import SamplingOptions, SynthesisOptions
 from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
-from fast.synthesis.synthesizer import Made, MaskOf
+from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
 from ldm.errors import UserError
 
 SHOWN, CELL = 18, 192  # pictures of a preview, and their side in pixels
@@ -38,7 +38,7 @@ class Maker(Protocol):
     @property
     def size(self) -> int | None: ...
 
-    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[Made, None, None]: ...
+    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]: ...
 
     def stop(self) -> None: ...
 

@@ -55,7 +55,7 @@ def _fill(output: OutputFolder, job: Job, options: SynthesisOptions) -> tuple[in
     from fast.runtime.progress import Progress
     from fast.runtime.workers import overlapped
     from fast.synthesis.sources import check_images
-    from fast.synthesis.synthesizer import Made, record
+    from fast.synthesis.synthesizer import SynthesizedSample, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     share, done = range(rank, options.count, world), output.done()
@@ -63,7 +63,7 @@ def _fill(output: OutputFolder, job: Job, options: SynthesisOptions) -> tuple[in
     check_images(p.normal for p in pairs if p.normal)
     left = len(pairs)
 
-    def write(made: Made) -> None:
+    def write(made: SynthesizedSample) -> None:
         index = made.pair.type_index
         entry = record(made, job.maker.prompt(index), {"type": job.sources.types[index], **job.common})
         output.write(entry, made.normal, made.image, made.mask, made.shown)

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from fast.runtime.options import parse_training
 
 
@@ -16,4 +16,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(open_door(main))
+    sys.exit(run_cli(main))

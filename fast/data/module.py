@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from fast.data.content import reading_files
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
-from fast.data.sampler import StepSampler, Ticket
+from fast.data.sampler import SampleIndex, StepSampler
 from fast.data.samples import Latents, Pictures
 from fast.data.split import Split, make_split
 from fast.data.tensors import to_tensor
@@ -165,7 +165,7 @@ class DefectData(pl.LightningDataModule):
         groups = list(self._groups().values())
         picked = [g[k % len(g)] for k in range(count) for g in groups][:count]
         data = self._latents if self._latents is not None else self.pictures
-        items = [data[Ticket(i, seed_of(0, i))] for i in picked]
+        items = [data[SampleIndex(i, seed_of(0, i))] for i in picked]
         return torch.utils.data.default_collate(items)
 
     # the latent cache

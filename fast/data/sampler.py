@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 from ldm.rng import seed_of
 
 
-class Ticket(NamedTuple):
+class SampleIndex(NamedTuple):
     """A sample to fetch, the seed for everything random about it, and whether it is left uncropped."""
 
     sample: int
@@ -17,7 +17,7 @@ class Ticket(NamedTuple):
     whole: bool = False
 
 
-class StepSampler(Sampler[list[Ticket]]):
+class StepSampler(Sampler[list[SampleIndex]]):
     """Batches of tickets for the steps from `start()` to `steps`.
 
     `groups`: lists of sample numbers that take turns, so that each defect type is seen equally often; each group is
@@ -77,14 +77,14 @@ class StepSampler(Sampler[list[Ticket]]):
             self._orders[group, lap] = rng.permutation(size)
         return self._orders[group, lap]
 
-    def ticket(self, number: int, within: Sequence[int] | None = None) -> Ticket:
+    def ticket(self, number: int, within: Sequence[int] | None = None) -> SampleIndex:
         """The sample that the run draws as its `number`-th, `within` some of the groups."""
         turn, place = divmod(number, len(self.groups if within is None else within))
         group = int([g for g in self._order(-1, turn) if within is None or g in within][place])
         lap, item = divmod(turn, len(self.groups[group]))
-        return Ticket(self.groups[group][int(self._order(group, lap)[item])], seed_of(self.seed, 7, number))
+        return SampleIndex(self.groups[group][int(self._order(group, lap)[item])], seed_of(self.seed, 7, number))
 
-    def __iter__(self) -> Iterator[list[Ticket]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         for step in range(self.start(), self.steps):
             first = (step * self.world + self.rank) * self.batch_size
             whole = step >= self.whole_from

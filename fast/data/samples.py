@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from fast.data.images import read_image, read_labels, read_mask
 from fast.data.index import Sample
-from fast.data.sampler import Ticket
+from fast.data.sampler import SampleIndex
 from fast.data.tensors import to_tensor
 from fast.data.transforms import Augment, Crop, Resize, Transform, Window, Zoom, apply, flip
 from fast.data.words import prompt_text
@@ -137,7 +137,7 @@ class Pictures(Dataset[dict[str, Any]]):
             "category": self.categories.index(sample.category) if sample.category in self.categories else -1,
         }
 
-    def __getitem__(self, ticket: Ticket) -> dict[str, Any]:
+    def __getitem__(self, ticket: SampleIndex) -> dict[str, Any]:
         image, mask = self.view(ticket.sample, seed_of(ticket.seed, 1), ticket.whole)
         return {
             "image": to_tensor(image),
@@ -153,7 +153,7 @@ class Latents(Dataset[dict[str, Any]]):
     def __init__(self, pictures: Pictures, views: int, latents: Tensor, masks: Tensor):
         self.pictures, self.views, self.latents, self.masks = pictures, views, latents, masks
 
-    def __getitem__(self, ticket: Ticket) -> dict[str, Any]:
+    def __getitem__(self, ticket: SampleIndex) -> dict[str, Any]:
         row = ticket.sample * self.views + seed_of(ticket.seed, 2) % self.views
         return {
             "latent": self.latents[row].float(),

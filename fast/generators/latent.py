@@ -105,7 +105,7 @@ class LatentGenerator(Learned):
         if options.types is not None:
             if not artifact.open_types:
                 raise UserError(f"{artifact.path} knows its own types only; leave types out")
-            model.serve(options.types)
+            model.set_classes(options.types)
         self.types, self.hash = list(model.prompts.types), file_hash(artifact.path)
         self.base_hash = artifact.base_sha256
         self.synthesizer = Synthesizer(model, recipe, self._device)

@@ -18,7 +18,7 @@ from fast.generators.large import Budget, bytes_of, in_windows, is_large
 from fast.runtime.workers import overlapped
 from fast.synthesis.output import panel
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Made, MaskOf
+from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
 
 
 class GeneratorMaker:
@@ -53,7 +53,7 @@ class GeneratorMaker:
         """End `make` after the pairs under way."""
         self.stopping = True
 
-    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[Made, None, None]:
+    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
         """Make pairs, several at a time; the order of the results is not that of the pairs. Ends early after `stop`.
         Raises `UserError` for a picture that cannot be read or that the method refuses."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -75,11 +75,11 @@ class GeneratorMaker:
         tells_apart = bool(self.method.types or self.method.categories)
         return key if tells_apart and not key.startswith("/") else None
 
-    def _one(self, pair: Pair) -> Made:
+    def _one(self, pair: Pair) -> SynthesizedSample:
         with self.budget.take(bytes_of(pair.normal) if pair.normal else 0):
             return self._made(pair)
 
-    def _made(self, pair: Pair) -> Made:
+    def _made(self, pair: Pair) -> SynthesizedSample:
         start, rng = time.perf_counter(), np.random.default_rng(pair.seed)
         known = self._known(self.types[pair.type_index])
         if pair.normal is None:
@@ -103,7 +103,7 @@ class GeneratorMaker:
             before = panel(normal)
         seconds, shown = time.perf_counter() - start, (slice(0, image.shape[0]), slice(0, image.shape[1]))
         window = [(0, 0, image.shape[0], image.shape[1])]
-        return Made(pair, before, image, mask, shown, window, seconds, origin)
+        return SynthesizedSample(pair, before, image, mask, shown, window, seconds, origin)
 
 
 def _resized(normal: np.ndarray, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, ...]:

@@ -32,7 +32,7 @@ DECODER = "first_stage_model.decoder"
 Beside = tuple[nn.Module, Callable[[nn.Module, Tensor, Tensor], object]]
 
 
-class PlacedDenoise(Protocol):
+class BoundDenoiser(Protocol):
     """The U-Net with prompts bound: x (B,C,h,w) at t (B,) in 0..T-1 to the noise in it, float32.
 
     `weights` (B,1,h,w): how strongly each cell attends to the learned vectors, by what `form` multiplies (see
@@ -53,7 +53,7 @@ class PlacedDenoise(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class SamplingInputs:
     """Windows to fill and what is known of them.
 
     `mask` (B,1,h,w) in {0,1}; `background` (B,C,h,w), scaled latents of the normal pictures; `prompts` (B,L,width);
@@ -69,7 +69,7 @@ class Place:
     noise: Noise
     sampler: str
     steps: int
-    denoise: PlacedDenoise
+    denoise: BoundDenoiser
     options: Mapping[str, Any]
     dtype: torch.dtype = torch.float32
 
@@ -92,7 +92,7 @@ class PromptedDiffusion(LatentDiffusion):
     learns_types = True  # and fills `types` in from the data
     name: ClassVar[str]  # of the artifact
     samplers: ClassVar[tuple[str, ...]]  # the first is the default
-    switches: ClassVar[tuple[str, ...]] = ()  # of its own that synthesis may change, in `Place.options`
+    switches: ClassVar[tuple[str, ...]] = ()  # of its own that synthesis may change, in `SamplingInputs.options`
     default_steps: ClassVar[int] = 10
     sees_masks: ClassVar[bool] = False  # prompts depend on the mask: see `window_prompts`
     mapped_from: Path | None = None  # the file that the frozen weights lie in, as far as they are mapped from one
@@ -206,7 +206,7 @@ class PromptedDiffusion(LatentDiffusion):
 
     # what is learned
 
-    def own_parts(self) -> dict[str, nn.Module]:
+    def trainable_modules(self) -> dict[str, nn.Module]:
         """Everything that this training changes, by its attribute's name."""
         parts: dict[str, nn.Module] = {"prompts": self.prompts}
         if self.thaw_unet:
@@ -217,17 +217,19 @@ class PromptedDiffusion(LatentDiffusion):
             parts[DECODER] = self.first_stage_model.decoder
         return parts
 
-    def own_state(self) -> dict[str, Tensor]:
-        """The tensors of `own_parts` by their names in the whole model."""
-        return {f"{name}.{k}": v for name, part in self.own_parts().items() for k, v in part.state_dict().items()}
+    def adapter_state(self) -> dict[str, Tensor]:
+        """The tensors of `trainable_modules` by their names in the whole model."""
+        return {
+            f"{name}.{k}": v for name, part in self.trainable_modules().items() for k, v in part.state_dict().items()
+        }
 
     def trainable(self) -> list[nn.Parameter]:
         """The parameters that training changes. The decoder has a fit of its own."""
-        parts = [part for name, part in self.own_parts().items() if name != DECODER]
+        parts = [part for name, part in self.trainable_modules().items() if name != DECODER]
         return [p for part in parts for p in part.parameters() if p.requires_grad]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = self.own_state()  # the frozen base stays in its own file
+        checkpoint["state_dict"] = self.adapter_state()  # the frozen base stays in its own file
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.decoder_fitted = any(k.startswith(f"{DECODER}.") for k in checkpoint["state_dict"])
@@ -236,7 +238,7 @@ class PromptedDiffusion(LatentDiffusion):
         checkpoint["state_dict"] = {**self.state_dict(), **checkpoint["state_dict"]}
 
     def artifact(self) -> tuple[str, dict[str, Tensor]]:
-        return self.name, self.own_state()
+        return self.name, self.adapter_state()
 
     def artifact_metadata(self) -> dict[str, str]:
         open_types = {"open_types": "true"} if self.open_types else {}
@@ -255,7 +257,7 @@ class PromptedDiffusion(LatentDiffusion):
         """Network evaluations where the user names no number and the sampler takes any, by `model.params`."""
         return cls.default_steps
 
-    def serve(self, types: Sequence[str]) -> None:
+    def set_classes(self, types: Sequence[str]) -> None:
         """Know these types, "category/defect", in the place of the learned ones; see `LearnedPrompts.serving`."""
         self.prompts = self.prompts.serving(self._text_encoder(self.prompts.tokens), types)
 
@@ -265,7 +267,7 @@ class PromptedDiffusion(LatentDiffusion):
             self.lora.merge(self.model.diffusion_model)
             self.lora = None
 
-    def beside(self) -> list[Beside]:
+    def auxiliary_modules(self) -> list[Beside]:
         """Networks that run beside the U-Net."""
         return []
 
@@ -278,7 +280,7 @@ class PromptedDiffusion(LatentDiffusion):
         return self.prompts.positions(self._text_encoder(self.prompts.tokens), types)
 
     @abstractmethod
-    def fill(self, place: Place) -> Tensor:
+    def fill(self, place: SamplingInputs) -> Tensor:
         """Scaled latents (B,C,h,w) with a defect in the mask of each window."""
 
     @torch.no_grad()
@@ -307,7 +309,7 @@ class PromptedDiffusion(LatentDiffusion):
 
         noise = PairNoise([generator(0, i) for i in range(len(x0))])
         sampler = "aias" if "aias" in self.samplers else self.samplers[0]
-        z = self.fill(Place(mask, x0, cond, known, noise, sampler, steps, denoise, {}))
+        z = self.fill(SamplingInputs(mask, x0, cond, known, noise, sampler, steps, denoise, {}))
         real = self.decode_first_stage(x0)
         pixels = F.interpolate(batch["mask"].to(real), real.shape[-2:], mode="nearest")
         made = pixels * self.decode_first_stage(z) + (1 - pixels) * real

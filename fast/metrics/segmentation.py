@@ -18,7 +18,7 @@ _BINS = 1 << 16  # a score is rounded to half precision; each of its values is a
 
 
 @dataclass
-class Tally:
+class MetricAccumulator:
     """Pixel counts over any number of pictures. Areas are summed first and divided once, as in the papers' tables: a
     mean over pictures would weigh a picture with a pinhole like one with a gash."""
 
@@ -51,7 +51,7 @@ class Tally:
         self.scores[1] += np.bincount(bins[mask], minlength=_BINS)
         self.shares += np.bincount(bins[mask], weights=share[mask], minlength=_BINS)
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: MetricAccumulator) -> None:
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
@@ -124,8 +124,8 @@ class Tally:
 
 
 @dataclass
-class ClassTally:
-    """Pixel counts of each of K classes over any number of pictures, areas summed first as in `Tally`."""
+class ClassMetricAccumulator:
+    """Pixel counts of each of K classes over any number of pictures, areas summed first as in `MetricAccumulator`."""
 
     count: int
     areas: np.ndarray = field(init=False)  # (3, K) pixels: in common, predicted, true
@@ -174,9 +174,9 @@ def defect_score(logits: Tensor) -> Tensor:
     return torch.logsumexp(logits[:, 1:], dim=1) - logits[:, 0]
 
 
-def summary(types: dict[str, Tally], normal: set[str]) -> dict[str, Any]:
+def summary(types: dict[str, MetricAccumulator], normal: set[str]) -> dict[str, Any]:
     """The figures of `evaluate` from a tally of each type; `normal`: those of them that are no defect type."""
-    total = Tally()
+    total = MetricAccumulator()
     for tally in types.values():
         total.merge(tally)
     figures = total.report()

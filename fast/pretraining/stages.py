@@ -243,7 +243,7 @@ class Pretraining:
         model.on_fit_start()
         for beside in sorted(s.start.parent.glob("fast-*.safetensors"))[-1:] if s.start else ():
             model.load_state_dict(read_state_dict(beside), strict=False)
-        training = self._training("farm", model.own_parts(), self._seconds("farm"), model.lr, None, kept=True)
+        training = self._training("farm", model.trainable_modules(), self._seconds("farm"), model.lr, None, kept=True)
 
         def loss(step: int) -> Tensor:
             batch = self._windows(None, step, training.spent / training.seconds)
@@ -256,7 +256,7 @@ class Pretraining:
             "step": str(training.step), "minutes": f"{training.spent / 60:.2f}", "split": "drawn",
             "config": json.dumps(config), **model.artifact_metadata(),
         }  # fmt: skip
-        state = {k: v.detach().to(torch.bfloat16) for k, v in model.own_state().items()}
+        state = {k: v.detach().to(torch.bfloat16) for k, v in model.adapter_state().items()}
         target = s.ship / f"fast-{training.step}.safetensors"
         save_safetensors(state, target, {**metadata, "base": "models/mini/base.safetensors"})
         for old in set(s.ship.glob("fast-*.safetensors")) - {target}:

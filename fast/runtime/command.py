@@ -19,10 +19,10 @@ _CLOSED = (
 )  # fmt: skip
 _NO_MEMORY = ("DefaultCPUAllocator", "Insufficient memory")  # torch's words and OpenCV's
 _HOME = re.compile(r"(--?[\w-]+=|[\w.]+=)?(~(?:/.*)?)", re.DOTALL)
-__all__ = ["command_line", "is_first_process", "leave_interrupts", "open_door", "write_failure"]
+__all__ = ["command_line", "is_first_process", "leave_interrupts", "run_cli", "write_failure"]
 
 
-def open_door(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> int:
+def run_cli(main: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> int:
     """Run `main(argv)`; 0 if it returns, 2 with one line on stderr for bad input. Bugs keep their traceback.
 
     `~/` is expanded in every argument, `--flag=~/x` and `section.key=~/x` too, which a shell leaves as they are.

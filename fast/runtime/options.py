@@ -53,7 +53,7 @@ class TrainingOptions:
     max_steps: int | None = option(None, "optimiser steps in all")
     max_minutes: float | None = option(None, "stop after so many minutes of training in all, whatever comes first")
     actual_resume: str | None = option(
-        None, "weights of the base that FAST is trained on (.ckpt or .safetensors), or mini: the one that comes with the "
+        None, "weights of the base that FAST is trained on (.ckpt or .safetensors), or mini: the one of the "
         "project", metavar="CKPT")
     data: str | None = option(
         None, "a dataset, one category of it, or one defect type's folder; any layout that README lists",

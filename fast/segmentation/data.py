@@ -17,7 +17,7 @@ from ldm.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class SegmentationSample:
     """An image and its mask: files, or uint8 arrays (H,W,3) and (H,W), nonzero = defect; no mask: no defect.
 
     `kind`: "category/defect type". `weight`: how often it is drawn in training, relative to others. `label`: class of
@@ -43,17 +43,19 @@ class Labelled:
         return str(self.image) if isinstance(self.image, Path) else f"array of '{self.kind}'"
 
 
-def from_arrays(images: Iterable[np.ndarray], masks: Iterable[np.ndarray | None], kind: str = "") -> list[Labelled]:
+def from_arrays(
+    images: Iterable[np.ndarray], masks: Iterable[np.ndarray | None], kind: str = ""
+) -> list[SegmentationSample]:
     """Pairs in memory: uint8 (H,W,3) and (H,W), nonzero = defect."""
-    return [Labelled(image, mask, kind) for image, mask in zip(images, masks, strict=True)]
+    return [SegmentationSample(image, mask, kind) for image, mask in zip(images, masks, strict=True)]
 
 
-def from_samples(samples: Iterable[Sample]) -> list[Labelled]:
+def from_samples(samples: Iterable[Sample]) -> list[SegmentationSample]:
     """Samples of `fast.data.layouts`; take them from `check(...).usable`."""
-    return [Labelled(s.image, s.mask, f"{s.category}/{s.anomaly}", group=s.group) for s in samples]
+    return [SegmentationSample(s.image, s.mask, f"{s.category}/{s.anomaly}", group=s.group) for s in samples]
 
 
-def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[list[Labelled], int]:
+def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[list[SegmentationSample], int]:
     """Pairs of a synthesis output (`fast/output.py`), and how many were left out.
 
     Left out are those that the manifest says were made from one of the files `held_out`, a mask or an image that
@@ -84,18 +86,18 @@ def _sources(row: dict[str, str | None]) -> list[tuple[Path, bool]]:
     return [(Path(name).resolve(), mask) for name, mask in named if name]
 
 
-def _pair(folder: Path, row: dict[str, str], sources: list[tuple[Path, bool]]) -> Labelled:
+def _pair(folder: Path, row: dict[str, str], sources: list[tuple[Path, bool]]) -> SegmentationSample:
     used = frozenset(path for path, _ in sources)
-    return Labelled(folder / row["image"], folder / row["mask"], row["type"], synthetic=True, sources=used)
+    return SegmentationSample(folder / row["image"], folder / row["mask"], row["type"], synthetic=True, sources=used)
 
 
 def merged(
-    synthetic: Sequence[Labelled],
-    real: Sequence[Labelled],
-    normals: Sequence[Labelled] = (),
+    synthetic: Sequence[SegmentationSample],
+    real: Sequence[SegmentationSample],
+    normals: Sequence[SegmentationSample] = (),
     real_share: float | None = None,
     normal_share: float = 0.0,
-) -> list[Labelled]:
+) -> list[SegmentationSample]:
     """All pairs to train on, weighted. Without `real_share` every defect is drawn equally often; with it, that share
     of the defects drawn is real. `normal_share` of all that is drawn are normals."""
     if real_share is not None and not (0 < real_share < 1 and synthetic and real):
@@ -111,11 +113,11 @@ def merged(
     return [replace(pair, weight=total / len(part)) for part, total in parts for pair in part]
 
 
-def is_normal(pair: Labelled) -> bool:
+def is_normal(pair: SegmentationSample) -> bool:
     return pair.mask is None or pair.kind.rpartition("/")[2] == GOOD
 
 
-class Views(SampleImages[Labelled]):
+class Views(SampleImages[SegmentationSample]):
     """What a network sees of pairs: image uint8 (size,size,3) and labels uint8 (size,size): 0, 1, or 255 for ignored.
 
     Whole pictures are made square; a mask's pixel is defect if any source pixel that it overlaps is, which loses no
@@ -124,7 +126,7 @@ class Views(SampleImages[Labelled]):
     for sizes that do not fit.
     """
 
-    def __init__(self, pairs: Sequence[Labelled], size: int, native: bool = False, crop: int | None = None):
+    def __init__(self, pairs: Sequence[SegmentationSample], size: int, native: bool = False, crop: int | None = None):
         if size < 16:
             raise UserError(f"size={size} is below 16 pixels; raise it")
         if crop is not None and native:

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from fast.data.mask_looks import IGNORED
 from fast.data.tensors import to_tensor
-from fast.metrics.segmentation import ClassTally, Tally, defect_score, summary
-from fast.segmentation.data import Labelled, Views, is_normal
+from fast.metrics.segmentation import ClassMetricAccumulator, MetricAccumulator, defect_score, summary
+from fast.segmentation.data import SegmentationSample, Views, is_normal
 from fast.windows.tiling import tiled
 from ldm.errors import UserError
 
 
 def evaluate(
     model: nn.Module,
-    pairs: Sequence[Labelled],
+    pairs: Sequence[SegmentationSample],
     *,
     size: int = 256,
     native: bool = False,
@@ -36,7 +36,7 @@ def evaluate(
     of it of each type's pictures alone. Normals count in the totals, by what is found in them by mistake.
 
     `labels`, {class: name} of a network of several defect classes, adds how well it tells them apart
-    (`ClassTally.report`); a pair's own class is `Labelled.label`.
+    (`ClassMetricAccumulator.report`); a pair's own class is `SegmentationSample.label`.
 
     Pictures and masks are resized to `size` as in training, or with `native` left as they are and seen in tiles.
     Pixels that a mask says to ignore count in no figure.
@@ -44,12 +44,12 @@ def evaluate(
     if not pairs:
         raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
     model = model.to(device).eval()
-    types: dict[str, Tally] = {}
-    classes: ClassTally | None = None
+    types: dict[str, MetricAccumulator] = {}
+    classes: ClassMetricAccumulator | None = None
     for pair, mask, logits in _answers(model, pairs, size, native, batch_size, bf16, device):
         predicted = logits.argmax(dim=0).numpy()
         score = defect_score(logits[None])[0].numpy()
-        types.setdefault(pair.kind, Tally()).add(predicted > 0, mask, score)
+        types.setdefault(pair.kind, MetricAccumulator()).add(predicted > 0, mask, score)
         if labels is not None:
             classes = classes or _classes(pairs, labels, len(logits))
             known = mask != IGNORED
@@ -60,13 +60,13 @@ def evaluate(
 
 def _answers(
     model: nn.Module,
-    pairs: Sequence[Labelled],
+    pairs: Sequence[SegmentationSample],
     size: int,
     native: bool,
     batch_size: int,
     bf16: bool,
     device: str | torch.device,
-) -> Iterator[tuple[Labelled, np.ndarray, Tensor]]:
+) -> Iterator[tuple[SegmentationSample, np.ndarray, Tensor]]:
     """Each pair, its labels (H,W), 0, 1 or 255, at the resolution of the evaluation, and logits (K,H,W) on the CPU."""
     views = Views(pairs, size, native)
     step = 1 if native else batch_size
@@ -78,7 +78,7 @@ def _answers(
             yield pairs[start + k], mask, logits[k]
 
 
-def _classes(pairs: Sequence[Labelled], labels: Mapping[int, str], count: int) -> ClassTally:
+def _classes(pairs: Sequence[SegmentationSample], labels: Mapping[int, str], count: int) -> ClassMetricAccumulator:
     """An empty tally; UserError where the names fit neither the segmenter's `count` classes nor the pairs."""
     wrong = sorted(k for k in labels if not 0 < k < count)
     if wrong:
@@ -86,7 +86,7 @@ def _classes(pairs: Sequence[Labelled], labels: Mapping[int, str], count: int) -
     strange = sorted({pair.label for pair in pairs if pair.mask is not None} - labels.keys())
     if strange:
         raise UserError(f"a test pair has class {strange[0]}, which labels do not name; name it or leave the pair out")
-    return ClassTally(count)
+    return ClassMetricAccumulator(count)
 
 
 @torch.no_grad()

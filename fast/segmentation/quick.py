@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from fast.data.transforms import AUGMENT
-from fast.metrics.segmentation import Tally, summary
-from fast.segmentation.data import Labelled, Views, is_normal
+from fast.metrics.segmentation import MetricAccumulator, summary
+from fast.segmentation.data import SegmentationSample, Views, is_normal
 from fast.segmentation.features import CELL, FeatureStore
 from fast.segmentation.pixel_head import PixelHead, to_pixels
 from fast.segmentation.pool import Pool, allot, shares, take
@@ -58,13 +58,13 @@ class QuickJudge:
         self.store = FeatureStore(self.cache, self.device)
 
     def score(
-        self, train_samples: Sequence[Labelled], test_samples: Sequence[Labelled], seed: int = 0
+        self, train_samples: Sequence[SegmentationSample], test_samples: Sequence[SegmentationSample], seed: int = 0
     ) -> dict[str, Any]:
         """Train on weighted samples (`fast.segmentation.data.merged`), test, and return the figures of
         `fast.segmentation.evaluation.evaluate`: `miou`, `ap`, `auroc`, `miou_types`, `types`, ... all in 0..1."""
         return self.test(self.fit(train_samples, seed), test_samples)
 
-    def fit(self, samples: Sequence[Labelled], seed: int = 0) -> PixelHead:
+    def fit(self, samples: Sequence[SegmentationSample], seed: int = 0) -> PixelHead:
         """A trained head with its threshold. UserError where no sample has a defect."""
         if not samples or all(is_normal(s) for s in samples):
             raise UserError("no pairs with defects to train the quick judge on; give a folder that holds some")
@@ -74,18 +74,18 @@ class QuickJudge:
             head.threshold.fill_(threshold)
         return head
 
-    def test(self, head: PixelHead, samples: Sequence[Labelled]) -> dict[str, Any]:
+    def test(self, head: PixelHead, samples: Sequence[SegmentationSample]) -> dict[str, Any]:
         """Figures of a head on test samples, as `score` returns them."""
         if not samples:
             raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
-        types: dict[str, Tally] = {}
+        types: dict[str, MetricAccumulator] = {}
         for sample, mask, odds in self._answers(head, samples):
-            types.setdefault(sample.kind, Tally()).add(odds > float(head.threshold), mask, odds)
+            types.setdefault(sample.kind, MetricAccumulator()).add(odds > float(head.threshold), mask, odds)
         return summary(types, {s.kind for s in samples if is_normal(s)}) | {"threshold": float(head.threshold)}
 
     # training
 
-    def _pool(self, samples: Sequence[Labelled], rng: np.random.Generator) -> Pool:
+    def _pool(self, samples: Sequence[SegmentationSample], rng: np.random.Generator) -> Pool:
         """Random cells of all samples and their views, read image by image."""
         pictures = Views(samples, self.size or WINDOW, native=self.size is None)
         views = self._counts(samples)
@@ -107,7 +107,7 @@ class QuickJudge:
             np.repeat([number for *_, number in found], [len(share) for _, share, _ in found]),
         )
 
-    def _counts(self, samples: Sequence[Labelled]) -> np.ndarray:
+    def _counts(self, samples: Sequence[SegmentationSample]) -> np.ndarray:
         """How many views of each sample there are, itself included. Real defects have as many with other samples as
         without; of those, fewer where they are many."""
         if self.augment == "none":
@@ -142,7 +142,7 @@ class QuickJudge:
                 schedule.step()
         return head.eval()
 
-    def _threshold(self, samples: Sequence[Labelled], pool: Pool, seed: int) -> float | None:
+    def _threshold(self, samples: Sequence[SegmentationSample], pool: Pool, seed: int) -> float | None:
         """The log-odds with the highest IoU on training images, each predicted by a head that has seen neither its part
         nor a pair made from it: real ones, or where there are none the synthetic ones. None where they make no two
         parts."""
@@ -151,7 +151,7 @@ class QuickJudge:
         parts = folds([samples[i] for i in judged], self.folds, seed)
         if len(parts) < 2:
             return None
-        total = Tally()
+        total = MetricAccumulator()
         for number, part in enumerate(parts):
             out = {judged[i] for i in part}
             files = {p.resolve() for i in out for p in (samples[i].image, samples[i].mask) if isinstance(p, Path)}
@@ -165,8 +165,8 @@ class QuickJudge:
 
     @torch.no_grad()
     def _answers(
-        self, head: PixelHead, samples: Sequence[Labelled]
-    ) -> Iterator[tuple[Labelled, np.ndarray, np.ndarray]]:
+        self, head: PixelHead, samples: Sequence[SegmentationSample]
+    ) -> Iterator[tuple[SegmentationSample, np.ndarray, np.ndarray]]:
         """(sample, labels (H,W), log-odds (H,W)) of each."""
         pictures = Views(samples, self.size or WINDOW, native=self.size is None)
         for number, sample in enumerate(samples):
@@ -176,7 +176,7 @@ class QuickJudge:
             yield sample, mask, odds[: mask.shape[0], : mask.shape[1]].numpy()
 
 
-def folds(samples: Sequence[Labelled], count: int, seed: int) -> list[list[int]]:
+def folds(samples: Sequence[SegmentationSample], count: int, seed: int) -> list[list[int]]:
     """Numbers of the samples in `count` parts, or in as many as there are groups: whole groups, types spread evenly."""
     groups: dict[str, list[int]] = {}
     for number, sample in enumerate(samples):

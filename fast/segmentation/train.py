@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fast.segmentation.data import Labelled, Views
+from fast.segmentation.data import SegmentationSample, Views
 from fast.segmentation.module import Batches, Segmentation
 from fast.segmentation.recipes import find, published
 from fast.training.trainer import quiet
@@ -27,7 +27,7 @@ _ENDLESS = 1 << 40  # steps of a training that the clock ends
 
 def train(
     model: nn.Module,
-    pairs: Sequence[Labelled],
+    pairs: Sequence[SegmentationSample],
     *,
     steps: int | None = None,
     minutes: float | None = None,
@@ -142,7 +142,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _check(
-    pairs: Sequence[Labelled],
+    pairs: Sequence[SegmentationSample],
     steps: int | None,
     minutes: float | None,
     batch_size: int,

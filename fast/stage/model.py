@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fast.data.tensors import latent_mask
-from fast.latent.prompted import Beside, Place, PromptedDiffusion
+from fast.latent.prompted import Beside, PromptedDiffusion, SamplingInputs
 from fast.stage.adapter import MGA
 from fast.stage.sampling import STAGEOptions, stage_sample
 from ldm.errors import UserError
@@ -56,8 +56,8 @@ class STAGE(PromptedDiffusion):
         both = {"mga_aware": self.mga_aware, "mga_only": self.mga_only}
         return {name: adapter for name, adapter in both.items() if adapter is not None}
 
-    def own_parts(self) -> dict[str, nn.Module]:
-        return {**self._adapters(), **super().own_parts()}
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        return {**self._adapters(), **super().trainable_modules()}
 
     # training
 
@@ -96,7 +96,7 @@ class STAGE(PromptedDiffusion):
 
     # synthesis
 
-    def beside(self) -> list[Beside]:
+    def auxiliary_modules(self) -> list[Beside]:
         def example(adapter: nn.Module, x: Tensor, prompt: Tensor) -> Tensor:
             return adapter(x, x[:, :1])
 
@@ -110,7 +110,7 @@ class STAGE(PromptedDiffusion):
                 raise UserError(f"stage.{part}=true, but this model was trained without it; leave it off")
         return options
 
-    def fill(self, place: Place) -> Tensor:
+    def fill(self, place: SamplingInputs) -> Tensor:
         """STAGE's chain: "ddpm" in T single steps, "aias" in `place.steps` jumps. `place.options`: any of
         `STAGEOptions`, for this run."""
         options = self._options(place.options)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fast.data.tensors import latent_mask, to_image, to_tensor
-from fast.latent.prompted import Place, PlacedDenoise, PromptedDiffusion
+from fast.latent.prompted import BoundDenoiser, PromptedDiffusion, SamplingInputs
 from fast.latent.sampling import check_scale
 from fast.synthesis.options import Recipe
 from fast.windows.tiling import tiled
@@ -84,7 +84,7 @@ class Engine:
         guided = self.recipe.scale != 1
         self._empty = model.empty_prompt(1).to(self.dtype) if guided else None
         if model.sees_masks:
-            for part in model.own_parts().values():
+            for part in model.trainable_modules().values():
                 part.to(self.device)
             return []
         prompts = [model.prompts(model.cond_stage_model, i[None]).to(self.dtype) for i in index]
@@ -94,7 +94,7 @@ class Engine:
         return prompts
 
     def _parts(self) -> list[torch.nn.Module]:
-        return [self.unet, self.model.first_stage_model, *(part for part, _ in self.model.beside())]
+        return [self.unet, self.model.first_stage_model, *(part for part, _ in self.model.auxiliary_modules())]
 
     def _place(self) -> None:
         for part in self._parts():
@@ -126,7 +126,7 @@ class Engine:
             wide += self.model.mask_detail**2 + channels
         seen = torch.empty(1, wide, cells, cells, device=meta)
         pack(self.unet, lambda unet: unet(seen, t, context=context), int8, release, keep)
-        for part, example in self.model.beside():
+        for part, example in self.model.auxiliary_modules():
             pack(part, lambda part, run=example: run(part, x.to(self.dtype), prompt), keep=keep)  # type: ignore[misc]
         if hasattr(first_stage, "encoder"):
             pack(first_stage.encoder, lambda encoder: encoder(image), release=release, keep=keep)
@@ -175,7 +175,7 @@ class Engine:
         assert self._empty is not None
         return torch.cat([self._empty.expand(len(context), -1, -1), context])
 
-    def _denoiser(self, context: Any, columns: Tensor, mask: Tensor, known: Tensor) -> PlacedDenoise:
+    def _denoiser(self, context: Any, columns: Tensor, mask: Tensor, known: Tensor) -> BoundDenoiser:
         """The U-Net under a context; a hybrid one sees the `mask` (B,1,h,w) and what is `known` (B,C,h,w) too.
         `columns` (B,L): the learned tokens."""
         deep: dict[Any, DeepFeatures] = {}
@@ -252,7 +252,7 @@ class Engine:
         noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
         recipe = self.recipe
         options = {"use_farm": recipe.use_farm, "stop_at": recipe.stop_at, **recipe.own}
-        place = Place(
+        place = SamplingInputs(
             mask, background, prompts, known, noise, recipe.sampler, recipe.steps, denoise, options, self.dtype
         )
         z = model.fill(place)

@@ -28,7 +28,7 @@ HELD = 1 << 30  # bytes of pictures that may wait for others with windows of the
 
 
 @dataclass(frozen=True)
-class Made:
+class SynthesizedSample:
     """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
 
     `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
@@ -77,9 +77,9 @@ class _Picture:
         region, path = self.regions[number], self.pair.normal
         return (path, region.top, region.left, region.height, region.width) if path else None
 
-    def made(self) -> Made:
+    def made(self) -> SynthesizedSample:
         windows = [(r.top, r.left, r.height, r.width) for r in self.regions]
-        return Made(self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds)
+        return SynthesizedSample(self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds)
 
 
 def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
@@ -129,7 +129,7 @@ class Synthesizer:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
 
-    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[Made, None, None]:
+    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
         """Make pairs, several windows at a time; the order of the results is not that of the pairs.
 
         Ends early after `stop`. Raises `UserError` for a picture that cannot be read.
@@ -233,7 +233,7 @@ class Synthesizer:
         """How many windows of this size in pixels make a lane."""
         return max(1, min(self.lane, self.lane * 256 * 256 // (height * width)))
 
-    def _sample(self, lane: list[Job]) -> list[Made]:
+    def _sample(self, lane: list[Job]) -> list[SynthesizedSample]:
         """Fill the windows of a lane, padded to its full width. Returns the pairs that are thereby finished."""
         start = time.perf_counter()
         region = lane[0][0].regions[lane[0][1]]
@@ -255,7 +255,7 @@ def _seed(pair: int, window: int) -> int:
     return pair if window == 0 else seed_of(pair, window)
 
 
-def record(made: Made, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
+def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
     """The manifest line of a pair: everything needed to make it again."""
     return {
         "index": made.pair.index,

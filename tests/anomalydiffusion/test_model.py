@@ -16,7 +16,7 @@ from fast.anomalydiffusion.model import AnomalyDiffusion
 from fast.anomalydiffusion.prompts import TEMPLATES, templates_of
 from fast.anomalydiffusion.weights import code_weights, dilated, dilation_radius, paper_weights
 from fast.artifact import find_artifact, load_model
-from fast.latent.prompted import Place
+from fast.latent.prompted import SamplingInputs
 from fast.synthesis.engine import Engine, Recipe
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
@@ -216,12 +216,12 @@ def test_gradients_reach_the_vectors_and_the_encoder_alone(section: dict[str, An
 # synthesis
 
 
-def place(model: AnomalyDiffusion, denoise: Any, steps: int = 4, seed: int = 1) -> Place:
+def place(model: AnomalyDiffusion, denoise: Any, steps: int = 4, seed: int = 1) -> SamplingInputs:
     mask = torch.zeros(1, 1, 8, 8)
     mask[:, :, 2:5, 3:6] = 1
     background = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     noise = PairNoise([torch.Generator().manual_seed(seed)])
-    return Place(mask, background, torch.zeros(1, 24, 32), background, noise, "ddim", steps, denoise, {})
+    return SamplingInputs(mask, background, torch.zeros(1, 24, 32), background, noise, "ddim", steps, denoise, {})
 
 
 def test_the_surroundings_are_the_normal_picture_before_every_call(section: dict[str, Any]) -> None:
@@ -309,7 +309,7 @@ def test_an_artifact_comes_back(section: dict[str, Any], tmp_path: Path) -> None
 def test_other_types_keep_what_is_known(section: dict[str, Any]) -> None:
     model = built(section)
     before = model.window_prompts(torch.tensor([5]), batch()["mask"][:1])
-    model.serve(["leather/crack", TYPES[5]])
+    model.set_classes(["leather/crack", TYPES[5]])
     assert torch.equal(model.window_prompts(torch.tensor([1]), batch()["mask"][:1]), before)
 
 

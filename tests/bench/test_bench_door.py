@@ -15,7 +15,7 @@ from fast.bench.grid import Cell
 from fast.bench.verdict import BOTH, REAL
 from fast.cli import bench
 from fast.generators import FREE
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from fast.synthesis.output import read_records
 from support.page import Page
 from support.paths import ROOT
@@ -57,7 +57,7 @@ def protocol(folder: Path, text: str = PROTOCOL) -> str:
 
 def test_a_grid_from_a_dataset_to_its_tables(drawn_root: Path, tmp_path: Path, in_process: list[str]) -> None:
     flags = ["--protocol", protocol(tmp_path), "--dataset", str(drawn_root), "--out", str(tmp_path / "out")]
-    assert open_door(bench.main, flags) == 0
+    assert run_cli(bench.main, flags) == 0
     folder = tmp_path / "out/tiny-leather"
     results = json.loads((folder / "results.json").read_text())
     assert {(r["label"], r["backbone"], r["seed"]) for r in results} == {
@@ -84,7 +84,7 @@ def test_a_grid_from_a_dataset_to_its_tables(drawn_root: Path, tmp_path: Path, i
 
     calls = len(in_process)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("cell.json")}
-    assert open_door(bench.main, flags) == 0
+    assert run_cli(bench.main, flags) == 0
     assert len(in_process) == calls
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("cell.json")}
 
@@ -94,7 +94,7 @@ def test_a_method_that_fails_leaves_the_rest_and_the_exit_says_so(
 ) -> None:
     text = PROTOCOL.replace("cutpaste, real: none}", "cutpaste, real: none, options: [method.variant=nonsense]}")
     flags = ["--protocol", protocol(tmp_path, text), "--dataset", str(drawn_root), "--out", str(tmp_path / "out")]
-    assert open_door(bench.main, flags) == 2
+    assert run_cli(bench.main, flags) == 2
     told = capsys.readouterr()
     assert "cells failed" in told.err
     assert "variant" in told.err
@@ -108,7 +108,7 @@ def test_a_plan_does_nothing(
     drawn_root: Path, tmp_path: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--protocol", protocol(tmp_path), "--dataset", str(drawn_root), "--out", str(tmp_path / "out"), "--plan"]
-    assert open_door(bench.main, flags) == 0
+    assert run_cli(bench.main, flags) == 0
     assert "0 of 7 cells are done" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
@@ -132,7 +132,7 @@ def test_bad_flags_end_in_one_line(
     flags: list[str], told: str, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stand_in = {"P": protocol(tmp_path), "D": str(drawn_root)}
-    assert open_door(bench.main, [*(stand_in.get(f, f) for f in flags), "--out", str(tmp_path / "out")]) == 2
+    assert run_cli(bench.main, [*(stand_in.get(f, f) for f in flags), "--out", str(tmp_path / "out")]) == 2
     line = capsys.readouterr().err
     assert told in line
     assert line.count("\n") == 1
@@ -176,7 +176,7 @@ def test_a_dataset_alone_is_answered_with_a_page(
     monkeypatch.setattr(work, "SHEETS", 1)  # of a shard
     flags = ["--dataset", str(drawn_root), "--category", "wood", "--out", str(tmp_path / "out"), "--method", "cutpaste"]
     flags += ["--count", "4", "--segmenter", "mini", "--seeds", "2", "--steps", "2", "--size", "64"]
-    assert open_door(bench.main, flags) == 0
+    assert run_cli(bench.main, flags) == 0
     folder = tmp_path / "out/answer-cutpaste-mini-wood"
     found = json.loads((folder / "results.json").read_text())
     assert {r["label"] for r in found} == {"real only", "synthetic only", "real + synthetic", "1", "2"}
@@ -216,7 +216,7 @@ def test_a_dataset_alone_is_answered_with_a_page(
 def test_an_answer_that_cannot_be_is_refused_at_once(
     flags: list[str], told: str, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert open_door(bench.main, ["--dataset", str(drawn_root), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert run_cli(bench.main, ["--dataset", str(drawn_root), "--out", str(tmp_path / "out"), *flags]) == 2
     line = capsys.readouterr().err
     assert told in line
     assert line.count("\n") == 1

@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fast.bench.deep import Options, ic_lpips, inception_score, kid, load_inception, load_lpips, measures
-from fast.segmentation.data import Labelled
+from fast.segmentation.data import SegmentationSample
 from ldm.errors import UserError
 from taming.modules.losses.lpips import LPIPS, AlexNetFeatures
 
 MASK = np.ones((8, 8), np.uint8)
 
 
-def flat(*levels: int, kind: str = "a/hole") -> list[Labelled]:
-    return [Labelled(np.full((8, 8, 3), level, np.uint8), MASK, kind) for level in levels]
+def flat(*levels: int, kind: str = "a/hole") -> list[SegmentationSample]:
+    return [SegmentationSample(np.full((8, 8, 3), level, np.uint8), MASK, kind) for level in levels]
 
 
 def brightness(image: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from fast.bench import few as module_few
 from fast.bench.few import ALONE, Few, choose, table, worth
 from fast.cli import few_defects
 from fast.data.index import DatasetIndex, Sample
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 
 
 def sample(anomaly: str, number: int, group: str) -> Sample:
@@ -65,7 +65,7 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
     "flags", [["--counts", "few"], ["--looks", "pit"], ["--seeds", "-1"], ["--pairs", "0"]], ids=" ".join
 )
 def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert open_door(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert run_cli(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ")
     assert " ".join(flags) in line

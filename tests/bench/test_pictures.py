@@ -11,7 +11,7 @@ import pytest
 from fast.bench.copies import Gallery
 from fast.bench.pictures import VISIBLE, appearance, measures, seam, visibility
 from fast.data.images import write_image, write_mask
-from fast.segmentation.data import Labelled
+from fast.segmentation.data import SegmentationSample
 from ldm.errors import UserError
 
 SIDE = 96
@@ -164,9 +164,9 @@ def output(folder: Path, rows: list[tuple[str, np.ndarray, np.ndarray, np.ndarra
     return folder
 
 
-def real(kind: str = "tile/pit", seeds: tuple[int, ...] = (1, 2, 3, 4)) -> list[Labelled]:
+def real(kind: str = "tile/pit", seeds: tuple[int, ...] = (1, 2, 3, 4)) -> list[SegmentationSample]:
     mask = blob()
-    return [Labelled(spotted(seed, mask), mask, kind) for seed in seeds]
+    return [SegmentationSample(spotted(seed, mask), mask, kind) for seed in seeds]
 
 
 def test_measures_of_an_output_by_type(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_pictures_of_several_sizes_and_a_limit(tmp_path: Path) -> None:
 def test_real_defects_are_brought_to_the_size_of_the_output(tmp_path: Path) -> None:
     mask = blob(10, 10, 60)
     large = [
-        Labelled(cv2.resize(spotted(s, mask), (288, 288), interpolation=cv2.INTER_CUBIC),
+        SegmentationSample(cv2.resize(spotted(s, mask), (288, 288), interpolation=cv2.INTER_CUBIC),
                  cv2.resize(mask, (288, 288), interpolation=cv2.INTER_NEAREST), "tile/pit")
         for s in (1, 2)
     ]  # fmt: skip

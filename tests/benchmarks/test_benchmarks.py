@@ -21,7 +21,7 @@ from benchmarks.rival import build_diffusers_unet
 from benchmarks.runner import Job, Result, Setting, better, run_all
 from benchmarks.sections import SECTIONS, pairs, unet
 from fast.data.images import read_image, read_mask
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from ldm.modules.packed import has_int8
 
 TINY = {"device": "cpu", "size": "tiny"}
@@ -157,7 +157,7 @@ def test_the_command_writes_only_its_own_parts(monkeypatch: pytest.MonkeyPatch, 
     page = tmp_path / "page.md"
     page.write_text("Prose.\n")
     argv = ["--only", "unet,profile", "--size", "tiny", "--device", "cpu", "--out", str(page)]
-    assert open_door(door.main, argv) == 0
+    assert run_cli(door.main, argv) == 0
     parts = report.read_parts(page.read_text())
     assert list(parts) == ["cpu/machine", "cpu/ratios", "cpu/unet", "cpu/profile"]
     assert "1.0 x" in parts["cpu/ratios"]
@@ -166,7 +166,7 @@ def test_the_command_writes_only_its_own_parts(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("argv", [["--only", "nothing"], ["--repeat", "0"], ["--size", "huge"]])
 def test_bad_flags_end_in_one_line(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert open_door(door.main, argv) == 2
+    assert run_cli(door.main, argv) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

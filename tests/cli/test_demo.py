@@ -16,7 +16,7 @@ from fast.cli.synthesize import synthesize
 from fast.data.images import read_image, read_mask
 from fast.procedural import defects_of
 from fast.procedural.traits import HELD_APART
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from ldm.errors import UserError
 
 MATERIAL = "marble"
@@ -97,7 +97,7 @@ def test_a_folder_of_something_else_is_left_alone(plan: case.Plan, out: Path, sh
 def test_bad_input_is_one_line(
     tmp_path: Path, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert open_door(demo.main, ["--out", str(tmp_path / "demo"), *flags]) == 2
+    assert run_cli(demo.main, ["--out", str(tmp_path / "demo"), *flags]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
@@ -136,7 +136,7 @@ class Small(case.Plan):
 def test_the_command_with_the_weights_that_are_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case, "Plan", Small)
     out = tmp_path / "demo"
-    assert open_door(demo.main, ["--out", str(out), "--pairs", "1", "--steps", "2"]) == 0
+    assert run_cli(demo.main, ["--out", str(out), "--pairs", "1", "--steps", "2"]) == 0
     assert (out / "report.html").is_file()
     folder = out / "pairs" / MATERIAL
     rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]

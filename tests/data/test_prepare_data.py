@@ -8,14 +8,14 @@ import pytest
 from fast.cli import prepare_data
 from fast.data.images import read_mask, write_image, write_mask
 from fast.data.split import Split
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from support.paths import ROOT
 
 SCRIPT = ROOT / "scripts" / "prepare_data.py"
 
 
 def main(argv: list[str]) -> int:
-    return open_door(prepare_data.main, argv)
+    return run_cli(prepare_data.main, argv)
 
 
 @pytest.fixture

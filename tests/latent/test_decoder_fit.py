@@ -70,7 +70,7 @@ def test_an_artifact_keeps_it(tiny_base: Path, tiny_fast_config: dict[str, Any],
     fit_decoder(model, 2, view, FitOptions(steps=2, batch_size=2, crop=(16, 24)), 1)
     config = {"model": {**tiny_fast_config, "params": params}}
     metadata = {"step": "1", "config": json.dumps(config), "split": "s", **model.artifact_metadata()}
-    save_safetensors(model.own_state(), tmp_path / "fast-1.safetensors", metadata)
+    save_safetensors(model.adapter_state(), tmp_path / "fast-1.safetensors", metadata)
     kept = [k for k in read_state_dict(tmp_path / "fast-1.safetensors") if k.startswith("first_stage_model.")]
     assert len(kept) == len(model.first_stage_model.decoder.state_dict())
     back = load_model(find_artifact(tmp_path))

@@ -131,7 +131,7 @@ def test_an_artifact_keeps_them_and_the_engine_merges_them(
 ) -> None:
     config = {"model": {**tiny_fast_config, "params": {**tiny_fast_config["params"], "lora": {"rank": 2}}}}
     metadata = {"step": "1", "config": json.dumps(config), "split": "s", **adapted.artifact_metadata()}
-    save_safetensors(adapted.own_state(), tmp_path / "fast-1.safetensors", metadata)
+    save_safetensors(adapted.adapter_state(), tmp_path / "fast-1.safetensors", metadata)
     assert {k.split(".")[0] for k in read_state_dict(tmp_path / "fast-1.safetensors")} == {"farm", "prompts", "lora"}
     dtype = None if precision == "fp32" else torch.bfloat16
     cache = None if precision == "fp32" else tmp_path / "cache"

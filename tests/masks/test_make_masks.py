@@ -9,11 +9,11 @@ from fast.cli import make_masks
 from fast.data.images import list_images, read_image, read_mask, resize_mask, write_image
 from fast.data.layouts import open_dataset
 from fast.data.split import make_split
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 
 
 def main(argv: list[str]) -> int:
-    return open_door(make_masks.main, argv)
+    return run_cli(make_masks.main, argv)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

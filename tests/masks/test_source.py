@@ -161,9 +161,8 @@ def test_a_sheet_of_hairlines_shows_them() -> None:
 
 
 def test_a_file_is_decoded_once(drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from synthesis_helpers import synthesize
-
     import fast.data.kept_masks as kept
+    from support.synthesis import synthesize
 
     decoded: list[str] = []
 

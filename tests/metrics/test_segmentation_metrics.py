@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryPrecisionRecallCurve, JaccardIndex
 
 from fast.metrics.pro import shares
-from fast.metrics.segmentation import ClassTally, Tally, defect_score
-from fast.segmentation.data import Labelled, from_arrays
+from fast.metrics.segmentation import ClassMetricAccumulator, MetricAccumulator, defect_score
+from fast.segmentation.data import SegmentationSample, from_arrays
 from fast.segmentation.evaluation import evaluate
 from ldm.errors import UserError
 
@@ -33,8 +33,8 @@ def picture(bright: np.ndarray) -> np.ndarray:
     return np.repeat(np.where(bright, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def tally(found: list[list[int]], mask: list[list[int]]) -> Tally:
-    result = Tally()
+def tally(found: list[list[int]], mask: list[list[int]]) -> MetricAccumulator:
+    result = MetricAccumulator()
     result.add(np.array(found, bool), np.array(mask, bool), np.array(found, np.float32))
     return result
 
@@ -57,14 +57,14 @@ def test_areas_are_summed_before_they_are_divided() -> None:
 
 def test_ap_and_auroc_worked_by_hand() -> None:
     # By falling score: defect, good, defect, good: precision 1 at recall 1/2, 2/3 at recall 1.
-    result = Tally()
+    result = MetricAccumulator()
     result.add(np.ones((1, 4), bool), np.array([[True, False, True, False]]), np.array([[4.0, 3.0, 2.0, 1.0]]))
     assert result.ap() == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert result.auroc() == pytest.approx(3 / 4)
 
 
 def test_scores_that_tie_are_one_threshold() -> None:
-    result = Tally()
+    result = MetricAccumulator()
     mask = np.array([[True, False, False, False]])
     result.add(mask, mask, np.array([[0.0, -0.0, 0.0, 0.0]]))
     assert result.ap() == pytest.approx(1 / 4)
@@ -76,7 +76,7 @@ def test_ap_and_auroc_against_their_definitions() -> None:
     mask = rng.random((2, 10, 12)) < 0.2
     score = (rng.normal(size=mask.shape) * 3 + mask).round()  # whole numbers: many ties, exact in half precision
     score[0, 0, :2] = 1e6, -1e6
-    result = Tally()
+    result = MetricAccumulator()
     for m, s in zip(mask, score, strict=True):
         result.add(s > 0, m, s)
     good, bad = score[~mask], score[mask]
@@ -90,9 +90,9 @@ def test_ap_and_auroc_against_their_definitions() -> None:
     assert result.ap() == pytest.approx(ap)
 
 
-def scored(masks: np.ndarray, scores: np.ndarray) -> Tally:
+def scored(masks: np.ndarray, scores: np.ndarray) -> MetricAccumulator:
     """masks bool, scores (N,H,W)."""
-    result = Tally()
+    result = MetricAccumulator()
     for mask, score in zip(masks, scores, strict=True):
         result.add(score > 0, mask, score)
     return result
@@ -220,7 +220,7 @@ def test_without_defects_or_without_good_pixels() -> None:
 def test_classes_against_torchmetrics() -> None:
     rng = np.random.default_rng(5)
     truth, predicted = rng.integers(0, 3, (2, 3, 9, 7))  # class 3 of 4 is nowhere
-    tally = ClassTally(4)
+    tally = ClassMetricAccumulator(4)
     for p, t in zip(predicted, truth, strict=True):
         tally.add(p, t)
     report = tally.report({1: "a", 2: "b", 3: "c"})
@@ -245,7 +245,7 @@ def test_a_network_of_several_classes_is_told_apart_and_stays_binary_otherwise()
     grey[:16], grey[16:24] = 128, 255
     mask = np.zeros((32, 32), np.uint8)
     mask[:16] = 1
-    pairs = [Labelled(grey, mask, "a/hole", label=1), Labelled(grey, mask, "a/scratch", label=2)]
+    pairs = [SegmentationSample(grey, mask, "a/hole", label=1), SegmentationSample(grey, mask, "a/scratch", label=2)]
     result = evaluate(ThreeWay(), pairs, size=32, labels={1: "hole", 2: "scratch"})
     assert result["miou"] == pytest.approx(2 / 3)  # 16 rows of 24
     # Class 1: 16 rows true and 32 predicted, 16 in common; class 2: 16 true, 16 predicted, none in common.
@@ -265,13 +265,13 @@ def test_score_of_more_classes_is_the_odds_of_any_defect() -> None:
     assert defect_score(logits).item() == pytest.approx(float(torch.log((1 - p) / p)), abs=1e-6)
 
 
-def pairs() -> Iterator[Labelled]:
+def pairs() -> Iterator[SegmentationSample]:
     """32 x 32: a type found by half, a type missed and confused, and a normal with a false alarm of 64 pixels."""
     left, top, corner = (np.zeros((32, 32), bool) for _ in range(3))
     left[:, :16], top[:16], corner[:8, :8] = True, True, True
     yield from from_arrays([picture(left & top)], [left], "a/scratch")
     yield from from_arrays([picture(~left)], [left], "a/hole")
-    yield Labelled(picture(corner), None, "a/good")
+    yield SegmentationSample(picture(corner), None, "a/good")
 
 
 def test_evaluation_by_type_and_in_all() -> None:
@@ -302,7 +302,7 @@ def test_native_evaluation_keeps_the_pictures_and_sees_them_in_tiles() -> None:
 
 
 def test_without_anything_to_say_the_figures_are_none() -> None:
-    result = evaluate(Brightness(), [Labelled(picture(np.zeros((32, 32), bool)), None, "a/good")], size=32)
+    result = evaluate(Brightness(), [SegmentationSample(picture(np.zeros((32, 32), bool)), None, "a/good")], size=32)
     assert [result[k] for k in ("miou", "acc", "ap", "auroc", "pro", "f1_max", "miou_types")] == [None] * 7
 
 
@@ -311,7 +311,7 @@ def test_bad_evaluations_are_refused() -> None:
         evaluate(Brightness(), [])
     mask = np.zeros((1, 2), bool)
     with pytest.raises(UserError, match="NaN"):
-        Tally().add(mask, mask, np.array([[np.nan, 0.0]]))
+        MetricAccumulator().add(mask, mask, np.array([[np.nan, 0.0]]))
 
 
 def test_ignored_pixels_count_in_no_figure() -> None:
@@ -319,9 +319,9 @@ def test_ignored_pixels_count_in_no_figure() -> None:
     labels = (rng.random((20, 20)) < 0.3).astype(np.uint8)
     score = rng.random((20, 20)).astype(np.float16).astype(np.float32)
     labels[:, 12:14] = 255  # a wall: left and right of it nothing touches
-    whole = Tally()
+    whole = MetricAccumulator()
     whole.add(score > 0.5, labels, score)
-    halves = Tally()
+    halves = MetricAccumulator()
     for part in (slice(0, 12), slice(14, 20)):
         halves.add(score[:, part] > 0.5, labels[:, part], score[:, part])
     assert {**whole.report(), "images": 2} == pytest.approx(halves.report())

@@ -27,7 +27,7 @@ from fast.pretraining.parts import join_file
 from fast.pretraining.settings import Settings
 from fast.pretraining.stages import Pretraining
 from fast.runtime import project
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
 from support.paths import ROOT
@@ -106,7 +106,7 @@ def settings(folder: Path, **more: Any) -> Settings:
 
 
 def test_one_command_ships_weights_that_fill_masks_by_words(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert open_door(train_base.main, flags(toy, "--parts", 0.05)) == 0
+    assert run_cli(train_base.main, flags(toy, "--parts", 0.05)) == 0
     said = capsys.readouterr().out
     assert "2 sheets drawn" in said
     for stage in ("first_stage", "base", "farm"):
@@ -252,7 +252,7 @@ def test_replayed_as_a_graph_the_gradients_are_the_same(toy: Path, alone: list[i
     ],
 )
 def test_slips_are_one_line(toy: Path, given: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert open_door(train_base.main, flags(toy, *given)) == 2
+    assert run_cli(train_base.main, flags(toy, *given)) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ")
     assert says in line
@@ -262,6 +262,6 @@ def test_slips_are_one_line(toy: Path, given: list[str], says: str, capsys: pyte
 
 def test_a_file_is_no_place_to_ship_to(toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (toy / "ship").write_text("")
-    assert open_door(train_base.main, flags(toy)) == 2
+    assert run_cli(train_base.main, flags(toy)) == 2
     assert "is a file; name a folder" in capsys.readouterr().err
     assert not (toy / "out").exists()

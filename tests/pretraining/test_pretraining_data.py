@@ -30,7 +30,7 @@ from fast.pretraining.parts import join_file, split_file
 from fast.pretraining.pool import Pool
 from fast.procedural.defects import defects_of
 from fast.procedural.traits import HELD_APART, TRAITS
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from ldm.errors import UserError
 from ldm.modules.encoders.modules import Tokenizer
 
@@ -274,7 +274,7 @@ def test_a_file_comes_back_from_its_parts(tmp_path: Path, capsys: pytest.Capture
     assert join_file(about, tmp_path / "there").read_bytes() == whole.read_bytes()
     before = whole.read_bytes()
     whole.unlink()
-    assert open_door(join_parts.main, [str(about)]) == 0
+    assert run_cli(join_parts.main, [str(about)]) == 0
     assert whole.read_bytes() == before, "beside the folder of the parts"
     assert capsys.readouterr().out.strip() == str(whole)
 
@@ -286,7 +286,7 @@ def test_damaged_parts_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     whole.unlink()
 
     def refused(says: str) -> None:
-        assert open_door(join_parts.main, [str(about)]) == 2
+        assert run_cli(join_parts.main, [str(about)]) == 2
         line = capsys.readouterr().err
         assert says in line
         assert line.count("\n") == 1
@@ -299,4 +299,4 @@ def test_damaged_parts_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     for wrong in ("{", "{}", json.dumps({"parts": 0, "sha256": "x"})):
         about.write_text(wrong)
         refused("does not say what its parts are; give the .json that lies beside them")
-    assert open_door(join_parts.main, [str(first)]) == 2
+    assert run_cli(join_parts.main, [str(first)]) == 2

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fast.cli import draw_dataset as draw_dataset_command
 from fast.procedural import DEFECTS, MATERIALS, defects_of, draw_dataset, draw_defect, draw_surface
 from fast.procedural.traits import KINDS, TRAITS, Traits
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from ldm.errors import UserError
 
 SIZE = 96
@@ -238,10 +238,10 @@ def test_bad_parameters_are_refused_before_anything_is_written(
 def test_script_prints_the_folder_or_one_error_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "set")
     counts = ["--normals", "1", "--test-normals", "0", "--defects", "0", "--size", "64"]
-    assert open_door(draw_dataset_command.main, ["--out", out, *counts, "--materials", "fabric"]) == 0
+    assert run_cli(draw_dataset_command.main, ["--out", out, *counts, "--materials", "fabric"]) == 0
     assert capsys.readouterr().out.strip() == out
     assert (tmp_path / "set/fabric/train/good/000.png").is_file()
-    assert open_door(draw_dataset_command.main, ["--out", out, "--materials", "cheese"]) == 2
+    assert run_cli(draw_dataset_command.main, ["--out", out, "--materials", "cheese"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: unknown material 'cheese'")

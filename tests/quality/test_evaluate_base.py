@@ -18,7 +18,7 @@ from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
 from fast.procedural import DEFECTS, defects_of
 from fast.quality.words import Classifier, WordNet
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from support.paths import ROOT
 
@@ -39,7 +39,7 @@ def page(tmp_path: Path) -> Path:
 
 def measure(base: Path, page: Path, *more: str) -> int:
     flags = ["--base", str(base), "--out", str(page.with_name("scores.json")), "--doc", str(page), *TINY, *more]
-    return open_door(evaluate_base.main, flags)
+    return run_cli(evaluate_base.main, flags)
 
 
 def scores(page: Path) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_a_sheet_of_true_and_synthesized_defects(tiny_artifact: Path, tmp_path: 
     out = tmp_path / "sheet.png"
     flags = ["--base", str(tiny_artifact), "--out", str(out), "--materials", "leather", "--per_type", "1"]
     flags += ["--size", "32", "--tile", "32", "--blocks", "2", "--evaluations", "2", "--workers", "1"]
-    assert open_door(base_sheet.main, flags) == 0
+    assert run_cli(base_sheet.main, flags) == 0
     sheet = read_image(out)
     lines = -(-len(defects_of("leather")) // 2)
     assert sheet.shape == (HEAD + lines * (32 + FOOT + GAP), 2 * (4 * (32 + GAP) + 4 * GAP), 3)
@@ -136,7 +136,7 @@ def test_a_sheet_of_true_and_synthesized_defects(tiny_artifact: Path, tmp_path: 
     outside = truth[0].mask == 0
     assert (made[outside] == truth[0].normal[outside]).all()
     assert (made != truth[0].normal).any()
-    assert open_door(base_sheet.main, [*flags, "--tile", "0"]) == 2
+    assert run_cli(base_sheet.main, [*flags, "--tile", "0"]) == 2
 
 
 def test_nothing_is_measured_twice_unless_asked(

@@ -9,7 +9,7 @@ import pytest
 
 from fast.data.images import read_image
 from fast.reports.contact_sheet import Row, contact_sheet
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 
 
 def script(name: str) -> ModuleType:
@@ -44,7 +44,7 @@ def test_the_sheet_has_a_line_for_every_two_rows(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert open_door(script("contact_sheet").main, [str(tmp_path)]) == 2
+    assert run_cli(script("contact_sheet").main, [str(tmp_path)]) == 2
     assert "has no manifest.jsonl" in capsys.readouterr().err
 
 
@@ -52,12 +52,12 @@ def test_psnr_of_a_first_stage_by_type(
     tiny_base: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate = script("evaluate_first_stage")
-    assert open_door(evaluate.main, [str(tiny_base), str(drawn_root), "--size", "32"]) == 0
+    assert run_cli(evaluate.main, [str(tiny_base), str(drawn_root), "--size", "32"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:6]] == [
         ["leather/crack", "2"], ["leather/good", "1"], ["leather/hole", "2"], ["leather/scratch", "2"],
         ["leather/stain", "2"],
     ]  # fmt: skip
     assert lines[-1].split()[:2] == ["all", "18"]
-    assert open_door(evaluate.main, [str(tmp_path / "absent.safetensors"), str(drawn_root)]) == 2
+    assert run_cli(evaluate.main, [str(tmp_path / "absent.safetensors"), str(drawn_root)]) == 2
     assert "absent.safetensors" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fast.reports.contact_sheet import read_row
-from fast.runtime.command import expand_home, open_door, write_failure
+from fast.runtime.command import expand_home, run_cli, write_failure
 from fast.runtime.folders import held, parse_json, sole
 from fast.runtime.signals import importing
 from fast.runtime.terminal import PlainStream, plain
@@ -35,25 +35,25 @@ def test_a_name_reaches_no_terminal_as_it_is(capfd: pytest.CaptureFixture[str]) 
         print("made \x1b[31mred.png")
         raise UserError("bad \x1b]0;title\x07 name")
 
-    assert open_door(main, []) == 2
+    assert run_cli(main, []) == 2
     out, err = capfd.readouterr()
     assert out == "made \\x1b[31mred.png\n"
     assert err == "error: bad \\x1b]0;title\\x07 name\n"
 
 
 def test_an_encoding_without_the_letters_gets_escapes() -> None:
-    code = "import fast.runtime.command as c; raise SystemExit(c.open_door(lambda _: print('gr\\u00fc\\udcffn'), []))"
+    code = "import fast.runtime.command as c; raise SystemExit(c.run_cli(lambda _: print('gr\\u00fc\\udcffn'), []))"
     done = run(code, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"})
     assert (done.returncode, done.stdout, done.stderr) == (0, b"gr\\xfc\\xffn\n", b"")
 
 
 def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from fast.runtime.command import open_door\n"
+        "import sys; from pathlib import Path; from fast.runtime.command import run_cli\n"
         "def main(argv):\n"
         "    for i in range(50000): print('line', i)\n"
         f"    Path({str(tmp_path / 'done')!r}).touch()\n"
-        "sys.exit(open_door(main, []))"
+        "sys.exit(run_cli(main, []))"
     )
     program = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert program.stdout is not None
@@ -66,7 +66,7 @@ def test_a_reader_that_goes_away_does_not_end_the_work(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_under_the_output_is_said() -> None:
-    code = "import fast.runtime.command as c; raise SystemExit(c.open_door(lambda _: print('x'), []))"
+    code = "import fast.runtime.command as c; raise SystemExit(c.run_cli(lambda _: print('x'), []))"
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -76,7 +76,7 @@ def test_a_full_disk_under_the_output_is_said() -> None:
 
 
 def test_closed_streams_are_no_fault() -> None:
-    code = "import fast.runtime.command as c; raise SystemExit(c.open_door(lambda _: print('x'), []))"
+    code = "import fast.runtime.command as c; raise SystemExit(c.run_cli(lambda _: print('x'), []))"
     shell = f'exec "{sys.executable}" -c "{code}" >&- 2>&-'
     assert subprocess.run(["sh", "-c", shell], cwd=ROOT, check=False).returncode == 0
 
@@ -99,7 +99,7 @@ def test_home_is_expanded_wherever_a_shell_leaves_it(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_in_one_line(number: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(number)
-    assert open_door(lambda argv: os.kill(os.getpid(), number), []) == 2
+    assert run_cli(lambda argv: os.kill(os.getpid(), number), []) == 2
     assert capfd.readouterr().err == "interrupted; run the same command again to go on\n"
     assert signal.getsignal(number) is before
 
@@ -107,9 +107,9 @@ def test_a_signal_ends_in_one_line(number: signal.Signals, capfd: pytest.Capture
 def test_a_signal_during_an_import_ends_at_once(tmp_path: Path) -> None:
     (tmp_path / "slow_import.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fast.runtime.command import open_door\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from fast.runtime.command import run_cli\n"
         "def main(argv):\n    try:\n        import slow_import\n    except BaseException:\n        print('raised')\n"
-        "sys.exit(open_door(main, []))"
+        "sys.exit(run_cli(main, []))"
     )
     done = run(code)
     assert (done.returncode, done.stdout) == (2, b"")
@@ -141,8 +141,8 @@ def test_only_imports_count_as_imports() -> None:
 
 
 def test_a_nul_in_a_name_is_bad_input(capfd: pytest.CaptureFixture[str]) -> None:
-    assert open_door(lambda argv: None, ["--out", "a\0b"]) == 2
-    assert open_door(lambda argv: os.stat("a\0b"), []) == 2
+    assert run_cli(lambda argv: None, ["--out", "a\0b"]) == 2
+    assert run_cli(lambda argv: os.stat("a\0b"), []) == 2
     assert "NUL" in capfd.readouterr().err
 
 
@@ -151,7 +151,7 @@ def test_what_the_machine_lacks_is_one_line(capfd: pytest.CaptureFixture[str]) -
         def main(argv: list[str]) -> None:
             raise error
 
-        assert open_door(main, []) == 2
+        assert run_cli(main, []) == 2
         return capfd.readouterr().err
 
     assert "out of memory" in fails(MemoryError("Unable to allocate 9 TiB"))
@@ -165,7 +165,7 @@ def test_what_the_machine_lacks_is_one_line(capfd: pytest.CaptureFixture[str]) -
 def fails_deep(capfd: pytest.CaptureFixture[str]) -> str:
     import json
 
-    assert open_door(lambda argv: json.loads("[" * 100000), []) == 2
+    assert run_cli(lambda argv: json.loads("[" * 100000), []) == 2
     return capfd.readouterr().err
 
 

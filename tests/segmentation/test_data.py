@@ -12,8 +12,8 @@ from fast.data.images import write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
 from fast.data.transforms import GreyLevels, Window
-from fast.runtime.command import open_door
-from fast.segmentation.data import Labelled, Views, from_arrays, from_output, from_samples, merged
+from fast.runtime.command import run_cli
+from fast.segmentation.data import SegmentationSample, Views, from_arrays, from_output, from_samples, merged
 from fast.segmentation.networks import load
 from ldm.errors import UserError
 
@@ -92,9 +92,9 @@ def test_bad_outputs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is damaged"):
         from_output(tmp_path)
     with pytest.raises(UserError, match="do not fit"):
-        Labelled(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), np.uint8)).read()
+        SegmentationSample(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), np.uint8)).read()
     with pytest.raises(UserError, match="do not fit"):
-        Labelled(np.zeros((8, 8)), None).read()
+        SegmentationSample(np.zeros((8, 8)), None).read()
 
 
 def test_weights_give_the_asked_shares() -> None:
@@ -160,7 +160,7 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
     pairs = [("n.png", str(train[0].mask)), ("n.png", str(test[0].mask))]
     folder, out = output(tmp_path / "pairs", pairs), tmp_path / "m.json"
     flags = ["--train", str(drawn_root), str(folder), "--test", str(drawn_root), "--segmenter", "mini", "--size", "32"]
-    assert open_door(segment.main, [*flags, "--steps", "2", "--batch_size", "2", "--test_normals", "--normals", "0.3",
+    assert run_cli(segment.main, [*flags, "--steps", "2", "--batch_size", "2", "--test_normals", "--normals", "0.3",
                                     "--crop", "16", "--ema", "0.9",
                                     "--device", "cpu", "--out", str(out)]) == 0  # fmt: skip
     result = json.loads(out.read_text())
@@ -194,7 +194,7 @@ def test_door_refuses_in_one_line(
     flags: list[str], words: str, drawn_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--train", str(drawn_root), "--test", str(drawn_root), "--segmenter", "mini", "--device", "cpu", *flags]
-    assert open_door(segment.main, argv) == 2
+    assert run_cli(segment.main, argv) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
@@ -205,5 +205,5 @@ def test_door_refuses_an_output_made_from_the_test_alone(
 ) -> None:
     index = check(open_dataset(drawn_root)).usable
     folder = output(tmp_path / "pairs", [("n.png", str(make_split(index).apply(index)[1][0].mask))])
-    assert open_door(segment.main, ["--train", str(folder), "--test", str(drawn_root), "--segmenter", "mini"]) == 2
+    assert run_cli(segment.main, ["--train", str(folder), "--test", str(drawn_root), "--segmenter", "mini"]) == 2
     assert "made from files that are tested on" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fast.segmentation import build
-from fast.segmentation.data import Labelled, from_arrays, merged
+from fast.segmentation.data import SegmentationSample, from_arrays, merged
 from fast.segmentation.evaluation import evaluate
 from fast.segmentation.features import CELL, WIDTH, FeatureStore
 from fast.segmentation.pixel_head import PixelHead, Quick
@@ -31,7 +31,7 @@ def spotted(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return image, mask
 
 
-def pairs(seeds: range) -> list[Labelled]:
+def pairs(seeds: range) -> list[SegmentationSample]:
     return from_arrays(*zip(*(spotted(s) for s in seeds), strict=True), kind="part/spot")
 
 
@@ -120,7 +120,9 @@ def test_real_defects_have_as_many_views_with_pairs_as_without() -> None:
 
 
 def test_folds_keep_groups_whole() -> None:
-    samples = [Labelled(np.zeros((8, 8, 3), np.uint8), None, f"a/{i % 2}", group=f"g{i // 4}") for i in range(40)]
+    samples = [
+        SegmentationSample(np.zeros((8, 8, 3), np.uint8), None, f"a/{i % 2}", group=f"g{i // 4}") for i in range(40)
+    ]
     parts = folds(samples, 3, 0)
     assert sorted(i for part in parts for i in part) == list(range(40))
     groups = [{samples[i].group for i in part} for part in parts]

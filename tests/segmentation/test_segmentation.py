@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fast.data.tensors import to_tensor
 from fast.segmentation import SEGMENTERS, build
-from fast.segmentation.data import Labelled, from_arrays
+from fast.segmentation.data import SegmentationSample, from_arrays
 from fast.segmentation.evaluation import evaluate, predict
 from fast.segmentation.layers import Heads
 from fast.segmentation.losses import dice, objective
@@ -24,7 +24,7 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def squares(count: int, seed: int = 0, side: int = 32) -> list[Labelled]:
+def squares(count: int, seed: int = 0, side: int = 32) -> list[SegmentationSample]:
     """Grey noise with one bright square each; the square is the defect."""
     rng = np.random.default_rng(seed)
     images, masks = [], []

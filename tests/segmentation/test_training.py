@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fast.segmentation import build
-from fast.segmentation.data import Labelled, Views, from_arrays
+from fast.segmentation.data import SegmentationSample, Views, from_arrays
 from fast.segmentation.evaluation import predict
 from fast.segmentation.layers import Heads
 from fast.segmentation.losses import objective
@@ -20,7 +20,7 @@ from fast.segmentation.train import train
 from ldm.errors import UserError
 
 
-def halves(count: int, side: int = 32) -> list[Labelled]:
+def halves(count: int, side: int = 32) -> list[SegmentationSample]:
     """Dark pictures with a bright part, which is the defect."""
     rng = np.random.default_rng(0)
     masks = [np.zeros((side, side), np.uint8) for _ in range(count)]

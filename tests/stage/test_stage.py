@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fast.artifact import find_artifact, load_model
-from fast.latent.prompted import Place
+from fast.latent.prompted import SamplingInputs
 from fast.stage import MGA, STAGE, STAGEOptions, ema_mask, stage_sample
 from fast.training.config import check_config, merge, resolved
 from ldm.checkpoint import save_safetensors
@@ -324,8 +324,8 @@ def test_a_part_that_is_off_is_not_there(
     params: dict[str, Any], off: dict[str, bool], parts: set[str], losses: set[str]
 ) -> None:
     model = made({**params, "stage": off})
-    assert set(model.own_parts()) == parts
-    assert len(model.beside()) == len(parts) - 1
+    assert set(model.trainable_modules()) == parts
+    assert len(model.auxiliary_modules()) == len(parts) - 1
     loss, named = model.loss(batch())
     assert set(named) == losses
     loss.backward()
@@ -333,7 +333,7 @@ def test_a_part_that_is_off_is_not_there(
     assert model.prompts.vectors.grad.abs().sum() > 0
 
 
-def place(model: STAGE, sampler: str = "aias", steps: int = 4, **options: Any) -> Place:
+def place(model: STAGE, sampler: str = "aias", steps: int = 4, **options: Any) -> SamplingInputs:
     """A place whose network is the model's own, as the engine binds it."""
     mask = torch.zeros(2, 1, 8, 8)
     mask[0, :, 2:4, 3:6], mask[1, :, 6, 1] = 1, 1
@@ -346,7 +346,7 @@ def place(model: STAGE, sampler: str = "aias", steps: int = 4, **options: Any) -
         return bind(model, model.with_place(prompts, mask, known))(x, t)
 
     noise = PairNoise([generator(1), generator(2)])
-    return Place(mask, background, prompts, background, noise, sampler, steps, denoise, options)
+    return SamplingInputs(mask, background, prompts, background, noise, sampler, steps, denoise, options)
 
 
 @torch.no_grad()

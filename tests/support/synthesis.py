@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import generate_with_mask
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 
 
 def arguments(root: Path, artifact: Path, out: Path, *more: str) -> list[str]:
@@ -19,7 +19,7 @@ def arguments(root: Path, artifact: Path, out: Path, *more: str) -> list[str]:
 
 
 def synthesize(argv: list[str]) -> int:
-    return open_door(generate_with_mask.main, argv)
+    return run_cli(generate_with_mask.main, argv)
 
 
 def manifest(out: Path) -> list[dict[str, Any]]:

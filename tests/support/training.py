@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from main import main
 
 EMA_BASE = {
@@ -59,7 +59,7 @@ def recipe(folder: Path, model: dict[str, Any], data: Path, steps: int = 7, **pa
 
 
 def door(*argv: object) -> int:
-    return open_door(main, [str(a) for a in argv])
+    return run_cli(main, [str(a) for a in argv])
 
 
 def losses(run: Path) -> list[dict[str, str]]:

@@ -50,7 +50,7 @@ def build(tiny_fast_config: dict[str, Any]) -> Build:
         model = cls(**params)
         for number, part in enumerate((model.model, model.first_stage_model, model.cond_stage_model)):
             randomize(part, number)
-        for number, part in enumerate(model.own_parts().values()):
+        for number, part in enumerate(model.trainable_modules().values()):
             randomize(part, 7 + number)
         return model.eval()
 
@@ -246,7 +246,7 @@ def test_a_protocol_s_entry_may_name_it() -> None:
     with pytest.raises(UserError, match="sampler, steps, scale, flags and windows are for fast"):
         entry(method="cutpaste", scale=1.0)
     for wrong in (-0.5, float("inf")):
-        with pytest.raises(UserError, match=r"scale=.* of 'a' is no guidance scale"):
+        with pytest.raises(UserError, match=r"scale=(-0.5|inf) "):
             entry(method="fast", scale=wrong)
 
 

@@ -16,7 +16,7 @@ from fast.data.images import read_image, read_mask
 from fast.generators import create, method_class
 from fast.generators.latent import LatentGenerator
 from fast.runtime import options as training
-from fast.runtime.command import open_door
+from fast.runtime.command import run_cli
 from fast.runtime.flags import as_flags, check_limits, flagged, given, option
 from fast.runtime.options import TrainingOptions, parse_training
 from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, SynthesisOptions
@@ -102,7 +102,7 @@ def test_both_ways_make_the_same_pair(
     out, wood = tmp_path / "out", drawn_root / "wood"
     given = ["--data_root", str(wood / "train" / "good"), "--mask_path", str(wood / "ground_truth"), "--count", "1"]
     given += ["--pt_path", str(tiny_artifact), "--sample_name", str(out), "--steps", "3", "--anomaly_name", "wood"]
-    assert open_door(generate_with_mask.main, [*given, f"--precision={options['precision']}", *flags]) == 0
+    assert run_cli(generate_with_mask.main, [*given, f"--precision={options['precision']}", *flags]) == 0
     row = json.loads((out / "manifest.jsonl").read_text())
     assert {k: row[k] for k in options if k in row} == {k: v for k, v in options.items() if k in row}
     made = create("fast", weights=tiny_artifact, steps=3, **options)

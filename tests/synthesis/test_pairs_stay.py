@@ -24,7 +24,7 @@ sys.path.insert(0, str(PROJECT))  # where this file is run as a program
 import generate_with_mask  # noqa: E402
 from fast.data.images import read_image, read_mask, write_image, write_mask  # noqa: E402
 from fast.generators import FREE, create  # noqa: E402
-from fast.runtime.command import open_door  # noqa: E402
+from fast.runtime.command import run_cli  # noqa: E402
 from ldm.hashing import file_hash  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -84,7 +84,7 @@ def by_command(root: Path, out: Path, flags: list[str], masks: bool, count: int 
     """The pairs that the command makes, as the files hold them."""
     given = ["--data_root", str(root / "leather"), "--sample_name", str(out), "--count", str(count), "--device", "cpu"]
     given += ["--mask_path", str(root / "leather" / "ground_truth")] if masks else []
-    assert open_door(generate_with_mask.main, [*given, *flags]) == 0
+    assert run_cli(generate_with_mask.main, [*given, *flags]) == 0
     rows = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     return [(read_image(out / row["image"]), read_mask(out / row["mask"])) for row in rows]
 

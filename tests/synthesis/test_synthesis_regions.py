@@ -19,7 +19,7 @@ from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_mask, write_image, write_mask
 from fast.synthesis.output import PANEL, OutputFolder
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Made, Recipe, Synthesizer
+from fast.synthesis.synthesizer import Recipe, SynthesizedSample, Synthesizer
 from ldm.hashing import file_hash
 from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
 
@@ -251,7 +251,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
     return [stored(folder, i, picture(200, 230, i), masks[i % 5], i % 4) for i in range(7)]
 
 
-def together(synthesizer: Synthesizer, pairs: list[Pair]) -> dict[int, Made]:
+def together(synthesizer: Synthesizer, pairs: list[Pair]) -> dict[int, SynthesizedSample]:
     made = {m.pair.index: m for m in synthesizer.make(iter(pairs), 3)}
     assert sorted(made) == sorted(p.index for p in pairs)
     for pair in pairs:

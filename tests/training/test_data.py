@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from fast.data.module import DefectData
-from fast.data.sampler import StepSampler, Ticket
+from fast.data.sampler import SampleIndex, StepSampler
 from ldm.errors import UserError
 
 
-def tickets(world: int, batch: int, steps: int = 6, start: int = 0) -> list[list[Ticket]]:
+def tickets(world: int, batch: int, steps: int = 6, start: int = 0) -> list[list[SampleIndex]]:
     """The global batch of each step."""
     ranks = [StepSampler([[0, 1], [2], [3, 4, 5]], batch, steps, 7, r, world, lambda: start) for r in range(world)]
     return [[t for part in parts for t in part] for parts in zip(*ranks, strict=True)]
@@ -63,7 +63,7 @@ def test_latents_are_encoded_once(drawn_root: Path, tmp_path: Path) -> None:
     assert first.latents(model) is latents
     assert model.images == 24
     assert latents.masks.flatten(1).any(dim=1).all()  # no view loses its defect
-    item = latents[Ticket(3, 11)]
+    item = latents[SampleIndex(3, 11)]
     assert set(item) == {"latent", "mask", "seed", "caption", "type", "category"}
     make(drawn_root, **{**options, "views": 2}).latents(model)
     assert model.images == 24 + 16
@@ -112,8 +112,8 @@ def test_windows_first_and_whole_pictures_after(drawn_root: Path) -> None:
     data = make(drawn_root, crop=16, crop_until=0.5, cache=False, batch_size=2)
     steps = list(StepSampler([[0, 1]], 2, 6, seed=0, whole_from=3))
     assert [[t.whole for t in batch] for batch in steps] == [[False] * 2] * 3 + [[True] * 2] * 3
-    assert data.pictures[Ticket(0, 5)]["image"].shape == (3, 16, 16)
-    assert data.pictures[Ticket(0, 5, whole=True)]["mask"].shape == (1, 32, 32)
+    assert data.pictures[SampleIndex(0, 5)]["image"].shape == (3, 16, 16)
+    assert data.pictures[SampleIndex(0, 5, whole=True)]["mask"].shape == (1, 32, 32)
     with pytest.raises(UserError, match="crop_until=2"):
         make(drawn_root, crop_until=2)
 

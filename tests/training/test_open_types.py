@@ -105,7 +105,7 @@ def test_vectors_of_one_word_are_the_mean_of_its_types() -> None:
 
 def test_other_types_get_the_vectors_of_their_word(tiny_fast: FAST) -> None:
     before, encoder = tiny_fast.prompts, tiny_fast.cond_stage_model
-    tiny_fast.serve(["wood/scratch", "bottle/scratch", "/hole", "/quirk"])
+    tiny_fast.set_classes(["wood/scratch", "bottle/scratch", "/hole", "/quirk"])
     after = tiny_fast.prompts
     assert after.types == ["wood/scratch", "bottle/scratch", "/hole", "/quirk"]
     assert [after.text(i) for i in range(4)] == ["wood scratch", "bottle scratch", "hole", "quirk"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fast.runtime.command import open_door, write_failure
+from fast.runtime.command import run_cli, write_failure
 from fast.runtime.options import TrainingOptions, gpu_numbers, parse_training
 from fast.training.config import check_config, merge, resolved
 from fast.training.trainer import devices
@@ -19,8 +19,8 @@ from support.training import FIRST_STAGE, artifact, door, recipe
 
 def test_help_needs_nothing_heavy() -> None:
     code = (
-        "import sys; from fast.runtime.command import open_door; from main import main; "
-        "code = open_door(main, ['--help']); "
+        "import sys; from fast.runtime.command import run_cli; from main import main; "
+        "code = run_cli(main, ['--help']); "
         "sys.exit(code or 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -42,13 +42,13 @@ def test_a_line_and_a_code_for_each_end(capsys: pytest.CaptureFixture[str]) -> N
         (OSError(errno.ENOSPC, "No space left", "x"), "error: cannot write x: No space left; free space or choose"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), "error: cannot open x: Permission denied"),
     ):
-        assert open_door(raising(error), []) == 2
+        assert run_cli(raising(error), []) == 2
         assert capsys.readouterr().err.startswith(text)
-    assert open_door(raising(SystemExit(0)), []) == 0
+    assert run_cli(raising(SystemExit(0)), []) == 0
     for bug in (ValueError("bug"), FileNotFoundError(errno.ENOENT, "gone", "x"), RuntimeError("shape")):
         assert write_failure(bug) is None
         with pytest.raises(type(bug)):
-            open_door(raising(bug), [])
+            run_cli(raising(bug), [])
 
 
 def test_a_second_process_is_silent_about_ctrl_c(
@@ -58,7 +58,7 @@ def test_a_second_process_is_silent_about_ctrl_c(
         raise KeyboardInterrupt
 
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert open_door(main, []) == 2
+    assert run_cli(main, []) == 2
     assert capsys.readouterr().err == ""
 
 

@@ -35,7 +35,7 @@ from fast.reports.report import (
 from fast.runtime.command import command_line
 
 if TYPE_CHECKING:
-    from fast.metrics.segmentation import Tally
+    from fast.metrics.segmentation import MetricAccumulator
 
 STAGES = {
     "draw": "drawing the test case",
@@ -172,7 +172,7 @@ def _scores(
     return Table(caption, columns, rows, total=True)
 
 
-def _cells(alone: Sequence[Tally], merged: Sequence[Tally]) -> list[str | Bar]:
+def _cells(alone: Sequence[MetricAccumulator], merged: Sequence[MetricAccumulator]) -> list[str | Bar]:
     """IoU and Acc of both segmenters; of several tallies the means over those that have a figure."""
 
     def mean(values: Iterable[float | None]) -> float | None:
@@ -256,14 +256,14 @@ def _how(plan: Plan, spent: dict[str, float], made: dict[str, list[dict[str, Any
     )
 
 
-def tally(plan: Plan, out: Path, name: str, key: Callable[[Real], str]) -> dict[str, Tally]:
+def tally(plan: Plan, out: Path, name: str, key: Callable[[Real], str]) -> dict[str, MetricAccumulator]:
     """The pixels a segmenter found in the test pictures, summed up by `key`, in the order they come."""
-    from fast.metrics.segmentation import Tally
+    from fast.metrics.segmentation import MetricAccumulator
 
-    sums: dict[str, Tally] = {}
+    sums: dict[str, MetricAccumulator] = {}
     for job in tests(plan, out):
         found, truth = read_mask(found_path(out, name, job)) > 0, read_mask(job.mask) > 0
-        sums.setdefault(key(job), Tally()).add(found, truth, found.astype(np.float32))
+        sums.setdefault(key(job), MetricAccumulator()).add(found, truth, found.astype(np.float32))
     return sums
 
 

@@ -97,12 +97,12 @@ def _judge(plan: Plan) -> NetworkJudge:
 
 def _segment(plan: Plan, out: Path, name: str, judge: NetworkJudge, model: Any) -> None:
     from fast.data.tensors import to_tensor
-    from fast.segmentation.data import Labelled, from_output, merged
+    from fast.segmentation.data import SegmentationSample, from_output, merged
     from fast.segmentation.evaluation import predict
 
-    real = [Labelled(d.image, d.mask, f"{d.material}/{d.defect}") for d in handful(plan, out)]
+    real = [SegmentationSample(d.image, d.mask, f"{d.material}/{d.defect}") for d in handful(plan, out)]
     synthetic = [p for m in plan.materials for p in from_output(out / "pairs" / m)[0]] if name == "merged" else []
-    normals = [Labelled(path, None, f"{m}/good") for m in plan.materials for path in normals_of(plan, out, m)]
+    normals = [SegmentationSample(path, None, f"{m}/good") for m in plan.materials for path in normals_of(plan, out, m)]
     pairs = merged(synthetic, real, normals, plan.real_share if synthetic else None, plan.normal_share)
     model = judge.fit(pairs, plan.seed, model)
     for job in tests(plan, out):
