@@ -133,7 +133,7 @@ def load_model(
     `dtype`: of the U-Net, the first stage and the text encoder, float32 (the same as None) or bfloat16; what was
     trained and the schedule are float32 always. Every tensor is converted on its way in, so that no more
     memory is used than the weights take that are kept; the base's file is hashed meanwhile.
-    `cache`: a folder for the base's weights in bfloat16 (a door refuses it with float32; here it is a ValueError).
+    `cache`: a folder for the base's weights in bfloat16 (the command refuses it with float32; here it is a ValueError).
     Once they are there the base itself is neither read nor hashed and may be absent.
     Raises `UserError`; for a file in `cache` that cannot be used too.
     """

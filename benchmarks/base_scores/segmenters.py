@@ -174,7 +174,7 @@ def real(bench: Bench, part: Part) -> Figures:
 
 
 def _fill(bench: Bench, adapted: Artifact, samples: Sequence[Sample], folder: Path) -> Path:
-    """Pairs of one type through the synthesis door, which goes on where it was stopped: its masks of the training
+    """Pairs of one type through the synthesis command, which goes on where it was stopped: its masks of the training
     third in pictures of training normals. Returns the output folder."""
     from fast.cli.synthesize import synthesize
     from fast.synthesis.options import SynthesisOptions

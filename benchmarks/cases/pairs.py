@@ -27,7 +27,7 @@ from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer, record
 from ldm.models.diffusion.ddim import bind
 from ldm.rng import PairNoise
 
-IN_FLIGHT = 8  # the door's default
+IN_FLIGHT = 8  # the command's default
 
 
 def rate(
@@ -100,7 +100,7 @@ def _warm_up(synthesizer: Synthesizer, pair: Pair) -> list[list[int]]:
 
 
 def _make(synthesizer: Synthesizer, pairs: list[Pair], folder: Path) -> None:
-    """Fill an output folder as the door does."""
+    """Fill an output folder as the command does."""
     with closing(OutputFolder(folder, {})) as output, closing(synthesizer.make(iter(pairs), IN_FLIGHT)) as making:
 
         def write(made: SynthesizedSample) -> None:

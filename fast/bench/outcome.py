@@ -22,7 +22,7 @@ from fast.runtime.tables import markdown, markdown_text
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
 
-MEASURES = ("empty", "outside", "seam", "copied", "set_distance")  # of `fast.bench.pictures` in the footing
+MEASURES = ("empty", "outside", "seam", "copied", "set_distance")  # of `fast.bench.pictures` in the provenance
 DEEP = ("kid", "is", "ic_lpips")
 DECIMALS = {"kid": 4}  # of those that two say too little of
 
@@ -64,9 +64,9 @@ def write(plan: Plan, folder: Path) -> list[Path]:
     files = {
         "protocol.json": (plan.protocol.text + "\n").encode(errors="backslashreplace"),
         "results.json": (json.dumps(results(plan), indent=1) + "\n").encode(errors="backslashreplace"),
-        "table.md": "\n".join([tables.markdown(table), *fairness.notes(plan.protocol, records), footing(plan)]).encode(
-            errors="backslashreplace"
-        ),
+        "table.md": "\n".join(
+            [tables.markdown(table), *fairness.notes(plan.protocol, records), provenance(plan)]
+        ).encode(errors="backslashreplace"),
         "table.csv": tables.csv(table).encode(errors="backslashreplace"),
         "table.tex": tables.latex(table).encode(errors="backslashreplace"),
         **dict(_drawings(plan, table)),
@@ -82,11 +82,11 @@ def write(plan: Plan, folder: Path) -> list[Path]:
 # how each came about
 
 
-def footing(plan: Plan) -> str:
+def provenance(plan: Plan) -> str:
     """A Markdown table for each category: what every column was given, what it took, and what its pairs are like."""
     lines = []
     for category in plan.categories:
-        rows = [_footing(columns) for columns in _by_pairs(plan, category)]
+        rows = [_provenance(columns) for columns in _by_pairs(plan, category)]
         if not rows:
             continue
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -110,7 +110,7 @@ def _by_pairs(plan: Plan, category: Category) -> list[list[Column]]:
     return list(found.values())
 
 
-def _footing(columns: Sequence[Column]) -> dict[str, str]:
+def _provenance(columns: Sequence[Column]) -> dict[str, str]:
     """Of columns with the same pairs."""
     column, made = columns[0], columns[0].pairs
     assert made is not None

@@ -1,4 +1,4 @@
-"""Every method that makes image-mask pairs behind one door: `create(name, **options)`."""
+"""Every method that makes image-mask pairs behind one interface: `create(name, **options)`."""
 
 from __future__ import annotations
 

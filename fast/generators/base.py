@@ -17,7 +17,7 @@ Split = DatasetIndex | str | Path
 
 
 class Generator(ABC):
-    """One method behind one door. Options are its constructor's keywords.
+    """One method behind the common interface. Options are its constructor's keywords.
 
     `name`: as `create` knows it. `own_masks`: makes a mask where none is given. `takes_mask`, `takes_image`: False for
     a method that draws its own and ignores what it is given.
@@ -56,7 +56,7 @@ class Generator(ABC):
         `image` (H,W,3) uint8, a normal picture, or (H,W) grey, of which the made one is grey too; `mask` (H,W),
         nonzero = defect, or None for the method's own;
         `anomaly`: one of `types`, None for any of them. A function of its arguments and `settings` (where a network
-        takes part also of torch's number of threads, by rounding; the doors set one), safe to call from several
+        takes part also of torch's number of threads, by rounding; the commands set one), safe to call from several
         threads. Changes none of its arguments. Raises `UserError`.
         """
 

@@ -1,4 +1,4 @@
-"""The methods on a latent base behind the door that all methods have: FAST, STAGE, AnomalyDiffusion."""
+"""The methods on a latent base behind the interface that all methods have: FAST, STAGE, AnomalyDiffusion."""
 
 import warnings
 from collections.abc import Mapping

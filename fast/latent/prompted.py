@@ -88,7 +88,7 @@ class PromptedDiffusion(LatentDiffusion):
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
     """
 
-    needs_base = True  # the training door asks for one
+    needs_base = True  # the training command asks for one
     learns_types = True  # and fills `types` in from the data
     name: ClassVar[str]  # of the artifact
     samplers: ClassVar[tuple[str, ...]]  # the first is the default

@@ -184,7 +184,7 @@ def test_a_dataset_alone_is_answered_with_a_page(
     kinds = len({d.name for d in (tmp_path / "out").glob("wood-*/pairs/*/*") if d.is_dir()})
     assert by_label["real only"]["synthetic"] == by_label["synthetic only"]["real"] == 0
     assert [by_label[label]["synthetic"] for label in ("1", "2", "real + synthetic")] == [kinds, 2 * kinds, 4 * kinds]
-    assert len({by_label[label]["normals"] for label in by_label}) == 1  # one footing
+    assert len({by_label[label]["normals"] for label in by_label}) == 1  # one provenance
     shown = Page((folder / "report.html").read_text())
     before, after = (
         100 * np.array([r["metrics"]["miou"] for r in found if r["label"] == label]) for label in (REAL, BOTH)

@@ -89,7 +89,7 @@ def test_limits_come_from_the_declaration() -> None:
         (["--tokenizer", "configs/mini/tokenizer"], {"tokenizer": "configs/mini/tokenizer"}),
         (["method.reuse=2"], {"reuse": 2}),
     ],
-    ids=["reuse", "ddim", "cache", "tokenizer", "method.reuse"],
+    ids=["reuse", "ddim", "whole", "cache", "tokenizer", "method.reuse"],
 )
 def test_both_ways_make_the_same_pair(
     flags: list[str], options: dict[str, Any], drawn_root: Path, tiny_artifact: Path, tmp_path: Path

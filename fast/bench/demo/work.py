@@ -1,4 +1,4 @@
-"""The demo's work: pairs through the synthesis door, and two segmenters, without and with them."""
+"""The demo's work: pairs through the synthesis command, and two segmenters, without and with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DFMGAN behind the door of all methods: it draws the picture, the defect and the mask by itself."""
+"""DFMGAN behind the interface of all methods: it draws the picture, the defect and the mask by itself."""
 
 from pathlib import Path
 from threading import Lock
