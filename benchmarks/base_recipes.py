@@ -21,7 +21,7 @@ import torch
 
 from fast.pretraining.drawing import Drawing, DrawingRecipe, Sheet, masks_of
 from fast.pretraining.loop import Deadline
-from fast.pretraining.pool import Pool, to_float
+from fast.pretraining.pool import SheetPool, to_float
 from fast.pretraining.samples import fill
 from fast.pretraining.settings import Settings
 from fast.pretraining.stages import Pretraining
@@ -69,7 +69,7 @@ def main() -> None:
         if args.only and str(number) not in args.only:
             continue
         run = _run(args, device, channels, overrides)
-        pool = Pool(len(sheets), args.size, device)
+        pool = SheetPool(len(sheets), args.size, device)
         for start in range(0, len(sheets), 50):
             pool.add(sheets[start : start + 50])
         if channels not in stages:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.base_scores.bench import Figures
 from benchmarks.base_scores.segmenters import THIN
-from benchmarks.base_scores.tables import Table, cell, percent
+from benchmarks.base_scores.tables import ScoreTable, cell, percent
 from ldm.errors import UserError
 
 # name: (what is measured, aim, digits or None for per cent)
@@ -56,12 +56,12 @@ def read_before(path: Path) -> dict[str, Figures]:
         ) from None
 
 
-def aims_tables(after: dict[str, Figures], before: dict[str, Figures]) -> list[Table]:
+def aims_tables(after: dict[str, Figures], before: dict[str, Figures]) -> list[ScoreTable]:
     def shown(figures: Figures | None, key: str, digits: int | None) -> str:
         value = None if figures is None else figures[key]
         return percent(value) if digits is None else cell(value, digits)
 
-    table = Table("", ["", "aim", "true", "floor", "before", "after"])
+    table = ScoreTable("", ["", "aim", "true", "floor", "before", "after"])
     for name, (what, aim, digits) in AIMS.items():
         now, then = after.get(name), before.get(name)
         ends = [shown(now or then, key, digits) for key in ("true", "floor")]

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.base_scores.bench import PAIRS, TEST, Bench, Figures, Part, Variant, artifact_of, check_split, coded
 from benchmarks.base_scores.filling import Truth, pasted
-from benchmarks.base_scores.tables import Table, cell, percent
+from benchmarks.base_scores.tables import ScoreTable, cell, percent
 from fast.artifact import load_fast
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import Sample
@@ -118,7 +118,7 @@ def _quality(model: FAST, rows: list[tuple[str, np.ndarray, np.ndarray | None]])
     return {**rest, "all": summary([row for values in found.values() for row in values])}
 
 
-def first_stage_tables(result: Figures) -> list[Table]:
+def first_stage_tables(result: Figures) -> list[ScoreTable]:
     titles = {
         "drawn": "Drawn materials that were held apart",
         "real": "Real pictures, never seen",
@@ -127,7 +127,7 @@ def first_stage_tables(result: Figures) -> list[Table]:
     columns = ["", "pictures", "PSNR, dB", "inside masks", "SSIM", "inside masks"]
     names = ("psnr", "psnr_inside", "ssim", "ssim_inside")
     return [
-        Table(
+        ScoreTable(
             titles[key],
             columns,
             [
@@ -160,7 +160,7 @@ def _references(bench: Bench, count: int) -> Figures:
     }
 
 
-def visible_tables(result: Figures) -> list[Table]:
+def visible_tables(result: Figures) -> list[ScoreTable]:
     made, true, coded_ = result["made"], result["true"], result["coded"]
     columns = [
         "", "pairs", "inside", "outside", "ratio", "below noise", "distance", "set distance",
@@ -174,7 +174,7 @@ def visible_tables(result: Figures) -> list[Table]:
 
     rows = [row(k, m, true["types"][k], coded_["types"][k]) for k, m in made["types"].items()]
     title = f"change in grey levels; {made['seconds']:.2f} s per pair ({result['device']})"
-    return [Table(title, columns, [*rows, row("all", made, true, coded_)])]
+    return [ScoreTable(title, columns, [*rows, row("all", made, true, coded_)])]
 
 
 # 3. samplers and 4. open questions: variants on the same pairs
@@ -255,7 +255,7 @@ def open_questions(bench: Bench, part: Part) -> Figures:
     }
 
 
-def variant_tables(result: Figures) -> list[Table]:
+def variant_tables(result: Figures) -> list[ScoreTable]:
     columns = ["", "pairs", "s per pair", "inside", "outside", "below noise", "set distance", "distance", *FEATURES]
     rows = []
     for row in result["rows"]:
@@ -264,4 +264,4 @@ def variant_tables(result: Figures) -> list[Table]:
         first = [row["name"], str(row["pairs"]), cell(row.get("seconds"), 2)]
         rows.append([*first, *change, *(cell(value, 2) for value in apart)])
     shipped = ", ".join(f"{k} {v}" for k, v in result.get("shipped", {}).items() if k != "steps")
-    return [Table(f"as shipped: {shipped}" if shipped else "", columns, rows)]
+    return [ScoreTable(f"as shipped: {shipped}" if shipped else "", columns, rows)]

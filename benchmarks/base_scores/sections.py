@@ -16,7 +16,7 @@ from benchmarks.base_scores.pictures import (
     visible_tables,
 )
 from benchmarks.base_scores.segmenters import real, real_tables, segmenter, segmenter_tables
-from benchmarks.base_scores.tables import Table
+from benchmarks.base_scores.tables import ScoreTable
 from benchmarks.base_scores.words import words, words_tables
 
 
@@ -25,7 +25,7 @@ class Section:
     """`flags`: the options that its figures depend on."""
 
     measure: Callable[[Bench, Part], Figures]
-    tables: Callable[[Figures], list[Table]]
+    tables: Callable[[Figures], list[ScoreTable]]
     flags: tuple[str, ...]
 
 

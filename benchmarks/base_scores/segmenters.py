@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.base_scores.bench import PAIRS, TEST, Bench, Figures, Part, artifact_of, check_split
 from benchmarks.base_scores.filling import pasted
-from benchmarks.base_scores.tables import Table, mean_cell, percent
+from benchmarks.base_scores.tables import ScoreTable, mean_cell, percent
 from fast.artifact import Artifact
 from fast.bench.trial import NetworkJudge, trial
 from fast.data.layouts import Sample
@@ -106,7 +106,7 @@ def _spread_of(values: list[float | None]) -> Figures:
     return {"mean": float(np.mean(known)) if known else None, "std": deviation, "seeds": len(known)}
 
 
-def segmenter_tables(result: Figures) -> list[Table]:
+def segmenter_tables(result: Figures) -> list[ScoreTable]:
     rows = {name: result[name] for name in ("true pairs", "FAST pairs")}
     tables = _trial_tables(rows, f"tested on {result['counts']['test']} other true pairs")
     tables[0].rows.append(["FAST / true", "", percent(result["ratio"]), "", "", "", ""])
@@ -114,10 +114,10 @@ def segmenter_tables(result: Figures) -> list[Table]:
     for row in tables[1].rows:
         row.append(percent(result["ratio_types"][row[0]]))
     thin = [row for row in tables[1].rows if row[0] in THIN]
-    return [*tables, Table("the thin and faint types", tables[1].columns, thin)] if thin else tables
+    return [*tables, ScoreTable("the thin and faint types", tables[1].columns, thin)] if thin else tables
 
 
-def _trial_tables(rows: dict[str, Figures], title: str) -> list[Table]:
+def _trial_tables(rows: dict[str, Figures], title: str) -> list[ScoreTable]:
     names = ("miou", "acc", "ap", "miou_types", "acc_types")
     columns = ["trained on", "pairs", "mIoU, %", "Acc, %", "AP, %", "mean of types: IoU", "Acc"]
     whole = [[name, str(row["pairs"]), *(mean_cell(row[n]) for n in names)] for name, row in rows.items()]
@@ -127,7 +127,7 @@ def _trial_tables(rows: dict[str, Figures], title: str) -> list[Table]:
         for kind in kinds
     ]
     types = ["", *(f"{name}: {n}" for n in ("IoU", "Acc") for name in rows)]
-    return [Table(title, columns, whole), Table("by type, %", types, each)]
+    return [ScoreTable(title, columns, whole), ScoreTable("by type, %", types, each)]
 
 
 # 6. real pictures
@@ -212,7 +212,7 @@ def _seconds(folder: Path) -> float:
     return float(np.mean([json.loads(line)["seconds"] for line in lines]))
 
 
-def real_tables(result: Figures) -> list[Table]:
+def real_tables(result: Figures) -> list[ScoreTable]:
     counts, made = result["counts"], result["synthesis"]
     rows = {name: result[name] for name in ("real third", "real third + FAST")}
     title = (

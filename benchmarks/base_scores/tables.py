@@ -10,7 +10,7 @@ from fast.runtime import tables
 
 
 @dataclass
-class Table:
+class ScoreTable:
     """Cells as text; the first column names the row."""
 
     title: str
@@ -32,12 +32,12 @@ def mean_cell(value: dict[str, Any]) -> str:
     return f"{100 * value['mean']:.1f}" + ("" if value["std"] is None else f" ± {100 * value['std']:.1f}")
 
 
-def plain(table: Table) -> str:
+def plain(table: ScoreTable) -> str:
     text = tables.plain(table.columns, table.rows)
     return f"{table.title}\n{text}" if table.title else text
 
 
-def markdown(table: Table) -> str:
+def markdown(table: ScoreTable) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (table.columns, ["---"] * len(table.columns), *table.rows)]
     title = [table.title[:1].upper() + table.title[1:] + ":", ""] if table.title else []
     return "\n".join([*title, *(re.sub(" +", " ", line) for line in lines)])

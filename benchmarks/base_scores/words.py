@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.base_scores.bench import PAIRS, Bench, Figures, Part, Variant
 from benchmarks.base_scores.filling import Truth, has_scale, pasted
-from benchmarks.base_scores.tables import Table, cell, percent
+from benchmarks.base_scores.tables import ScoreTable, cell, percent
 from fast.procedural import DEFECTS
 from fast.quality.examples import TRAINING_MATERIALS, draw_examples
 from fast.quality.windows import fill_untyped
@@ -98,10 +98,10 @@ def named(classifier: Classifier, truth: Sequence[Truth], images: Sequence[np.nd
     }
 
 
-def words_tables(result: Figures) -> list[Table]:
+def words_tables(result: Figures) -> list[ScoreTable]:
     references, made = result["references"], result["made"]
     true = references[0]
-    whole = Table("", ["", "pairs", "named rightly", "of true ones", "mean of types", "probability of the type"])
+    whole = ScoreTable("", ["", "pairs", "named rightly", "of true ones", "mean of types", "probability of the type"])
     for row in [*references, *made]:
         types = float(np.mean(list(row["types"].values())))
         cells = [
@@ -115,7 +115,7 @@ def words_tables(result: Figures) -> list[Table]:
     kinds = [kind for kind in DEFECTS if kind in true["types"]]
     shown = min(made, key=lambda row: abs(float(row["name"].split()[-1]) - result["default"]))
     columns = ["", "pairs", "true", *(row["name"] for row in made), f"most often named at {shown['name']}"]
-    each = Table("named rightly, by type", columns)
+    each = ScoreTable("named rightly, by type", columns)
     for kind in kinds:
         values = [percent(row["types"].get(kind)) for row in (true, *made)]
         each.rows.append(
@@ -129,8 +129,8 @@ def _most(row: dict[str, int]) -> str:
     return ", ".join(f"{kind} {count}" for kind, count in named)
 
 
-def _confusion(title: str, row: Figures, kinds: Sequence[str]) -> Table:
+def _confusion(title: str, row: Figures, kinds: Sequence[str]) -> ScoreTable:
     """Of what was named, columns of the types that were named at all."""
     columns = [kind for kind in DEFECTS if any(kind in found for found in row["confusion"].values())]
     rows = [[kind, *(str(row["confusion"].get(kind, {}).get(c, "")) for c in columns)] for kind in kinds]
-    return Table(title, ["", *columns], rows)
+    return ScoreTable(title, ["", *columns], rows)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fast.bench.answer_page import page
 from fast.bench.grid import Cell
-from fast.bench.plan import Category, Column, Plan
+from fast.bench.plan import Category, Column, SweepPlan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule, check
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
@@ -84,7 +84,7 @@ def protocol_of(
     return protocol
 
 
-def write_pages(plan: Plan, command: str) -> Iterator[tuple[str, str]]:
+def write_pages(plan: SweepPlan, command: str) -> Iterator[tuple[str, str]]:
     """(file name, HTML) for each category of a plan that `protocol_of` made; `command`: the line that made it."""
     several = len(plan.categories) > 1
     for category in plan.categories:
@@ -101,7 +101,7 @@ def _commands(column: Column, command: str) -> list[tuple[str, str]]:
     return [("This page again; a run that was stopped goes on", command), ("Look at more of the pairs", more)]
 
 
-def _answer(plan: Plan, category: Category, columns: dict[str, Column], command: str) -> Answer:
+def _answer(plan: SweepPlan, category: Category, columns: dict[str, Column], command: str) -> Answer:
     seg, (network,) = plan.protocol.segmentation, plan.protocol.segmentation.networks
     runs = {label: _metrics(columns[label]) for label in (REAL, SYNTHETIC, BOTH)}
     counted = sorted((int(label), column) for label, column in columns.items() if label.isdigit())

@@ -21,7 +21,7 @@ PARTS = 4  # regions looked at of one real picture, the largest
 
 
 @dataclass(frozen=True)
-class Part:
+class TruePart:
     """One region of a mask: luminance float32 (h,w) of its bounding box, and which of its pixels belong to it."""
 
     grey: Floats
@@ -33,7 +33,7 @@ class Part:
         return -(-max(self.own.shape) // (SIDE - 2 * SHIFT))
 
 
-def parts(image: np.ndarray, mask: np.ndarray, count: int = PARTS) -> list[Part]:
+def parts(image: np.ndarray, mask: np.ndarray, count: int = PARTS) -> list[TruePart]:
     """The `count` largest 8-connected regions of a picture uint8 (H,W,3) and its mask (H,W), nonzero = defect."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats((mask != 0).astype(np.uint8), connectivity=8)
     order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:count]
@@ -42,7 +42,7 @@ def parts(image: np.ndarray, mask: np.ndarray, count: int = PARTS) -> list[Part]
         left, top, width, height = stats[k, :4]
         box = slice(top, top + height), slice(left, left + width)
         grey = cv2.cvtColor(np.ascontiguousarray(image[box]), cv2.COLOR_RGB2GRAY)
-        found.append(Part(grey.astype(np.float32), labels[box] == k))
+        found.append(TruePart(grey.astype(np.float32), labels[box] == k))
     return found
 
 
@@ -61,7 +61,7 @@ class Canvases:
         return cls(own, value, np.square(value))
 
 
-def _canvas(part: Part, factor: int) -> tuple[Floats, Floats]:
+def _canvas(part: TruePart, factor: int) -> tuple[Floats, Floats]:
     """own and value (SIDE,SIDE) of a part, its box in the middle; a shrunk pixel is the mean of those that belong to
     the part, so a hairline keeps its darkness. What does not fit is cut off around the middle."""
     pad = [(0, -side % factor) for side in part.own.shape]
@@ -89,7 +89,7 @@ def _middle(x: Floats) -> Floats:
 class Gallery:
     """Real defects that synthetic ones are compared with; `owners` numbers the picture that each comes from."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[TruePart] = field(default_factory=list)
     owners: list[int] = field(default_factory=list)
     _ready: dict[int, Canvases] = field(default_factory=dict)
 
@@ -129,7 +129,7 @@ def _turned(x: Floats, k: int) -> Floats:
     return np.rot90(x if k < 4 else x[:, ::-1], k % 4)
 
 
-def _moved(part: Part, factor: int) -> Canvases:
+def _moved(part: TruePart, factor: int) -> Canvases:
     own, value = _canvas(part, factor)
     reach = range(-SHIFT, SHIFT + 1)
     # The part leaves a rim of SHIFT pixels free: nothing comes in again at the other side.

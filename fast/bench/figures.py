@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fast.bench.paper import ANOTHER, ELSEWHERE, Value
-from fast.bench.tables import Cell, Table
+from fast.bench.tables import Cell, ResultTable
 from ldm.errors import UserError
 
 # Told apart without seeing red and green (Okabe and Ito), darkest contrasts first; yellow is too pale on white.
@@ -202,7 +202,7 @@ def _cycle(values: Sequence[str], count: int) -> list[str]:
     return [values[i % len(values)] for i in range(count)]
 
 
-def steps(table: Table, metric: str, *, title: str = "") -> Figure:
+def steps(table: ResultTable, metric: str, *, title: str = "") -> Figure:
     """The step trend (FAST, Table 3): `table`'s labels are numbers of steps; a series per row, the paper's dashed.
 
     Raises `UserError` for labels that are no numbers.
@@ -227,7 +227,7 @@ def steps(table: Table, metric: str, *, title: str = "") -> Figure:
     )
 
 
-def grouped(table: Table, *, title: str = "") -> Figure:
+def grouped(table: ResultTable, *, title: str = "") -> Figure:
     """Bars of `table`, a panel per metric: a group per row with a bar per label (FAST's Fig. 5 and 8, STAGE's Fig. 6);
     for a single row a bar per label with its name below."""
     single = len(table.rows) == 1
@@ -251,13 +251,13 @@ def _bars(name: str, cells: Sequence[Cell]) -> Bars:
     )
 
 
-def _row_name(table: Table, backbone: str, category: str) -> str:
+def _row_name(table: ResultTable, backbone: str, category: str) -> str:
     backbones, categories = ({row[i] for row in table.rows} for i in (0, 1))
     shown = [category] * (len(categories) > 1 or len(backbones) == 1) + [backbone] * (len(backbones) > 1)
     return ", ".join(shown)
 
 
-def _paper_note(table: Table) -> str:
+def _paper_note(table: ResultTable) -> str:
     """Of the papers' numbers that stand for another category or network than their row says."""
     notes = [note for cell in table.cells.values() if cell.paper for note in cell.paper.notes]
     return "; ".join(dict.fromkeys(note for note in notes if note.startswith((ELSEWHERE, ANOTHER))))

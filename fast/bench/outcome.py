@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from fast.bench import fairness, figures, gallery, paper, tables
 from fast.bench.grid import Cell
-from fast.bench.plan import Category, Column, Plan
+from fast.bench.plan import Category, Column, SweepPlan
 from fast.bench.results import from_json
-from fast.bench.tables import Table
+from fast.bench.tables import ResultTable
 from fast.bench.work import pairs_folder
 from fast.data.images import write_bytes, write_image
 from fast.runtime.tables import markdown, markdown_text
@@ -27,7 +27,7 @@ DEEP = ("kid", "is", "ic_lpips")
 DECIMALS = {"kid": 4}  # of those that two say too little of
 
 
-def results(plan: Plan) -> list[dict[str, Any]]:
+def results(plan: SweepPlan) -> list[dict[str, Any]]:
     """Every finished training of the plan, as plain values."""
     found = []
     for column in plan.columns:
@@ -38,7 +38,7 @@ def results(plan: Plan) -> list[dict[str, Any]]:
     return found
 
 
-def build_table(plan: Plan) -> Table:
+def build_table(plan: SweepPlan) -> ResultTable:
     """Raises `UserError` where nothing is finished."""
     found = [from_json(result) for result in results(plan)]
     if not found:
@@ -57,7 +57,7 @@ def build_table(plan: Plan) -> Table:
     )
 
 
-def write(plan: Plan, folder: Path) -> list[Path]:
+def write(plan: SweepPlan, folder: Path) -> list[Path]:
     """Write what there is; returns the files. Raises `UserError` where nothing is finished."""
     table = build_table(plan)
     records = [from_json(result) for result in results(plan)]
@@ -82,7 +82,7 @@ def write(plan: Plan, folder: Path) -> list[Path]:
 # how each came about
 
 
-def provenance(plan: Plan) -> str:
+def provenance(plan: SweepPlan) -> str:
     """A Markdown table for each category: what every column was given, what it took, and what its pairs are like."""
     lines = []
     for category in plan.categories:
@@ -101,7 +101,7 @@ def provenance(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _by_pairs(plan: Plan, category: Category) -> list[list[Column]]:
+def _by_pairs(plan: SweepPlan, category: Category) -> list[list[Column]]:
     """The columns of a category whose pairs are made, those together that use the same."""
     found: dict[Path, list[Column]] = {}
     for column in plan.columns:
@@ -144,7 +144,7 @@ def _measured(cell: Cell | None, names: Sequence[str]) -> dict[str, str]:
 # pictures
 
 
-def _drawings(plan: Plan, table: Table) -> Iterator[tuple[str, bytes]]:
+def _drawings(plan: SweepPlan, table: ResultTable) -> Iterator[tuple[str, bytes]]:
     """For each network that has results: a curve of each of the first two metrics where the columns are steps, else
     bars of both."""
     by_steps = table.column == "steps" and all(label.isdecimal() and int(label) for label in table.labels)
@@ -162,7 +162,7 @@ def _drawings(plan: Plan, table: Table) -> Iterator[tuple[str, bytes]]:
             yield f"figure-{backbone}{name}.svg", figures.svg(figure).encode(errors="backslashreplace")
 
 
-def _part(table: Table, backbone: str, metrics: Sequence[str], averaged: bool = False) -> Table:
+def _part(table: ResultTable, backbone: str, metrics: Sequence[str], averaged: bool = False) -> ResultTable:
     """The rows of one network and some metrics; `averaged`: of several categories the average alone."""
     rows = [row for row in table.rows if row[0] == backbone]
     rows = rows[-1:] if averaged else rows
@@ -170,7 +170,7 @@ def _part(table: Table, backbone: str, metrics: Sequence[str], averaged: bool = 
     return replace(table, rows=tuple(rows), metrics=tuple(metrics), cells=cells)
 
 
-def _galleries(plan: Plan) -> Iterator[tuple[str, np.ndarray]]:
+def _galleries(plan: SweepPlan) -> Iterator[tuple[str, np.ndarray]]:
     """The same normals and masks filled by each column, for each category."""
     for category in plan.categories:
         made = [c for c in plan.columns if c.category is category and c.pairs is not None and c.pairs.done]

@@ -95,7 +95,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """`name`: of its results' folder, by protocol and dataset."""
 
     protocol: Protocol
@@ -128,14 +128,14 @@ class Plan:
         return list(found.values())
 
 
-def plan(protocol: Protocol, root: str | Path, out: str | Path, given: Given | None = None) -> Plan:
+def plan(protocol: Protocol, root: str | Path, out: str | Path, given: Given | None = None) -> SweepPlan:
     """The grid of a protocol on a dataset, its folders under `out`. Raises `UserError` for what cannot be done."""
     given, out = given or Given(), Path(os.path.abspath(out))
     protocol = with_precision(protocol, given.device)
     categories = divide(protocol, os.path.abspath(root), out)
     columns = [_column(protocol, entry, category, out, given) for category in categories for entry in protocol.entries]
     dataset = categories[0].name if len(categories) == 1 else Path(os.path.abspath(root)).name
-    return Plan(protocol, f"{protocol.name}-{dataset}", categories, columns)
+    return SweepPlan(protocol, f"{protocol.name}-{dataset}", categories, columns)
 
 
 def with_precision(protocol: Protocol, device: str) -> Protocol:

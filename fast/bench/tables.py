@@ -31,7 +31,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """`rows`: (backbone, category), averages included. `cells`: by (backbone, category, label, metric).
 
     `finished` of `expected` trainings are in it, of up to `seeds` seeds each.
@@ -63,7 +63,7 @@ def build(
     backbones: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     title: str = "",
-) -> Table:
+) -> ResultTable:
     """Mean and spread over seeds, the average over categories where there are several, and the paper's numbers.
 
     `labels`, `categories`, `backbones` and `seeds` are the whole grid, in order (default: what the records hold); other
@@ -88,7 +88,7 @@ def build(
         for label in grid.labels:
             theirs = orientation(papers, backbone, category, label, metric, grid.categories)
             cells[backbone, category, label, metric] = Cell(ours[label], theirs, ranks.get(label, 0))
-    return Table(
+    return ResultTable(
         title,
         column,
         grid.labels,
@@ -111,7 +111,7 @@ def _ranks(means: Mapping[str, float]) -> dict[str, int]:
     return {label: order.index(v) + 1 for label, v in shown.items() if order.index(v) < 2}
 
 
-def caption(table: Table) -> str:
+def caption(table: ResultTable) -> str:
     """What the numbers are, how many of them are there, and whose the paper's are."""
     seeds = "one seed" if table.seeds == 1 else f"mean ± sample standard deviation over {table.seeds} seeds"
     backbones, categories = _backbones(table), _categories(table)
@@ -147,7 +147,7 @@ class _Block:
     breaks: set[int] = field(default_factory=set)
 
 
-def _blocks(table: Table) -> tuple[list[_Block], list[str]]:
+def _blocks(table: ResultTable) -> tuple[list[_Block], list[str]]:
     """One block with the labels as rows for one category, else a block per metric; and the notes in order."""
     notes: list[str] = []
     if len(table.rows) == 1:
@@ -174,7 +174,7 @@ def _block(
     names: Sequence[list[_Text]],
     heads: Sequence[str],
     columns: Sequence[Sequence[tuple[tuple[str, str], str, str]]],
-    table: Table,
+    table: ResultTable,
     notes: list[str],
 ) -> _Block:
     """Each column of ours and, next to it, the paper's where it has any number there."""
@@ -226,19 +226,19 @@ def _number(value: float) -> str:
     return f"{value:.{DECIMALS}f}"
 
 
-def _backbones(table: Table) -> list[str]:
+def _backbones(table: ResultTable) -> list[str]:
     return list(dict.fromkeys(backbone for backbone, _ in table.rows))
 
 
-def _categories(table: Table) -> list[str]:
+def _categories(table: ResultTable) -> list[str]:
     return list(dict.fromkeys(category for _, category in table.rows))
 
 
-def _has_paper(table: Table) -> bool:
+def _has_paper(table: ResultTable) -> bool:
     return any(cell.paper for cell in table.cells.values())
 
 
-def markdown(table: Table) -> str:
+def markdown(table: ResultTable) -> str:
     """The caption, the table, or a table per metric, and the notes. Ends with a line break."""
     blocks, notes = _blocks(table)
     parts = [markdown_text(caption(table))]
@@ -256,7 +256,7 @@ def _md_cell(cell: _Text) -> str:
     return text + (f" ± {cell.spread}" if cell.spread else "") + (f"<sup>{cell.notes}</sup>" if cell.notes else "")
 
 
-def csv(table: Table) -> str:
+def csv(table: ResultTable) -> str:
     """A line per row, label and metric, averages included: backbone, category, the column key, metric, mean, spread,
     seeds, paper, note. What there is none of is left empty."""
     target = io.StringIO()
@@ -275,7 +275,7 @@ def _exact(value: float | None) -> str:
     return "" if value is None else repr(round(value, 6))
 
 
-def latex(table: Table) -> str:
+def latex(table: ResultTable) -> str:
     """A table float that needs the package booktabs; a tabular per metric where there are several categories."""
     blocks, notes = _blocks(table)
     wide = max(len(block.header) for block in blocks) > WIDE

@@ -17,7 +17,7 @@ from fast.runtime.project import named
 from ldm.errors import UserError
 
 if TYPE_CHECKING:
-    from fast.bench.plan import Given, Plan
+    from fast.bench.plan import Given, SweepPlan
     from fast.bench.protocol import Protocol
 
 
@@ -121,7 +121,7 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
         raise UserError(told)
 
 
-def pages(options: argparse.Namespace, found: Plan, folder: Path) -> list[Path]:
+def pages(options: argparse.Namespace, found: SweepPlan, folder: Path) -> list[Path]:
     """The pages of a run without a protocol: does it help?"""
     if options.protocol:
         return []
@@ -169,7 +169,7 @@ def _named(flag: str, items: list[str], allowed: list[str]) -> dict[str, Path]:
     return found
 
 
-def show(found: Plan) -> None:
+def show(found: SweepPlan) -> None:
     cells = found.cells
     for cell in cells:
         print(f"{'done' if cell.done else 'open'}  {cell.kind:8} {cell.folder}")

@@ -27,8 +27,8 @@ def main(argv: list[str]) -> None:
         if value < 1:
             raise UserError(f"--{name} {value} must be at least 1")
 
-    from fast.bench.demo.case import Plan
+    from fast.bench.demo.case import DemoPlan
     from fast.bench.demo.run import run
     from fast.cli.synthesize import synthesize
 
-    run(Plan(**given), options.out, options.pt_path, synthesize)
+    run(DemoPlan(**given), options.out, options.pt_path, synthesize)

@@ -48,7 +48,7 @@ class Maker(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class SynthesisJob:
     """`common`: what is the same for all pairs and recorded with each. `mask_of`: None where the method draws masks;
     `masks`: their source; `rejected()`: how many drawn masks were not fit to be kept so far."""
 
@@ -60,7 +60,7 @@ class Job:
     rejected: Callable[[], int]
 
 
-def prepare(options: SynthesisOptions, say: bool) -> Job:
+def prepare(options: SynthesisOptions, say: bool) -> SynthesisJob:
     """Everything that the flags name, found and read. Raises `UserError`."""
     method = method_class(options.method)
     masks = choose_masks(options, method)
@@ -71,7 +71,7 @@ def prepare(options: SynthesisOptions, say: bool) -> Job:
     return job
 
 
-def preview(job: Job, options: SynthesisOptions) -> None:
+def preview(job: SynthesisJob, options: SynthesisOptions) -> None:
     """Write the first masks over their pictures to `--preview`."""
     assert job.masks is not None
     assert job.mask_of is not None
@@ -91,7 +91,7 @@ def preview(job: Job, options: SynthesisOptions) -> None:
 # the methods on a latent base
 
 
-def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Job:
+def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> SynthesisJob:
     artifact = find_artifact(weights_of(options), options.step, options.method)
     artifact = replace(artifact, tokenizer=options.tokenizer)
     sampling = {**method_options(options, artifact.path), **given(options, SamplingOptions)}
@@ -124,7 +124,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Job:
         "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
         **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
     }  # fmt: skip
-    return Job(maker, sources, common, masks.source, mask_of, masks.rejected)
+    return SynthesisJob(maker, sources, common, masks.source, mask_of, masks.rejected)
 
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:
@@ -141,7 +141,7 @@ def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Chose
 # all other methods
 
 
-def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Job:
+def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> SynthesisJob:
     method = method_class(options.method)
     weights: dict[str, Any] = {}
     path = None
@@ -167,7 +167,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Job:
         **({} if regions is None else regions.settings()),
         **({} if path is None else weights_settings(path)),
     }  # fmt: skip
-    return Job(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
+    return SynthesisJob(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
 
 
 def _own_flags(options: SynthesisOptions, method: type[Method]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
 
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
-    from fast.cli.synthesis_job import Job, Maker
+    from fast.cli.synthesis_job import Maker, SynthesisJob
     from fast.synthesis.output import OutputFolder
 
 
@@ -50,7 +50,7 @@ def synthesize(options: SynthesisOptions) -> None:
     print(f"{total} pairs in {options.sample_name}", flush=True)
 
 
-def _fill(output: OutputFolder, job: Job, options: SynthesisOptions) -> tuple[int, bool]:
+def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
     """Make what is missing of this process's share. Returns (pairs in the manifest, stopped early by a signal)."""
     from fast.runtime.progress import Progress
     from fast.runtime.workers import overlapped

@@ -17,7 +17,7 @@ def to_float(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-class Pool:
+class SheetPool:
     """A ring of `capacity` sheets of `size` pixels on one device; new ones take the place of the oldest.
 
     Until `encode` is called it holds images, of which `crops` are taken; afterwards latents, of which `windows` are.

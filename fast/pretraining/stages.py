@@ -14,7 +14,7 @@ from fast.pretraining.captions import Captions
 from fast.pretraining.drawing import DEFECTS, TYPES, Drawing
 from fast.pretraining.graphs import replayed
 from fast.pretraining.loop import Deadline, Interrupted, TimedTraining
-from fast.pretraining.pool import Pool, latent_statistics, to_float
+from fast.pretraining.pool import SheetPool, latent_statistics, to_float
 from fast.pretraining.settings import Settings
 from fast.training.config import load_recipe
 from ldm.checkpoint import read_state_dict, save_safetensors
@@ -77,10 +77,10 @@ class Pretraining:
         part.write_text(json.dumps({"next": self.latest + 1}))
         part.replace(path)
 
-    def _filled(self) -> Pool:
+    def _filled(self) -> SheetPool:
         """A pool of images with as many sheets as the first stage begins with."""
         s = self.settings
-        pool = Pool(s.first_capacity, s.recipe.size, self.device)
+        pool = SheetPool(s.first_capacity, s.recipe.size, self.device)
         while pool.count < min(s.first_sheets, s.first_capacity):
             self._take(pool, wait=True)
             if self.deadline.stopping:
@@ -88,7 +88,7 @@ class Pretraining:
         self.report(f"{pool.count} sheets drawn")
         return pool
 
-    def _take(self, pool: Pool, wait: bool = False) -> None:
+    def _take(self, pool: SheetPool, wait: bool = False) -> None:
         with self.drawing.taken(min(TAKEN, pool.capacity), wait) as found:
             if found:
                 self.latest = max(self.latest, *(number for number, _ in found))
@@ -113,7 +113,7 @@ class Pretraining:
         path = s.out / f"{stage}.train.safetensors" if kept else None
         return TimedTraining(path, parts, seconds, lr, self.device, s.bf16, averaged)
 
-    def _first_stage(self, pool: Pool) -> AutoencoderTiny:
+    def _first_stage(self, pool: SheetPool) -> AutoencoderTiny:
         if self.settings.start:
             started: AutoencoderTiny = self._new_base().first_stage_model
             return started.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -132,7 +132,7 @@ class Pretraining:
         model: AutoencoderTiny = instantiate_from_config(section)
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def train_first_stage(self, pool: Pool, seconds: float, kept: bool = False) -> AutoencoderTiny:
+    def train_first_stage(self, pool: SheetPool, seconds: float, kept: bool = False) -> AutoencoderTiny:
         """Trained on the images of the pool; its latents then have mean 0 and variance 1 in every channel. `kept`: on
         disk, to be gone on with."""
         model, s = self._new_first_stage(), self.settings
@@ -152,7 +152,7 @@ class Pretraining:
         _standardize(model, pool)
         return model.eval().requires_grad_(False)
 
-    def use(self, pool: Pool, first_stage: AutoencoderTiny) -> None:
+    def use(self, pool: SheetPool, first_stage: AutoencoderTiny) -> None:
         """Train on this pool from now on, in latents of `first_stage`."""
         pool.encode(_encoder(first_stage, self.settings.bf16), self.settings.capacity)
         self.pool, self.begun = pool, pool.added
@@ -264,7 +264,7 @@ class Pretraining:
 
 
 @torch.no_grad()
-def _standardize(model: AutoencoderTiny, pool: Pool) -> None:
+def _standardize(model: AutoencoderTiny, pool: SheetPool) -> None:
     assert pool.images is not None
     images = to_float(pool.images[: min(pool.count, 256), 0])
     latents = torch.cat([model.encode(part).mean for part in images.split(16)])

@@ -19,7 +19,7 @@ from fast.data.tensors import to_tensor
 from fast.segmentation.data import Views
 from fast.segmentation.layers import Heads
 from fast.segmentation.losses import objective
-from fast.segmentation.recipes import Recipe
+from fast.segmentation.recipes import TrainingRecipe
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -57,7 +57,7 @@ class Segmentation(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        recipe: Recipe,
+        recipe: TrainingRecipe,
         *,
         lr: float,
         loss: str,

@@ -24,17 +24,17 @@ def shares(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 @dataclass
-class Pool:
+class PixelPool:
     """Cells to train on: float16 features (n, WIDTH), share of defect pixels (n,), number of the sample (n,)."""
 
     features: Tensor
     share: Tensor
     owner: np.ndarray
 
-    def of(self, samples: Sequence[int]) -> Pool:
+    def of(self, samples: Sequence[int]) -> PixelPool:
         """The cells of these samples alone."""
         rows = torch.from_numpy(np.flatnonzero(np.isin(self.owner, samples)))
-        return Pool(self.features[rows], self.share[rows], self.owner[rows.numpy()])
+        return PixelPool(self.features[rows], self.share[rows], self.owner[rows.numpy()])
 
 
 def allot(

@@ -19,7 +19,7 @@ from fast.metrics.segmentation import MetricAccumulator, summary
 from fast.segmentation.data import SegmentationSample, Views, is_normal
 from fast.segmentation.features import CELL, FeatureStore
 from fast.segmentation.pixel_head import PixelHead, to_pixels
-from fast.segmentation.pool import Pool, allot, shares, take
+from fast.segmentation.pool import PixelPool, allot, shares, take
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -85,7 +85,7 @@ class QuickJudge:
 
     # training
 
-    def _pool(self, samples: Sequence[SegmentationSample], rng: np.random.Generator) -> Pool:
+    def _pool(self, samples: Sequence[SegmentationSample], rng: np.random.Generator) -> PixelPool:
         """Random cells of all samples and their views, read image by image."""
         pictures = Views(samples, self.size or WINDOW, native=self.size is None)
         views = self._counts(samples)
@@ -101,7 +101,7 @@ class QuickJudge:
             for k, one in zip(wanted, features, strict=True):
                 share = shares(pairs[k - start][1], one.shape)
                 found.append((*take(one, share, int(defect[k]), int(other[k]), rng), number))
-        return Pool(
+        return PixelPool(
             torch.cat([features for features, _, _ in found]),
             torch.cat([share for _, share, _ in found]),
             np.repeat([number for *_, number in found], [len(share) for _, share, _ in found]),
@@ -123,7 +123,7 @@ class QuickJudge:
         generators = [np.random.default_rng(seed_of(start, k)) for k in range(count - 1)]
         return [(image, mask), *(pictures.draw(number, rng, self.augment) for rng in generators)]
 
-    def _train(self, pool: Pool, seed: int) -> PixelHead:
+    def _train(self, pool: PixelPool, seed: int) -> PixelHead:
         chosen = torch.Generator().manual_seed(seed_of(seed, 2))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -142,7 +142,7 @@ class QuickJudge:
                 schedule.step()
         return head.eval()
 
-    def _threshold(self, samples: Sequence[SegmentationSample], pool: Pool, seed: int) -> float | None:
+    def _threshold(self, samples: Sequence[SegmentationSample], pool: PixelPool, seed: int) -> float | None:
         """The log-odds with the highest IoU on training images, each predicted by a head that has seen neither its part
         nor a pair made from it: real ones, or where there are none the synthetic ones. None where they make no two
         parts."""

@@ -12,7 +12,7 @@ from ldm.errors import UserError
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """Optimizer and schedule. What was published in steps is kept as a share of the whole training, so that it fits a
     shorter one too."""
 
@@ -52,23 +52,23 @@ def _groups(parameters: Iterable[nn.Parameter], lr: float, decay: float) -> list
     return [{"params": part, "lr": lr, "base_lr": lr, "weight_decay": value} for part, value in parts if part]
 
 
-COMMON = Recipe(lr=5e-4, batch_size=8, loss="ce+dice", clip=5.0)
+COMMON = TrainingRecipe(lr=5e-4, batch_size=8, loss="ce+dice", clip=5.0)
 # Networks with an encoder that comes trained.
-PRETRAINED = {"FPN": Recipe(lr=5e-4, batch_size=8, loss="ce+dice", clip=5.0, defect_weight=1.0)}
+PRETRAINED = {"FPN": TrainingRecipe(lr=5e-4, batch_size=8, loss="ce+dice", clip=5.0, defect_weight=1.0)}
 # By the network's class. Published for Cityscapes or ADE20K; rates are for these batch sizes.
 PUBLISHED = {
     # CoinCheung/BiSeNet: 1000 steps of warm-up in 150,000
-    "BiSeNetV2": Recipe(
+    "BiSeNetV2": TrainingRecipe(
         lr=5e-3, batch_size=8, loss="ohem", optimizer="sgd", decay=5e-4, warm_up=1000 / 150_000, warm_up_from=0.1,
         exponential=True, heads=("head.", "aux."),
     ),
     # MichaelFan01/STDC-Seg: 16 on each of 3 GPUs, 1000 steps of warm-up from 1e-5 in 60,000
-    "STDC": Recipe(
+    "STDC": TrainingRecipe(
         lr=0.01, batch_size=48, loss="ohem+detail", optimizer="sgd", decay=5e-4, warm_up=1000 / 60_000,
         warm_up_from=1e-3, exponential=True, heads=("fusion.", "head.", "aux."),
     ),
     # mmsegmentation: 1500 steps of warm-up in 160,000
-    "SegFormer": Recipe(
+    "SegFormer": TrainingRecipe(
         lr=6e-5, batch_size=16, loss="ce", warm_up=1500 / 160_000, warm_up_from=1e-6, power=1.0,
         heads=("network.decode_head.",),
     ),
@@ -76,14 +76,14 @@ PUBLISHED = {
 RECIPES = ("common", "published")
 
 
-def find(name: str, network: nn.Module) -> Recipe:
+def find(name: str, network: nn.Module) -> TrainingRecipe:
     """The recipe "common" or "published" for a network. Raises `UserError` where none was published."""
     if name not in RECIPES:
         raise UserError(f"recipe '{name}' is unknown; use one of {', '.join(RECIPES)}")
     return PRETRAINED.get(type(network).__name__, COMMON) if name == "common" else published(network)
 
 
-def published(network: nn.Module) -> Recipe:
+def published(network: nn.Module) -> TrainingRecipe:
     recipe = PUBLISHED.get(type(network).__name__)
     if recipe is None:
         raise UserError(f"nothing is published for {type(network).__name__}; use recipe=common and another loss")

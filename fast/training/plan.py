@@ -18,7 +18,7 @@ CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """A run before it starts: its folder, the resolved config, and the checkpoint it goes on from, if any."""
 
     folder: Path
@@ -33,7 +33,7 @@ class Plan:
         return {**LIGHTNING, **self.config["lightning"]}
 
 
-def plan(options: TrainingOptions) -> Plan:
+def plan(options: TrainingOptions) -> RunPlan:
     """Merge recipes, flags and overrides. Raises `UserError` for what does not fit together."""
     allow_targets(*options.allow_target)
     given, going_on = options.resume, options.resume is not None
@@ -51,7 +51,7 @@ def plan(options: TrainingOptions) -> Plan:
     params["seed"] = seed
     if options.train and not going_on and is_first_process():
         _refuse_another_run(folder)
-    return Plan(folder, config, going_on, resume if going_on and resume.is_file() else None, seed)
+    return RunPlan(folder, config, going_on, resume if going_on and resume.is_file() else None, seed)
 
 
 def _refuse_another_run(folder: Path) -> None:

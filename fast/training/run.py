@@ -30,7 +30,7 @@ from fast.training.callbacks import (
 )
 from fast.training.logs import Log, LossTable
 from fast.training.memory import Checkpointing
-from fast.training.plan import CONFIG, Plan, plan
+from fast.training.plan import CONFIG, RunPlan, plan
 from fast.training.saver import CheckpointFile, Saver
 from fast.training.trainer import computes_in_bf16, devices, make_trainer, quiet, say, settle_precision, strategy
 from ldm.checkpoint import read_checkpoint, read_metadata
@@ -40,7 +40,7 @@ from ldm.modules.encoders.modules import offline
 from ldm.util import get_obj_from_str, instantiate_from_config
 
 
-def build(run: Plan) -> tuple[Any, Any]:
+def build(run: RunPlan) -> tuple[Any, Any]:
     """(module, data) of a plan. FAST learns the data's types unless its config names them already.
 
     A run that computes in bfloat16 keeps FAST's frozen weights in it, unless the config gives a `frozen_precision`.
@@ -115,7 +115,7 @@ def _step_of(resume: Path | None) -> int:
     return step
 
 
-def _check_base(run: Plan, step: int, module: Any) -> None:
+def _check_base(run: RunPlan, step: int, module: Any) -> None:
     """A resumed method goes on upon the very base that it began with."""
     artifact = run.folder / "checkpoints" / f"{getattr(module, 'name', '')}-{step}.safetensors"
     if step and artifact.is_file() and getattr(module, "needs_base", False):
@@ -128,7 +128,7 @@ def _check_base(run: Plan, step: int, module: Any) -> None:
 
 
 @contextlib.contextmanager
-def _claimed(run: Plan) -> Iterator[None]:
+def _claimed(run: RunPlan) -> Iterator[None]:
     """The run's folder with its config in it, held by this process and those it launches."""
     if not is_first_process():
         yield
@@ -148,7 +148,7 @@ def _claimed(run: Plan) -> Iterator[None]:
         yield
 
 
-def _trainer(run: Plan, where: dict[str, Any], module: Any, data: Any) -> pl.Trainer:
+def _trainer(run: RunPlan, where: dict[str, Any], module: Any, data: Any) -> pl.Trainer:
     folder, settings, steps = run.folder, run.settings, run.settings["trainer"]
     file, table = CheckpointFile(), LossTable(folder / "metrics.csv", steps.get("log_every_n_steps", 10))
     log = Log(table, folder / "tensorboard" if settings["tensorboard"] else None)
@@ -168,13 +168,13 @@ def _trainer(run: Plan, where: dict[str, Any], module: Any, data: Any) -> pl.Tra
     return make_trainer(steps, where, default_root_dir=str(folder), plugins=[file], callbacks=callbacks)
 
 
-def _all_pictures(run: Plan) -> Pictures:
+def _all_pictures(run: RunPlan) -> Pictures:
     """The training pictures with the normals among them, whatever the run itself trains on."""
     section = run.config["data"]
     return instantiate_from_config({**section, "params": {**section["params"], "use": "both"}}).pictures
 
 
-def _fit(run: Plan, trainer: pl.Trainer, module: Any, data: Any, step: int) -> None:
+def _fit(run: RunPlan, trainer: pl.Trainer, module: Any, data: Any, step: int) -> None:
     folder = run.folder
     data.cache_folder = str(folder / "cache")
     say(f"training {folder} on {trainer.strategy.root_device.type}, step {step} to {trainer.max_steps}")

@@ -21,7 +21,7 @@ from ldm.errors import UserError
 STEPS = ("5", "50", "1000")
 
 
-def steps_table(category: str = "tile") -> tables.Table:
+def steps_table(category: str = "tile") -> tables.ResultTable:
     """Over two seeds 41 +- sqrt(2), 51 +- sqrt(2), and a single 60."""
     values = {("5", 0): 40.0, ("5", 1): 42.0, ("50", 0): 50.0, ("50", 1): 52.0, ("1000", 0): 60.0}
     found = [Record(category, label, "segformer", seed, {"mIoU": v}) for (label, seed), v in values.items()]
@@ -110,7 +110,7 @@ def test_a_table_of_several_categories_has_a_group_per_row() -> None:
     assert [label.get_text() for label in second.get_xticklabels()] == ["tile", "wood", "Average"]
 
 
-def drawings(monkeypatch: pytest.MonkeyPatch, table: tables.Table, *networks: str) -> dict[str, Figure]:
+def drawings(monkeypatch: pytest.MonkeyPatch, table: tables.ResultTable, *networks: str) -> dict[str, Figure]:
     """The figures of a grid by file, without being drawn."""
     monkeypatch.setattr(figures, "png", lambda figure: figure)
     monkeypatch.setattr(figures, "svg", lambda figure: "")

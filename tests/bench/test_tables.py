@@ -148,7 +148,7 @@ def test_a_result_of_several_classes_has_their_means() -> None:
 # --- tables
 
 
-def hand_worked() -> tables.Table:
+def hand_worked() -> tables.ResultTable:
     """Two seeds; A 50 +- sqrt(2) 2, B as printed the same, C worse, D a single seed, E not there yet."""
     found = [
         record("A", 0, mIoU=48.0), record("A", 1, mIoU=52.0),

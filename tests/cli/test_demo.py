@@ -23,12 +23,14 @@ MATERIAL = "marble"
 
 
 @pytest.fixture(scope="module")
-def plan() -> case.Plan:
-    return case.Plan((MATERIAL,), size=64, normals=2, handful=3, pairs=1, tests=1, evaluations=2, steps=2, window=32)
+def plan() -> case.DemoPlan:
+    return case.DemoPlan(
+        (MATERIAL,), size=64, normals=2, handful=3, pairs=1, tests=1, evaluations=2, steps=2, window=32
+    )
 
 
 @pytest.fixture(scope="module")
-def out(plan: case.Plan, shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(plan: case.DemoPlan, shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished demo. Read only."""
     folder = tmp_path_factory.mktemp("demo") / "demo"
     assert run.run(plan, folder, str(shipped), synthesize) == folder / "report.html"
@@ -41,7 +43,7 @@ def test_every_type_is_synthesized_by_its_words(out: Path) -> None:
     assert {(row["sampler"], row["steps"]) for row in rows} == {("aias", 2)}
 
 
-def test_real_defects_lie_in_their_masks_and_are_used_once(plan: case.Plan, out: Path) -> None:
+def test_real_defects_lie_in_their_masks_and_are_used_once(plan: case.DemoPlan, out: Path) -> None:
     few, tests = case.handful(plan, out), case.tests(plan, out)
     assert len(few) == 3
     assert len({d.defect for d in few}) == 3
@@ -54,7 +56,7 @@ def test_real_defects_lie_in_their_masks_and_are_used_once(plan: case.Plan, out:
     assert not by_hand & {read_mask(d.mask).tobytes() for d in [*few, *tests]}
 
 
-def test_the_page_says_what_was_measured(plan: case.Plan, out: Path) -> None:
+def test_the_page_says_what_was_measured(plan: case.DemoPlan, out: Path) -> None:
     text = (out / "report.html").read_text()
     for name, label in work.SEGMENTERS.items():
         both = either = 0
@@ -68,7 +70,7 @@ def test_the_page_says_what_was_measured(plan: case.Plan, out: Path) -> None:
 
 
 def test_a_second_run_does_nothing_twice_and_a_broken_off_one_goes_on(
-    plan: case.Plan, out: Path, shipped: Path, tmp_path: Path
+    plan: case.DemoPlan, out: Path, shipped: Path, tmp_path: Path
 ) -> None:
     again = tmp_path / "demo"
     shutil.copytree(out, again)
@@ -81,9 +83,11 @@ def test_a_second_run_does_nothing_twice_and_a_broken_off_one_goes_on(
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
 
-def test_a_folder_of_something_else_is_left_alone(plan: case.Plan, out: Path, shipped: Path, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(
+    plan: case.DemoPlan, out: Path, shipped: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="holds a run with other settings"):
-        run.run(case.Plan((MATERIAL,), size=64, seed=1), out, str(shipped), synthesize)
+        run.run(case.DemoPlan((MATERIAL,), size=64, seed=1), out, str(shipped), synthesize)
     (tmp_path / "own.txt").write_text("mine")
     with pytest.raises(UserError, match="holds other files"):
         run.run(plan, tmp_path, str(shipped), synthesize)
@@ -105,13 +109,13 @@ def test_bad_input_is_one_line(
 
 
 def test_the_demo_shows_all_types_on_materials_kept_apart() -> None:
-    assert case.Plan().materials == HELD_APART
+    assert case.DemoPlan().materials == HELD_APART
     shown = page.spread(HELD_APART, page.PAIRS_SHOWN, rarest=True)
     assert {d for types in shown.values() for d in types} == {d for m in HELD_APART for d in defects_of(m)}
 
 
 def test_processes_draw_what_one_draws(tmp_path: Path) -> None:
-    plan = case.Plan((MATERIAL,), size=32)
+    plan = case.DemoPlan((MATERIAL,), size=32)
     paths = {
         name: [tmp_path / name / f"{i}.png" for i in range(n)] for name, n in (("many", 2 * case.AT_ONCE), ("few", 2))
     }
@@ -123,7 +127,7 @@ def test_processes_draw_what_one_draws(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Small(case.Plan):
+class Small(case.DemoPlan):
     materials: tuple[str, ...] = (MATERIAL,)
     size: int = 64
     normals: int = 2
@@ -134,7 +138,7 @@ class Small(case.Plan):
 
 
 def test_the_command_with_the_weights_that_are_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(case, "Plan", Small)
+    monkeypatch.setattr(case, "DemoPlan", Small)
     out = tmp_path / "demo"
     assert run_cli(demo.main, ["--out", str(out), "--pairs", "1", "--steps", "2"]) == 0
     assert (out / "report.html").is_file()

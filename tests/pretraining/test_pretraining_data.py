@@ -27,7 +27,7 @@ from fast.pretraining.drawing import (
     masks_of,
 )
 from fast.pretraining.parts import join_file, split_file
-from fast.pretraining.pool import Pool
+from fast.pretraining.pool import SheetPool
 from fast.procedural.defects import defects_of
 from fast.procedural.traits import HELD_APART, TRAITS
 from fast.runtime.command import run_cli
@@ -159,7 +159,7 @@ def check_windows(batch: dict[str, Tensor], side: int, sheets: range) -> None:
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_windows_are_plain_slices_with_some_of_the_defect(side: int) -> None:
     torch.manual_seed(0)
-    pool = Pool(12, SIDE, CPU)
+    pool = SheetPool(12, SIDE, CPU)
     pool.add(SHEETS[:5])
     pool.add(SHEETS[5:9])
     pool.encode(quarter, 12)
@@ -171,7 +171,7 @@ def test_windows_are_plain_slices_with_some_of_the_defect(side: int) -> None:
 
 def test_new_sheets_take_the_place_of_the_oldest() -> None:
     torch.manual_seed(0)
-    pool = Pool(4, SIDE, CPU)
+    pool = SheetPool(4, SIDE, CPU)
     pool.add(SHEETS[:3])
     pool.add(SHEETS[3:6])
     assert (pool.count, pool.added) == (4, 6)
@@ -190,7 +190,7 @@ def test_new_sheets_take_the_place_of_the_oldest() -> None:
 
 
 def test_a_pool_of_latents_may_be_smaller_than_that_of_images() -> None:
-    pool = Pool(9, SIDE, CPU)
+    pool = SheetPool(9, SIDE, CPU)
     pool.add(SHEETS[:9])
     pool.encode(quarter, 3)
     assert (pool.capacity, pool.count) == (3, 3)
@@ -199,7 +199,7 @@ def test_a_pool_of_latents_may_be_smaller_than_that_of_images() -> None:
 
 def test_rare_types_come_as_often_as_common_ones() -> None:
     torch.manual_seed(0)
-    pool = Pool(12, SIDE, CPU)
+    pool = SheetPool(12, SIDE, CPU)
     pool.add(SHEETS)
     pool.encode(quarter, 12)
     counts = Counter(pool.windows(4000, 16)["type"].tolist())
@@ -209,7 +209,7 @@ def test_rare_types_come_as_often_as_common_ones() -> None:
 
 def test_crops_are_turned_windows_mostly_with_a_defect() -> None:
     torch.manual_seed(0)
-    pool = Pool(1, SIDE, CPU)
+    pool = SheetPool(1, SIDE, CPU)
     sheet = made_up(0, SHEETS[0].types)
     for image, mask in zip(sheet.images[1:], masks_of(sheet), strict=True):
         image[..., 2] = 255 * mask

@@ -13,7 +13,7 @@ from fast.segmentation.data import SegmentationSample, from_arrays, merged
 from fast.segmentation.evaluation import evaluate
 from fast.segmentation.features import CELL, WIDTH, FeatureStore
 from fast.segmentation.pixel_head import PixelHead, Quick
-from fast.segmentation.pool import Pool, allot, shares, take
+from fast.segmentation.pool import PixelPool, allot, shares, take
 from fast.segmentation.quick import QuickJudge, folds
 from ldm.errors import UserError
 
@@ -145,7 +145,7 @@ def test_pairs_made_from_a_fold_do_not_choose_its_threshold(monkeypatch: pytest.
     monkeypatch.setattr(
         QuickJudge, "_answers", lambda self, head, part: asked.append({named.index(p) for p in part}) or []
     )
-    judge._threshold(named + made, Pool(torch.zeros(12, 1), torch.ones(12), owner), 0)
+    judge._threshold(named + made, PixelPool(torch.zeros(12, 1), torch.ones(12), owner), 0)
     assert len(seen) == 3
     for trained, tested in zip(seen, asked, strict=True):
         assert not trained & (tested | {i + 6 for i in tested})

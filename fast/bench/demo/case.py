@@ -24,7 +24,7 @@ AT_ONCE = 12  # pictures for which one more process is worth its start
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """What is drawn, made and trained. `normals`, `handful`: pictures of each material; `pairs`, `tests`: of each type
     of defect on each material; `evaluations`: of the network for a pair; `steps`: of each segmenter's training, of
     whose pictures `normal_share` are flawless and, where there are synthetic ones, `real_share` of the rest real."""
@@ -59,7 +59,7 @@ class Real:
     mask: Path
 
 
-def normals_of(plan: Plan, out: Path, material: str) -> list[Path]:
+def normals_of(plan: DemoPlan, out: Path, material: str) -> list[Path]:
     return [out / "parts" / material / "normal" / f"{i:03d}.png" for i in range(plan.normals)]
 
 
@@ -68,7 +68,7 @@ def mask_folder(out: Path, material: str) -> Path:
     return out / "parts" / material / "masks"
 
 
-def handful(plan: Plan, out: Path) -> list[Real]:
+def handful(plan: DemoPlan, out: Path) -> list[Real]:
     """The few real defects that there are to train on: of each material some types, chosen by chance."""
     found = []
     for material in plan.materials:
@@ -77,7 +77,7 @@ def handful(plan: Plan, out: Path) -> list[Real]:
     return found
 
 
-def tests(plan: Plan, out: Path) -> list[Real]:
+def tests(plan: DemoPlan, out: Path) -> list[Real]:
     """Real defects that no training sees: every type on every material."""
     return [_real(out, material, defect, "test", i) for material, defect in plan.types() for i in range(plan.tests)]
 
@@ -87,7 +87,7 @@ def _real(out: Path, material: str, defect: str, use: str, index: int) -> Real:
     return Real(material, defect, use, index, folder / "defects" / defect / name, folder / "masks" / defect / name)
 
 
-def draw(plan: Plan, out: Path) -> None:
+def draw(plan: DemoPlan, out: Path) -> None:
     """Normals, masks as drawn by hand, a handful of real defects, and those of the test; what is there stays."""
     normals, others = [], []
     for material in plan.materials:
@@ -109,24 +109,24 @@ def draw(plan: Plan, out: Path) -> None:
                 in_processes(tasks)
 
 
-def draw_normal(plan: Plan, material: str, index: int, path: Path) -> None:
+def draw_normal(plan: DemoPlan, material: str, index: int, path: Path) -> None:
     write_image(path, _surface(plan, material, picture_rng(plan.seed, material, "normal", index)))
 
 
-def draw_mask(plan: Plan, material: str, defect: str, index: int, ground: Path, path: Path) -> None:
+def draw_mask(plan: DemoPlan, material: str, defect: str, index: int, ground: Path, path: Path) -> None:
     """As somebody marks a place on a normal picture; the defect itself is not kept."""
     rng = picture_rng(plan.seed, material, f"mask/{defect}", index)
     write_mask(path, draw_defect(read_image(ground), material, defect, rng)[1])
 
 
-def draw_real(plan: Plan, real: Real) -> None:
+def draw_real(plan: DemoPlan, real: Real) -> None:
     rng = picture_rng(plan.seed, real.material, f"{real.use}/{real.defect}", real.index)
     image, mask = draw_defect(_surface(plan, real.material, rng), real.material, real.defect, rng)
     write_mask(real.mask, mask)
     write_image(real.image, image)
 
 
-def _surface(plan: Plan, material: str, rng: np.random.Generator) -> np.ndarray:
+def _surface(plan: DemoPlan, material: str, rng: np.random.Generator) -> np.ndarray:
     """One product of each material, as a factory has: the same colours in every picture."""
     return draw_surface(material, rng, plan.size, picture_rng(plan.seed, material, "product", 0))
 

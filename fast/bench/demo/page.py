@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fast.bench.demo.case import Plan, Real, handful, tests
+from fast.bench.demo.case import DemoPlan, Real, handful, tests
 from fast.bench.demo.record import say, timed, times
 from fast.bench.demo.work import SEGMENTERS, found_path, records
 from fast.data.images import read_image, read_mask, write_bytes
@@ -46,7 +46,7 @@ STAGES = {
 PAIRS_SHOWN, TRIALS_SHOWN = 6, 3  # rows for each material
 
 
-def report(plan: Plan, out: Path) -> Path:
+def report(plan: DemoPlan, out: Path) -> Path:
     """Write report.html from what the other stages have left. Returns its path."""
     say("writing the report")
     start = time.perf_counter()
@@ -66,7 +66,7 @@ def report(plan: Plan, out: Path) -> Path:
 
 
 def _front(
-    plan: Plan, out: Path, sections: list[Section], spent: dict[str, float], made: dict[str, list[dict[str, Any]]]
+    plan: DemoPlan, out: Path, sections: list[Section], spent: dict[str, float], made: dict[str, list[dict[str, Any]]]
 ) -> Report:
     alone, merged = (tally(plan, out, name, lambda _: "all")["all"] for name in SEGMENTERS)
     count, few = sum(map(len, made.values())), len(handful(plan, out))
@@ -102,7 +102,7 @@ def _front(
     )
 
 
-def _cover(plan: Plan, out: Path, made: dict[str, list[dict[str, Any]]]) -> list[Picture]:
+def _cover(plan: DemoPlan, out: Path, made: dict[str, list[dict[str, Any]]]) -> list[Picture]:
     """A synthetic picture of each material."""
     rows = [(m, first_of(made[m])[defect]) for m, (defect,) in spread(plan.materials, 1, rarest=True).items()]
     return [
@@ -115,7 +115,7 @@ def _cover(plan: Plan, out: Path, made: dict[str, list[dict[str, Any]]]) -> list
     ]
 
 
-def _pairs(plan: Plan, out: Path, made: dict[str, list[dict[str, Any]]]) -> Section:
+def _pairs(plan: DemoPlan, out: Path, made: dict[str, list[dict[str, Any]]]) -> Section:
     from fast.reports.contact_sheet import read_row
 
     galleries, shown = [], spread(plan.materials, PAIRS_SHOWN, rarest=True)
@@ -134,7 +134,7 @@ def _pairs(plan: Plan, out: Path, made: dict[str, list[dict[str, Any]]]) -> Sect
     )
 
 
-def _worth(plan: Plan, out: Path) -> Section:
+def _worth(plan: DemoPlan, out: Path) -> Section:
     counts = Counter(d.defect for d in handful(plan, out))
     few, count = sum(counts.values()), plan.pairs * len(plan.types())
     return Section(
@@ -150,7 +150,7 @@ def _worth(plan: Plan, out: Path) -> Section:
 
 
 def _scores(
-    plan: Plan,
+    plan: DemoPlan,
     out: Path,
     caption: str,
     what: str,
@@ -184,7 +184,7 @@ def _cells(alone: Sequence[MetricAccumulator], merged: Sequence[MetricAccumulato
     return [Bar(iou[0]), Bar(iou[1], strong=True), *map(percent, acc)]
 
 
-def _trials(plan: Plan, out: Path) -> Section:
+def _trials(plan: DemoPlan, out: Path) -> Section:
     galleries = []
     shown = spread(plan.materials, TRIALS_SHOWN)
     for material in plan.materials:
@@ -243,7 +243,7 @@ def _own_part() -> Section:
     )
 
 
-def _how(plan: Plan, spent: dict[str, float], made: dict[str, list[dict[str, Any]]]) -> Section:
+def _how(plan: DemoPlan, spent: dict[str, float], made: dict[str, list[dict[str, Any]]]) -> Section:
     rows = [[name, duration(spent[stage])] for stage, name in STAGES.items() if stage in spent]
     rows.append(["all", duration(sum(spent.values()))])
     first = next(record for lines in made.values() for record in lines)
@@ -256,7 +256,7 @@ def _how(plan: Plan, spent: dict[str, float], made: dict[str, list[dict[str, Any
     )
 
 
-def tally(plan: Plan, out: Path, name: str, key: Callable[[Real], str]) -> dict[str, MetricAccumulator]:
+def tally(plan: DemoPlan, out: Path, name: str, key: Callable[[Real], str]) -> dict[str, MetricAccumulator]:
     """The pixels a segmenter found in the test pictures, summed up by `key`, in the order they come."""
     from fast.metrics.segmentation import MetricAccumulator
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fast.artifact import find_artifact
-from fast.bench.demo.case import Plan, draw
+from fast.bench.demo.case import DemoPlan, draw
 from fast.bench.demo.page import report
 from fast.bench.demo.record import times
 from fast.bench.demo.work import segment, synthesize
@@ -21,7 +21,7 @@ from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
 
 
-def run(plan: Plan, out: Path, weights: str, fill: Callable[[SynthesisOptions], object]) -> Path:
+def run(plan: DemoPlan, out: Path, weights: str, fill: Callable[[SynthesisOptions], object]) -> Path:
     """All stages, or what is left of them. `fill`: the synthesis command, which takes its options. Returns the report's
     path. Raises `UserError`."""
     claim(plan, out, weights)
@@ -35,7 +35,7 @@ def run(plan: Plan, out: Path, weights: str, fill: Callable[[SynthesisOptions], 
     return page
 
 
-def claim(plan: Plan, out: Path, weights: str) -> None:
+def claim(plan: DemoPlan, out: Path, weights: str) -> None:
     """Make `out` this run's own. Raises `UserError` where it holds something else or there are no weights."""
     artifact = find_artifact(weights)
     digest = hashlib.sha256(artifact.path.read_bytes()).hexdigest()

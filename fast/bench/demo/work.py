@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from fast.bench.demo.case import Plan, Real, handful, mask_folder, normals_of, tests, wait_for
+from fast.bench.demo.case import DemoPlan, Real, handful, mask_folder, normals_of, tests, wait_for
 from fast.bench.demo.record import say, timed
 from fast.data.images import read_image, write_mask
 from fast.procedural import defects_of
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 SEGMENTERS = {"real": "real alone", "merged": "real + synthetic"}
 
 
-def synthesize(plan: Plan, out: Path, material: str, weights: str, fill: Callable[[SynthesisOptions], object]) -> None:
+def synthesize(
+    plan: DemoPlan, out: Path, material: str, weights: str, fill: Callable[[SynthesisOptions], object]
+) -> None:
     """Pairs of one material, as many as there are masks, by words and masks alone. `fill` is the synthesis command,
     which takes its options."""
 
@@ -53,7 +55,7 @@ def records(target: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []
 
 
-def segment(plan: Plan, out: Path) -> None:
+def segment(plan: DemoPlan, out: Path) -> None:
     """Train both segmenters side by side, a core each, and keep what they find in the test pictures."""
     import torch
 
@@ -83,7 +85,7 @@ def segment(plan: Plan, out: Path) -> None:
         wait_for(jobs, lambda: None, stopping.set)
 
 
-def _judge(plan: Plan) -> NetworkJudge:
+def _judge(plan: DemoPlan) -> NetworkJudge:
     import torch
 
     from fast.bench.trial import NetworkJudge
@@ -95,7 +97,7 @@ def _judge(plan: Plan) -> NetworkJudge:
     return NetworkJudge("mini", {"steps": plan.steps}, seen)
 
 
-def _segment(plan: Plan, out: Path, name: str, judge: NetworkJudge, model: Any) -> None:
+def _segment(plan: DemoPlan, out: Path, name: str, judge: NetworkJudge, model: Any) -> None:
     from fast.data.tensors import to_tensor
     from fast.segmentation.data import SegmentationSample, from_output, merged
     from fast.segmentation.evaluation import predict
