@@ -80,7 +80,7 @@ def way_on(folder: Path) -> str:
     """What to do after a run that diverged."""
     kept = folder / "checkpoints" / "last.ckpt"
     if kept.is_file():
-        return f"the last good checkpoint is {kept}: go on with -r {folder} and a lower model.params.lr"
+        return f"the last good checkpoint is {kept}: go on with -t -r {folder} and a lower model.params.lr"
     return "there is no checkpoint yet: start again with a lower model.params.lr"
 
 

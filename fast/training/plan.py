@@ -60,7 +60,7 @@ def _refuse_another_run(folder: Path) -> None:
         raise UserError(f"{folder} is a file; choose another name with -n or another folder with -l")
     found = {name for name in held(folder) if not name.endswith(".part")}  # of a run that was killed as it wrote one
     if (folder / LAST).exists() or (CONFIG in found and any((folder / "checkpoints").glob("*.safetensors"))):
-        raise UserError(f"{folder} holds another run; go on with -r {folder} or choose another name with -n")
+        raise UserError(f"{folder} holds another run; go on with -t -r {folder} or choose another name with -n")
     if found - {".lock"} and CONFIG not in found:
         raise UserError(f"{folder} holds other files; choose another name with -n")
 

@@ -140,7 +140,7 @@ def _claimed(run: RunPlan) -> Iterator[None]:
         text, file = yaml.safe_dump(run.config, sort_keys=False), run.folder / CONFIG  # ASCII: any path may be in it
         if not run.going_on and file.is_file() and file.read_text(encoding="utf-8") != text:
             raise UserError(
-                f"{run.folder} holds another run; go on with -r {run.folder} or choose another name with -n"
+                f"{run.folder} holds another run; go on with -t -r {run.folder} or choose another name with -n"
             )
         for part in run.folder.rglob("*.part"):  # of a run that was killed as it wrote them
             part.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ def _fit(run: RunPlan, trainer: pl.Trainer, module: Any, data: Any, step: int) -
             raise
         return
     except (KeyboardInterrupt, SystemExit):  # Lightning makes SystemExit of Ctrl-C
-        raise UserError(f"interrupted; go on with -r {folder}") if is_first_process() else SystemExit(1) from None
+        raise UserError(f"interrupted; go on with -t -r {folder}") if is_first_process() else SystemExit(1) from None
     except BaseException as error:
         _end_others(trainer)
         if not isinstance(error, RuntimeError) or "Error(s) in loading state_dict" not in str(error):

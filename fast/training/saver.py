@@ -98,7 +98,7 @@ class Saver(pl.Callback):
         if step != self._saved and (stopping or step % self.every == 0):
             self.save(trainer)
         if stopping:
-            raise Stopped(f"interrupted at step {step}; go on with -r {self.folder}")
+            raise Stopped(f"interrupted at step {step}; go on with -t -r {self.folder}")
 
     def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
         if trainer.global_step != self._saved:
@@ -124,7 +124,7 @@ class Saver(pl.Callback):
         problem = trainer.strategy.broadcast(self.file.problem)
         if problem:
             where = f"step {step} was not saved in {self.folder / 'checkpoints'}"
-            raise Stopped(f"{where} ({problem}); free space there and go on with -r {self.folder}")
+            raise Stopped(f"{where} ({problem}); free space there and go on with -t -r {self.folder}")
         self._saved = step
         self._prune()
 

@@ -90,5 +90,5 @@ def test_interrupt_of_both(flags: list[str], tmp_path: Path) -> None:
         err = process.stderr.read()
     assert (process.returncode, err.count("\n")) == (2, 1)
     step = err.split("at step ")[1].split(";")[0]
-    assert err == f"error: interrupted at step {step}; go on with -r {tmp_path / 'run'}\n"
+    assert err == f"error: interrupted at step {step}; go on with -t -r {tmp_path / 'run'}\n"
     assert (tmp_path / "run" / "checkpoints" / f"fast-{step}.safetensors").is_file()

@@ -51,7 +51,7 @@ def break_and_go_on(run: Path, flags: list[object], at_step: Any, capsys: pytest
     at_step(3, interrupt)
     capsys.readouterr()
     assert door("-r", run, "-t") == 2
-    assert capsys.readouterr().err == f"error: interrupted at step 4; go on with -r {run}\n"
+    assert capsys.readouterr().err == f"error: interrupted at step 4; go on with -t -r {run}\n"
     at_step(5, kill)
     with pytest.raises(Killed):
         door("-r", run, "-t")

@@ -43,7 +43,7 @@ def test_nan_loss(
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert capsys.readouterr().err == (
         f"error: the loss is not finite (NaN) at step 5; the last good checkpoint is {last}: "
-        f"go on with -r {tmp_path / 'run'} and a lower model.params.lr\n"
+        f"go on with -t -r {tmp_path / 'run'} and a lower model.params.lr\n"
     )
     assert kept(tmp_path / "run") == ["fast-3.safetensors", "last.ckpt"]
     monkeypatch.undo()
@@ -86,7 +86,7 @@ def test_full_disk(
     assert door(*flags) == 2
     assert capsys.readouterr().err == (
         f"error: step 6 was not saved in {tmp_path / 'run' / 'checkpoints'} (cannot write disk: No space left on "
-        f"device); free space there and go on with -r {tmp_path / 'run'}\n"
+        f"device); free space there and go on with -t -r {tmp_path / 'run'}\n"
     )
     assert not list((tmp_path / "run").rglob("*.part"))
     monkeypatch.undo()
@@ -136,7 +136,7 @@ def test_interrupt(drawn_root: Path, tmp_path: Path) -> None:
                 break
         rest, err = process.stdout.read(), process.stderr.read()
     step = int(err.split("at step ")[1].split(";")[0])
-    assert err == f"error: interrupted at step {step}; go on with -r {tmp_path / 'run'}\n"
+    assert err == f"error: interrupted at step {step}; go on with -t -r {tmp_path / 'run'}\n"
     assert (process.returncode, "Traceback" in rest) == (2, False)
     assert kept(tmp_path / "run") == [f"autoencoder-{step}.safetensors", "last.ckpt"]
     assert door("-r", tmp_path / "run", "-t") == 0
@@ -152,7 +152,7 @@ def test_interrupt_before_the_first_step(
     assert door(*flags) == 2
     err = capsys.readouterr().err
     assert err.startswith(
-        ("interrupted; run the same command", f"error: interrupted; go on with -r {tmp_path / 'run'}")
+        ("interrupted; run the same command", f"error: interrupted; go on with -t -r {tmp_path / 'run'}")
     )
     monkeypatch.undo()
     assert door(*flags) == 0  # the same command starts where nothing was made

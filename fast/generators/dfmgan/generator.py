@@ -71,7 +71,7 @@ class DFMGANGenerator(Learned):
         if not learnt:
             raise UserError(
                 f"{path} has a backbone and no defect type yet; train beyond model.params.backbone_steps "
-                "(go on with -r RUN --max_steps N)"
+                "(go on with -t -r RUN --max_steps N)"
             )
         with torch.device("meta"):
             backbone, branches = Backbone(sizes), [DefectBranch(sizes) for _ in learnt]
@@ -118,7 +118,7 @@ class DFMGANGenerator(Learned):
         if anomaly is None:
             return self.types[int(rng.integers(len(self.types)))]
         if anomaly not in self.branches:
-            later = " (training has not come to it yet; go on with -r RUN)" if anomaly in self._known else ""
+            later = " (training has not come to it yet; go on with -t -r RUN)" if anomaly in self._known else ""
             raise UserError(f"dfmgan knows no defect type {anomaly}{later}; it has {', '.join(self.types)}")
         return anomaly
 
