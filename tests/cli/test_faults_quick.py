@@ -151,7 +151,7 @@ def test_a_stopped_training_goes_on_to_the_same_bytes(
     flags = [str(a) for a in ("-b", path, "-t", "-l", tmp_path)]
     got, error = stopped(["main.py", *flags, "-n", "run"], sent, lambda line: line.startswith("step 5/12"))
     assert got == code, error
-    assert ("go on with -r" in error) == (code == 2)
+    assert ("go on with -t -r" in error) == (code == 2)
     assert door("-r", tmp_path / "run", "-t") == 0
     assert door(*flags, "-n", "whole") == 0
     assert_same_run(tmp_path / "whole", tmp_path / "run", 12)
