@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.machine import best_device, cores, describe
+from benchmarks.machine import best_device, describe
 from benchmarks.network import RECIPES, trained_side
 from benchmarks.report import write_parts
 from benchmarks.runner import PROJECT, Result, Setting, run_all
@@ -15,6 +15,7 @@ from benchmarks.sections.section import paragraphs
 from fast.runtime.command import run_cli
 from fast.runtime.device import no_gpu
 from fast.runtime.options import Parser
+from fast.runtime.workers import cores
 from ldm.errors import UserError
 
 PAGE = PROJECT / "docs" / "performance.md"

@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
                    help="a type is shown on the first ones that have it (default: those kept apart, then others)")
     p.add_argument("--per_type", type=int, default=2, help="rows of a type (default: 2)")
     p.add_argument("--scales", type=float, nargs="+", metavar="S",
-                   help="of the guidance, a column each (default: one, the synthesis' own)")
+                   help="of the guidance, a column each (default: one, that of the weights)")
     p.add_argument("--view", choices=("whole", "near"), default="whole",
                    help="near: the 112 pixels around the middle of the mask (default: whole)")
     p.add_argument("--tile", type=int, default=128, help="side of a tile in pixels (default: 128)")

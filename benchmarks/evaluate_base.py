@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     making = p.add_argument_group("synthesis")
     making.add_argument("--evaluations", type=int, default=10, help="of the network; samplers: and five times as many "
                                                                     "(default: 10)")
-    making.add_argument("--scale", type=float, help="of the guidance (default: the synthesis' own)")
+    making.add_argument("--scale", type=float, help="of the guidance (default: that of the weights)")
     making.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
                         help="of the synthesis, and on a GPU of the segmenters' trainings; auto: bf16 where the "
                              "machine computes in it, else fp32 (default: auto)")
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     named = p.add_argument_group("visible words")
     named.add_argument("--word_pairs", type=int, default=200, help="pairs (default: 200)")
     named.add_argument("--scale_pairs", type=int, default=100,
-                       help="those of them made at other scales than the synthesis' own (default: 100)")
+                       help="those of them made at other scales than --scale (default: 100)")
     named.add_argument("--scales", type=float, nargs="+", default=[1.0, 1.5, 2.0, 3.0, 5.0], metavar="S",
                        help="of the guidance (default: 1 1.5 2 3 5)")
     named.add_argument("--classifier", type=Path, default=CLASSIFIER, metavar="FILE",

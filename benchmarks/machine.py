@@ -1,7 +1,6 @@
 """The machine that a figure was measured on, and what a process used of it."""
 
 import importlib.metadata
-import os
 import platform
 import resource
 import sys
@@ -13,13 +12,10 @@ from typing import Any
 
 import torch
 
+from fast.runtime.workers import cores
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def best_device() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.base_scores.filling import Truth, fill, guided, has_scale
+from benchmarks.base_scores.filling import Truth, fill
 from fast.aias import AIASOptions
 from fast.artifact import Artifact, find_artifact, load_fast
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
@@ -26,6 +25,7 @@ from fast.procedural import defects_of, draw_defect, draw_surface
 from fast.procedural.dataset import picture_rng
 from fast.procedural.surfaces import check_material
 from fast.quality.measure import Floats, change, features, spread
+from fast.runtime.workers import cores
 from fast.synthesis.synthesizer import Recipe
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
@@ -72,14 +72,14 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace):
         self.options = options
-        guided(options.scale)
-        self.scale: float = getattr(Recipe(), "scale", 1.0) if options.scale is None else options.scale
         self.artifact = artifact_of("--base", options.base)
+        own = float(self.artifact.config["model"]["params"].get("scale", 1.0))
+        self.scale: float = own if options.scale is None else options.scale
         for material in options.materials:
             check_material(material)
         self.groups = [(m, kind) for m in options.materials for kind in defects_of(m)]
         self.device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
-        self.workers = options.workers or len(os.sched_getaffinity(0))
+        self.workers = options.workers or cores()
         self.threads = torch.get_num_threads()
         self._true: dict[int, list[Truth]] = {}
         self._made: dict[str, Filled] = {}
@@ -167,7 +167,7 @@ class Bench:
             steps=variant.steps,
             use_farm=variant.farm,
             precision=options.precision,
-            **guided(scale if has_scale() else None),
+            scale=scale,
         )
         numbers, start = range(len(made.pictures), len(truth)), time.perf_counter()
         with self.own_threads():

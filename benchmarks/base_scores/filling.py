@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,18 +35,6 @@ class Truth:
 def pasted(pair: Truth, picture: np.ndarray) -> np.ndarray:
     """The normal with the inside of the mask from a decoded picture (H,W,3)."""
     return np.where(pair.mask[..., None] != 0, picture, pair.normal)
-
-
-def has_scale() -> bool:
-    """Whether this version's synthesis is guided."""
-    return "scale" in {f.name for f in fields(Recipe)}
-
-
-def guided(scale: float | None) -> dict[str, Any]:
-    """A recipe's arguments for guidance of a scale; None: what it does by itself. Raises `UserError`."""
-    if scale is not None and not has_scale():
-        raise UserError(f"a guidance of scale {scale:g} is unknown to the synthesis of this version; leave it out")
-    return {} if scale is None else {"scale": scale}
 
 
 def fill(

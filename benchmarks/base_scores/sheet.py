@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.base_scores.bench import artifact_of
-from benchmarks.base_scores.filling import Truth, fill, guided, pasted
+from benchmarks.base_scores.filling import Truth, fill, pasted
 from fast.artifact import load_fast
 from fast.data.images import resize_image, write_image
 from fast.procedural import DEFECTS, defects_of, draw_defect, draw_surface
@@ -20,6 +19,7 @@ from fast.procedural.dataset import picture_rng
 from fast.procedural.surfaces import check_material
 from fast.procedural.traits import HELD_APART
 from fast.quality.windows import cut
+from fast.runtime.workers import cores
 from fast.synthesis.synthesizer import Recipe
 
 GAP, HEAD, FOOT = 3, 22, 15
@@ -46,10 +46,16 @@ def sheet(options: argparse.Namespace) -> Path:
 def synthesized(options: argparse.Namespace, truth: Sequence[Truth], scale: float | None) -> list[np.ndarray]:
     """What the base makes of the normals, masks and words of `truth`."""
     half = options.precision == "bf16"
-    model = load_fast(artifact_of("--base", Path(options.base)), dtype=torch.bfloat16 if half else None)
-    recipe = Recipe(size=options.size, steps=options.evaluations, precision=options.precision, **guided(scale))
+    artifact = artifact_of("--base", Path(options.base))
+    model = load_fast(artifact, dtype=torch.bfloat16 if half else None)
+    recipe = Recipe(
+        size=options.size,
+        steps=options.evaluations,
+        precision=options.precision,
+        scale=float(artifact.config["model"]["params"].get("scale", 1.0) if scale is None else scale),
+    )
     device = "cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu"
-    workers = options.workers or len(os.sched_getaffinity(0))
+    workers = options.workers or cores()
     return fill(model, recipe, truth, range(len(truth)), device, workers, options.seed)
 
 

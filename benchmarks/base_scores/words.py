@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.base_scores.bench import PAIRS, Bench, Figures, Part, Variant
-from benchmarks.base_scores.filling import Truth, has_scale, pasted
+from benchmarks.base_scores.filling import Truth, pasted
 from benchmarks.base_scores.tables import ScoreTable, cell, percent
 from fast.procedural import DEFECTS
 from fast.quality.examples import TRAINING_MATERIALS, draw_examples
@@ -43,9 +43,7 @@ def words(bench: Bench, part: Part) -> Figures:
     options = bench.options
     classifier = Classifier.load(options.classifier, bench.device)
     count, by_hash, default = options.word_pairs, file_hash(options.classifier)[:12], bench.scale
-    scales = sorted({*options.scales, default}) if has_scale() else [default]
-    if not has_scale() and options.scales != scales:
-        print("words: synthesis has no guidance in this version, measured at scale 1")
+    scales = sorted({*options.scales, default})
 
     def row(name: str, images: Sequence[np.ndarray]) -> Figures:
         return {"name": name, **named(classifier, bench.true(len(images), PAIRS), images)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import cores, threads, timed
+from benchmarks.machine import threads, timed
 from benchmarks.network import build_fast, trained_side, unet_operations
 from benchmarks.original import as_original
 from benchmarks.pictures import write_pairs
@@ -19,7 +19,7 @@ from fast.data.images import read_image, read_mask
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
-from fast.runtime.workers import overlapped
+from fast.runtime.workers import cores, overlapped
 from fast.synthesis.engine import Recipe
 from fast.synthesis.output import OutputFolder
 from fast.synthesis.sources import Pair

@@ -9,9 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.machine import cores, threads, timed
+from benchmarks.machine import threads, timed
 from benchmarks.network import build_fast, cells, channels, recipe, trained_side
 from benchmarks.original import as_original
+from fast.runtime.workers import cores
 from fast.training.memory import Checkpointing
 from fast.training.trainer import computes_in_bf16, make_trainer, quiet
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import DTYPES, cores, product_rate, threads, timed
+from benchmarks.machine import DTYPES, product_rate, threads, timed
 from benchmarks.network import (
     TOKENS,
     build_fast,
@@ -22,6 +22,7 @@ from benchmarks.network import (
 )
 from benchmarks.original import as_original
 from benchmarks.rival import build_diffusers_unet
+from fast.runtime.workers import cores
 from fast.synthesis.engine import Engine, Recipe
 from fast.synthesis.synthesizer import LANE
 

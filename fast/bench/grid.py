@@ -18,6 +18,7 @@ from typing import Any
 from fast.data.images import write_bytes
 from fast.runtime.command import write_failure
 from fast.runtime.locks import locked
+from fast.runtime.workers import cores
 from ldm.errors import UserError
 
 POLL = 5.0  # seconds between looks at what other processes are doing
@@ -75,7 +76,7 @@ class Cell:
             "digest": self.digest,
             "key": self.key,
             "needs": [str(cell.folder.name) for cell in self.needs],
-            "machine": {"host": socket.gethostname(), "cores": len(os.sched_getaffinity(0))},
+            "machine": {"host": socket.gethostname(), "cores": cores()},
             "seconds": round(seconds, 1),
             "result": result,
         }

@@ -6,9 +6,9 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING
 
+from fast.runtime.signals import handled_by
 from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
 
@@ -90,15 +90,11 @@ def stop_on_signal(maker: Maker) -> Iterator[list[int]]:
     """
     came: list[int] = []
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int) -> None:
         if number == signal.SIGINT and came:
             raise KeyboardInterrupt
         came.append(number)
         maker.stop()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_by(handle):
         yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +40,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="base to start from, with the FARM beside it; its first stage is taken as it is",
     )
+    add("--no_graphs", action="store_true", help="on a GPU, launch the U-Net's kernels one by one: slower")
     add("--precision", choices=("auto", "32", "bf16"), default="auto", help="bf16: mixed, where the processor has it")
     add("--seed", type=int, default=0)
     add("--sheet", type=Path, help="image of samples on held-out materials, written last (default: OUT/samples.png)")
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
     from fast.pretraining.stages import Pretraining
     from fast.runtime.device import pick_device
     from fast.runtime.project import of_project
+    from fast.runtime.workers import cores
 
     _check(args)
     check_ship(args.ship)
@@ -84,8 +85,9 @@ def run(args: argparse.Namespace) -> None:
         first_capacity=min(capacity, 3000 if on_gpu else 400),
         first_sheets=args.first_sheets or (600 if on_gpu else 200),
         window=args.size // 2,
-        workers=args.workers or max(1, _cores() - 1),
+        workers=args.workers or max(1, cores() - 1),
         start=args.start,
+        graphs=not args.no_graphs,
         bf16=args.precision == "bf16" or (args.precision == "auto" and (on_gpu or _has_bf16())),
         seed=args.seed,
         overrides=list(args.overrides),
@@ -118,10 +120,6 @@ def _check(args: argparse.Namespace) -> None:
     wrong = [given for given in args.overrides if "=" not in given]
     if wrong:
         raise UserError(f"{wrong[0]} is neither a flag nor an override of the form model.params.lr=1e-3")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _has_bf16() -> bool:

@@ -15,7 +15,7 @@ from fast.data.images import read_image, resize_image, resize_mask
 from fast.generators.base import Generator as Method
 from fast.generators.base import Placing
 from fast.generators.large import Budget, bytes_of, in_windows, is_large
-from fast.runtime.workers import overlapped
+from fast.runtime.workers import cores, overlapped
 from fast.synthesis.output import panel
 from fast.synthesis.sources import Pair
 from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
@@ -56,8 +56,7 @@ class GeneratorMaker:
     def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
         """Make pairs, several at a time; the order of the results is not that of the pairs. Ends early after `stop`.
         Raises `UserError` for a picture that cannot be read or that the method refuses."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = max(1, min(in_flight, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        workers = max(1, min(in_flight, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
         self.stopping = False
         with _single_thread():
             yield from overlapped(self._one, self._until_stopped(pairs), workers, workers + 1)

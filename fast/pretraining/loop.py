@@ -1,6 +1,5 @@
 """A training loop whose length is a time: steps until its minutes are spent, over as many sittings as it takes."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fast.runtime.signals import handled_by
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 
@@ -29,17 +29,13 @@ class Deadline:
 
     @contextmanager
     def watched(self) -> Iterator["Deadline"]:
-        def stop(*_: object) -> None:
+        def stop(_: int) -> None:
             if self.stopping:
                 raise KeyboardInterrupt
             self.stopping = True
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handled_by(stop):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class TimedTraining:

@@ -17,7 +17,7 @@ class Settings:
     all stages together; `batch`: windows of `window` pixels at a step, a quarter as many where whole images are seen;
     `capacity`: sheets of `DEFECTS` defects that are held at once, `first_capacity`: while they are images;
     `first_sheets`: how many the first stage begins with;
-    `reuse`: how often a defect is seen before it gives way to a new one, at most, once the pool is full;
+    `reuse`: a new defect comes for so many windows seen, at most; `graphs`: train the U-Net by CUDA graphs on a GPU;
     `start`: a base to start from, whose first stage is taken as it is, and with FARM's
     weights beside it, FARM from those; `bf16`: mixed precision; `channels`: of the
     latents, where they are not the recipe's; `overrides`: of the base's recipe.
@@ -37,6 +37,7 @@ class Settings:
     reuse: float = 8.0
     workers: int | None = None
     start: Path | None = None
+    graphs: bool = True
     bf16: bool = True
     channels: int | None = None
     seed: int = 0

@@ -209,17 +209,17 @@ class Pretraining:
 
     @contextmanager
     def _fast(self, model: LatentDiffusion, batch_of: Callable[[int], dict[str, Any]]) -> Iterator[None]:
-        """The U-Net as CUDA graphs for batches of windows and of whole images; where that fails, say so in one line and
-        go on without. `batch_of(step)` makes one."""
-        unet = model.model.diffusion_model
+        """On a GPU the U-Net as CUDA graphs, if asked for, for batches of windows and of whole images; `batch_of(step)`
+        makes one. Raises `UserError` where recording fails: the card's generator is not fit to go on with then."""
         with ExitStack() as stack:
-            if self.device.type == "cuda":
+            if self.device.type == "cuda" and self.settings.graphs:
                 batches = [batch_of(step) for step in (0, WHOLE_EVERY - 1)]
                 losses = [partial(lambda batch: model.loss(batch)[0], batch) for batch in batches]
                 try:
-                    stack.enter_context(replayed(unet, losses, self.settings.bf16))
-                except Exception as error:  # whatever the recording meets; an error of our own comes again without it
-                    self.report(f"no CUDA graphs, for they fail here: {' '.join(str(error).split())[:160]}")
+                    stack.enter_context(replayed(model.model.diffusion_model, losses, self.settings.bf16))
+                except (RuntimeError, ValueError) as error:
+                    reason = " ".join(str(error).split())[:160]
+                    raise UserError(f"CUDA graphs fail here ({reason}); add --no_graphs to the same command") from None
             model.zero_grad(set_to_none=True)
             yield
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -28,6 +28,17 @@ def interruptible() -> Iterator[None]:
     except ValueError:  # not in the main thread, where signals arrive
         yield
         return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def handled_by(handle: Callable[[int], None]) -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM call `handle` with their number, and nothing else happens."""
+    before = {number: signal.signal(number, lambda n, _: handle(n)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import torch
 
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.latent.prompted import PromptedDiffusion
-from fast.runtime.workers import overlapped
+from fast.runtime.workers import cores, overlapped
 from fast.synthesis.engine import Engine, GivenUp, Recipe
 from fast.synthesis.output import panel
 from fast.synthesis.sources import Pair
@@ -178,8 +178,7 @@ class Synthesizer:
         one that fetches the last lane's pictures and prepares the next."""
         if self.device.type != "cpu":
             return 2
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(in_flight, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        return max(1, min(in_flight, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
     def fill(self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int) -> np.ndarray:
         """One picture (H,W,3) uint8 with a defect of that type in the mask.
