@@ -16,15 +16,21 @@ from ldm.models.diffusion.schedule import NoiseSchedule
 Reconstruct = Callable[[Tensor, Tensor], Tensor]
 
 
-def boundaries(steps: int, timesteps: int = 1000) -> list[int]:
-    """The `steps + 1` times that AIAS visits, `steps` network evaluations apart: evenly from T to 2, then 1, 0."""
+def boundaries(steps: int, timesteps: int = 1000, start: int | None = None) -> list[int]:
+    """The `steps + 1` times that AIAS visits, `steps` network evaluations apart: evenly from `start`, T if None, to 2,
+    then 1, 0. Raises `UserError` for more steps than there are times."""
+    first = timesteps if start is None else start
     if steps < 1:
         raise UserError(f"aias.steps={steps} is below 1; raise aias.steps")
     if steps > timesteps:
         raise UserError(f"aias.steps={steps} exceeds timesteps={timesteps}; lower aias.steps")
+    if steps > first:
+        raise UserError(
+            f"{steps} steps do not fit below t={first}, where a draft starts; lower --steps or raise --strength"
+        )
     if steps == 1:
-        return [timesteps, 0]
-    coarse = np.linspace(timesteps, 2, steps - 1).round().astype(int) if steps > 2 else [timesteps]
+        return [first, 0]
+    coarse = np.linspace(first, 2, steps - 1).round().astype(int) if steps > 2 else [first]
     return [*(int(t) for t in coarse), 1, 0]
 
 
@@ -127,14 +133,16 @@ def aias(
     guidance: Guidance | None = None,
     noise: Noise = torch.randn_like,
     options: AIASOptions = AIASOptions(),
+    start: int | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Sample x0 (B,C,h,w) from x = x_T (Alg. 3). Without `guidance` this is DDPM in `options.steps` jumps.
 
+    `start`: the time in 1..T of x, where that is not T: a draft noised so far, whose jumps begin there.
     `callback(i, x)` after evaluation i, but not after one that `stop_at` makes the last.
     Raises `UserError` for more steps than the schedule has.
     """
-    times = boundaries(options.steps, schedule.timesteps)
+    times = boundaries(options.steps, schedule.timesteps, start)
     jump = schedule.posterior if options.coefficients == "exact" else schedule.posterior_printed
     steer = options.farm_mode == "steer"
     for i, (ts, te) in enumerate(itertools.pairwise(times)):

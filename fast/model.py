@@ -150,8 +150,9 @@ class FAST(PromptedDiffusion):
         use_farm = self.use_farm and place.options.get("use_farm", True)
         guidance = Guidance(self.schedule, place.mask, place.background, farm if use_farm else None)
         return sample_latents(
-            place.denoise, guidance, place.background, noise=place.noise, options=options, sampler=place.sampler
-        )
+            place.denoise, guidance, place.background, noise=place.noise, options=options, sampler=place.sampler,
+            draft=place.draft, strength=place.strength,
+        )  # fmt: skip
 
     def log_images(self, batch: Mapping[str, Any], steps: int | None = None) -> dict[str, Tensor]:
         return super().log_images(batch, steps or self.aias_options.steps)

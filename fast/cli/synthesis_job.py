@@ -13,9 +13,10 @@ from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
 from fast.cli.synthesis_types import asked_types, named_types, worded_types
 from fast.data.images import read_image, resize_image, write_image
+from fast.data.layouts import open_dataset
 from fast.generators import create, method_class
-from fast.generators.base import Generator as Method
 from fast.generators.base import Learned, Placing
+from fast.generators.drafts import Drafter
 from fast.generators.latent import GuidanceWarning, LatentGenerator, guidance_note, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
@@ -102,6 +103,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
         print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
     sources = _trained_sources(options, artifact, masks, say)
+    chosen = {name: v for name, v in sampling.items() if v is not None and name not in recipe.own}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GuidanceWarning)  # the first process has said so above
         made = create(
@@ -113,13 +115,15 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
             device=device_named(options.device),
             types=sources.types if artifact.open_types else None,
             own=recipe.own,
-            **{name: v for name, v in sampling.items() if v is not None and name not in recipe.own},
+            **{**chosen, "draft_options": {**_own_flags(options, recipe.draft), **recipe.draft_options}},
         )
     assert isinstance(made, LatentGenerator)
     maker, mask_of = made.synthesizer, masks.of(sources.types)
     assert maker is not None
-    assert mask_of is not None
     maker.mask_of = mask_of
+    if isinstance(maker.draft_of, Drafter):
+        regions = None if masks.source is not None else _regions(options)
+        maker.draft_of.region_of = None if regions is None else _region_of(regions)
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
         **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
@@ -130,12 +134,21 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:
     normals, found = _normals(options), masks.files(options, say)
     if artifact.open_types:
+        options = _with_types_of_drafts(options)
         types = asked_types(options, artifact, normals, found, say)
         found = [m for m in found if m.kind in {t.split("/", 1)[1] for t in types}] or found
         allowed = list(range(len(types)))
     else:
         types, allowed = artifact.types, match_types(artifact.types, options.anomaly_name, options.init_word)
     return _told(Sources(normals, found, types, allowed).narrowed(), say)
+
+
+def _with_types_of_drafts(options: SynthesisOptions) -> SynthesisOptions:
+    """Where nothing names defect types, those whose real defects the drafts are cut from."""
+    if options.draft != "transplant" or options.anomaly_name or options.init_word:
+        return options
+    kinds = open_dataset(str(options.defects or options.data_root)).types
+    return replace(options, anomaly_name=",".join(f"{category}/{anomaly}" for category, anomaly in kinds) or None)
 
 
 # all other methods
@@ -148,7 +161,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     if issubclass(method, Learned):
         path = find_weights(weights_of(options), method.artifact, options.step)
         weights = {"weights": path, "device": device_named(options.device)}
-    made = create(options.method, **{**weights, **method_options(options, path), **_own_flags(options, method)})
+    made = create(options.method, **{**weights, **method_options(options, path), **_own_flags(options, options.method)})
     normals = _normals(options) if method.takes_image else []
     found = masks.files(options, say)
     if made.words:
@@ -170,14 +183,17 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     return SynthesisJob(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
 
 
-def _own_flags(options: SynthesisOptions, method: type[Method]) -> dict[str, Any]:
-    """Options that have flags of their own. Of a folder of regions each comes with its picture."""
+def _own_flags(options: SynthesisOptions, name: str) -> dict[str, Any]:
+    """Options of a method, or of the one that makes drafts, that have flags of their own. Of a folder of regions each
+    comes with its picture."""
+    if name == "none":
+        return {}
     flags: dict[str, Any] = {}
-    if options.material is not None:
+    if options.material is not None and name != "transplant":
         flags["material"] = options.material
-    if options.method == "transplant":
+    if name == "transplant":
         flags |= {"defects": options.defects or options.data_root, "split": options.split or "third"}
-    if issubclass(method, Placing):
+    if issubclass(method_class(name), Placing):
         flags["on_object"] = "off" if _regions(options) else options.on_object or "auto"
     return flags
 

@@ -69,11 +69,13 @@ def choose_masks(options: SynthesisOptions, method: type[Method]) -> ChosenMasks
 
 def _mask_kind(options: SynthesisOptions, method: type[Method]) -> str:
     kind = options.masks or ("given" if options.mask_path else "own")
-    if not method.takes_mask and kind != "own":
-        raise UserError(f"{options.method} draws its own masks; leave --mask_path and --masks out")
-    if kind == "own" and not method.own_masks:
+    drafted = options.draft != "none"
+    if kind != "own" and (not method.takes_mask or options.draft == "transplant"):
+        name = f"--draft {options.draft}" if drafted else options.method
+        raise UserError(f"{name} draws its own masks; leave --mask_path and --masks out")
+    if kind == "own" and not method.own_masks and not drafted:
         raise UserError(f"{options.method} needs masks; give --mask_path FOLDER, or --masks mixed (or another shape)")
-    placing = issubclass(method, Placing)
+    placing = issubclass(method, Placing) or drafted
     if kind == "own" and ((options.on_object and not placing) or options.preview):
         flag = "--on_object" if options.on_object and not placing else "--preview"
         raise UserError(f"{flag} is for masks that are there before the picture; add --masks perlin, say")

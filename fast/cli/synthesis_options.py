@@ -15,7 +15,7 @@ from ldm.errors import UserError
 
 # Of the options of methods on a latent base those that others have too, and those of all methods that learn.
 SHARED, LEARNED = ("size", "device"), ("weights", "step")
-# Options of single methods.
+# Options of single methods, also where their pictures are drafts.
 OWN = {"material": "procedural", "defects": "transplant", "split": "transplant"}
 # The flags as `--help` shows them.
 GROUPS = {
@@ -25,6 +25,7 @@ GROUPS = {
         "defects", "split",
     ),
     "where the defects go": ("masks", "mask_weights", "on_object", "preview"),
+    "what fast starts from": ("draft", "strength"),
     "what": ("sample_name", "count", "extend", "size", "seed"),
     "how much of a picture (methods on a latent base)": ("region", "margin", "min_window", "max_window", "composite"),
     "how": ("sampler", "steps", "scale", "use_farm", "batch_size", "device"),
@@ -82,7 +83,7 @@ def _check_method(options: SynthesisOptions) -> None:
             why = ", which learns nothing" if learned else "; its own options are method.key=value"
             raise UserError(f"{flag_of(options, own.name)} is not for {options.method}{why}")
     for name, method in OWN.items():
-        if getattr(options, name) is not None and options.method != method:
+        if getattr(options, name) is not None and method not in (options.method, options.draft):
             raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
     for name in ("device", *LEARNED, "on_object", *OWN):

@@ -1,7 +1,7 @@
 """The methods on a latent base behind the interface that all methods have: FAST, STAGE, AnomalyDiffusion."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ import torch
 
 from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
-from fast.generators.base import Learned
+from fast.generators.base import Learned, Placing
+from fast.generators.drafts import Drafter
 from fast.latent.sampling import check_scale
 from fast.runtime.flags import takes
 from fast.runtime.precision import settled
 from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent
-from fast.synthesis.synthesizer import Synthesizer
+from fast.synthesis.synthesizer import MaskOf, Synthesizer
 from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.util import check_params, check_values
@@ -82,7 +83,8 @@ class LatentGenerator(Learned):
     """A trained method on a latent base. Its arguments are the fields of `fast.synthesis.options.LatentOptions`, which
     says what each is, and those of `Learned` for `fit`; what is not given is as the weights recommend.
 
-    `synthesize` needs a mask. Its pictures have the recipe's size; without one, the given picture's.
+    `synthesize` needs a mask, but not with a `draft`, whose method places defects. Its pictures have the recipe's size;
+    without one, the given picture's.
     """
 
     own_masks = False
@@ -109,6 +111,8 @@ class LatentGenerator(Learned):
         self.types, self.hash = list(model.prompts.types), file_hash(artifact.path)
         self.base_hash = artifact.base_sha256
         self.synthesizer = Synthesizer(model, recipe, self._device)
+        if recipe.draft != "none":
+            self.synthesizer.draft_of = drafter(recipe.draft, recipe.draft_options, self.types)
 
     @property
     def _device(self) -> str:
@@ -132,18 +136,34 @@ class LatentGenerator(Learned):
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.synthesizer is None:
             raise UserError(f"{self.name} has learned nothing yet; give weights=RUN, or call fit")
-        if mask is None or not mask.any():
+        drafted = self.synthesizer.draft_of is not None
+        if not drafted and (mask is None or not mask.any()):
             raise UserError(f"{self.name} needs a mask with a defect in it; give one (fast.masks draws some)")
         if anomaly is not None and anomaly not in self.types:
             raise UserError(f"{anomaly!r} is not among what {self.name} learned: {', '.join(self.types)}")
         number = int(rng.integers(len(self.types))) if anomaly is None else list(self.types).index(anomaly)
-        made = self.synthesizer.fill(image, mask, number, int(rng.integers(2**62)))
+        seed = int(rng.integers(2**62))
+        if drafted:
+            return self.synthesizer.fill_draft(image, mask, number, seed)
+        assert mask is not None
+        made = self.synthesizer.fill(image, mask, number, seed)
         return made, resize_mask((mask != 0).astype(np.uint8), made.shape[:2])
 
     def settings(self) -> dict[str, Any]:
         if self.synthesizer is None:
             return {}
         return {"weights": self.hash, "base": self.base_hash, **self.synthesizer.settings()}
+
+
+def drafter(method: str, options: Mapping[str, Any], types: Sequence[str], region_of: MaskOf | None = None) -> Drafter:
+    """The drafts of `method`, made with its `options`, for pairs of these types. Raises `UserError`."""
+    from fast.generators import create  # it imports this module
+
+    made = create(method, **options)
+    assert isinstance(made, Placing)
+    if not made.types and not made.words:
+        raise UserError(f"--draft {method} has no defects to start from; give draft_options={{'defects': FOLDER}}")
+    return Drafter(made, types, region_of)
 
 
 class FASTGenerator(LatentGenerator):

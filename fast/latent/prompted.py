@@ -59,7 +59,8 @@ class SamplingInputs:
     `mask` (B,1,h,w) in {0,1}; `background` (B,C,h,w), scaled latents of the normal pictures; `prompts` (B,L,width);
     `known` (B,C,h,w), what networks may see of the background; `noise(x)`: standard normal like x, float32;
     `sampler`, `steps`: one of the method's and its network evaluations; `options`: the method's own of a run;
-    `dtype`: of the networks beside the U-Net.
+    `dtype`: of the networks beside the U-Net; `draft` (B,C,h,w): scaled latents to start from, noised to
+    t = `strength` * T, or None for pure noise.
     """
 
     mask: Tensor
@@ -72,6 +73,8 @@ class SamplingInputs:
     denoise: BoundDenoiser
     options: Mapping[str, Any]
     dtype: torch.dtype = torch.float32
+    draft: Tensor | None = None
+    strength: float = 1.0
 
 
 class PromptedDiffusion(LatentDiffusion):

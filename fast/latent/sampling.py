@@ -22,17 +22,32 @@ def check_scale(scale: float, name: str) -> None:
 
 @torch.no_grad()
 def sample_latents(
-    denoise: Denoise, guidance: Guidance, like: Tensor, *, noise: Noise, options: AIASOptions, sampler: str = "aias"
+    denoise: Denoise,
+    guidance: Guidance,
+    like: Tensor,
+    *,
+    noise: Noise,
+    options: AIASOptions,
+    sampler: str = "aias",
+    draft: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """Scaled latents x0, as `like` (B,C,h,w), with a defect inside the guidance's mask and its background around it.
 
     `noise(x)`: standard normal like x, in float32. `options.steps`: network evaluations (ddpm always takes all T; plms
     takes one more). Every sampler gets the same background injection and FARM, so that only the sampler differs
-    (paper, Table 7).
+    (paper, Table 7). With a `draft` (B,C,h,w), the scaled latents of a first version of the picture, aias starts from
+    it noised to t = strength * T, strength in 0..1; at 1 nothing of it is left.
     """
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler} is unknown; use one of {', '.join(SAMPLERS)}")
     x, schedule = noise(like), guidance.schedule
+    if draft is not None and strength < 1:
+        if sampler != "aias":
+            raise UserError(f"a draft is for --sampler aias, not {sampler}; leave one of the two out")
+        start = max(1, round(strength * schedule.timesteps))
+        x = schedule.q_sample(draft, start, x)
+        return aias(denoise, schedule, x, guidance=guidance, noise=noise, options=options, start=start)
     if sampler == "aias":
         return aias(denoise, schedule, x, guidance=guidance, noise=noise, options=options)
     common: dict[str, Any] = {"noise": noise, "inject": guidance.hook(noise, options)}

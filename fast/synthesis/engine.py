@@ -234,11 +234,13 @@ class Engine:
         types: Sequence[int],
         seeds: Sequence[int],
         keys: Sequence[Hashable] | None = None,
+        drafts: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
         """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too.
 
         `normals` (H,W,3) uint8 and `masks` (H,W) in {0,1}, all of one size, sides multiples of `stride`; `types`:
-        numbers of the learned types; `keys`: names under which the encoded normals may be kept, None for not.
+        numbers of the learned types; `keys`: names under which the encoded normals may be kept, None for not;
+        `drafts` (H,W,3) uint8: first versions to start from, noised to the recipe's `strength`, or None for noise.
         Raises `UserError` when the network's answer is no number.
         """
         model = self.model
@@ -253,13 +255,22 @@ class Engine:
         recipe = self.recipe
         options = {"use_farm": recipe.use_farm, "stop_at": recipe.stop_at, **recipe.own}
         place = SamplingInputs(
-            mask, background, prompts, known, noise, recipe.sampler, recipe.steps, denoise, options, self.dtype
-        )
+            mask, background, prompts, known, noise, recipe.sampler, recipe.steps, denoise, options, self.dtype,
+            self._drafts(drafts, mask, background), recipe.strength,
+        )  # fmt: skip
         z = model.fill(place)
         decoded = tiled(lambda part, _: self._decode(part), z, **self._tile(cells=True), up=self.factor).cpu()
         if not torch.isfinite(decoded).all():
             raise UserError(f"the network's pictures are no numbers at --precision {self.recipe.precision}; try fp32")
         return [to_image(d) for d in decoded]
+
+    def _drafts(self, drafts: Sequence[np.ndarray] | None, mask: Tensor, background: Tensor) -> Tensor | None:
+        """Scaled latents (B,C,h,w) of drafts inside the masks, of normals around them; None to start from noise."""
+        if drafts is None or self.recipe.strength == 1:
+            return None
+        images = torch.stack([to_tensor(d) for d in drafts]).to(self.device)
+        z = tiled(lambda part, _: self._encode(part), images, **self._tile(cells=False), down=self.factor)
+        return mask * z + (1 - mask) * background
 
     def _background(self, normals: Sequence[np.ndarray], keys: Sequence[Hashable]) -> Tensor:
         """Scaled latents (B,C,h,w) of the normals, from the last ones kept where all are among them."""

@@ -15,6 +15,10 @@ MOST_SIDE = 65535  # of PNG's and JPEG's pictures
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 
 
+DRAFTS = ("none", "transplant", "procedural")
+DRAFT_STRENGTH = 0.4
+
+
 @dataclass(frozen=True)
 class SamplingOptions:
     """How a trained method on a latent base makes pairs. None: as the weights recommend, see `recipe_for`."""
@@ -51,6 +55,14 @@ class SamplingOptions:
     scale: float | None = option(
         None, "classifier-free guidance: how much the words count against no words, from 0; 1 is none, all else takes "
         "twice the time (default: as the weights recommend, 1 where they say nothing)", metavar="W")
+    draft: str = option(
+        "none", "start from a first version of each defect instead of from noise: transplant, a real one set into the "
+        "picture (of --defects, --split); procedural, a drawn one, in --mask_path's masks if given. fast with aias",
+        choices=DRAFTS)
+    strength: float = option(
+        DRAFT_STRENGTH, "how much of the --draft is made new, above 0 to 1: it is noised to that share of all "
+        f"times (default {DRAFT_STRENGTH:g}; 1: nothing of it is left but its mask)", metavar="S")
+    draft_options: Mapping[str, Any] = option({}, None)  # of the method that makes the drafts, by name
     own: Mapping[str, Any] = option({}, None)  # the method's own switches by name, such as stage's `aif`
     # fmt: on
 
@@ -114,9 +126,10 @@ class SynthesisOptions(LatentOptions):
         "wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: estimated from each picture",
         metavar="NAME")
     defects: str | None = option(
-        None, "transplant: dataset whose real defects are cut out (default: --data_root)", metavar="FOLDER")
+        None, "transplant, also as a draft: dataset whose real defects are cut out (default: --data_root)",
+        metavar="FOLDER")
     split: str | None = option(
-        None, "transplant: which of them, the training side of a file of prepare_data.py, a third as that would draw "
+        None, "of --defects, which: the training side of a file of prepare_data.py, a third as that would draw "
         "it (default), or all", metavar="third|all|FILE")
     masks: str | None = option(
         None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
@@ -145,6 +158,14 @@ def check_latent(options: LatentOptions, method: str) -> None:
     check_limits(options)
     if options.scale is not None and not 0 <= options.scale < math.inf:
         raise UserError(f"--scale={options.scale} is no guidance scale; give a number from 0, 1 for no guidance")
+    if not 0 < options.strength <= 1:
+        raise UserError(f"--strength {options.strength:g} lies outside 0..1; give a share above 0, 1 for pure noise")
+    if options.draft == "none" and options.strength != DRAFT_STRENGTH:
+        raise UserError(
+            f"--strength {options.strength:g} is how much of a draft is made new; add --draft, or leave it out"
+        )
+    if options.draft != "none" and (method != "fast" or options.sampler not in (None, "aias")):
+        raise UserError(f"--draft {options.draft} is for --sampler aias of fast; leave one of the two out")
     if options.stop_at and (method != "fast" or options.sampler not in (None, "aias")):
         raise UserError(f"--stop_at {options.stop_at} is for --sampler aias of fast; leave one of the two out")
     if options.compiled and (options.precision == "int8" or options.region == "auto"):

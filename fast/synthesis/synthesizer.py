@@ -3,10 +3,10 @@
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -58,6 +58,8 @@ class _Picture:
     normal: np.ndarray
     left: int
     seconds: float
+    drafts: list[np.ndarray] | None = None
+    origin: dict[str, str] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
     def finish(self, region: Region, made: np.ndarray, seconds: float, composite: bool) -> bool:
@@ -70,7 +72,8 @@ class _Picture:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in (self.image, self.mask, self.normal, *self.crops))
+        arrays = (self.image, self.mask, self.normal, *self.crops, *(self.drafts or ()))
+        return sum(array.nbytes for array in arrays)
 
     def key(self, number: int) -> Hashable:
         """What the normal image in a window is known by; None for one that came from no file."""
@@ -79,7 +82,9 @@ class _Picture:
 
     def made(self) -> SynthesizedSample:
         windows = [(r.top, r.left, r.height, r.width) for r in self.regions]
-        return SynthesizedSample(self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds)
+        return SynthesizedSample(
+            self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds, self.origin
+        )
 
 
 def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
@@ -87,7 +92,29 @@ def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
     return resize_mask(read_mask(pair.files[1]), image.shape[:2])
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A first version of a pair, which sampling starts from: image (H,W,3) uint8, equal to the normal outside the mask
+    (H,W) in {0,1}. `origin`: which real defects took part, for the manifest."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    origin: dict[str, str] = field(default_factory=dict)
+
+
 MaskOf = Callable[[np.ndarray, Pair], np.ndarray]
+
+
+class DraftOf(Protocol):
+    """Makes drafts, each a function of the picture, the pair's seed and `settings`."""
+
+    def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
+        """A draft for a picture (H,W,3) uint8, in a given mask (H,W) if there is one. Raises `UserError`."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """What decides a draft's bytes."""
+
+
 Job = tuple[_Picture, int]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -96,13 +123,17 @@ Result = TypeVar("Result")
 class Synthesizer:
     """Makes pairs with a trained method on a latent base, on "cpu" or "cuda"; the model is its own from then on.
 
-    `mask_of(image, pair)`: the mask (H,W) for a picture (H,W,3) of the recipe's size; by default the pair's file.
-    On the CPU torch is set to one thread per window, in the whole process: rounding depends on their number.
+    `mask_of(image, pair)`: the mask for a picture (H,W,3) of the recipe's size; by default the pair's file. `draft_of`,
+    an attribute: makes the draft that each pair starts from, in that mask, or where `mask_of` is None in one of its
+    own; None: from noise. On the CPU torch is set to one thread per window, in the whole process: rounding depends on
+    their number.
     Raises `UserError` for what this machine cannot do.
     """
 
     def __init__(self, model: PromptedDiffusion, recipe: Recipe, device: str = "cpu", mask_of: MaskOf = given_mask):
-        self.recipe, self.device, self.mask_of = recipe, torch.device(device), mask_of
+        self.recipe, self.device = recipe, torch.device(device)
+        self.mask_of: MaskOf | None = mask_of
+        self.draft_of: DraftOf | None = None
         self.lane = LANE[self.device.type]
         self._error: BaseException | None = None
         self._single_thread()
@@ -119,7 +150,8 @@ class Synthesizer:
 
     def settings(self) -> dict[str, Any]:
         """What decides the bytes of a pair, beside the weights."""
-        return {**asdict(self.recipe), "device": self.device.type, "lane": self.lane}
+        draft = {} if self.draft_of is None else {"draft_settings": self.draft_of.settings()}
+        return {**asdict(self.recipe), **draft, "device": self.device.type, "lane": self.lane}
 
     def stop(self) -> None:
         """End `make` soon: lanes that are under way are given up at their next network evaluation."""
@@ -181,29 +213,65 @@ class Synthesizer:
         return max(1, min(in_flight, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
     def fill(self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int) -> np.ndarray:
-        """One picture (H,W,3) uint8 with a defect of that type in the mask.
+        """One picture (H,W,3) uint8 with a defect of that type in the mask; from noise, whatever the recipe's draft.
 
         `normal` (H,W,3) uint8 and `mask` (H,W), nonzero = defect, are brought to the recipe's size. With `composite`
         every byte outside the mask is as in `normal`. Raises `UserError` when the network's answer is no number.
         """
         start, image = time.perf_counter(), self._sized(normal.copy())
         pair = Pair(0, None, None, type_index, seed)
-        picture = self._picture(pair, image, resize_mask((mask != 0).astype(np.uint8), image.shape[:2]), start)
+        return self._filled(
+            self._picture(pair, image, resize_mask((mask != 0).astype(np.uint8), image.shape[:2]), start)
+        ).image
+
+    def fill_draft(
+        self, normal: np.ndarray, mask: np.ndarray | None, type_index: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `fill`, from a draft of `draft_of`, in `mask` or with a mask of its own: (image (H,W,3), mask (H,W))."""
+        pair = Pair(0, None, None, type_index, seed)
+        given = None if mask is None else resize_mask((mask != 0).astype(np.uint8), normal.shape[:2])
+        picture = self._filled(self._drafted(normal, pair, given, time.perf_counter()))
+        return picture.image, picture.mask
+
+    def _filled(self, picture: _Picture) -> _Picture:
         for lane in self._lanes([picture]):
             self._sample(lane)
-        return picture.image
+        return picture
 
     def _read(self, pair: Pair) -> _Picture:
         """Read a pair's files, once, and cut the windows out that have to be sampled."""
         start = time.perf_counter()
         assert pair.normal is not None
-        image = self._sized(read_image(pair.normal))
+        return self._start(read_image(pair.normal), pair, start)
+
+    def _start(self, normal: np.ndarray, pair: Pair, start: float) -> _Picture:
+        if self.draft_of is not None:
+            mask = None if self.mask_of is None else self.mask_of(normal, pair)
+            return self._drafted(normal, pair, mask, start)
+        assert self.mask_of is not None
+        image = self._sized(normal)
         return self._picture(pair, image, self.mask_of(image, pair), start)
+
+    def _drafted(self, normal: np.ndarray, pair: Pair, mask: np.ndarray | None, start: float) -> _Picture:
+        """The draft is made at the picture's own size, as its method alone would make it."""
+        assert self.draft_of is not None
+        draft, image = self.draft_of(normal, pair, mask), self._sized(normal)
+        found = resize_mask(draft.mask, image.shape[:2])
+        drawn = np.where(found[..., None] > 0, self._sized(draft.image), image)
+        return self._picture(pair, image, found, start, drawn, draft.origin)
 
     def _sized(self, image: np.ndarray) -> np.ndarray:
         return resize_image(image, self.recipe.size) if self.recipe.size else image
 
-    def _picture(self, pair: Pair, image: np.ndarray, mask: np.ndarray, start: float) -> _Picture:
+    def _picture(
+        self,
+        pair: Pair,
+        image: np.ndarray,
+        mask: np.ndarray,
+        start: float,
+        draft: np.ndarray | None = None,
+        origin: dict[str, str] | None = None,
+    ) -> _Picture:
         stride = self.engine.stride
         if self.recipe.region == "full":
             regions = [whole(mask, stride=stride)]
@@ -213,7 +281,9 @@ class Synthesizer:
         image = image if image.flags.writeable else image.copy()
         crops = [cut(image, region) for region in regions]
         seconds = time.perf_counter() - start
-        return _Picture(pair, image, mask, regions, crops, shown, panel(image[shown]), len(regions), seconds)
+        drafts = None if draft is None else [cut(draft, region) for region in regions]
+        normal, left = panel(image[shown]), len(regions)
+        return _Picture(pair, image, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
 
     def _lanes(self, pictures: Iterable[_Picture]) -> Iterator[list[Job]]:
         """Windows of one size together, as many as a lane takes; fewer when too many pictures would have to wait."""
@@ -243,6 +313,7 @@ class Synthesizer:
             [p.pair.type_index for p, _ in filled],
             [_seed(p.pair.seed, n) for p, n in filled],
             [p.key(n) for p, n in filled],
+            None if lane[0][0].drafts is None else [p.drafts[n] for p, n in filled if p.drafts is not None],
         )
         seconds = (time.perf_counter() - start) / len(lane)
         jobs, whole = zip(lane, made, strict=False), self.recipe.composite

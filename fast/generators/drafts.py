@@ -1,0 +1,54 @@
+"""First versions of defects for AIAS to start from: real ones set into the picture, or drawn ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fast.generators.base import Placing
+from fast.synthesis.sources import Pair
+from fast.synthesis.synthesizer import Draft, MaskOf
+from ldm.errors import UserError
+
+
+class Drafter:
+    """Drafts by a method that places defects itself, `transplant` or `procedural`: for a pair the very one that the
+    method alone would make of the same picture and seed.
+
+    `types`: "category/anomaly" by the pairs' type numbers; `region_of(image, pair)`: where defects may lie, None leaves
+    it to the method. Raises `UserError` for a type that the method cannot make.
+    """
+
+    def __init__(self, method: Placing, types: Sequence[str], region_of: MaskOf | None = None):
+        self.method, self.region_of = method, region_of
+        self.names = [_name(method, key) for key in types]
+
+    def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
+        """A draft for a picture (H,W,3) uint8, in a given mask (H,W) where the method takes one. Raises `UserError`."""
+        if mask is not None and not self.method.takes_mask:
+            raise UserError(f"--draft {self.method.name} brings its defects' own masks; give no mask")
+        name = self.names[pair.type_index]
+        rng = np.random.default_rng(pair.seed)
+        origin = self.method.origin(np.random.default_rng(pair.seed), name)
+        region = None if self.region_of is None or mask is not None else self.region_of(image, pair)
+        made, found = self.method.synthesize(image, mask, rng, name, region)
+        return Draft(made, found, origin)
+
+    def settings(self) -> Mapping[str, Any]:
+        return self.method.settings()
+
+
+def _name(method: Placing, key: str) -> str:
+    """What the drafts' method calls a type: the same, or what has the same word."""
+    if method.words:
+        method.check_word(key)
+        return key
+    own = list(method.types)
+    word = key.rpartition("/")[2].replace("_", " ")
+    found = [key] if key in own else [t for t in own if t.rpartition("/")[2].replace("_", " ") == word]
+    if len(found) == 1:
+        return found[0]
+    says = "has no real defect" if not found else f"has defects of several parts ({', '.join(found)})"
+    raise UserError(f"--draft {method.name} {says} of type {key!r}; it has {', '.join(own)}; choose by --anomaly_name")
