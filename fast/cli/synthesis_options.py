@@ -26,7 +26,7 @@ GROUPS = {
     ),
     "where the defects go": ("masks", "mask_weights", "on_object", "preview"),
     "what": ("sample_name", "count", "extend", "size", "seed"),
-    "how much of a picture (methods on a latent base)": ("region", "margin", "min_window", "max_window", "composite"),
+    "how much of a picture (methods on a latent base)": ("region", "margin", "min_window", "max_window", "composite", "detail", "blend"),
     "how": ("sampler", "steps", "scale", "use_farm", "batch_size", "device"),
     "faster, at a price that docs/performance.md shows": (
         "precision", "reuse", "stop_at", "compiled", "weights_cache",

@@ -12,6 +12,7 @@ from torch import Tensor
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.prompted import BoundDenoiser, PromptedDiffusion, SamplingInputs
 from fast.latent.sampling import check_scale
+from fast.synthesis.detail import restored
 from fast.synthesis.options import Recipe
 from fast.windows.tiling import tiled
 from ldm.checkpoint import MappedFile
@@ -23,7 +24,7 @@ from ldm.modules.packed import can_pack, has_int8, pack
 from ldm.rng import PairNoise
 
 PRECISIONS = ("fp32", "bf16", "int8")
-BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept
+BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept, and as many of decoded ones
 
 
 class GivenUp(Exception):
@@ -55,6 +56,7 @@ class Engine:
             self._keys = [self._project(p) for p in self._prompts]
             self._empty_key = None if self._empty is None else self._project(self._empty)
         self._backgrounds: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._decoded: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._lock = Lock()
         model.model.register_forward_pre_hook(self._give_up)
         if recipe.compiled:
@@ -235,7 +237,8 @@ class Engine:
         seeds: Sequence[int],
         keys: Sequence[Hashable] | None = None,
     ) -> list[np.ndarray]:
-        """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too.
+        """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too. With the
+        recipe's `detail` both get back what the first stage loses.
 
         `normals` (H,W,3) uint8 and `masks` (H,W) in {0,1}, all of one size, sides multiples of `stride`; `types`:
         numbers of the learned types; `keys`: names under which the encoded normals may be kept, None for not.
@@ -259,7 +262,34 @@ class Engine:
         decoded = tiled(lambda part, _: self._decode(part), z, **self._tile(cells=True), up=self.factor).cpu()
         if not torch.isfinite(decoded).all():
             raise UserError(f"the network's pictures are no numbers at --precision {self.recipe.precision}; try fp32")
-        return [to_image(d) for d in decoded]
+        return self._with_detail([to_image(d) for d in decoded], normals, background, seeds, keys)
+
+    def _with_detail(
+        self,
+        made: list[np.ndarray],
+        normals: Sequence[np.ndarray],
+        background: Tensor,
+        seeds: Sequence[int],
+        keys: Sequence[Hashable] | None,
+    ) -> list[np.ndarray]:
+        """The made windows with what the first stage lost of the normals, if the recipe says so."""
+        if not self.recipe.detail:
+            return made
+        decoded = self._decoded_normals(background, keys or [None] * len(normals))
+        return [restored(n, d, m, s) for n, d, m, s in zip(normals, decoded, made, seeds, strict=True)]
+
+    def _decoded_normals(self, background: Tensor, keys: Sequence[Hashable]) -> list[np.ndarray]:
+        """The latents of normals (B,C,h,w) decoded, (H,W,3) uint8 each, from the last ones kept where all are there."""
+        known = [self._decoded.get(key) for key in keys]
+        if all(k is not None for k in known):
+            return known  # type: ignore[return-value]
+        rows = tiled(lambda part, _: self._decode(part), background, **self._tile(cells=True), up=self.factor).cpu()
+        decoded = [to_image(row) for row in rows]
+        with self._lock:
+            self._decoded.update({k: d for k, d in zip(keys, decoded, strict=True) if k is not None})
+            while sum(image.nbytes for image in self._decoded.values()) > BACKGROUNDS:
+                self._decoded.popitem(last=False)
+        return decoded
 
     def _background(self, normals: Sequence[np.ndarray], keys: Sequence[Hashable]) -> Tensor:
         """Scaled latents (B,C,h,w) of the normals, from the last ones kept where all are among them."""

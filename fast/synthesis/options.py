@@ -51,6 +51,12 @@ class SamplingOptions:
     scale: float | None = option(
         None, "classifier-free guidance: how much the words count against no words, from 0; 1 is none, all else takes "
         "twice the time (default: as the weights recommend, 1 where they say nothing)", metavar="W")
+    detail: bool = option(
+        False, "give back the grain and noise that the first stage loses, where the surface is still there; else noise "
+        "of the same spectrum")
+    blend: int = option(
+        0, "the change fades in from the mask's border within so many pixels, that of a soft defect more slowly; for "
+        "0 not at all (default 0)", metavar="PX", least=0, most=64)
     own: Mapping[str, Any] = option({}, None)  # the method's own switches by name, such as stage's `aif`
     # fmt: on
 

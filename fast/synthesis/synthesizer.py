@@ -14,6 +14,7 @@ import torch
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.latent.prompted import PromptedDiffusion
 from fast.runtime.workers import cores, overlapped
+from fast.synthesis.detail import faded
 from fast.synthesis.engine import Engine, GivenUp, Recipe
 from fast.synthesis.output import panel
 from fast.synthesis.sources import Pair
@@ -60,13 +61,23 @@ class _Picture:
     seconds: float
     lock: Lock = field(default_factory=Lock)
 
-    def finish(self, region: Region, made: np.ndarray, seconds: float, composite: bool) -> bool:
+    def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
         """Paste a window, all of it or by its mask (`composite`); True if it was the last."""
+        region, composite = self.regions[number], recipe.composite
+        if composite and recipe.blend:
+            made = self._faded(number, made, recipe.blend)
         with self.lock:
             paste(self.image, made, region if composite else replace(region, mask=np.ones_like(region.mask)))
             self.left -= 1
             self.seconds += seconds
             return self.left == 0
+
+    def _faded(self, number: int, made: np.ndarray, blend: int) -> np.ndarray:
+        """The window's part inside the picture, whose edge is no border of a mask."""
+        region, (height, width) = self.regions[number], self.image.shape[:2]
+        part = np.s_[: height - region.top, : width - region.left]
+        made[part] = faded(self.crops[number][part], made[part], region.mask[part], blend)
+        return made
 
     @property
     def nbytes(self) -> int:
@@ -245,8 +256,8 @@ class Synthesizer:
             [p.key(n) for p, n in filled],
         )
         seconds = (time.perf_counter() - start) / len(lane)
-        jobs, whole = zip(lane, made, strict=False), self.recipe.composite
-        return [p.made() for (p, n), picture in jobs if p.finish(p.regions[n], picture, seconds, whole)]
+        jobs = zip(lane, made, strict=False)
+        return [p.made() for (p, n), picture in jobs if p.finish(n, picture, seconds, self.recipe)]
 
 
 def _seed(pair: int, window: int) -> int:
