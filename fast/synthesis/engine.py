@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fast.aias import Guidance
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.prompted import BoundDenoiser, PromptedDiffusion, SamplingInputs
 from fast.latent.sampling import check_scale
+from fast.synthesis.counterfeit import STRENGTH, renewed
 from fast.synthesis.detail import restored
 from fast.synthesis.options import Recipe
 from fast.windows.tiling import tiled
@@ -54,7 +56,7 @@ class Engine:
         self.stride = self.factor * getattr(self.unet, "stride", 1)
         with torch.no_grad():
             self._keys = [self._project(p) for p in self._prompts]
-            self._empty_key = None if self._empty is None else self._project(self._empty)
+            self._empty_key = self._project(self._empty)
         self._backgrounds: OrderedDict[Hashable, Tensor] = OrderedDict()
         self._decoded: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._lock = Lock()
@@ -83,8 +85,7 @@ class Engine:
         model.prompts.to(self.device)
         index = torch.arange(len(model.prompts.types), device=self.device)
         self._columns = model.placeholder(index)
-        guided = self.recipe.scale != 1
-        self._empty = model.empty_prompt(1).to(self.dtype) if guided else None
+        self._empty = model.empty_prompt(1).to(self.dtype)
         if model.sees_masks:
             for part in model.trainable_modules().values():
                 part.to(self.device)
@@ -174,16 +175,17 @@ class Engine:
             assert self._empty_key is not None
             count = len(context.layers[0][0])
             return Projected.cat([*[self._empty_key] * count, context])
-        assert self._empty is not None
         return torch.cat([self._empty.expand(len(context), -1, -1), context])
 
-    def _denoiser(self, context: Any, columns: Tensor, mask: Tensor, known: Tensor) -> BoundDenoiser:
+    def _denoiser(
+        self, context: Any, columns: Tensor, mask: Tensor, known: Tensor, scale: float | None = None
+    ) -> BoundDenoiser:
         """The U-Net under a context; a hybrid one sees the `mask` (B,1,h,w) and what is `known` (B,C,h,w) too.
-        `columns` (B,L): the learned tokens."""
+        `columns` (B,L): the learned tokens; `scale`: of guidance, None for the recipe's."""
         deep: dict[Any, DeepFeatures] = {}
         tile = self._tile(cells=True)
         own_mask, own_known = mask, known
-        scale = self.recipe.scale
+        scale = self.recipe.scale if scale is None else scale
         seen_context = context if scale == 1 else self._guided(context)
         seen_columns = columns if scale == 1 else torch.cat([torch.zeros_like(columns), columns])
 
@@ -258,11 +260,40 @@ class Engine:
         place = SamplingInputs(
             mask, background, prompts, known, noise, recipe.sampler, recipe.steps, denoise, options, self.dtype
         )
-        z = model.fill(place)
+        return self._with_detail(self._images(model.fill(place)), normals, background, seeds, keys)
+
+    @torch.no_grad()
+    def counterfeit(
+        self,
+        normals: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        seeds: Sequence[int],
+        keys: Sequence[Hashable] | None = None,
+        strength: float = STRENGTH,
+    ) -> list[np.ndarray]:
+        """As `generate`, but with normal content inside each mask: no words, no defect, see `renewed`. Every method on
+        a base has the same."""
+        model = self.model
+        background = self._background(normals, keys or [None] * len(normals))
+        pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
+        mask = latent_mask(pixels, background.shape[-2:])
+        context = self._empty if self._empty_key is None else Projected.cat([self._empty_key] * len(normals))
+        if isinstance(context, Tensor):
+            context = context.expand(len(normals), -1, -1)
+        columns = torch.zeros_like(self._columns[[0] * len(normals)])
+        shown = model.detailed_mask(pixels, (background.shape[-2], background.shape[-1]))
+        denoise = self._denoiser(context, columns, shown, background, scale=1)
+        noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
+        guidance = Guidance(model.schedule, mask, background)
+        z = renewed(denoise, guidance, noise=noise, steps=self.recipe.steps, strength=strength)
+        return self._with_detail(self._images(z), normals, background, seeds, keys)
+
+    def _images(self, z: Tensor) -> list[np.ndarray]:
+        """Latents (B,C,h,w) decoded, (H,W,3) uint8 each. Raises `UserError` for what is no number."""
         decoded = tiled(lambda part, _: self._decode(part), z, **self._tile(cells=True), up=self.factor).cpu()
         if not torch.isfinite(decoded).all():
             raise UserError(f"the network's pictures are no numbers at --precision {self.recipe.precision}; try fp32")
-        return self._with_detail([to_image(d) for d in decoded], normals, background, seeds, keys)
+        return [to_image(d) for d in decoded]
 
     def _with_detail(
         self,
@@ -283,8 +314,7 @@ class Engine:
         known = [self._decoded.get(key) for key in keys]
         if all(k is not None for k in known):
             return known  # type: ignore[return-value]
-        rows = tiled(lambda part, _: self._decode(part), background, **self._tile(cells=True), up=self.factor).cpu()
-        decoded = [to_image(row) for row in rows]
+        decoded = self._images(background)
         with self._lock:
             self._decoded.update({k: d for k, d in zip(keys, decoded, strict=True) if k is not None})
             while sum(image.nbytes for image in self._decoded.values()) > BACKGROUNDS:

@@ -12,6 +12,7 @@ from fast.runtime.flags import check_limits, option
 from ldm.errors import UserError
 
 MOST_SIDE = 65535  # of PNG's and JPEG's pictures
+FIRST_COUNTERFEIT = 1_000_000  # number of the first counterfeit in a set, behind those of all pairs
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 
 
@@ -138,6 +139,10 @@ class SynthesisOptions(LatentOptions):
     sample_name: str = option(
         MISSING, "output: image/, mask/, triptych/, manifest.jsonl", metavar="FOLDER")
     count: int = option(500, "pairs in all (default 500)", least=1)
+    counterfeits: float = option(
+        0.0, "methods on a latent base: beside the pairs, this share of their number with normal content in the same "
+        "masks, labelled normal, against segmenters that learn the synthesis instead of the defects (default 0)",
+        metavar="SHARE", least=0)
     extend: bool = option(
         False, "go on with a set after normal images, masks or types were added: what is made stays")
     seed: int = option(0, "pair i depends on this and i alone (default 0)", least=0)

@@ -14,6 +14,7 @@ import torch
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.latent.prompted import PromptedDiffusion
 from fast.runtime.workers import cores, overlapped
+from fast.synthesis.counterfeit import STRENGTH
 from fast.synthesis.detail import faded
 from fast.synthesis.engine import Engine, GivenUp, Recipe
 from fast.synthesis.output import panel
@@ -191,14 +192,16 @@ class Synthesizer:
             return 2
         return max(1, min(in_flight, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
-    def fill(self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int) -> np.ndarray:
-        """One picture (H,W,3) uint8 with a defect of that type in the mask.
+    def fill(
+        self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int, counterfeit: bool = False
+    ) -> np.ndarray:
+        """One picture (H,W,3) uint8 with a defect of that type in the mask; a `counterfeit` has none.
 
         `normal` (H,W,3) uint8 and `mask` (H,W), nonzero = defect, are brought to the recipe's size. With `composite`
         every byte outside the mask is as in `normal`. Raises `UserError` when the network's answer is no number.
         """
         start, image = time.perf_counter(), self._sized(normal.copy())
-        pair = Pair(0, None, None, type_index, seed)
+        pair = Pair(0, None, None, type_index, seed, counterfeit)
         picture = self._picture(pair, image, resize_mask((mask != 0).astype(np.uint8), image.shape[:2]), start)
         for lane in self._lanes([picture]):
             self._sample(lane)
@@ -227,13 +230,13 @@ class Synthesizer:
         return _Picture(pair, image, mask, regions, crops, shown, panel(image[shown]), len(regions), seconds)
 
     def _lanes(self, pictures: Iterable[_Picture]) -> Iterator[list[Job]]:
-        """Windows of one size together, as many as a lane takes; fewer when too many pictures would have to wait."""
-        waiting: dict[tuple[int, int], list[Job]] = defaultdict(list)
+        """Windows of one size together, counterfeits apart, as many as a lane takes; fewer when too many pictures would have to wait."""
+        waiting: dict[tuple[int, int, bool], list[Job]] = defaultdict(list)
         for picture in pictures:
             for number, region in enumerate(picture.regions):
-                shape = (region.height, region.width)
+                shape = (region.height, region.width, picture.pair.counterfeit)
                 waiting[shape].append((picture, number))
-                if len(waiting[shape]) == self._width(*shape):
+                if len(waiting[shape]) == self._width(*shape[:2]):
                     yield waiting.pop(shape)
             while sum({id(p): p.nbytes for jobs in waiting.values() for p, _ in jobs}.values()) > HELD:
                 yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
@@ -248,13 +251,12 @@ class Synthesizer:
         start = time.perf_counter()
         region = lane[0][0].regions[lane[0][1]]
         filled = [*lane, *[lane[-1]] * (self._width(region.height, region.width) - len(lane))]
-        made = self.engine.generate(
-            [p.crops[n] for p, n in filled],
-            [p.regions[n].mask for p, n in filled],
-            [p.pair.type_index for p, _ in filled],
-            [_seed(p.pair.seed, n) for p, n in filled],
-            [p.key(n) for p, n in filled],
-        )
+        crops, masks = [p.crops[n] for p, n in filled], [p.regions[n].mask for p, n in filled]
+        seeds, keys = [_seed(p.pair.seed, n) for p, n in filled], [p.key(n) for p, n in filled]
+        if lane[0][0].pair.counterfeit:
+            made = self.engine.counterfeit(crops, masks, seeds, keys)
+        else:
+            made = self.engine.generate(crops, masks, [p.pair.type_index for p, _ in filled], seeds, keys)
         seconds = (time.perf_counter() - start) / len(lane)
         jobs = zip(lane, made, strict=False)
         return [p.made() for (p, n), picture in jobs if p.finish(n, picture, seconds, self.recipe)]
@@ -267,17 +269,19 @@ def _seed(pair: int, window: int) -> int:
 
 def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
     """The manifest line of a pair: everything needed to make it again."""
+    pixels, fake = int(made.mask.sum()), made.pair.counterfeit
     return {
         "index": made.pair.index,
         "image": f"image/{made.pair.index:06d}.png",
         "mask": f"mask/{made.pair.index:06d}.png",
         "normal_source": made.pair.normal and str(made.pair.normal),
         "mask_source": made.pair.mask and str(made.pair.mask),
-        "prompt": prompt,
+        "prompt": "" if fake else prompt,
         "pair_seed": made.pair.seed,
         **made.origin,
         **common,
         "windows": made.windows,
-        "defect_pixels": int(made.mask.sum()),
+        "defect_pixels": 0 if fake else pixels,
+        **({"counterfeit": True, "strength": STRENGTH, "filled_pixels": pixels} if fake else {}),
         "seconds": round(made.seconds, 4),
     }
