@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from fast.generators import FREE, LATENT, METHODS
 from fast.runtime.flags import add_flags, default_of, flag_of
 from fast.runtime.options import Parser
-from fast.synthesis.options import LatentOptions, SynthesisOptions, check_latent
+from fast.synthesis.options import FIRST_COUNTERFEIT, LatentOptions, SynthesisOptions, check_latent
 from ldm.errors import UserError
 
 # Of the options of methods on a latent base those that others have too, and those of all methods that learn.
@@ -26,8 +27,10 @@ GROUPS = {
     ),
     "where the defects go": ("masks", "mask_weights", "on_object", "preview"),
     "what fast starts from": ("draft", "strength"),
-    "what": ("sample_name", "count", "extend", "size", "seed"),
-    "how much of a picture (methods on a latent base)": ("region", "margin", "min_window", "max_window", "composite"),
+    "what": ("sample_name", "count", "counterfeits", "extend", "size", "seed"),
+    "how much of a picture (methods on a latent base)": (
+        "region", "margin", "min_window", "max_window", "composite", "detail", "blend",
+    ),
     "how": ("sampler", "steps", "scale", "use_farm", "batch_size", "device"),
     "faster, at a price that docs/performance.md shows": (
         "precision", "reuse", "stop_at", "compiled", "weights_cache",
@@ -72,6 +75,20 @@ def check_options(options: SynthesisOptions) -> None:
     if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --sample_name; choose a file outside that folder")
     _check_method(options)
+    _check_counterfeits(options)
+
+
+def _check_counterfeits(options: SynthesisOptions) -> None:
+    if options.counterfeits and options.method not in LATENT:
+        raise UserError(f"--counterfeits is for methods on a latent base, not {options.method}; leave it out")
+    if not math.isfinite(options.counterfeits):
+        raise UserError(
+            f"--counterfeits {options.counterfeits} is no share of the pairs; give a number from 0, say 0.3"
+        )
+    if options.counterfeits and options.count > FIRST_COUNTERFEIT:
+        raise UserError(
+            f"--count {options.count} leaves no numbers for --counterfeits; make at most {FIRST_COUNTERFEIT}"
+        )
 
 
 def _check_method(options: SynthesisOptions) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from fast.runtime.signals import handled_by
-from fast.synthesis.options import SynthesisOptions
+from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions
 from ldm.errors import UserError
 
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
@@ -23,7 +23,7 @@ def synthesize(options: SynthesisOptions) -> None:
     The folder is touched only once everything else has been found in order.
     """
     from fast.cli.synthesis_job import prepare, preview
-    from fast.synthesis.output import OutputFolder
+    from fast.synthesis.output import OutputFolder, read_records
 
     rank = int(os.environ.get("RANK", "0"))
     job = prepare(options, say=rank == 0)
@@ -45,27 +45,34 @@ def synthesize(options: SynthesisOptions) -> None:
     rejected = job.rejected()
     if rejected and rank == 0:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)
+    pairs = len(read_records(output.folder))
+    fakes = total - pairs
     if stopped:
-        raise UserError(f"interrupted: {total} of {options.count} pairs are made; the same command goes on")
-    print(f"{total} pairs in {options.sample_name}", flush=True)
+        also = f" and {fakes} of {len(counterfeits(options))} counterfeits" if options.counterfeits else ""
+        raise UserError(f"interrupted: {pairs} of {options.count} pairs{also} are made; the same command goes on")
+    print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
 
 
 def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
     """Make what is missing of this process's share. Returns (pairs in the manifest, stopped early by a signal)."""
+    from fast.data.index import GOOD
     from fast.runtime.progress import Progress
     from fast.runtime.workers import overlapped
     from fast.synthesis.sources import check_images
     from fast.synthesis.synthesizer import SynthesizedSample, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    share, done = range(rank, options.count, world), output.done()
+    numbers, done = [*range(options.count), *counterfeits(options)], output.done()
+    share = numbers[rank::world]
     pairs = [job.sources.pair(i, options.seed) for i in share if i not in done]
     check_images(p.normal for p in pairs if p.normal)
     left = len(pairs)
 
     def write(made: SynthesizedSample) -> None:
         index = made.pair.type_index
-        entry = record(made, job.maker.prompt(index), {"type": job.sources.types[index], **job.common})
+        kind = job.sources.types[index]
+        kind = f"{kind.split('/', 1)[0]}/{GOOD}" if made.pair.counterfeit else kind
+        entry = record(made, job.maker.prompt(index), {"type": kind, **job.common})
         output.write(entry, made.normal, made.image, made.mask, made.shown)
 
     try:
@@ -80,6 +87,12 @@ def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) ->
     finally:
         total = output.gather()
     return total, bool(signals) and left > 0
+
+
+def counterfeits(options: SynthesisOptions) -> range:
+    """Numbers of the counterfeits beside the pairs: that of pair i is `FIRST_COUNTERFEIT + i`, so that a larger count
+    or share only adds some."""
+    return range(FIRST_COUNTERFEIT, FIRST_COUNTERFEIT + round(options.count * options.counterfeits))
 
 
 @contextmanager

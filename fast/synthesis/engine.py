@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fast.aias import Guidance
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.prompted import BoundDenoiser, PromptedDiffusion, SamplingInputs
 from fast.latent.sampling import check_scale
+from fast.synthesis.counterfeit import STRENGTH, renewed
+from fast.synthesis.detail import restored
 from fast.synthesis.options import Recipe
 from fast.windows.tiling import tiled
 from ldm.checkpoint import MappedFile
@@ -23,7 +26,7 @@ from ldm.modules.packed import can_pack, has_int8, pack
 from ldm.rng import PairNoise
 
 PRECISIONS = ("fp32", "bf16", "int8")
-BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept
+BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept, and as many of decoded ones
 
 
 class GivenUp(Exception):
@@ -53,8 +56,9 @@ class Engine:
         self.stride = self.factor * getattr(self.unet, "stride", 1)
         with torch.no_grad():
             self._keys = [self._project(p) for p in self._prompts]
-            self._empty_key = None if self._empty is None else self._project(self._empty)
+            self._empty_key = self._project(self._empty)
         self._backgrounds: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._decoded: OrderedDict[Hashable, np.ndarray] = OrderedDict()
         self._lock = Lock()
         model.model.register_forward_pre_hook(self._give_up)
         if recipe.compiled:
@@ -81,8 +85,7 @@ class Engine:
         model.prompts.to(self.device)
         index = torch.arange(len(model.prompts.types), device=self.device)
         self._columns = model.placeholder(index)
-        guided = self.recipe.scale != 1
-        self._empty = model.empty_prompt(1).to(self.dtype) if guided else None
+        self._empty = model.empty_prompt(1).to(self.dtype)
         if model.sees_masks:
             for part in model.trainable_modules().values():
                 part.to(self.device)
@@ -172,16 +175,17 @@ class Engine:
             assert self._empty_key is not None
             count = len(context.layers[0][0])
             return Projected.cat([*[self._empty_key] * count, context])
-        assert self._empty is not None
         return torch.cat([self._empty.expand(len(context), -1, -1), context])
 
-    def _denoiser(self, context: Any, columns: Tensor, mask: Tensor, known: Tensor) -> BoundDenoiser:
+    def _denoiser(
+        self, context: Any, columns: Tensor, mask: Tensor, known: Tensor, scale: float | None = None
+    ) -> BoundDenoiser:
         """The U-Net under a context; a hybrid one sees the `mask` (B,1,h,w) and what is `known` (B,C,h,w) too.
-        `columns` (B,L): the learned tokens."""
+        `columns` (B,L): the learned tokens; `scale`: of guidance, None for the recipe's."""
         deep: dict[Any, DeepFeatures] = {}
         tile = self._tile(cells=True)
         own_mask, own_known = mask, known
-        scale = self.recipe.scale
+        scale = self.recipe.scale if scale is None else scale
         seen_context = context if scale == 1 else self._guided(context)
         seen_columns = columns if scale == 1 else torch.cat([torch.zeros_like(columns), columns])
 
@@ -236,7 +240,8 @@ class Engine:
         keys: Sequence[Hashable] | None = None,
         drafts: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
-        """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too.
+        """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too. With the
+        recipe's `detail` both get back what the first stage loses.
 
         `normals` (H,W,3) uint8 and `masks` (H,W) in {0,1}, all of one size, sides multiples of `stride`; `types`:
         numbers of the learned types; `keys`: names under which the encoded normals may be kept, None for not;
@@ -253,32 +258,87 @@ class Engine:
         denoise = self._denoiser(context, self._columns[list(types)], shown, known)
         noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
         recipe = self.recipe
+        first = None if drafts is None or recipe.strength == 1 else self._encoded(drafts)
         options = {"use_farm": recipe.use_farm, "stop_at": recipe.stop_at, **recipe.own}
         place = SamplingInputs(
             mask, background, prompts, known, noise, recipe.sampler, recipe.steps, denoise, options, self.dtype,
-            self._drafts(drafts, mask, background), recipe.strength,
+            None if first is None else mask * first + (1 - mask) * background, recipe.strength,
         )  # fmt: skip
-        z = model.fill(place)
+        made = self._images(model.fill(place))
+        if first is None or drafts is None:
+            return self._with_detail(made, normals, background, seeds, keys)
+        return self._with_detail(made, drafts, first, seeds, None)
+
+    @torch.no_grad()
+    def counterfeit(
+        self,
+        normals: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray],
+        seeds: Sequence[int],
+        keys: Sequence[Hashable] | None = None,
+        strength: float = STRENGTH,
+    ) -> list[np.ndarray]:
+        """As `generate`, but with normal content inside each mask: no words, no defect, see `renewed`. Every method on
+        a base has the same."""
+        model = self.model
+        background = self._background(normals, keys or [None] * len(normals))
+        pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
+        mask = latent_mask(pixels, background.shape[-2:])
+        context = self._empty if self._empty_key is None else Projected.cat([self._empty_key] * len(normals))
+        if isinstance(context, Tensor):
+            context = context.expand(len(normals), -1, -1)
+        columns = torch.zeros_like(self._columns[[0] * len(normals)])
+        shown = model.detailed_mask(pixels, (background.shape[-2], background.shape[-1]))
+        denoise = self._denoiser(context, columns, shown, background, scale=1)
+        noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
+        guidance = Guidance(model.schedule, mask, background)
+        z = renewed(denoise, guidance, noise=noise, steps=self.recipe.steps, strength=strength)
+        return self._with_detail(self._images(z), normals, background, seeds, keys)
+
+    def _images(self, z: Tensor) -> list[np.ndarray]:
+        """Latents (B,C,h,w) decoded, (H,W,3) uint8 each. Raises `UserError` for what is no number."""
         decoded = tiled(lambda part, _: self._decode(part), z, **self._tile(cells=True), up=self.factor).cpu()
         if not torch.isfinite(decoded).all():
             raise UserError(f"the network's pictures are no numbers at --precision {self.recipe.precision}; try fp32")
         return [to_image(d) for d in decoded]
 
-    def _drafts(self, drafts: Sequence[np.ndarray] | None, mask: Tensor, background: Tensor) -> Tensor | None:
-        """Scaled latents (B,C,h,w) of drafts inside the masks, of normals around them; None to start from noise."""
-        if drafts is None or self.recipe.strength == 1:
-            return None
-        images = torch.stack([to_tensor(d) for d in drafts]).to(self.device)
-        z = tiled(lambda part, _: self._encode(part), images, **self._tile(cells=False), down=self.factor)
-        return mask * z + (1 - mask) * background
+    def _encoded(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Scaled latents (B,C,h,w) of windows (H,W,3) uint8."""
+        batch = torch.stack([to_tensor(image) for image in images]).to(self.device)
+        return tiled(lambda part, _: self._encode(part), batch, **self._tile(cells=False), down=self.factor)
+
+    def _with_detail(
+        self,
+        made: list[np.ndarray],
+        normals: Sequence[np.ndarray],
+        background: Tensor,
+        seeds: Sequence[int],
+        keys: Sequence[Hashable] | None,
+    ) -> list[np.ndarray]:
+        """The made windows with what the first stage lost of the normals, or of drafts, if the recipe says so."""
+        if not self.recipe.detail:
+            return made
+        decoded = self._decoded_normals(background, keys or [None] * len(normals))
+        return [restored(n, d, m, s) for n, d, m, s in zip(normals, decoded, made, seeds, strict=True)]
+
+    def _decoded_normals(self, background: Tensor, keys: Sequence[Hashable]) -> list[np.ndarray]:
+        """The latents of normals (B,C,h,w) decoded, (H,W,3) uint8 each, from the last ones kept where all are there."""
+        known = [self._decoded.get(key) for key in keys]
+        if all(k is not None for k in known):
+            return known  # type: ignore[return-value]
+        decoded = self._images(background)
+        with self._lock:
+            self._decoded.update({k: d for k, d in zip(keys, decoded, strict=True) if k is not None})
+            while sum(image.nbytes for image in self._decoded.values()) > BACKGROUNDS:
+                self._decoded.popitem(last=False)
+        return decoded
 
     def _background(self, normals: Sequence[np.ndarray], keys: Sequence[Hashable]) -> Tensor:
         """Scaled latents (B,C,h,w) of the normals, from the last ones kept where all are among them."""
         known = [self._backgrounds.get(key) for key in keys]
         if all(k is not None for k in known):
             return torch.stack(known)  # type: ignore[arg-type]
-        images = torch.stack([to_tensor(n) for n in normals]).to(self.device)
-        background = tiled(lambda part, _: self._encode(part), images, **self._tile(cells=False), down=self.factor)
+        background = self._encoded(normals)
         with self._lock:
             # A copy: a row would keep its whole lane in memory.
             self._backgrounds.update({k: row.clone() for k, row in zip(keys, background, strict=True) if k is not None})

@@ -12,6 +12,7 @@ from fast.runtime.flags import check_limits, option
 from ldm.errors import UserError
 
 MOST_SIDE = 65535  # of PNG's and JPEG's pictures
+FIRST_COUNTERFEIT = 1_000_000  # number of the first counterfeit in a set, behind those of all pairs
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 
 
@@ -63,6 +64,12 @@ class SamplingOptions:
         DRAFT_STRENGTH, "how much of the --draft is made new, above 0 to 1: it is noised to that share of all "
         f"times (default {DRAFT_STRENGTH:g}; 1: nothing of it is left but its mask)", metavar="S")
     draft_options: Mapping[str, Any] = option({}, None)  # of the method that makes the drafts, by name
+    detail: bool = option(
+        False, "give back the grain and noise that the first stage loses, where the surface is still there; else noise "
+        "of the same spectrum")
+    blend: int = option(
+        0, "the change fades in from the mask's border within so many pixels, that of a soft defect more slowly; for "
+        "0 not at all (default 0)", metavar="PX", least=0, most=64)
     own: Mapping[str, Any] = option({}, None)  # the method's own switches by name, such as stage's `aif`
     # fmt: on
 
@@ -145,6 +152,10 @@ class SynthesisOptions(LatentOptions):
     sample_name: str = option(
         MISSING, "output: image/, mask/, triptych/, manifest.jsonl", metavar="FOLDER")
     count: int = option(500, "pairs in all (default 500)", least=1)
+    counterfeits: float = option(
+        0.0, "methods on a latent base: beside the pairs, this share of their number with normal content in the same "
+        "masks, labelled normal, against segmenters that learn the synthesis instead of the defects (default 0)",
+        metavar="SHARE", least=0)
     extend: bool = option(
         False, "go on with a set after normal images, masks or types were added: what is made stays")
     seed: int = option(0, "pair i depends on this and i alone (default 0)", least=0)

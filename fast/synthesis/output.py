@@ -140,7 +140,8 @@ class OutputFolder:
         shown: tuple[slice, slice] = (slice(None), slice(None)),
     ) -> None:
         """Store a pair: image (H,W,3) uint8, mask (H,W) in {0,1}, and of its rows and columns `shown`, with the normal
-        image (h,w,3) there, a triptych. The record makes it count.
+        image (h,w,3) there, a triptych. The record makes it count. The mask of a counterfeit is stored empty; where
+        it was filled, its triptych shows.
 
         `normal` may be a `panel` already. The image is stored in the mode and depth of the record's `normal_source`,
         if there is one: grey stays grey, 16 bits stay 16.
@@ -151,7 +152,7 @@ class OutputFolder:
             write_image(image_path, stored.array)
         else:
             write_bytes(image_path, stored.png())
-        write_mask(mask_path, mask)
+        write_mask(mask_path, np.zeros_like(mask) if record.get("counterfeit") else mask)
         write_image(triptych_path, _triptych(normal, mask[shown], stored.seen[shown]))
         with self._lock():
             write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
@@ -201,8 +202,9 @@ def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.nda
     return np.concatenate([normal, gap, white, gap, image], axis=1)
 
 
-def read_records(output: Path) -> list[dict[str, Any]]:
-    """The lines of a synthesis output's manifest, whose files lie in its folder. Raises `UserError`."""
+def read_records(output: Path, counterfeits: bool = False) -> list[dict[str, Any]]:
+    """The lines of a synthesis output's manifest, whose files lie in its folder, without those of counterfeits unless
+    they are asked for. Raises `UserError`."""
     manifest = output / "manifest.jsonl"
     try:
         text = manifest.read_text(encoding="utf-8")
@@ -219,7 +221,7 @@ def read_records(output: Path) -> list[dict[str, Any]]:
                     f"{manifest} is damaged (line {number}: {key}={str(name)[:60]!r} names no file in the folder); "
                     "restore it or synthesize again"
                 )
-    return rows
+    return [row for row in rows if counterfeits or not row.get("counterfeit")]
 
 
 def _inside(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fast.data.layouts import holds_dataset, holds_masks, open_dataset
 from fast.data.pairing import split_beside
 from fast.data.reading import NAME, reading_of
 from fast.data.words import prompt_text
+from fast.synthesis.options import FIRST_COUNTERFEIT
 from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.rng import seed_of
@@ -50,7 +51,8 @@ class MaskSource:
 class Pair:
     """One image-mask pair to make. `seed` fixes its noise; it depends on the run's seed and the index alone.
 
-    `normal`, `mask`: files; None where the method, or a source of masks, draws its own.
+    `normal`, `mask`: files; None where the method, or a source of masks, draws its own. `counterfeit`: normal content
+    goes into the mask, see `fast.synthesis.counterfeit`.
     """
 
     index: int
@@ -58,6 +60,7 @@ class Pair:
     mask: Path | None
     type_index: int
     seed: int
+    counterfeit: bool = False
 
     @property
     def files(self) -> tuple[Path, Path]:
@@ -104,8 +107,10 @@ class Sources:
         return marks(self.normal_contents), marks(self.mask_contents)
 
     def pair(self, index: int, seed: int) -> Pair:
-        """Pair number `index`. Its normal image is drawn by content (`drawn`): adding one changes the pairs that take
+        """Pair number `index`, from `FIRST_COUNTERFEIT` on the counterfeit of a pair, with its files. Its normal image is drawn by content (`drawn`): adding one changes the pairs that take
         it and no other. Masks come round in a new order every time through. Names and places decide nothing."""
+        if index >= FIRST_COUNTERFEIT:
+            return replace(self.pair(index - FIRST_COUNTERFEIT, seed), index=index, counterfeit=True)
         normals, masks = self._marks
         normal = self.normals[drawn(normals, seed, 1, index)] if self.normals else None
         mask = self.masks[turn(masks, index, seed, 2)] if self.masks else None

@@ -14,6 +14,8 @@ import torch
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.latent.prompted import PromptedDiffusion
 from fast.runtime.workers import cores, overlapped
+from fast.synthesis.counterfeit import STRENGTH
+from fast.synthesis.detail import faded
 from fast.synthesis.engine import Engine, GivenUp, Recipe
 from fast.synthesis.output import panel
 from fast.synthesis.sources import Pair
@@ -62,13 +64,23 @@ class _Picture:
     origin: dict[str, str] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
-    def finish(self, region: Region, made: np.ndarray, seconds: float, composite: bool) -> bool:
+    def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
         """Paste a window, all of it or by its mask (`composite`); True if it was the last."""
+        region, composite = self.regions[number], recipe.composite
+        if composite and recipe.blend:
+            made = self._faded(number, made, recipe.blend)
         with self.lock:
             paste(self.image, made, region if composite else replace(region, mask=np.ones_like(region.mask)))
             self.left -= 1
             self.seconds += seconds
             return self.left == 0
+
+    def _faded(self, number: int, made: np.ndarray, blend: int) -> np.ndarray:
+        """The window's part inside the picture, whose edge is no border of a mask."""
+        region, (height, width) = self.regions[number], self.image.shape[:2]
+        part = np.s_[: height - region.top, : width - region.left]
+        made[part] = faded(self.crops[number][part], made[part], region.mask[part], blend)
+        return made
 
     @property
     def nbytes(self) -> int:
@@ -212,14 +224,17 @@ class Synthesizer:
             return 2
         return max(1, min(in_flight, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
-    def fill(self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int) -> np.ndarray:
-        """One picture (H,W,3) uint8 with a defect of that type in the mask; from noise, whatever the recipe's draft.
+    def fill(
+        self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int, counterfeit: bool = False
+    ) -> np.ndarray:
+        """One picture (H,W,3) uint8 with a defect of that type in the mask, from noise whatever the recipe's draft; a
+        `counterfeit` has none.
 
         `normal` (H,W,3) uint8 and `mask` (H,W), nonzero = defect, are brought to the recipe's size. With `composite`
         every byte outside the mask is as in `normal`. Raises `UserError` when the network's answer is no number.
         """
         start, image = time.perf_counter(), self._sized(normal.copy())
-        pair = Pair(0, None, None, type_index, seed)
+        pair = Pair(0, None, None, type_index, seed, counterfeit)
         return self._filled(
             self._picture(pair, image, resize_mask((mask != 0).astype(np.uint8), image.shape[:2]), start)
         ).image
@@ -286,13 +301,13 @@ class Synthesizer:
         return _Picture(pair, image, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
 
     def _lanes(self, pictures: Iterable[_Picture]) -> Iterator[list[Job]]:
-        """Windows of one size together, as many as a lane takes; fewer when too many pictures would have to wait."""
-        waiting: dict[tuple[int, int], list[Job]] = defaultdict(list)
+        """Windows of one size together, counterfeits apart, as many as a lane takes; fewer when too many pictures would have to wait."""
+        waiting: dict[tuple[int, int, bool], list[Job]] = defaultdict(list)
         for picture in pictures:
             for number, region in enumerate(picture.regions):
-                shape = (region.height, region.width)
+                shape = (region.height, region.width, picture.pair.counterfeit)
                 waiting[shape].append((picture, number))
-                if len(waiting[shape]) == self._width(*shape):
+                if len(waiting[shape]) == self._width(*shape[:2]):
                     yield waiting.pop(shape)
             while sum({id(p): p.nbytes for jobs in waiting.values() for p, _ in jobs}.values()) > HELD:
                 yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
@@ -307,17 +322,17 @@ class Synthesizer:
         start = time.perf_counter()
         region = lane[0][0].regions[lane[0][1]]
         filled = [*lane, *[lane[-1]] * (self._width(region.height, region.width) - len(lane))]
-        made = self.engine.generate(
-            [p.crops[n] for p, n in filled],
-            [p.regions[n].mask for p, n in filled],
-            [p.pair.type_index for p, _ in filled],
-            [_seed(p.pair.seed, n) for p, n in filled],
-            [p.key(n) for p, n in filled],
-            None if lane[0][0].drafts is None else [p.drafts[n] for p, n in filled if p.drafts is not None],
-        )
+        crops, masks = [p.crops[n] for p, n in filled], [p.regions[n].mask for p, n in filled]
+        seeds, keys = [_seed(p.pair.seed, n) for p, n in filled], [p.key(n) for p, n in filled]
+        if lane[0][0].pair.counterfeit:
+            made = self.engine.counterfeit(crops, masks, seeds, keys)
+        else:
+            types = [p.pair.type_index for p, _ in filled]
+            drafts = None if lane[0][0].drafts is None else [p.drafts[n] for p, n in filled if p.drafts is not None]
+            made = self.engine.generate(crops, masks, types, seeds, keys, drafts)
         seconds = (time.perf_counter() - start) / len(lane)
-        jobs, whole = zip(lane, made, strict=False), self.recipe.composite
-        return [p.made() for (p, n), picture in jobs if p.finish(p.regions[n], picture, seconds, whole)]
+        jobs = zip(lane, made, strict=False)
+        return [p.made() for (p, n), picture in jobs if p.finish(n, picture, seconds, self.recipe)]
 
 
 def _seed(pair: int, window: int) -> int:
@@ -327,17 +342,19 @@ def _seed(pair: int, window: int) -> int:
 
 def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
     """The manifest line of a pair: everything needed to make it again."""
+    pixels, fake = int(made.mask.sum()), made.pair.counterfeit
     return {
         "index": made.pair.index,
         "image": f"image/{made.pair.index:06d}.png",
         "mask": f"mask/{made.pair.index:06d}.png",
         "normal_source": made.pair.normal and str(made.pair.normal),
         "mask_source": made.pair.mask and str(made.pair.mask),
-        "prompt": prompt,
+        "prompt": "" if fake else prompt,
         "pair_seed": made.pair.seed,
         **made.origin,
         **common,
         "windows": made.windows,
-        "defect_pixels": int(made.mask.sum()),
+        "defect_pixels": 0 if fake else pixels,
+        **({"counterfeit": True, "strength": STRENGTH, "filled_pixels": pixels} if fake else {}),
         "seconds": round(made.seconds, 4),
     }

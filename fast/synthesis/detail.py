@@ -1,0 +1,106 @@
+"""What the first stage loses given back to a made window, and its change faded in from the border of the mask.
+
+Windows are uint8 (H,W,3), masks (H,W) in {0,1}. Plain functions of their arguments.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+SIGMA = 1.5  # pixels: of the Gaussian that likeness is taken under, SSIM's
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # SSIM's: differences below them, squared grey levels, count for nothing
+NEAR = 8.0  # pixels: how far the local strength of noise, and whether a surface is still there, are looked at
+WIDEST = 24.0  # pixels: the change of a soft defect fades in within these, or half its radius
+
+
+def restored(normal: np.ndarray, decoded: np.ndarray, made: np.ndarray, seed: int) -> np.ndarray:
+    """A made window with the grain and noise that the first stage lost, uint8 (H,W,3).
+
+    `decoded`: the `normal` window encoded and decoded, and nothing else; `made`: the window with its defect, from the
+    same decoder. Their difference `normal - decoded` is added where `made` is still like `decoded`. As far as it is
+    not, the surface there is another one, and gets noise of the same spectrum, `seed` says which. Where nothing was
+    made, `made` equal to `decoded`, the normal comes back byte for byte.
+    """
+    lost = normal.astype(np.float32) - decoded
+    like = likeness(decoded, made)[..., None]
+    other = noise_like(lost, seed) * _dimmed(decoded, made)[..., None]
+    # Independent of each other: their squares add up, so that neither share changes the strength of the sum.
+    full = made + like * lost + np.sqrt(1 - like**2) * other
+    return np.clip(np.rint(full), 0, 255).astype(np.uint8)
+
+
+def likeness(window: np.ndarray, other: np.ndarray) -> Floats:
+    """SSIM (H,W) of the grey windows about each pixel (Wang et al. 2004), below 0 cut: 1 the same, 0 nothing alike."""
+    a, b = _grey(window), _grey(other)
+    mean_a, mean_b = _blurred(a, SIGMA), _blurred(b, SIGMA)
+    var_a, var_b = _blurred(a * a, SIGMA) - mean_a**2, _blurred(b * b, SIGMA) - mean_b**2
+    shared = _blurred(a * b, SIGMA) - mean_a * mean_b
+    alike = (2 * mean_a * mean_b + C1) * (2 * shared + C2)
+    found = alike / ((mean_a**2 + mean_b**2 + C1) * (var_a + var_b + C2))
+    return np.clip(found, 0, 1).astype(np.float32)
+
+
+def noise_like(lost: np.ndarray, seed: int) -> Floats:
+    """Noise (H,W,3) with the spectrum and the local strength of `lost`, random in phase.
+
+    The strength is taken out before the spectrum is looked at, so that a strong edge in one place is not spread over
+    the window, and put in again. The channels share their phases: grey noise stays grey.
+    """
+    strength = np.sqrt(_blurred((lost.astype(np.float32) ** 2).mean(2), NEAR))[..., None] + 1e-3
+    even = np.clip(lost / strength, -3, 3)
+    white = np.fft.rfft2(np.random.default_rng(seed).standard_normal(lost.shape[:2]))
+    phases = white / np.maximum(np.abs(white), 1e-12)
+    spectrum = np.abs(np.fft.rfft2(even, axes=(0, 1)))
+    noise = np.fft.irfft2(spectrum * phases[..., None], s=lost.shape[:2], axes=(0, 1))
+    return np.asarray(noise * strength, np.float32)
+
+
+def faded(normal: np.ndarray, made: np.ndarray, mask: np.ndarray, blend: int) -> np.ndarray:
+    """`made` inside the mask, its change from `normal` weaker towards the border, and `normal` outside: uint8 (H,W,3).
+
+    `blend`: within how many pixels of the border, 0 for none. The change of a defect through which the surface still
+    shows fades in more slowly, within `WIDEST` pixels or half the defect's radius, by the share in which it shows. In
+    the middle of a defect narrower than that nothing is taken away. The picture's edge is no border.
+    """
+    share = weights(normal, made, mask, blend)[..., None]
+    change = made.astype(np.float32) - normal
+    return np.clip(np.rint(normal + share * change), 0, 255).astype(np.uint8)
+
+
+def weights(normal: np.ndarray, made: np.ndarray, mask: np.ndarray, blend: int) -> Floats:
+    """How much of the change stays: float32 (H,W) in 0..1, 0 outside the mask, see `faded`."""
+    own = (mask != 0).astype(np.uint8)
+    if blend == 0 or own.all():
+        return own.astype(np.float32)
+    inside = cv2.distanceTransform(own, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)  # 1 for pixels at the border
+    radius = _radius(own, inside)
+    shows = _blurred(likeness(normal, made) * own, NEAR) / np.maximum(_blurred(own.astype(np.float32), NEAR), 1e-3)
+    wide = np.minimum(radius / 2, WIDEST)
+    width = np.maximum(blend + 1, shows * wide)
+    width = np.minimum(width, np.maximum(radius, 1))
+    x = np.clip(inside / width, 0, 1)
+    return np.where(width > blend + 1, x * x * (3 - 2 * x), x).astype(np.float32)
+
+
+def _radius(own: np.ndarray, inside: np.ndarray) -> Floats:
+    """The largest distance from the border within each 8-connected component, at its pixels (H,W); 0 outside."""
+    count, labels = cv2.connectedComponents(own, connectivity=8)
+    largest = np.zeros(count, np.float32)
+    np.maximum.at(largest, labels.ravel(), inside.ravel())
+    return np.asarray(largest[labels], np.float32)
+
+
+def _dimmed(decoded: np.ndarray, made: np.ndarray) -> Floats:
+    """How strong noise (H,W) is where `made` is darker: as the square root of the light, at most as it was."""
+    before, after = _blurred(_grey(decoded), SIGMA), _blurred(_grey(made), SIGMA)
+    return np.sqrt(np.clip((after + 1) / (before + 1), 0, 1)).astype(np.float32)
+
+
+def _grey(window: np.ndarray) -> Floats:
+    return np.asarray(window.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
+
+
+def _blurred(x: np.ndarray, sigma: float) -> Floats:
+    return np.asarray(cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.float32)
