@@ -9,22 +9,22 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fast.bench.nested import Sides, nested_sides, sides_of
+from fast.bench.rows import Row, RowPairs
 from fast.bench.trial import Judge, trial
 from fast.bench.verdict import gain
-from fast.data.images import read_image, write_bytes
+from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex, Sample
 from fast.data.split import Split
-from fast.generators import create
 from fast.runtime.tables import markdown
-from fast.segmentation.data import SegmentationSample, from_output, from_samples, merged
+from fast.segmentation.data import from_samples, merged
 from ldm.errors import UserError
-from ldm.rng import seed_of
 
 ALONE = "real alone"
 SHARE = 0.5  # of the defects drawn in training that are real, where there are real and synthetic ones
@@ -36,16 +36,17 @@ class Few:
     """What is measured.
 
     `counts`: real defects of each type, None for all of the training side; `seeds`: choices of them and trainings;
-    `methods`: rows by label, each a name of `fast.generators` with its options, or the folder of a finished run under
-    `folder`; `per_type`: pairs of each type; `only_all`: rows that are measured beside
-    all real defects alone, as those of a `folder` are always, whose pairs may hold any of the training side.
+    `rows`: where pairs come from, by label; `per_type`: pairs of each type; `only_all`: rows that are measured beside
+    all real defects alone, as those of a finished run or of trained weights are always, whose pairs may hold any of
+    the training side. `nested`: measure seed k on nested split k of the training side, and nothing on the test side.
     """
 
     counts: tuple[int | None, ...]
     seeds: tuple[int, ...]
-    methods: Mapping[str, Mapping[str, Any]]
+    rows: Mapping[str, Row]
     per_type: int
-    only_all: tuple[str, ...] = ()  # rows that are measured with the whole training side alone
+    only_all: tuple[str, ...] = ()
+    nested: bool = False
 
 
 def choose(samples: Sequence[Sample], count: int | None, seed: int) -> list[Sample]:
@@ -70,92 +71,78 @@ def measure(
     index: DatasetIndex, split: Split, few: Few, judge: Judge, out: Path, report: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
     """Rows `label`, `count`, `seed` with the judge's figures, written to `out` as they come; those there are not
-    measured again. Raises `UserError`."""
-    known: list[dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else []
-    train = [s for s in index.defects if index.relative(s.image) in set(split.train)]
-    held_out = [s for s in index.defects if index.relative(s.image) in set(split.test)]
-    test = from_samples(held_out)
-    if not train or not test:
-        raise UserError("the split leaves no defects on one side; make it anew with scripts/prepare_data.py")
-    made = _Pairs(index, few, held_out)
+    measured again. Raises `UserError`, also where those were measured otherwise."""
+    sides = _sides(index, split, few)
+    known = _known(out, few, sides)
+    done = {(row["label"], row["count"], row["seed"]) for row in known}
+    pairs = RowPairs(few.rows, few.per_type)
     for count in few.counts:
         for seed in few.seeds:
-            real = choose(train, count, seed) if count != 0 else []
-            for label in (ALONE, *few.methods):
-                skipped = (label == ALONE and not real) or (count is not None and _needs_all(label, few))
-                if skipped or any((r["label"], r["count"], r["seed"]) == (label, count, seed) for r in known):
+            real = choose(sides[seed].train, count, seed) if count != 0 else []
+            for label in (ALONE, *few.rows):
+                if (label, count, seed) in done or _skipped(label, count, few, pairs):
                     continue
-                pairs = [] if label == ALONE else made.of(label, real, count, seed)
-                if label != ALONE and not pairs:
+                row = _measured(label, count, seed, real, sides[seed], pairs, judge)
+                if row is None:
                     continue
-                share = SHARE if pairs and real else None
-                figures = trial(judge, merged(pairs, from_samples(real), real_share=share), test, seed).figures
-                row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(pairs)}
-                known.append({**row, **{m: figures[m] for m in METRICS}, "types": _types(figures)})
+                known.append({**row, "split": sides[seed].split.hash, "how": _how(label, few)})
                 write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
-                report(" ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in known[-1].items()
-                                if k != "types"))  # fmt: skip
+                report(_line(known[-1]))
     return known
 
 
-def _needs_all(label: str, few: Few) -> bool:
-    return label in few.only_all or "folder" in few.methods.get(label, {})
+def _sides(index: DatasetIndex, split: Split, few: Few) -> dict[int, Sides]:
+    if not few.nested:
+        return dict.fromkeys(few.seeds, sides_of(index, split))
+    found = nested_sides(index, split, max(few.seeds) + 1)
+    return {seed: found[seed] for seed in few.seeds}
 
 
-def _types(figures: dict[str, Any]) -> dict[str, float]:
-    return {name: own["iou"] for name, own in figures["types"].items()}
+def _skipped(label: str, count: int | None, few: Few, pairs: RowPairs) -> bool:
+    if label == ALONE:
+        return count == 0
+    return count is not None and (label in few.only_all or pairs.needs_all(label))
 
 
-class _Pairs:
-    """The pairs of each row; those of methods that see no real defect are made once."""
-
-    def __init__(self, index: DatasetIndex, few: Few, held_out: Sequence[Sample]):
-        self.index, self.few, self._made = index, few, {}  # type: ignore[var-annotated]
-        self.types = [f"{c}/{a}" for c, a in index.types]
-        # Finished pairs that were made from any of these are left out.
-        self.held_out = {path.resolve() for s in held_out for path in (s.image, s.mask) if path is not None}
-
-    def of(self, label: str, real: Sequence[Sample], count: int | None, seed: int) -> list[SegmentationSample]:
-        """Empty for a method that needs real defects where there are none."""
-        options = dict(self.few.methods[label])
-        if "folder" in options:
-            return from_output(options["folder"], self.held_out)[0]
-        method = options.pop("method", label)
-        learns = method == "transplant"
-        if learns and not real:
-            return []
-        key = (label, count, seed) if learns else (label,)
-        if key not in self._made:
-            self._made[key] = self._make(method, options, real, self.few.per_type, seed)
-        return list(self._made[key])
-
-    def _make(
-        self, method: str, options: Mapping[str, Any], real: Sequence[Sample], per_type: int, seed: int
-    ) -> list[SegmentationSample]:
-        generator = create(method, **options)
-        if method == "transplant":
-            generator.fit(replace(self.index, defects=list(real)))
-        normals = [s.image for s in self.index.normals]
-        pairs = []
-        for number, kind in enumerate(self.types):
-            for k in range(per_type):
-                rng = np.random.default_rng(seed_of(seed, number, k))
-                image = read_image(normals[int(rng.integers(len(normals)))])
-                named = kind if generator.types or method == "procedural" else None
-                rng_again = _copy(rng)
-                picture, mask = generator.synthesize(image, None, rng, named)
-                # Which of its defects a pair holds decides what the threshold may be chosen on.
-                origin = generator.origin(rng_again, named).get("defect_source") if method == "transplant" else None
-                sources = frozenset({Path(origin)} if origin else ())
-                pairs.append(SegmentationSample(picture, mask, kind, synthetic=True, sources=sources))
-        return pairs
+def _measured(
+    label: str, count: int | None, seed: int, real: Sequence[Sample], sides: Sides, pairs: RowPairs, judge: Judge
+) -> dict[str, Any] | None:
+    """One row's figures; None where it has no pairs."""
+    made = [] if label == ALONE else pairs.of(label, sides, real, count, seed)
+    if label != ALONE and not made:
+        return None
+    share = SHARE if made and real else None
+    figures = trial(judge, merged(made, from_samples(real), real_share=share), from_samples(sides.test), seed).figures
+    row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(made)}
+    types = {name: own["iou"] for name, own in figures["types"].items()}
+    return {**row, **{metric: figures[metric] for metric in METRICS}, "types": types}
 
 
-def _copy(rng: np.random.Generator) -> np.random.Generator:
-    """A generator in the same state."""
-    other = np.random.default_rng()
-    other.bit_generator.state = rng.bit_generator.state
-    return other
+def _known(out: Path, few: Few, sides: Mapping[int, Sides]) -> list[dict[str, Any]]:
+    """The rows that were measured before. UserError where they are of another split, or of other options."""
+    known: list[dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else []
+    for row in known:
+        seed, label = row["seed"], row["label"]
+        if seed in sides and row.get("split") != sides[seed].split.hash:
+            raise UserError(f"{out} holds rows of another split (seed {seed}); choose another --out")
+        if (label == ALONE or label in few.rows) and row.get("how") != _how(label, few):
+            raise UserError(f"{out} holds '{label}' with other options ({row.get('how')}); change --out or label")
+    return known
+
+
+def _how(label: str, few: Few) -> dict[str, Any]:
+    """What decides the pairs of a row, as JSON gives it back."""
+    if label == ALONE:
+        return {}
+    row = few.rows[label]
+    parts = {name: _how(name, few) for name in row.mix or ()}
+    found = {**row.describe(), "per_type": few.per_type, **({"of": parts} if parts else {})}
+    return dict(json.loads(json.dumps(found)))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in row.items() if key not in ("types", "split", "how")}
+    return " ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str = "miou") -> str:

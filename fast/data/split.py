@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ EXHAUSTIVE = 12  # so many groups shared between types: every choice of their si
 
 @dataclass
 class Split:
-    """Images of the real defects, relative to the dataset's root (posix). `excluded`: those `check` found unusable."""
+    """Images of the real defects, relative to the dataset's root (posix). `excluded`: those `check` found unusable.
+
+    `nested_in`: the hash of the split whose training side this one divides; it excludes that one's test side too.
+    """
 
     train: list[str]
     test: list[str]
@@ -29,17 +32,22 @@ class Split:
     rule: str = RULE
     excluded: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    nested_in: str = ""
 
     @property
     def hash(self) -> str:
         """SHA-256 of the canonical JSON of the content; every result carries it."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        text = json.dumps(self._content(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all. UserError on failure."""
-        text = json.dumps({"hash": self.hash, **asdict(self)}, indent=1)
+        text = json.dumps({"hash": self.hash, **self._content()}, indent=1)
         write_bytes(path, (text + "\n").encode())
+
+    def _content(self) -> dict[str, Any]:
+        """Without `nested_in` where it is empty: the hash of such a split is that of its sides alone."""
+        return {key: value for key, value in asdict(self).items() if key != "nested_in" or value}
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
@@ -60,6 +68,8 @@ class Split:
             "excluded": list,
             "notes": list,
         }
+        if isinstance(content, dict) and "nested_in" in content:
+            keys["nested_in"] = str
         hashed = content.pop("hash", None) if isinstance(content, dict) else None
         if hashed is None or not _has_types(content, keys):
             raise UserError(f"{path}: not a split file; make it with scripts/prepare_data.py")
@@ -107,6 +117,22 @@ def make_split(index: DatasetIndex, fraction: float = 1 / 3, seed: int = 0) -> S
         notes += [f"{category}/{kind}: {note}" for kind, c in sorted(counts.items()) for note in _note(c, in_train)]
     excluded = sorted(index.relative(s.image) for s in index.excluded)
     return Split(sorted(train), sorted(test), int(seed), float(fraction), excluded=excluded, notes=notes)
+
+
+def nested_split(index: DatasetIndex, split: Split, seed: int, fraction: float = 2 / 3) -> Split:
+    """An inner split, `fraction` to train on, whose sides both lie in the training side of `split`.
+
+    Divided as `make_split` divides, by whole parts and spread over the types; `seed` numbers the nested splits of one
+    split. The test side of `split` is excluded, so that what reads this one never sees it. Raises `UserError`.
+    """
+    train, _ = split.apply(index)
+    inner = make_split(replace(index, defects=train, excluded=[]), fraction, seed)
+    if not inner.test:
+        raise UserError(
+            f"{index.root}: the {len(train)} defects to train on are of one part for each type, so nothing is left to "
+            "choose by; add defects of other parts"
+        )
+    return replace(inner, excluded=sorted({*split.test, *split.excluded}), nested_in=split.hash)
 
 
 def _assign(counts: dict[str, Counter[str]], fraction: float, salt: str) -> set[str]:

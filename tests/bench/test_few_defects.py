@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fast.bench import few as module_few
-from fast.bench.few import ALONE, Few, choose, table, worth
+from fast.bench.few import ALONE, Few, choose, measure, table, worth
+from fast.bench.nested import nested_sides
+from fast.bench.rows import Row, RowPairs
 from fast.cli import few_defects
+from fast.data.images import write_image, write_mask
 from fast.data.index import DatasetIndex, Sample
+from fast.data.layouts import check, open_dataset
+from fast.data.split import Split, make_split, nested_split
 from fast.runtime.command import run_cli
+from ldm.errors import UserError
 
 
 def sample(anomaly: str, number: int, group: str) -> Sample:
@@ -19,6 +27,21 @@ def sample(anomaly: str, number: int, group: str) -> Sample:
 
 
 SAMPLES = [sample(kind, i, f"{kind}{i // 3}") for kind in ("crack", "hole") for i in range(9)]
+
+
+def dataset(root: Path) -> DatasetIndex:
+    """Two defect types of six parts with three images each, and four normals, at 32 px."""
+    rng = np.random.default_rng(0)
+    names = [f"test/{kind}/{i}.png" for kind in ("crack", "hole") for i in range(18)]
+    for name in [*names, *(f"train/good/{i}.png" for i in range(4))]:
+        write_image(root / "part" / name, rng.integers(90, 110, (32, 32, 3)).astype(np.uint8))
+        if name in names:
+            mask = np.zeros((32, 32), np.uint8)
+            mask[8:14, 6:20] = 1
+            write_mask(root / "part" / name.replace("test", "ground_truth").replace(".png", "_mask.png"), mask)
+    lines = [f"{name},{name.split('/')[1]}{number // 3}" for number, name in enumerate(names)]
+    (root / "part" / "groups.csv").write_text("\n".join(["image,group", *lines]) + "\n")
+    return check(open_dataset(root / "part")).usable
 
 
 def rows(values: dict[tuple[str, int | None], list[float]]) -> list[dict[str, Any]]:
@@ -62,22 +85,140 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [["--counts", "few"], ["--looks", "pit"], ["--seeds", "-1"], ["--pairs", "0"]], ids=" ".join
+    "flags",
+    [
+        ["--counts", "few"],
+        ["--looks", "pit"],
+        ["--seeds", "-1"],
+        ["--pairs", "0"],
+        ["--nested", "0"],
+        ["--write_splits", "there"],
+        ["--row", "new"],
+        ["--mix", "half=transplant:fast"],
+        ["--nested", "2", "--folder", "made=run"],
+    ],
+    ids=" ".join,
 )
 def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ")
-    assert " ".join(flags) in line
+    assert " ".join(flags[-2:]) in line
     assert not (tmp_path / "out").exists()
 
 
-def test_finished_pairs_are_held_against_the_test_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(module_few, "from_output", lambda folder, held_out: asked.append((folder, held_out)) or ([], 0))
-    rule = Few((None, 3), (0,), {"made": {"folder": "out"}, "moved": {}}, 1)
-    index = DatasetIndex(Path("."), "folder", [], [], SAMPLES, [])
-    assert module_few._Pairs(index, rule, SAMPLES[:1]).of("made", [], None, 0) == []
-    assert asked == [("out", {Path("crack-0.png").resolve(), Path("crack-0-mask.png").resolve()})]
-    assert module_few._needs_all("made", rule)
-    assert not module_few._needs_all("moved", rule)
+@pytest.mark.parametrize("row, said", [("new=wand", "'wand'"), ("new=transplant,blend=none", "blend='none'")])
+def test_bad_rows_end_in_one_line(row: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--row", row]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def write_output(folder: Path, sources: list[Path], split: str) -> None:
+    """A finished run of two pairs a source."""
+    rows = []
+    for number, source in enumerate(sources):
+        for part in ("image", "mask"):
+            write_image(
+                folder / part / f"{number}.png", np.zeros((32, 32, 3) if part == "image" else (32, 32), np.uint8)
+            )
+        files = {part: f"{part}/{number}.png" for part in ("image", "mask")}
+        rows.append({**files, "type": "part/crack", "normal_source": str(source), "mask_source": str(source)})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "settings.json").write_text(json.dumps({"training": {"split": split}}))
+
+
+def test_pairs_that_were_made_from_what_is_tested_on_are_left_out(tmp_path: Path) -> None:
+    index = dataset(tmp_path)
+    sides = nested_sides(index, make_split(index), 1)[0]
+    outer = make_split(index).apply(index)[1][0]
+    write_output(tmp_path / "run0", [sides.train[0].image, sides.test[0].image, outer.image], sides.split.hash)
+    pairs = RowPairs({"made": Row(folder=str(tmp_path / "run{seed}")), "half": Row(mix=("made", "made"))}, 1)
+    assert [p.sources for p in pairs.of("made", sides, sides.train, None, 0)] == [{sides.train[0].image.resolve()}]
+    assert pairs.needs_all("made")
+    assert pairs.needs_all("half")
+    settings = tmp_path / "run0" / "settings.json"
+    settings.write_text(json.dumps({"training": {"split": make_split(index).hash}}))
+    with pytest.raises(UserError, match=r"may have seen what is\s+tested on"):
+        RowPairs(pairs.rows, 1).of("made", sides, sides.train, None, 0)
+
+
+def test_methods_see_the_inner_training_side_alone(tmp_path: Path) -> None:
+    index = dataset(tmp_path)
+    sides = nested_sides(index, make_split(index), 2)
+    pairs = RowPairs({"moved": Row("transplant", {"on_object": "off"}), "pasted": Row("cutpaste")}, 4)
+    for seed, own in enumerate(sides):
+        made = pairs.of("moved", own, own.train, None, seed)
+        assert [p.kind for p in made] == ["part/crack"] * 4 + ["part/hole"] * 4
+        assert {path for p in made for path in p.sources} <= {s.image.resolve() for s in own.train}
+    assert not pairs.needs_all("moved")
+    assert pairs.of("moved", sides[0], [], 0, 0) == []
+
+
+def test_a_mixture_takes_every_other_pair_of_each(tmp_path: Path) -> None:
+    index = dataset(tmp_path)
+    sides = nested_sides(index, make_split(index), 1)[0]
+    rows = {"a": Row("cutpaste"), "b": Row("draem"), "half": Row(mix=("a", "b"))}
+    pairs = RowPairs(rows, 5)
+    first, second, half = (pairs.of(name, sides, sides.train, None, 0) for name in rows)
+    cracks = [p for p in half if p.kind == "part/crack"]
+    assert [id(p.image) for p in cracks[:3]] == [id(p.image) for p in first[:5:2]]
+    assert [id(p.image) for p in cracks[3:]] == [id(p.image) for p in second[1:5:2]]
+    assert len(half) == len(first) == 10
+
+
+class Recorder:
+    """A judge that notes what it is given."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[set[Any], set[Any]]] = []
+
+    def fit(self, samples: Sequence[Any], seed: int = 0) -> set[Any]:
+        return {s.image for s in samples if not s.synthetic}
+
+    def test(self, network: set[Any], samples: Sequence[Any]) -> dict[str, Any]:
+        self.asked.append((network, {s.image for s in samples}))
+        return {"miou": 0.5, "miou_types": 0.5, "ap": 0.5, "auroc": 0.5, "types": {"part/crack": {"iou": 0.5}}}
+
+
+def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: Path) -> None:
+    index = dataset(tmp_path)
+    split = make_split(index)
+    train, test = split.apply(index)
+    for sample in test:
+        sample.image.unlink()  # nothing of the test side is read
+    few = Few((None,), (0, 1), {"pasted": Row("cutpaste")}, 2, nested=True)
+    judge, out = Recorder(), tmp_path / "out" / "rows.json"
+    rows = measure(index, split, few, judge, out, report=lambda _: None)
+    assert [(r["label"], r["seed"]) for r in rows] == [(ALONE, 0), ("pasted", 0), (ALONE, 1), ("pasted", 1)]
+    inside = {s.image for s in train}
+    for fitted, tested in judge.asked:
+        assert fitted | tested == inside
+        assert not fitted & tested
+    assert judge.asked[0] == judge.asked[1] != judge.asked[2]
+    measure(index, split, few, judge, out, report=lambda _: None)
+    assert len(judge.asked) == 4  # those there are not measured again
+    with pytest.raises(UserError, match="another split"):
+        measure(index, split, Few((None,), (0,), few.rows, 2), judge, out)
+    with pytest.raises(UserError, match="other options"):
+        measure(index, split, Few((None,), (0,), few.rows, 3, nested=True), judge, out)
+
+
+def test_rows_of_the_command_line() -> None:
+    flags = ["--dataset", "d", "--methods", "--row", "feather=transplant,blend=feather,scale=[0.5,2],turn=9",
+             "--folder", "fast=runs/{seed}", "--mix", "half=feather:fast"]  # fmt: skip
+    rows = few_defects.rows_of(few_defects.parser().parse_args(flags))
+    options = {"on_object": "off", "blend": "feather", "scale": [0.5, 2], "turn": 9}
+    assert rows == {
+        "feather": Row("transplant", options), "fast": Row(folder="runs/{seed}"), "half": Row(mix=("feather", "fast"))
+    }  # fmt: skip
+    assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for(2) == {"weights": "runs/2", "steps": 5}
+
+
+def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:
+    index = dataset(tmp_path / "data")
+    make_split(index).save(tmp_path / "split.json")
+    flags = ["--dataset", str(index.root), "--split", str(tmp_path / "split.json"), "--nested", "2"]
+    assert run_cli(few_defects.main, [*flags, "--write_splits", str(tmp_path / "inner")]) == 0
+    for seed in range(2):
+        assert Split.load(tmp_path / f"inner/{seed}.json") == nested_split(index, make_split(index), seed)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from fast.data.layouts import DatasetIndex, Sample
-from fast.data.split import Split, make_split
+from fast.data.split import Split, make_split, nested_split
 from ldm.errors import UserError
 from support import paths
 
@@ -177,3 +178,35 @@ def test_bad_fraction(fraction: float) -> None:
 def test_nothing_to_split() -> None:
     with pytest.raises(UserError, match="no usable defect"):
         make_split(dataset({}))
+
+
+def test_nested_splits_divide_the_training_side_by_whole_parts(tmp_path: Path) -> None:
+    index = dataset({"crack": {f"c{i}": 3 for i in range(18)}, "hole": {f"h{i}": 1 + i % 2 for i in range(24)}})
+    outer = make_split(index)
+    train, test = outer.apply(index)
+    found = [nested_split(index, outer, seed) for seed in range(4)]
+    assert len({split.hash for split in found}) == 4
+    for split in found:
+        inner_train, inner_test = split.apply(index)
+        assert {s.image for s in inner_train} | {s.image for s in inner_test} == {s.image for s in train}
+        assert not parts(inner_train) & parts(inner_test)
+        assert shares(split, index) == {"crack": (12, 6), "hole": (8, 4)}
+        assert set(split.excluded) == {index.relative(s.image) for s in test}
+        assert split.nested_in == outer.hash
+    assert nested_split(index, outer, 2) == found[2]
+    found[2].save(tmp_path / "2.json")
+    assert Split.load(tmp_path / "2.json") == found[2]
+
+
+def test_a_split_that_is_not_nested_keeps_its_hash_and_file(tmp_path: Path) -> None:
+    split = Split(["a.png"], ["b.png"], 0, 0.5, rule="by hand")
+    split.save(tmp_path / "split.json")
+    assert "nested_in" not in json.loads((tmp_path / "split.json").read_text())
+    text = '{"excluded":[],"fraction":0.5,"notes":[],"rule":"by hand","seed":0,"test":["b.png"],"train":["a.png"]}'
+    assert split.hash == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_one_part_of_each_type_leaves_nothing_to_choose_by() -> None:
+    index = dataset({"crack": {"a": 3, "b": 3}})
+    with pytest.raises(UserError, match="nothing is left to choose by"):
+        nested_split(index, make_split(index), 0)

@@ -1,0 +1,66 @@
+"""What a row of scores is measured on: the two sides of a split, or of splits inside its training side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fast.data.index import DatasetIndex, Sample
+from fast.data.layouts import check
+from fast.data.split import Split, nested_split
+from ldm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The defects of `index` to train and to test on, by `split`. `forbidden`: files that no pair may be made from."""
+
+    index: DatasetIndex
+    split: Split
+    train: list[Sample]
+    test: list[Sample]
+    forbidden: frozenset[Path]
+
+
+def sides_of(index: DatasetIndex, split: Split) -> Sides:
+    """The sides of a split. UserError where one is empty."""
+    train, test = split.apply(index)
+    if not train or not test:
+        raise UserError("the split leaves no defects on one side; make it anew with scripts/prepare_data.py")
+    return Sides(index, split, train, test, _files(test))
+
+
+def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
+    """The sides of `count` nested splits of a split. The index of each lacks the test side, whose files are forbidden
+    as those of the inner test side are. Raises `UserError`."""
+    outer = sides_of(index, split)
+    inside = training_side(index, split)
+    found = []
+    for seed in range(count):
+        sides = sides_of(inside, nested_split(index, split, seed))
+        found.append(replace(sides, forbidden=sides.forbidden | outer.forbidden))
+    return found
+
+
+def training_side(index: DatasetIndex, split: Split) -> DatasetIndex:
+    """What of a dataset may be seen before the test: the normals to train on and the defects of the training side."""
+    return replace(index, defects=split.apply(index)[0], test_normals=[], excluded=[])
+
+
+def usable_training_side(index: DatasetIndex, split: Split) -> DatasetIndex:
+    """`training_side` of an index that was not checked, checked: no file of the test side is opened."""
+    return check(training_side(index, split)).usable
+
+
+def save_nested(index: DatasetIndex, split: Split, count: int, folder: Path) -> list[Path]:
+    """Write the nested splits as `0.json`, `1.json`, ..., for `main.py --split`. Raises `UserError`."""
+    files = []
+    for seed in range(count):
+        files.append(folder / f"{seed}.json")
+        nested_split(index, split, seed).save(files[-1])
+    return files
+
+
+def _files(samples: Sequence[Sample]) -> frozenset[Path]:
+    return frozenset(path.resolve() for s in samples for path in (s.image, s.mask) if path is not None)

@@ -1,0 +1,204 @@
+"""Rows of a table of scores: where the pairs of each come from, and the pairs themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fast.bench.nested import Sides
+from fast.data.images import read_image
+from fast.data.index import Sample
+from fast.generators import create, method_class
+from fast.generators.base import Generator, Learned
+from fast.masks.source import OF_FILES, Masks
+from fast.segmentation.data import SegmentationSample, from_output
+from ldm.checkpoint import read_metadata
+from ldm.errors import UserError
+from ldm.rng import seed_of
+
+SEED = "{seed}"  # in a folder or an option: the number of the nested split, or of the training
+SHIPPED = "mini"  # weights that have seen no real part
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pairs by a method of `fast.generators` with its options, of a finished run in `folder`, or half of the pairs of
+    each of two other rows, `mix`.
+
+    `{seed}` in `folder` and in the options stands for the number of the nested split. `masks`: what a method that makes
+    none of its own is given, the masks of the real defects as they are (`given`) or varied (`augmented`).
+    """
+
+    method: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None
+    mix: tuple[str, str] | None = None
+    masks: str = "augmented"
+
+    def __post_init__(self) -> None:
+        if self.masks not in OF_FILES:
+            raise UserError(f"masks={self.masks} is unknown; use one of {', '.join(OF_FILES)}")
+
+    def options_for(self, seed: int) -> dict[str, Any]:
+        return {k: v.replace(SEED, str(seed)) if isinstance(v, str) else v for k, v in self.options.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What decides its pairs, as plain data."""
+        named = {"method": self.method, "folder": self.folder, "mix": None if self.mix is None else list(self.mix)}
+        found = {name: value for name, value in named.items() if value is not None}
+        masks = {"masks": self.masks} if self.method and not method_class(self.method).own_masks else {}
+        return {**found, **masks, **({"options": dict(self.options)} if self.options else {})}
+
+
+def learns(row: Row) -> bool:
+    """Whether its pairs depend on which real defects there are to learn from."""
+    return row.method is not None and (row.method == "transplant" or issubclass(method_class(row.method), Learned))
+
+
+class RowPairs:
+    """The pairs of each row; those of methods that see no real defect are made once for all splits.
+
+    `per_type`: how many of each type. A row whose method needs real defects has none where there are none.
+    """
+
+    def __init__(self, rows: Mapping[str, Row], per_type: int):
+        self.rows, self.per_type = rows, per_type
+        self._made: dict[tuple[Any, ...], list[SegmentationSample]] = {}
+
+    def needs_all(self, label: str) -> bool:
+        """Whether a row's pairs may hold any defect of the training side: it is not measured beside a few of them."""
+        row = self.rows[label]
+        if row.mix is not None:
+            return any(map(self.needs_all, row.mix))
+        trained = row.method is not None and issubclass(method_class(row.method), Learned)
+        return row.folder is not None or (trained and row.options.get("weights") != SHIPPED)
+
+    def of(
+        self, label: str, sides: Sides, real: Sequence[Sample], count: int | None, seed: int
+    ) -> list[SegmentationSample]:
+        """The pairs of a row, none of them made from a file that `sides` forbids. Raises `UserError`."""
+        row = self.rows[label]
+        if row.mix is not None:
+            halves = [_by_type(self.of(name, sides, real, count, seed)) for name in row.mix]
+            return _mixed(*halves) if all(halves) else []
+        if learns(row) and not real:
+            return []
+        key = (label, count, seed) if learns(row) or row.folder else (label, *_types(sides))
+        if key not in self._made:
+            self._made[key] = (
+                _finished(row.folder, sides, seed) if row.folder else self._make(label, sides, real, count, seed)
+            )
+        return list(self._made[key])
+
+    def _make(
+        self, label: str, sides: Sides, real: Sequence[Sample], count: int | None, seed: int
+    ) -> list[SegmentationSample]:
+        row = self.rows[label]
+        generator = generator_of(row, sides, real, seed)
+        masks = {kind: _masks_of(row, kind, real) for kind in _types(sides)} if not generator.own_masks else {}
+        normals = [s.image for s in sides.index.normals]
+        pairs = []
+        for number, kind in enumerate(_types(sides)):
+            for k in range(self.per_type):
+                rng = np.random.default_rng(seed_of(seed, number, k))
+                image = read_image(normals[int(rng.integers(len(normals)))])
+                pairs.append(one_pair(generator, image, kind, rng, masks.get(kind)))
+        return pairs
+
+
+def generator_of(row: Row, sides: Sides, real: Sequence[Sample], seed: int) -> Generator:
+    """A row's method, ready to make pairs from the defects `real` alone. UserError for weights of another split."""
+    assert row.method is not None
+    options = row.options_for(seed)
+    if issubclass(method_class(row.method), Learned):
+        _check_weights(row.method, options, sides)
+    generator = create(row.method, **options)
+    if row.method == "transplant":
+        generator.fit(replace(sides.index, defects=list(real)))
+    return generator
+
+
+def one_pair(
+    generator: Generator, image: np.ndarray, kind: str, rng: np.random.Generator, masks: Masks | None = None
+) -> SegmentationSample:
+    """A pair of the type `kind` on a normal image; `masks`: where the masks of a method that makes none come from."""
+    named = kind if generator.types or generator.name == "procedural" else None
+    mask, behind = None, frozenset[Path]()
+    if masks is not None:
+        file = masks.files[int(rng.integers(len(masks.files)))]
+        mask, behind = masks.draw(image, rng, file), frozenset({file.resolve()})
+    again = _copy(rng)
+    made, made_mask = generator.synthesize(image, mask, rng, named)
+    # Which of its defects a pair holds decides what the threshold may be chosen on.
+    origin = generator.origin(again, named).get("defect_source")
+    sources = behind | (frozenset({Path(origin).resolve()}) if origin else frozenset())
+    return SegmentationSample(made, made_mask, kind, synthetic=True, sources=sources)
+
+
+def _masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:
+    files = [s.mask for s in real if f"{s.category}/{s.anomaly}" == kind and s.mask is not None]
+    return Masks(row.masks, files=files)
+
+
+def _types(sides: Sides) -> list[str]:
+    """Those that there is something to train on for."""
+    return sorted({f"{s.category}/{s.anomaly}" for s in sides.train})
+
+
+def _finished(folder: str, sides: Sides, seed: int) -> list[SegmentationSample]:
+    """The pairs of a finished run. UserError where its method learned from another split."""
+    place = Path(folder.replace(SEED, str(seed)))
+    file = place / "settings.json"
+    settings: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    for recorded in (settings.get("split"), (settings.get("training") or {}).get("split")):
+        _check_split(recorded, sides, str(place))
+    return from_output(place, sides.forbidden)[0]
+
+
+def _check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None:
+    from fast.artifact import find_weights
+
+    if not options.get("weights"):
+        raise UserError(f"method {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
+    if options["weights"] == SHIPPED:
+        return
+    file = find_weights(Path(options["weights"]), method, options.get("step"))
+    _check_split(read_metadata(file).get("split"), sides, str(file))
+
+
+def _check_split(recorded: Any, sides: Sides, place: str) -> None:
+    """UserError where `recorded` is the hash of another split: what was made so may have seen what is tested on."""
+    if isinstance(recorded, str) and re.fullmatch("[0-9a-f]{64}", recorded) and recorded != sides.split.hash:
+        raise UserError(
+            f"{place} was made for the split {recorded[:12]}, not for {sides.split.hash[:12]}, and may have seen what "
+            f"is tested on; train and synthesize on this split (--write_splits FOLDER; {SEED} is its number)"
+        )
+
+
+def _by_type(pairs: Sequence[SegmentationSample]) -> dict[str, list[SegmentationSample]]:
+    found: dict[str, list[SegmentationSample]] = {}
+    for pair in pairs:
+        found.setdefault(pair.kind, []).append(pair)
+    return found
+
+
+def _mixed(
+    first: Mapping[str, Sequence[SegmentationSample]], second: Mapping[str, Sequence[SegmentationSample]]
+) -> list[SegmentationSample]:
+    """Of each type every other pair of the first and, where those are left out, of the second: the same numbers stand
+    on the same normal images."""
+    kinds = sorted({*first, *second})
+    return [pair for kind in kinds for pair in (*first.get(kind, ())[::2], *second.get(kind, ())[1::2])]
+
+
+def _copy(rng: np.random.Generator) -> np.random.Generator:
+    """A generator in the same state."""
+    other = np.random.default_rng()
+    other.bit_generator.state = rng.bit_generator.state
+    return other
