@@ -72,6 +72,14 @@ def test_boundaries_by_hand() -> None:
     assert boundaries(1, timesteps=1) == [1, 0]
 
 
+def test_boundaries_from_a_draft_fall_from_its_time() -> None:
+    assert boundaries(4, start=300) == [300, 151, 2, 1, 0]
+    assert boundaries(1, start=300) == [300, 0]
+    assert boundaries(10, start=1000) == boundaries(10)
+    with pytest.raises(UserError, match="5 steps do not fit below t=4"):
+        boundaries(5, start=4)
+
+
 @pytest.mark.parametrize(("steps", "word"), [(0, "raise"), (-3, "raise"), (1001, "lower"), (5000, "lower")])
 def test_boundaries_refuse_steps_outside_the_schedule(steps: int, word: str) -> None:
     with pytest.raises(UserError, match=rf"aias\.steps={steps} .*{word} aias\.steps"):

@@ -1,0 +1,229 @@
+"""Drafts: AIAS starts from a first version of a defect, noised so far as asked, and everything else is as before."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fast.generators
+from fast.aias import AIASOptions, Guidance
+from fast.data.images import read_image, read_mask, resize_image
+from fast.generators import create
+from fast.generators.drafts import Drafter
+from fast.latent.sampling import sample_latents
+from fast.model import FAST
+from fast.synthesis.sources import Pair
+from fast.synthesis.synthesizer import Recipe, Synthesizer
+from ldm.errors import UserError
+from ldm.models.diffusion.schedule import NoiseSchedule
+from support.synthesis import manifest, synthesize, whole_set
+
+SIDE = 64
+
+
+def noise_of(seed: int):  # type: ignore[no-untyped-def]
+    generator = torch.Generator().manual_seed(seed)
+    return lambda x: torch.randn(x.shape, generator=generator)
+
+
+def test_the_network_is_asked_from_the_draft_s_time_down_and_first_sees_the_noised_draft() -> None:
+    schedule = NoiseSchedule.linear()
+    draft, mask = torch.full((1, 4, 8, 8), 3.0), torch.ones(1, 1, 8, 8)
+    seen: list[tuple[int, torch.Tensor]] = []
+
+    def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append((int(t[0]) + 1, x))
+        return torch.zeros_like(x)
+
+    guidance = Guidance(schedule, mask, torch.zeros(1, 4, 8, 8))
+    sample_latents(denoise, guidance, draft, noise=noise_of(1), options=AIASOptions(steps=4), draft=draft, strength=0.3)
+    assert [t for t, _ in seen] == [300, 151, 2, 1]
+    bar = float(schedule.alpha_bar(300))
+    eps = noise_of(1)(draft)
+    assert torch.allclose(seen[0][1], bar**0.5 * draft + (1 - bar) ** 0.5 * eps, atol=1e-5)
+
+
+def test_a_perfect_network_gives_the_draft_back() -> None:
+    schedule = NoiseSchedule.linear()
+    draft, background = torch.full((1, 4, 8, 8), 3.0), torch.full((1, 4, 8, 8), -1.0)
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., 2:5, 2:5] = 1
+    clean = mask * draft + (1 - mask) * background
+
+    def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        bar = float(schedule.alpha_bar(int(t[0]) + 1))
+        return (x - bar**0.5 * clean) / (1 - bar) ** 0.5
+
+    made = sample_latents(
+        denoise, Guidance(schedule, mask, background), draft, noise=noise_of(2), options=AIASOptions(steps=5),
+        draft=clean, strength=0.5,
+    )  # fmt: skip
+    assert torch.allclose(made, clean, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "plms"])
+def test_other_samplers_refuse_a_draft(sampler: str) -> None:
+    x = torch.zeros(1, 4, 8, 8)
+    guidance = Guidance(NoiseSchedule.linear(10), x[:, :1], x)
+    with pytest.raises(UserError, match=f"aias, not {sampler}"):
+        sample_latents(
+            lambda x, t: x, guidance, x, noise=noise_of(1), options=AIASOptions(), sampler=sampler, draft=x,
+            strength=0.5,
+        )  # fmt: skip
+
+
+# pictures
+
+
+class Dot:
+    """A drafter that paints one black square."""
+
+    def __init__(self) -> None:
+        self.method = "dot"
+
+    def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None):  # type: ignore[no-untyped-def]
+        from fast.synthesis.synthesizer import Draft
+
+        found = np.zeros(image.shape[:2], np.uint8) if mask is None else mask.copy()
+        if mask is None:
+            found[20:40, 24:44] = 1
+        return Draft(np.where(found[..., None] > 0, 0, image).astype(np.uint8), found, {"defect_source": "dot"})
+
+    def settings(self) -> dict[str, str]:
+        return {"is": "dot"}
+
+
+def normal() -> np.ndarray:
+    return np.random.default_rng(3).integers(90, 160, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def drafted(model: FAST, strength: float) -> Synthesizer:
+    made = Synthesizer(model, Recipe(SIDE, steps=3, draft="procedural", strength=strength))
+    made.draft_of = Dot()
+    return made
+
+
+def test_at_strength_one_nothing_but_the_mask_is_the_draft_s(tiny_fast: FAST) -> None:
+    synthesizer = drafted(tiny_fast, 1.0)
+    image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
+    assert (mask[20:40, 24:44] == 1).all()
+    assert mask.sum() == 400
+    assert (image == synthesizer.fill(normal(), mask, 0, 5)).all()
+
+
+def test_below_it_the_draft_decides_and_outside_the_mask_every_byte_is_the_normal_s(tiny_fast: FAST) -> None:
+    synthesizer = drafted(tiny_fast, 0.3)
+    image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
+    assert (image[mask == 0] == normal()[mask == 0]).all()
+    assert (image != synthesizer.fill(normal(), mask, 0, 5)).any()
+    own = np.zeros((SIDE, SIDE), np.uint8)
+    own[5:9, 5:9] = 1
+    image, mask = synthesizer.fill_draft(normal(), own, 0, 5)
+    assert (mask == own).all()
+    assert (image[own == 0] == normal()[own == 0]).all()
+
+
+def test_settings_say_what_the_draft_came_from(tiny_fast: FAST) -> None:
+    settings = drafted(tiny_fast, 0.3).settings()
+    assert settings["draft_settings"] == {"is": "dot"}
+    assert (settings["draft"], settings["strength"]) == ("procedural", 0.3)
+
+
+# methods
+
+
+def test_a_draft_is_what_its_method_alone_makes_of_the_pair(drawn_root: Path) -> None:
+    method = create("transplant", defects=str(drawn_root), split="all", on_object="off")
+    image = read_image(next((drawn_root / "wood" / "train" / "good").iterdir()))
+    draft = Drafter(method, ["wood/hole"])(image, Pair(0, None, None, 0, 77))
+    made, mask = method.synthesize(image, None, np.random.default_rng(77), "wood/hole")
+    assert (draft.image == made).all()
+    assert (draft.mask == mask).all()
+    assert Path(draft.origin["defect_source"]).parent.name == "hole"
+
+
+def test_a_type_is_found_by_its_word_alone_if_one_part_has_it(drawn_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn_root / "wood", tmp_path / "wood")
+    one = create("transplant", defects=str(tmp_path), split="all")
+    assert Drafter(one, ["plank/hole"]).names == ["wood/hole"]
+    with pytest.raises(UserError, match=r"no real defect of type 'plank/rust'"):
+        Drafter(one, ["plank/rust"])
+
+
+def test_a_transplant_refuses_a_given_mask(drawn_root: Path) -> None:
+    method = create("transplant", defects=str(drawn_root), split="all", on_object="off")
+    with pytest.raises(UserError, match="own masks"):
+        Drafter(method, ["wood/hole"])(normal(), Pair(0, None, None, 0, 1), np.ones((SIDE, SIDE), np.uint8))
+
+
+# command
+
+
+def command(root: Path, artifact: Path, out: Path, *more: str) -> list[str]:
+    return [
+        *("--data_root", str(root / "wood" / "train" / "good"), "--pt_path", str(artifact), "--sample_name", str(out)),
+        *("--anomaly_name", "wood/hole", "--device", "cpu", "--steps", "3", "--count", "4", *more),
+    ]
+
+
+def test_the_command_starts_from_real_defects_and_says_which(
+    drawn_root: Path, tiny_artifact: Path, tmp_path: Path
+) -> None:
+    flags = ("--draft", "transplant", "--defects", str(drawn_root), "--split", "all", "--on_object", "off")
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, "--strength", "0.2")) == 0
+    for row in manifest(tmp_path / "a"):
+        assert Path(row["defect_source"]).parent.name == "hole"
+        assert (row["draft"], row["strength"], row["mask_source"]) == ("transplant", 0.2, None)
+        made, mask = read_image(tmp_path / "a" / row["image"]), read_mask(tmp_path / "a" / row["mask"])
+        before = resize_image(read_image(row["normal_source"]), SIDE)
+        assert mask.any()
+        assert (made[mask == 0] == before[mask == 0]).all()
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "b", *flags, "--strength", "0.2",
+                              "--batch_size", "1")) == 0  # fmt: skip
+    a, b = whole_set(tmp_path / "a"), whole_set(tmp_path / "b")
+    assert a == b
+
+
+def test_drawn_defects_fill_the_masks_that_are_given(drawn_root: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+    masks = drawn_root / "wood" / "ground_truth" / "hole"
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", "--draft", "procedural", "--mask_path",
+                              str(masks))) == 0  # fmt: skip
+    for row in manifest(tmp_path / "a"):
+        mask, asked = read_mask(tmp_path / "a" / row["mask"]), read_mask(row["mask_source"])
+        assert mask.any()
+        assert asked[mask == 1].all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--draft", "transplant", "--mask_path", "{masks}"), "--draft transplant draws its own masks"),
+        (("--draft", "transplant", "--sampler", "ddim"), "aias"),
+        (("--draft", "procedural", "--strength", "0"), "0..1"),
+        (("--draft", "procedural", "--strength", "1.5"), "0..1"),
+        (("--draft", "procedural", "--strength", "0.01", "--steps", "50"), "--strength"),
+        (("--strength", "0.5"), "--draft"),
+        (("--defects", "somewhere", "--draft", "procedural"), "--defects is for"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_and_nothing_is_written(
+    flags: tuple[str, ...], says: str, drawn_root: Path, tiny_artifact: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    masks = str(drawn_root / "wood" / "ground_truth" / "hole")
+    more = [flag.format(masks=masks) for flag in flags]
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *more)) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "a" / "manifest.jsonl").exists()
+
+
+def test_from_python_a_pair_needs_no_mask(drawn_root: Path, tiny_artifact: Path) -> None:
+    generator = fast.generators.create(
+        "fast", weights=tiny_artifact, device="cpu", steps=3, draft="transplant", strength=0.2,
+        draft_options={"defects": str(drawn_root), "split": "all", "on_object": "off"},
+    )  # fmt: skip
+    image, mask = generator.synthesize(normal(), None, np.random.default_rng(1), "wood/hole")
+    assert image.shape == (SIDE, SIDE, 3)
+    assert mask.any()
