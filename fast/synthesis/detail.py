@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 SIGMA = 1.5  # pixels: of the Gaussian that likeness is taken under, SSIM's
+COARSE = 2.0  # pixels: of the Gaussian under which the change of a draft is taken
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # SSIM's: differences below them, squared grey levels, count for nothing
 NEAR = 8.0  # pixels: how far the local strength of noise, and whether a surface is still there, are looked at
 WIDEST = 24.0  # pixels: the change of a soft defect fades in within these, or half its radius
@@ -29,6 +30,16 @@ def restored(normal: np.ndarray, decoded: np.ndarray, made: np.ndarray, seed: in
     # Independent of each other: their squares add up, so that neither share changes the strength of the sum.
     full = made + like * lost + np.sqrt(1 - like**2) * other
     return np.clip(np.rint(full), 0, 255).astype(np.uint8)
+
+
+def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """A draft (H,W,3) uint8 changed as far as sampling changed it, in what is coarser than `COARSE` pixels.
+
+    `decoded`: the draft encoded and decoded, and nothing else; `made`: the window that sampling made of it, from the
+    same decoder. A crack's edge and the surface's grain stay the draft's; how dark, wide and even it is becomes new.
+    """
+    change = _blurred(made.astype(np.float32) - decoded.astype(np.float32), COARSE)
+    return np.clip(np.rint(draft + change), 0, 255).astype(np.uint8)
 
 
 def likeness(window: np.ndarray, other: np.ndarray) -> Floats:

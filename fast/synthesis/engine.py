@@ -14,7 +14,7 @@ from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.prompted import BoundDenoiser, PromptedDiffusion, SamplingInputs
 from fast.latent.sampling import check_scale
 from fast.synthesis.counterfeit import STRENGTH, renewed
-from fast.synthesis.detail import restored
+from fast.synthesis.detail import restored, varied
 from fast.synthesis.options import Recipe
 from fast.windows.tiling import tiled
 from ldm.checkpoint import MappedFile
@@ -267,7 +267,9 @@ class Engine:
         made = self._images(model.fill(place))
         if first is None or drafts is None:
             return self._with_detail(made, normals, background, seeds, keys)
-        return self._with_detail(made, drafts, first, seeds, None)
+        if not recipe.detail:
+            return made
+        return [varied(*w) for w in zip(drafts, self._images(first), made, strict=True)]
 
     @torch.no_grad()
     def counterfeit(
