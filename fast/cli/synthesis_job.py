@@ -16,7 +16,7 @@ from fast.data.images import read_image, resize_image, write_image
 from fast.data.layouts import open_dataset
 from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
-from fast.generators.drafts import Drafter
+from fast.generators.drafts import Drafter, Mixed
 from fast.generators.latent import GuidanceWarning, LatentGenerator, guidance_note, recipe_for
 from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
@@ -121,9 +121,10 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     maker, mask_of = made.synthesizer, masks.of(sources.types)
     assert maker is not None
     maker.mask_of = mask_of
-    if isinstance(maker.draft_of, Drafter):
+    if isinstance(maker.draft_of, Drafter | Mixed):
         regions = None if masks.source is not None else _regions(options)
-        maker.draft_of.region_of = None if regions is None else _region_of(regions)
+        for drafter in maker.draft_of.drafters:
+            drafter.region_of = None if regions is None else _region_of(regions)
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
         **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
@@ -145,7 +146,7 @@ def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Chose
 
 def _with_types_of_drafts(options: SynthesisOptions) -> SynthesisOptions:
     """Where nothing names defect types, those whose real defects the drafts are cut from."""
-    if options.draft != "transplant" or options.anomaly_name or options.init_word:
+    if options.draft not in ("transplant", "mixed") or options.anomaly_name or options.init_word:
         return options
     kinds = open_dataset(str(options.defects or options.data_root)).types
     return replace(options, anomaly_name=",".join(f"{category}/{anomaly}" for category, anomaly in kinds) or None)
@@ -188,6 +189,8 @@ def _own_flags(options: SynthesisOptions, name: str) -> dict[str, Any]:
     comes with its picture."""
     if name == "none":
         return {}
+    if name == "mixed":
+        return {**_own_flags(options, "procedural"), **_own_flags(options, "transplant")}
     flags: dict[str, Any] = {}
     if options.material is not None and name != "transplant":
         flags["material"] = options.material

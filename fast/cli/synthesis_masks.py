@@ -70,7 +70,7 @@ def choose_masks(options: SynthesisOptions, method: type[Method]) -> ChosenMasks
 def _mask_kind(options: SynthesisOptions, method: type[Method]) -> str:
     kind = options.masks or ("given" if options.mask_path else "own")
     drafted = options.draft != "none"
-    if kind != "own" and (not method.takes_mask or options.draft == "transplant"):
+    if kind != "own" and (not method.takes_mask or options.draft in ("transplant", "mixed")):
         name = f"--draft {options.draft}" if drafted else options.method
         raise UserError(f"{name} draws its own masks; leave --mask_path and --masks out")
     if kind == "own" and not method.own_masks and not drafted:

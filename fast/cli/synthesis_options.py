@@ -99,8 +99,9 @@ def _check_method(options: SynthesisOptions) -> None:
         if foreign and getattr(options, own.name) != default_of(own):
             why = ", which learns nothing" if learned else "; its own options are method.key=value"
             raise UserError(f"{flag_of(options, own.name)} is not for {options.method}{why}")
+    made_by = (options.method, *(OWN.values() if options.draft == "mixed" else (options.draft,)))
     for name, method in OWN.items():
-        if getattr(options, name) is not None and method not in (options.method, options.draft):
+        if getattr(options, name) is not None and method not in made_by:
             raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
     for name in ("device", *LEARNED, "on_object", *OWN):

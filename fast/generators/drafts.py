@@ -11,6 +11,7 @@ from fast.generators.base import Placing
 from fast.synthesis.sources import Pair
 from fast.synthesis.synthesizer import Draft, MaskOf
 from ldm.errors import UserError
+from ldm.rng import seed_of
 
 
 class Drafter:
@@ -36,8 +37,25 @@ class Drafter:
         made, found = self.method.synthesize(image, mask, rng, name, region)
         return Draft(made, found, origin)
 
+    @property
+    def drafters(self) -> list[Drafter]:
+        return [self]
+
     def settings(self) -> Mapping[str, Any]:
         return self.method.settings()
+
+
+class Mixed:
+    """Drafts of one or the other drafter, by each pair's seed, half of them each."""
+
+    def __init__(self, drafters: Sequence[Drafter]):
+        self.drafters = list(drafters)
+
+    def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
+        return self.drafters[seed_of(pair.seed, 9) % len(self.drafters)](image, pair, mask)
+
+    def settings(self) -> Mapping[str, Any]:
+        return {drafter.method.name: drafter.settings() for drafter in self.drafters}
 
 
 def _name(method: Placing, key: str) -> str:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 
 from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
+from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
-from fast.generators.drafts import Drafter
+from fast.generators.drafts import Drafter, Mixed
 from fast.latent.sampling import check_scale
 from fast.runtime.flags import takes
 from fast.runtime.precision import settled
@@ -155,10 +157,21 @@ class LatentGenerator(Learned):
         return {"weights": self.hash, "base": self.base_hash, **self.synthesizer.settings()}
 
 
-def drafter(method: str, options: Mapping[str, Any], types: Sequence[str], region_of: MaskOf | None = None) -> Drafter:
-    """The drafts of `method`, made with its `options`, for pairs of these types. Raises `UserError`."""
-    from fast.generators import create  # it imports this module
+def drafter(
+    draft: str, options: Mapping[str, Any], types: Sequence[str], region_of: MaskOf | None = None
+) -> Drafter | Mixed:
+    """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
+    those that have it. Raises `UserError`."""
+    names = ("transplant", "procedural") if draft == "mixed" else (draft,)
+    taken = {name: set(signature(method_class(name)).parameters) for name in names}
+    unknown = sorted(set(options) - set().union(*taken.values()))
+    if unknown:
+        raise UserError(f"draft_options.{unknown[0]} is no option of {' or '.join(names)}; leave it out")
+    found = [_drafter(name, {k: v for k, v in options.items() if k in taken[name]}, types, region_of) for name in names]
+    return found[0] if len(found) == 1 else Mixed(found)
 
+
+def _drafter(method: str, options: Mapping[str, Any], types: Sequence[str], region_of: MaskOf | None) -> Drafter:
     made = create(method, **options)
     assert isinstance(made, Placing)
     if not made.types and not made.words:

@@ -16,7 +16,7 @@ FIRST_COUNTERFEIT = 1_000_000  # number of the first counterfeit in a set, behin
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 
 
-DRAFTS = ("none", "transplant", "procedural")
+DRAFTS = ("none", "transplant", "procedural", "mixed")
 DRAFT_STRENGTH = 0.4
 
 
@@ -58,7 +58,8 @@ class SamplingOptions:
         "twice the time (default: as the weights recommend, 1 where they say nothing)", metavar="W")
     draft: str = option(
         "none", "start from a first version of each defect instead of from noise: transplant, a real one set into the "
-        "picture (of --defects, --split); procedural, a drawn one, in --mask_path's masks if given. fast with aias",
+        "picture (of --defects, --split); procedural, a drawn one, in --mask_path's masks if given; mixed, one or the "
+        "other by chance. For fast with aias (default none)",
         choices=DRAFTS)
     strength: float = option(
         DRAFT_STRENGTH, "how much of the --draft is made new, above 0 to 1: it is noised to that share of all "

@@ -12,6 +12,7 @@ from fast.aias import AIASOptions, Guidance
 from fast.data.images import read_image, read_mask, resize_image
 from fast.generators import create
 from fast.generators.drafts import Drafter
+from fast.generators.latent import drafter
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.sources import Pair
@@ -150,6 +151,25 @@ def test_a_type_is_found_by_its_word_alone_if_one_part_has_it(drawn_root: Path, 
     assert Drafter(one, ["plank/hole"]).names == ["wood/hole"]
     with pytest.raises(UserError, match=r"no real defect of type 'plank/rust'"):
         Drafter(one, ["plank/rust"])
+
+
+def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root: Path) -> None:
+    options = {"defects": str(drawn_root), "split": "all", "on_object": "off", "material": "wood"}
+    mixed = drafter("mixed", options, ["wood/hole"])
+    one, other = (drafter(name, {k: v for k, v in options.items() if k in own}, ["wood/hole"])
+                  for name, own in (("transplant", ("defects", "split", "on_object")),
+                                    ("procedural", ("on_object", "material"))))  # fmt: skip
+    image = read_image(next((drawn_root / "wood" / "train" / "good").iterdir()))
+    sources = []
+    for seed in range(12):
+        pair = Pair(0, None, None, 0, seed)
+        draft = mixed(image, pair)
+        own = (one if "defect_source" in draft.origin else other)(image, pair)
+        assert (draft.image == own.image).all()
+        sources.append("defect_source" in draft.origin)
+    assert 2 <= sum(sources) <= 10
+    with pytest.raises(UserError, match=r"draft_options\.colour is no option of transplant or procedural"):
+        drafter("mixed", {"colour": 1}, ["wood/hole"])
 
 
 def test_a_transplant_refuses_a_given_mask(drawn_root: Path) -> None:
