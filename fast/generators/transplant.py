@@ -38,9 +38,10 @@ class Transplant(Placing):
     draws it), `all`, or a split file, of which the training side counts. Without `defects` call `fit`. `scale`: least
     and greatest size, of the defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or
     those and half a turn. `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects
-    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own.
-    `bend`: most displacement of a smooth random bending, as a share of the defect's shorter side. `contrast`: least and
-    greatest factor of its change of the new ground. `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
+    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own. `bend`:
+    the most that a smooth random bending moves anything, as a share of the defect's shorter side. `contrast`: least and
+    greatest factor of its change of the new ground. `on_object`: where defects may lie, a rule of
+    `fast.masks.foreground`, a mask file, or `off`.
 
     A defect that a border of the picture cuts off stays at that border. Of ten tries the place is taken whose ground is
     most like the defect's own. Defects that fill their picture serve only types that have no others. The mask is the
