@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for rows.json, table.md and samples.png")
     p.add_argument("--images", type=int, default=180, help="normal windows, two thirds to train on (default: 180)")
     p.add_argument("--side", type=int, default=128, help="of a window in pixels (default: 128)")
+    p.add_argument("--masks", default="blob", help="shapes of fast.masks.shapes (default: blob)")
     p.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.2],
                    help="how far the normal content is noised, of T; 0: encoded and decoded alone (default: 0 0.2)")
     p.add_argument("--blends", type=int, nargs="+", default=[0, 2], help="pixels (default: 0 2)")
@@ -77,7 +78,7 @@ def windows(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
             short = [max(0, options.side - length) for length in image.shape[:2]]
             image = np.pad(image, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
         y, x = (int(rng.integers(length - options.side + 1)) for length in image.shape[:2])
-        mask = drawn("mixed", (options.side, options.side), rng)
+        mask = drawn(options.masks, (options.side, options.side), rng)
         found[side].append((np.ascontiguousarray(image[y : y + options.side, x : x + options.side]), mask))
     return found
 
@@ -112,10 +113,13 @@ def fillings(options: argparse.Namespace, pairs: Sequence[Any]) -> Iterator[tupl
             ]
             for blend in options.blends:
                 name = f"strength {strength:g}{', detail' if detail else ''}{f', blend {blend}' if blend else ''}"
-                yield name, [
-                    (np.where(mask[..., None] > 0, faded(normal, one, mask, blend), normal), mask)
-                    for (normal, mask), one in zip(pairs, full, strict=True)
-                ]
+                yield (
+                    name,
+                    [
+                        (np.where(mask[..., None] > 0, faded(normal, one, mask, blend), normal), mask)
+                        for (normal, mask), one in zip(pairs, full, strict=True)
+                    ],
+                )
 
 
 def _types(options: argparse.Namespace) -> dict[str, Any]:
@@ -136,7 +140,10 @@ def measured(made: Sequence[Any], train: int, seeds: Sequence[int]) -> dict[str,
     bands = np.median([b for image, mask in made if (b := band_levels(image, mask)) is not None], axis=0)
     found = [detect(made[:train], made[train:], seed) for seed in seeds]
     return {
-        **{name: round(float(level), 2) for name, level in zip(("fine dB", "middle dB", "coarse dB"), bands, strict=True)},
+        **{
+            name: round(float(level), 2)
+            for name, level in zip(("fine dB", "middle dB", "coarse dB"), bands, strict=True)
+        },
         "seam": round(float(np.median([s for image, mask in made if (s := seam(image, mask)) is not None])), 3),
         "ap": round(float(np.mean([f.ap for f in found])), 4),
         "auroc": round(float(np.mean([f.auroc for f in found])), 4),

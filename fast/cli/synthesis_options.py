@@ -81,9 +81,13 @@ def _check_counterfeits(options: SynthesisOptions) -> None:
     if options.counterfeits and options.method not in LATENT:
         raise UserError(f"--counterfeits is for methods on a latent base, not {options.method}; leave it out")
     if not math.isfinite(options.counterfeits):
-        raise UserError(f"--counterfeits {options.counterfeits} is no share of the pairs; give a number from 0, say 0.3")
+        raise UserError(
+            f"--counterfeits {options.counterfeits} is no share of the pairs; give a number from 0, say 0.3"
+        )
     if options.counterfeits and options.count > FIRST_COUNTERFEIT:
-        raise UserError(f"--count {options.count} leaves no numbers for --counterfeits; make at most {FIRST_COUNTERFEIT}")
+        raise UserError(
+            f"--count {options.count} leaves no numbers for --counterfeits; make at most {FIRST_COUNTERFEIT}"
+        )
 
 
 def _check_method(options: SynthesisOptions) -> None:

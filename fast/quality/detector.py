@@ -24,8 +24,11 @@ class TraceNet(nn.Module):
     def __init__(self, width: int = 16):
         super().__init__()
         self.body = nn.Sequential(
-            ConvNorm(3, width), ConvNorm(width, width), *(_wide(width, apart) for apart in (2, 4, 6)), ConvNorm(width, width)
-        )  # fmt: skip
+            ConvNorm(3, width),
+            ConvNorm(width, width),
+            *(_wide(width, apart) for apart in (2, 4, 6)),
+            ConvNorm(width, width),
+        )
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -53,7 +56,7 @@ def detect(
     train: Sequence[tuple[np.ndarray, np.ndarray]],
     test: Sequence[tuple[np.ndarray, np.ndarray]],
     seed: int = 0,
-    steps: int = 250,
+    steps: int = 300,
     batch: int = 12,
     side: int = 64,
 ) -> Found:
@@ -65,6 +68,7 @@ def detect(
     rng = np.random.default_rng(seed)
     images = _float(np.stack([image for image, _ in train]))
     masks = torch.from_numpy(np.stack([mask != 0 for _, mask in train])).float()[:, None]
+    weight = ((1 - masks.mean()) / masks.mean()).sqrt()  # masks are few pixels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = TraceNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -75,7 +79,7 @@ def detect(
             views = [_view(images, masks, min(side, *images.shape[2:]), rng) for _ in range(batch)]
             x, y = (torch.stack(part) for part in zip(*views, strict=True))
             odds = network(x.contiguous(memory_format=torch.channels_last))
-            loss = F.binary_cross_entropy_with_logits(odds, y)
+            loss = F.binary_cross_entropy_with_logits(odds, y, pos_weight=weight)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
