@@ -20,7 +20,7 @@ from fast.metrics.segmentation import MetricAccumulator
 class TraceNet(nn.Module):
     """Images (B,3,H,W), about -2 to 2 -> log-odds (B,1,H,W) that a pixel was made; it sees 31 pixels around each."""
 
-    def __init__(self, width: int = 16):
+    def __init__(self, width: int = 12):
         super().__init__()
         self.body = nn.Sequential(
             _conv(3, width), *(_conv(width, width, apart) for apart in (1, 2, 4, 6)), _conv(width, width)

@@ -105,8 +105,8 @@ def merged(
         raise UserError(f"real_share={real_share} needs synthetic and real pairs and a share between 0 and 1")
     if not 0 <= normal_share < 1 or (normal_share and not normals):
         raise UserError(f"normal share {normal_share} needs normal images and a share from 0 to below 1")
-    defects = [pair for pair in synthetic if not is_normal(pair)]
-    fakes = [pair for pair in synthetic if is_normal(pair)]
+    fakes = [pair for pair in synthetic if pair.synthetic and is_normal(pair)]
+    defects = [pair for pair in synthetic if not (pair.synthetic and is_normal(pair))]
     if fakes and not defects:
         raise UserError("the synthetic pairs are counterfeits alone; make pairs with defects beside them")
     share = len(real) / max(1, len(real) + len(defects)) if real_share is None else real_share
