@@ -25,9 +25,11 @@ def main(argv: list[str]) -> None:
     p.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for rows.json, table.md and samples.png")
     p.add_argument("--images", type=int, default=180, help="normal windows, two thirds to train on (default: 180)")
     p.add_argument("--side", type=int, default=128, help="of a window in pixels (default: 128)")
+    p.add_argument("--masks", default="blob", help="shapes of fast.masks.shapes (default: blob)")
     p.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.2],
                    help="how far the normal content is noised, of T; 0: encoded and decoded alone (default: 0 0.2)")
-    p.add_argument("--blends", type=int, nargs="+", default=[0, 2], help="pixels (default: 0 2)")
+    p.add_argument("--blend", type=int, default=2, help="pixels of the last row of each strength (default: 2)")
+    p.add_argument("--steps", type=int, default=300, help="of the detector's training (default: 300)")
     p.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the detector's training (default: 0)")
     p.add_argument("--method", default="fast", help="the method of the weights (default: fast)")
     # fmt: on
@@ -42,7 +44,7 @@ def evaluate(options: argparse.Namespace) -> None:
     train, test = windows(options)
     rows, shown = [], []
     for name, made in fillings(options, [*train, *test]):
-        rows.append({"filled by": name, **measured(made, len(train), options.seeds)})
+        rows.append({"filled by": name, **measured(made, len(train), options.seeds, options.steps)})
         shown.append([image for image, _ in made[-6:]])
         print(json.dumps(rows[-1]), flush=True)
         write_bytes(options.out / "rows.json", (json.dumps(rows, indent=1) + "\n").encode())
@@ -77,7 +79,7 @@ def windows(options: argparse.Namespace) -> tuple[list[Any], list[Any]]:
             short = [max(0, options.side - length) for length in image.shape[:2]]
             image = np.pad(image, ((0, short[0]), (0, short[1]), (0, 0)), mode="symmetric")
         y, x = (int(rng.integers(length - options.side + 1)) for length in image.shape[:2])
-        mask = drawn("mixed", (options.side, options.side), rng)
+        mask = drawn(options.masks, (options.side, options.side), rng)
         found[side].append((np.ascontiguousarray(image[y : y + options.side, x : x + options.side]), mask))
     return found
 
@@ -105,17 +107,16 @@ def fillings(options: argparse.Namespace, pairs: Sequence[Any]) -> Iterator[tupl
     for strength in options.strengths:
         made = filled(strength) if strength else decoded
         # At strength 0 what is lost is all of the difference: with it there is the normal again.
-        for detail in (False, True) if strength else (False,):
+        for detail, blend in ((False, 0), (True, 0), (True, options.blend)) if strength else ((False, 0),):
             full = [
                 restored(pair[0], plain, one, number) if detail else one
                 for number, (pair, plain, one) in enumerate(zip(pairs, decoded, made, strict=True))
             ]
-            for blend in options.blends:
-                name = f"strength {strength:g}{', detail' if detail else ''}{f', blend {blend}' if blend else ''}"
-                yield name, [
-                    (np.where(mask[..., None] > 0, faded(normal, one, mask, blend), normal), mask)
-                    for (normal, mask), one in zip(pairs, full, strict=True)
-                ]
+            name = f"strength {strength:g}{', detail' if detail else ''}{f', blend {blend}' if blend else ''}"
+            yield name, [
+                (np.where(mask[..., None] > 0, faded(normal, one, mask, blend), normal), mask)
+                for (normal, mask), one in zip(pairs, full, strict=True)
+            ]
 
 
 def _types(options: argparse.Namespace) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def _types(options: argparse.Namespace) -> dict[str, Any]:
     return {"types": ["/stain"]} if find_artifact(options.pt_path, None, options.method).open_types else {}
 
 
-def measured(made: Sequence[Any], train: int, seeds: Sequence[int]) -> dict[str, Any]:
+def measured(made: Sequence[Any], train: int, seeds: Sequence[int], steps: int) -> dict[str, Any]:
     """Levels of the bands (dB, medians), the median seam, and the detector's mean over the seeds."""
     import numpy as np
 
@@ -134,9 +135,12 @@ def measured(made: Sequence[Any], train: int, seeds: Sequence[int]) -> dict[str,
     from fast.quality.noise import band_levels
 
     bands = np.median([b for image, mask in made if (b := band_levels(image, mask)) is not None], axis=0)
-    found = [detect(made[:train], made[train:], seed) for seed in seeds]
+    found = [detect(made[:train], made[train:], seed, steps) for seed in seeds]
     return {
-        **{name: round(float(level), 2) for name, level in zip(("fine dB", "middle dB", "coarse dB"), bands, strict=True)},
+        **{
+            name: round(float(level), 2)
+            for name, level in zip(("fine dB", "middle dB", "coarse dB"), bands, strict=True)
+        },
         "seam": round(float(np.median([s for image, mask in made if (s := seam(image, mask)) is not None])), 3),
         "ap": round(float(np.mean([f.ap for f in found])), 4),
         "auroc": round(float(np.mean([f.auroc for f in found])), 4),

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from fast.runtime.flags import as_flags
 from fast.runtime.options import TrainingOptions
 from fast.runtime.project import PROJECT
 from fast.segmentation import build
-from fast.segmentation.data import SegmentationSample, from_arrays, from_output, from_samples, merged
+from fast.segmentation.data import SegmentationSample, from_arrays, from_output, from_samples, is_normal, merged
 from fast.segmentation.networks import save
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
@@ -300,11 +300,18 @@ def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[S
     found: list[SegmentationSample] = []
     for kind in made.key["types"]:
         kept, _ = from_output(pairs_folder(made, kind), held_out if names_sources else ())
-        for pair in kept[:count]:
+        for pair in first(kept, count):
             real = [originals[path] for path in pair.sources if path in originals]
             behind = {path.resolve() for s in real for path in (s.image, s.mask) if path is not None}
             found.append(replace(pair, sources=pair.sources | behind))
     return found
+
+
+def first(pairs: Sequence[SegmentationSample], count: int | None) -> list[SegmentationSample]:
+    """The first `count` defects (None: all) and as large a share of the counterfeits behind them."""
+    defects, fakes = ([p for p in pairs if is_normal(p) is fake] for fake in (False, True))
+    kept = defects[:count]
+    return [*kept, *fakes[: round(len(fakes) * len(kept) / max(1, len(defects)))]]
 
 
 def mask_file(category: Category, number: int) -> Path:
@@ -343,7 +350,7 @@ def deep(cell: Cell) -> dict[str, Any]:
     made, category, files = cell.needs[0], cell.use["of"], cell.use["networks"]
     inception = load_inception(files["inception"]) if "inception" in files else None
     embed = load_lpips(files["lpips"]).to(device_of(cell)).embed if "lpips" in files else None
-    found = synthetic_pairs(made, category, None)
+    found = [pair for pair in synthetic_pairs(made, category, None) if not is_normal(pair)]
     options = Options(device=device_of(cell))
     return measures(found, from_samples(category.train), inception=inception, embed=embed, options=options)
 

@@ -15,17 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fast.metrics.segmentation import MetricAccumulator
-from fast.segmentation.layers import ConvNorm
 
 
 class TraceNet(nn.Module):
     """Images (B,3,H,W), about -2 to 2 -> log-odds (B,1,H,W) that a pixel was made; it sees 31 pixels around each."""
 
-    def __init__(self, width: int = 16):
+    def __init__(self, width: int = 12):
         super().__init__()
         self.body = nn.Sequential(
-            ConvNorm(3, width), ConvNorm(width, width), *(_wide(width, apart) for apart in (2, 4, 6)), ConvNorm(width, width)
-        )  # fmt: skip
+            _conv(3, width), *(_conv(width, width, apart) for apart in (1, 2, 4, 6)), _conv(width, width)
+        )
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -33,9 +32,10 @@ class TraceNet(nn.Module):
         return found
 
 
-def _wide(width: int, apart: int) -> nn.Sequential:
-    """A 3 x 3 convolution whose taps are so many pixels apart."""
-    conv = nn.Conv2d(width, width, 3, padding=apart, dilation=apart, bias=False)
+def _conv(given: int, width: int, apart: int = 1) -> nn.Sequential:
+    """A 3 x 3 convolution whose taps are so many pixels apart. Mirrored beyond the edge: zeros would tell where it is,
+    and masks rarely lie there."""
+    conv = nn.Conv2d(given, width, 3, padding=apart, dilation=apart, bias=False, padding_mode="reflect")
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
 
 
@@ -53,18 +53,19 @@ def detect(
     train: Sequence[tuple[np.ndarray, np.ndarray]],
     test: Sequence[tuple[np.ndarray, np.ndarray]],
     seed: int = 0,
-    steps: int = 250,
+    steps: int = 300,
     batch: int = 12,
     side: int = 64,
 ) -> Found:
     """Train on `train` and find the masks of `test`: images (H,W,3) uint8 of one size with masks (H,W), nonzero = made.
 
-    Views of `side` pixels, mirrored and turned; half of them hold a pixel of the mask in their middle half. `test` must
+    Views of `side` pixels, mirrored and turned; half of them hold a pixel of the mask. `test` must
     be of other parts, or what a part looks like is learned by heart.
     """
     rng = np.random.default_rng(seed)
     images = _float(np.stack([image for image, _ in train]))
     masks = torch.from_numpy(np.stack([mask != 0 for _, mask in train])).float()[:, None]
+    weight = ((1 - masks.mean()) / masks.mean()).sqrt()  # masks are few pixels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = TraceNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -75,7 +76,7 @@ def detect(
             views = [_view(images, masks, min(side, *images.shape[2:]), rng) for _ in range(batch)]
             x, y = (torch.stack(part) for part in zip(*views, strict=True))
             odds = network(x.contiguous(memory_format=torch.channels_last))
-            loss = F.binary_cross_entropy_with_logits(odds, y)
+            loss = F.binary_cross_entropy_with_logits(odds, y, pos_weight=weight)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -90,8 +91,8 @@ def _view(images: Tensor, masks: Tensor, side: int, rng: np.random.Generator) ->
     top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
     if rng.random() < 0.5 and len(points := torch.nonzero(masks[number, 0])):
         y, x = points[int(rng.integers(len(points)))].tolist()
-        top = int(np.clip(y - rng.integers(side // 4, side - side // 4), 0, height - side))
-        left = int(np.clip(x - rng.integers(side // 4, side - side // 4), 0, width - side))
+        top = int(np.clip(y - rng.integers(side), 0, height - side))
+        left = int(np.clip(x - rng.integers(side), 0, width - side))
     turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
     views = []
     for whole in (images[number], masks[number]):

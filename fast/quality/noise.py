@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -26,8 +28,5 @@ def band_levels(image: np.ndarray, mask: np.ndarray) -> Floats | None:
         return None
     grey = image.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     smooth = [grey if s == 0 else cv2.GaussianBlur(grey, (0, 0), s, borderType=cv2.BORDER_REFLECT_101) for s in SIGMAS]
-    energy = [
-        ((a - b)[inside] ** 2).mean() / max(((a - b)[around] ** 2).mean(), 1e-6)
-        for a, b in zip(smooth, smooth[1:], strict=False)
-    ]
+    energy = [((a - b)[inside] ** 2).mean() / max(((a - b)[around] ** 2).mean(), 1e-6) for a, b in pairwise(smooth)]
     return np.asarray(10 * np.log10(np.maximum(energy, 1e-6)))

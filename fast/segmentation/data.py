@@ -56,7 +56,7 @@ def from_samples(samples: Iterable[Sample]) -> list[SegmentationSample]:
 
 
 def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[list[SegmentationSample], int]:
-    """Pairs of a synthesis output (`fast/output.py`), and how many were left out.
+    """Pairs of a synthesis output (`fast/output.py`), its counterfeits as made normals, and how many were left out.
 
     Left out are those that the manifest says were made from one of the files `held_out`, a mask or an image that
     tests are done on, or from a copy of one under any name: a segmenter that has seen their shape or surface would have
@@ -65,7 +65,7 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
     says.
     """
     folder = Path(folder)
-    manifest, rows = folder / "manifest.jsonl", read_records(folder)
+    manifest, rows = folder / "manifest.jsonl", read_records(folder, counterfeits=True)
     try:
         found = [(used := _sources(row), _pair(folder, row, used)) for row in rows]
     except (KeyError, TypeError) as error:
@@ -99,16 +99,23 @@ def merged(
     normal_share: float = 0.0,
 ) -> list[SegmentationSample]:
     """All pairs to train on, weighted. Without `real_share` every defect is drawn equally often; with it, that share
-    of the defects drawn is real. `normal_share` of all that is drawn are normals."""
+    of the defects drawn is real. A counterfeit among the synthetic is drawn as often as a synthetic defect, beside
+    them. `normal_share` of all that is drawn are normals."""
     if real_share is not None and not (0 < real_share < 1 and synthetic and real):
         raise UserError(f"real_share={real_share} needs synthetic and real pairs and a share between 0 and 1")
     if not 0 <= normal_share < 1 or (normal_share and not normals):
         raise UserError(f"normal share {normal_share} needs normal images and a share from 0 to below 1")
-    share = len(real) / max(1, len(real) + len(synthetic)) if real_share is None else real_share
+    fakes = [pair for pair in synthetic if pair.synthetic and is_normal(pair)]
+    defects = [pair for pair in synthetic if not (pair.synthetic and is_normal(pair))]
+    if fakes and not defects:
+        raise UserError("the synthetic pairs are counterfeits alone; make pairs with defects beside them")
+    share = len(real) / max(1, len(real) + len(defects)) if real_share is None else real_share
+    beside = (1 - share) * len(fakes) / max(1, len(defects))
     parts = [
         (real, share * (1 - normal_share)),
-        (synthetic, (1 - share) * (1 - normal_share)),
-        (normals if normal_share else (), normal_share),
+        (defects, (1 - share) * (1 - normal_share)),
+        (fakes, beside * (1 - normal_share)),
+        (normals if normal_share else (), normal_share * (1 + beside)),
     ]
     return [replace(pair, weight=total / len(part)) for part, total in parts for pair in part]
 

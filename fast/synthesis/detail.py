@@ -99,7 +99,7 @@ def _radius(own: np.ndarray, inside: np.ndarray) -> Floats:
     """The largest distance from the border within each 8-connected component, at its pixels (H,W); 0 outside."""
     count, labels = cv2.connectedComponents(own, connectivity=8)
     largest = np.zeros(count, np.float32)
-    np.maximum.at(largest, labels.ravel(), inside.ravel())
+    np.maximum.at(largest, labels.ravel().astype(np.intp), inside.ravel())
     return np.asarray(largest[labels], np.float32)
 
 

@@ -240,8 +240,8 @@ class Engine:
         keys: Sequence[Hashable] | None = None,
         drafts: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
-        """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too. With the
-        recipe's `detail` both get back what the first stage loses.
+        """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too. With
+        the recipe's `detail` both get back what the first stage loses.
 
         `normals` (H,W,3) uint8 and `masks` (H,W) in {0,1}, all of one size, sides multiples of `stride`; `types`:
         numbers of the learned types; `keys`: names under which the encoded normals may be kept, None for not;

@@ -66,18 +66,18 @@ class SamplingOptions:
         f"times (default {DRAFT_STRENGTH:g}; 1: nothing of it is left but its mask)", metavar="S")
     draft_options: Mapping[str, Any] = option({}, None)  # of the method that makes the drafts, by name
     detail: bool = option(
-        False, "give back the grain and noise that the first stage loses, where the surface is still there; else noise "
-        "of the same spectrum")
+        True, "do not give back the grain and noise that the first stage loses", "--no_detail")
     blend: int = option(
-        0, "the change fades in from the mask's border within so many pixels, that of a soft defect more slowly; for "
-        "0 not at all (default 0)", metavar="PX", least=0, most=64)
+        2, "the change fades in from the mask's border within so many pixels, that of a soft defect more slowly; for "
+        "0 not at all (default 2)", metavar="PX", least=0, most=64)
     own: Mapping[str, Any] = option({}, None)  # the method's own switches by name, such as stage's `aif`
     # fmt: on
 
 
 @dataclass(frozen=True)
 class Recipe(SamplingOptions):
-    """Sampling options with everything decided, as the engine takes them and the manifest records them."""
+    """Sampling options with everything decided, as the engine takes them and the manifest records them; by default what
+    the networks make, and nothing of it changed."""
 
     sampler: str = "aias"
     steps: int = 10
@@ -87,6 +87,8 @@ class Recipe(SamplingOptions):
     min_window: int = 256
     max_window: int = 512
     scale: float = 1.0
+    detail: bool = False
+    blend: int = 0
 
 
 @dataclass(frozen=True)

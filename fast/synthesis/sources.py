@@ -107,8 +107,9 @@ class Sources:
         return marks(self.normal_contents), marks(self.mask_contents)
 
     def pair(self, index: int, seed: int) -> Pair:
-        """Pair number `index`, from `FIRST_COUNTERFEIT` on the counterfeit of a pair, with its files. Its normal image is drawn by content (`drawn`): adding one changes the pairs that take
-        it and no other. Masks come round in a new order every time through. Names and places decide nothing."""
+        """Pair number `index`, from `FIRST_COUNTERFEIT` on the counterfeit of a pair, with its files. Its normal image
+        is drawn by content (`drawn`): adding one changes the pairs that take it and no other. Masks come round in a new
+        order every time through. Names and places decide nothing."""
         if index >= FIRST_COUNTERFEIT:
             return replace(self.pair(index - FIRST_COUNTERFEIT, seed), index=index, counterfeit=True)
         normals, masks = self._marks

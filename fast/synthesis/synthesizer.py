@@ -301,7 +301,8 @@ class Synthesizer:
         return _Picture(pair, image, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
 
     def _lanes(self, pictures: Iterable[_Picture]) -> Iterator[list[Job]]:
-        """Windows of one size together, counterfeits apart, as many as a lane takes; fewer when too many pictures would have to wait."""
+        """Windows of one size together, counterfeits apart, as many as a lane takes; fewer when too many pictures would
+        have to wait."""
         waiting: dict[tuple[int, int, bool], list[Job]] = defaultdict(list)
         for picture in pictures:
             for number, region in enumerate(picture.regions):
