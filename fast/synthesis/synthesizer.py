@@ -67,7 +67,7 @@ class _Picture:
     def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
         """Paste a window, all of it or by its mask (`composite`); True if it was the last."""
         region, composite = self.regions[number], recipe.composite
-        if composite and recipe.blend:
+        if composite and recipe.blend and self.drafts is None:  # a draft's border is its method's
             made = self._faded(number, made, recipe.blend)
         with self.lock:
             paste(self.image, made, region if composite else replace(region, mask=np.ones_like(region.mask)))

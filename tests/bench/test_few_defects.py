@@ -107,7 +107,7 @@ def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pyt
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("row, said", [("new=wand", "'wand'"), ("new=transplant,blend=none", "blend='none'")])
+@pytest.mark.parametrize(("row", "said"), [("new=wand", "'wand'"), ("new=transplant,blend=none", "blend='none'")])
 def test_bad_rows_end_in_one_line(row: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--row", row]) == 2
     assert said in capsys.readouterr().err
