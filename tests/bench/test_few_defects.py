@@ -107,7 +107,7 @@ def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pyt
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("row, said", [("new=wand", "'wand'"), ("new=transplant,blend=none", "blend='none'")])
+@pytest.mark.parametrize(("row", "said"), [("new=wand", "'wand'"), ("new=transplant,blend=none", "blend='none'")])
 def test_bad_rows_end_in_one_line(row: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--row", row]) == 2
     assert said in capsys.readouterr().err
@@ -212,7 +212,7 @@ def test_rows_of_the_command_line() -> None:
     assert rows == {
         "feather": Row("transplant", options), "fast": Row(folder="runs/{seed}"), "half": Row(mix=("feather", "fast"))
     }  # fmt: skip
-    assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for(2) == {"weights": "runs/2", "steps": 5}
+    assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
 
 
 def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:
