@@ -209,8 +209,8 @@ def _how(found: Delivered) -> Section:
     return Section(
         "Measured how",
         "Nested splits divide the training side again, by whole parts, two thirds to train on; pairs of a trial are "
-        "made from its inner training side alone. Classical augmentation in every row; half of the defects drawn are real "
-        "where there are both. The segmenter learns from all of the training side and stops at its steps or when the "
-        "minutes are over, whichever comes first.",
+        "made from its inner training side alone. Classical augmentation in every row; half of the defects drawn are "
+        "real where there are both. The segmenter learns from all of the training side and stops at its steps or when "
+        "the minutes are over, whichever comes first.",
         [Table("What was measured", ["what", "value"], rows)],
     )

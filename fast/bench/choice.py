@@ -105,13 +105,13 @@ class Trials:
         """Try a row on a nested split."""
         if self.done(label, split):
             return
-        start, sides = time.monotonic(), self.sides[split]
+        start, sides = self.budget.clock(), self.sides[split]
         self.prepare(label, split)
         row = measured(label, None, split, sides.train, sides, self.pairs, self.judge)
         if row is None:
             self.left_out[label] = "it makes no pairs here"
             return
-        seconds = round(time.monotonic() - start, 1)
+        seconds = round(self.budget.clock() - start, 1)
         self.rows.append({**row, "split": sides.split.hash, "how": self._how(label), "seconds": seconds})
         write_bytes(self.file, (json.dumps(self.rows, indent=1) + "\n").encode())
         self.report(
