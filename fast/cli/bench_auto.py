@@ -93,4 +93,5 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     if len(index.categories) > 1:
         raise UserError(f"{options.dataset} holds {', '.join(index.categories)}; choose one with --category")
     split = Split.load(options.split) if options.split else make_split(index)
+    split.apply(index)  # one of another dataset is told before anything is written
     return replace(index, test_normals=[]), split
