@@ -152,23 +152,31 @@ def choose(trials: Trials, labels: Sequence[str], extra: Mapping[str, float] | N
             continue
         trials.run(label, 0)
         begun += [label] if trials.done(label, 0) else []
-    rounds = 1
-    while rounds < len(trials.sides):
-        cost = sum(trials.estimate(label) for label in begun if not trials.done(label, rounds))
-        if cost > trials.budget.left:
-            break
-        for label in begun:
-            trials.run(label, rounds)
-        rounds += 1
+    rounds = _rounds(trials, begun)
     if rounds < len(trials.sides):
         trials.left_out[f"nested split {rounds + 1} of {len(trials.sides)}"] = "the minutes did not suffice"
     _try_mixture(trials, begun[1:], rounds)
     return _chosen(trials)
 
 
+def _rounds(trials: Trials, begun: Sequence[str]) -> int:
+    """Try the rows on further splits; returns on how many real defects alone were measured. The second split is made as
+    far as the minutes go, for it decides; later ones are made whole or not at all, so that gains stay comparable."""
+    for number in range(1, len(trials.sides)):
+        needed = [trials.estimate(label) for label in begun if not trials.done(label, number)]
+        if (needed and needed[0] > trials.budget.left) or (number >= LEAST and sum(needed) > trials.budget.left):
+            return number
+        for label in begun:
+            if trials.done(label, number) or trials.estimate(label) <= trials.budget.left:
+                trials.run(label, number)
+            else:
+                trials.left_out[f"{label} on nested split {number + 1}"] = "the minutes did not suffice"
+    return len(trials.sides)
+
+
 def _try_mixture(trials: Trials, labels: Sequence[str], rounds: int) -> None:
     """Half of the pairs of each of the two best; their features are there already."""
-    best = [score.label for score in ranked(trials.rows) if score.label in labels][:2]
+    best = [score.label for score in ranked(trials.rows) if score.label in labels and score.splits >= rounds][:2]
     if len(best) < 2:
         return
     label = " + ".join(best)

@@ -107,6 +107,17 @@ def test_the_budget_is_kept_and_what_it_leaves_out_is_named(
     assert found.taken in ("a", "a + b")
 
 
+def test_the_second_split_goes_as_far_as_the_minutes_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = Bench(monkeypatch, tmp_path, {k: SCORES[k] for k in (ALONE, "a", "b")}, {ALONE: 5.0, "a": 15.0, "b": 15.0})
+    slow = {"a": 15.0, "b": 15.0}
+    found = bench.choose(55 + 20)  # 5 + 15 + 15, then 5 + 15 + 15 of the 40 that are left
+    assert {score.label: score.splits for score in found.scores} == dict.fromkeys(slow, 2)
+    assert found.left_out == {
+        "nested split 3 of 3": "the minutes did not suffice",
+        "a + b": "the minutes did not suffice",
+    }
+
+
 def test_too_few_minutes_for_two_splits_choose_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = Bench(monkeypatch, tmp_path, SCORES, {ALONE: 5.0, "a": 15.0}).choose(22)
     assert found.taken is None
