@@ -82,7 +82,7 @@ def measure(
             for label in (ALONE, *few.rows):
                 if (label, count, seed) in done or _skipped(label, count, few, pairs):
                     continue
-                row = _measured(label, count, seed, real, sides[seed], pairs, judge)
+                row = measured(label, count, seed, real, sides[seed], pairs, judge)
                 if row is None:
                     continue
                 known.append({**row, "split": sides[seed].split.hash, "how": _how(label, few)})
@@ -104,7 +104,7 @@ def _skipped(label: str, count: int | None, few: Few, pairs: RowPairs) -> bool:
     return count is not None and (label in few.only_all or pairs.needs_all(label))
 
 
-def _measured(
+def measured(
     label: str, count: int | None, seed: int, real: Sequence[Sample], sides: Sides, pairs: RowPairs, judge: Judge
 ) -> dict[str, Any] | None:
     """One row's figures; None where it has no pairs."""

@@ -45,8 +45,9 @@ class Row:
         if self.masks not in OF_FILES:
             raise UserError(f"masks={self.masks} is unknown; use one of {', '.join(OF_FILES)}")
 
-    def options_for(self, seed: int) -> dict[str, Any]:
-        return {k: v.replace(SEED, str(seed)) if isinstance(v, str) else v for k, v in self.options.items()}
+    def options_for(self, run: str) -> dict[str, Any]:
+        """The options with `run` in place of `{seed}`."""
+        return {k: v.replace(SEED, run) if isinstance(v, str) else v for k, v in self.options.items()}
 
     def describe(self) -> dict[str, Any]:
         """What decides its pairs, as plain data."""
@@ -54,6 +55,14 @@ class Row:
         found = {name: value for name, value in named.items() if value is not None}
         masks = {"masks": self.masks} if self.method and not method_class(self.method).own_masks else {}
         return {**found, **masks, **({"options": dict(self.options)} if self.options else {})}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A pair, and what a manifest says about it: its method and the files it was made from."""
+
+    sample: SegmentationSample
+    record: Mapping[str, Any]
 
 
 def learns(row: Row) -> bool:
@@ -69,7 +78,7 @@ class RowPairs:
 
     def __init__(self, rows: Mapping[str, Row], per_type: int):
         self.rows, self.per_type = rows, per_type
-        self._made: dict[tuple[Any, ...], list[SegmentationSample]] = {}
+        self._made: dict[tuple[Any, ...], list[Made]] = {}
 
     def needs_all(self, label: str) -> bool:
         """Whether a row's pairs may hold any defect of the training side: it is not measured beside a few of them."""
@@ -83,39 +92,42 @@ class RowPairs:
         self, label: str, sides: Sides, real: Sequence[Sample], count: int | None, seed: int
     ) -> list[SegmentationSample]:
         """The pairs of a row, none of them made from a file that `sides` forbids. Raises `UserError`."""
+        return [made.sample for made in self.made(label, sides, real, count, seed)]
+
+    def made(
+        self, label: str, sides: Sides, real: Sequence[Sample], count: int | None, seed: int, run: str | None = None
+    ) -> list[Made]:
+        """The pairs of `of` with what they were made from; `run`: what stands for `{seed}` in place of the number."""
         row = self.rows[label]
         if row.mix is not None:
-            halves = [_by_type(self.of(name, sides, real, count, seed)) for name in row.mix]
+            halves = [_by_type(self.made(name, sides, real, count, seed, run)) for name in row.mix]
             return _mixed(*halves) if all(halves) else []
         if learns(row) and not real:
             return []
-        key = (label, count, seed) if learns(row) or row.folder else (label, *_types(sides))
+        run = str(seed) if run is None else run
+        key = (label, count, seed, run) if learns(row) or row.folder else (label, *_types(sides))
         if key not in self._made:
             self._made[key] = (
-                _finished(row.folder, sides, seed) if row.folder else self._make(label, sides, real, count, seed)
+                _finished(row.folder, sides, run) if row.folder else self._make(row, sides, real, seed, run)
             )
         return list(self._made[key])
 
-    def _make(
-        self, label: str, sides: Sides, real: Sequence[Sample], count: int | None, seed: int
-    ) -> list[SegmentationSample]:
-        row = self.rows[label]
-        generator = generator_of(row, sides, real, seed)
+    def _make(self, row: Row, sides: Sides, real: Sequence[Sample], seed: int, run: str) -> list[Made]:
+        generator = generator_of(row, sides, real, run)
         masks = {kind: _masks_of(row, kind, real) for kind in _types(sides)} if not generator.own_masks else {}
         normals = [s.image for s in sides.index.normals]
         pairs = []
         for number, kind in enumerate(_types(sides)):
             for k in range(self.per_type):
                 rng = np.random.default_rng(seed_of(seed, number, k))
-                image = read_image(normals[int(rng.integers(len(normals)))])
-                pairs.append(one_pair(generator, image, kind, rng, masks.get(kind)))
+                pairs.append(one_pair(generator, normals[int(rng.integers(len(normals)))], kind, rng, masks.get(kind)))
         return pairs
 
 
-def generator_of(row: Row, sides: Sides, real: Sequence[Sample], seed: int) -> Generator:
+def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str) -> Generator:
     """A row's method, ready to make pairs from the defects `real` alone. UserError for weights of another split."""
     assert row.method is not None
-    options = row.options_for(seed)
+    options = row.options_for(run)
     if issubclass(method_class(row.method), Learned):
         _check_weights(row.method, options, sides)
     generator = create(row.method, **options)
@@ -125,20 +137,28 @@ def generator_of(row: Row, sides: Sides, real: Sequence[Sample], seed: int) -> G
 
 
 def one_pair(
-    generator: Generator, image: np.ndarray, kind: str, rng: np.random.Generator, masks: Masks | None = None
-) -> SegmentationSample:
+    generator: Generator, normal: Path, kind: str, rng: np.random.Generator, masks: Masks | None = None
+) -> Made:
     """A pair of the type `kind` on a normal image; `masks`: where the masks of a method that makes none come from."""
     named = kind if generator.types or generator.name == "procedural" else None
-    mask, behind = None, frozenset[Path]()
+    image, mask, file = read_image(normal), None, None
     if masks is not None:
         file = masks.files[int(rng.integers(len(masks.files)))]
-        mask, behind = masks.draw(image, rng, file), frozenset({file.resolve()})
+        mask = masks.draw(image, rng, file)
     again = _copy(rng)
     made, made_mask = generator.synthesize(image, mask, rng, named)
     # Which of its defects a pair holds decides what the threshold may be chosen on.
     origin = generator.origin(again, named).get("defect_source")
-    sources = behind | (frozenset({Path(origin).resolve()}) if origin else frozenset())
-    return SegmentationSample(made, made_mask, kind, synthetic=True, sources=sources)
+    used = [path for path in (file, Path(origin) if origin else None) if path is not None]
+    sources = frozenset(path.resolve() for path in used)
+    record = {
+        "type": kind,
+        "method": generator.name,
+        "normal_source": str(normal),
+        "mask_source": None if file is None else str(file),
+        **({"defect_source": origin} if origin else {}),
+    }
+    return Made(SegmentationSample(made, made_mask, kind, synthetic=True, sources=sources), record)
 
 
 def _masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:
@@ -151,14 +171,14 @@ def _types(sides: Sides) -> list[str]:
     return sorted({f"{s.category}/{s.anomaly}" for s in sides.train})
 
 
-def _finished(folder: str, sides: Sides, seed: int) -> list[SegmentationSample]:
+def _finished(folder: str, sides: Sides, run: str) -> list[Made]:
     """The pairs of a finished run. UserError where its method learned from another split."""
-    place = Path(folder.replace(SEED, str(seed)))
+    place = Path(folder.replace(SEED, run))
     file = place / "settings.json"
     settings: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     for recorded in (settings.get("split"), (settings.get("training") or {}).get("split")):
         _check_split(recorded, sides, str(place))
-    return from_output(place, sides.forbidden)[0]
+    return [Made(sample, {"type": sample.kind}) for sample in from_output(place, sides.forbidden)[0]]
 
 
 def _check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None:
@@ -181,16 +201,14 @@ def _check_split(recorded: Any, sides: Sides, place: str) -> None:
         )
 
 
-def _by_type(pairs: Sequence[SegmentationSample]) -> dict[str, list[SegmentationSample]]:
-    found: dict[str, list[SegmentationSample]] = {}
+def _by_type(pairs: Sequence[Made]) -> dict[str, list[Made]]:
+    found: dict[str, list[Made]] = {}
     for pair in pairs:
-        found.setdefault(pair.kind, []).append(pair)
+        found.setdefault(pair.sample.kind, []).append(pair)
     return found
 
 
-def _mixed(
-    first: Mapping[str, Sequence[SegmentationSample]], second: Mapping[str, Sequence[SegmentationSample]]
-) -> list[SegmentationSample]:
+def _mixed(first: Mapping[str, Sequence[Made]], second: Mapping[str, Sequence[Made]]) -> list[Made]:
     """Of each type every other pair of the first and, where those are left out, of the second: the same numbers stand
     on the same normal images."""
     kinds = sorted({*first, *second})

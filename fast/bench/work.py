@@ -178,13 +178,18 @@ def _prepared(category: Category) -> Category:
 
 
 def _run(cell: Cell, script: str, *flags: str) -> None:
-    """A program of the project; its words go to a log.
+    """A program of the project, in the cell's folder."""
+    run_program(cell.folder, script, *flags)
+
+
+def run_program(folder: Path, script: str, *flags: str) -> None:
+    """A program of the project; its words go to `log.txt` in the folder.
 
     A process and no call: synthesis settles the number of torch's threads and training the seeds of all that its
     process does after it, Lightning starts its helpers by the command line of the process it is in, all memory comes
     back at the end, and what still runs when the bench is killed keeps the cell's lock.
     """
-    log = cell.folder / "log.txt"
+    log = folder / "log.txt"
     # The project's modules, installed or not, and none of the current folder's.
     env = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100", "PYTHONSAFEPATH": "1"}
     env["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -2,6 +2,7 @@
 
 fast-bench --protocol protocols/mini_methods.yaml --dataset parts --out bench    # a table
 fast-bench --dataset parts --out bench                                           # does it help?
+fast-bench --dataset parts --auto --minutes 30 --out auto                        # what helps most, and a segmenter
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fast.cli import bench_auto
 from fast.runtime.command import command_line
 from fast.runtime.options import Parser
 from fast.runtime.project import named
@@ -55,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     helps.add_argument("--precision", choices=("auto", "fp32", "bf16"),
                        help="default: auto, bf16 where the machine computes in it, else fp32")
     # fmt: on
+    bench_auto.add_flags(p)
     return p
 
 
@@ -62,6 +65,9 @@ def main(argv: list[str]) -> None:
     options, overrides = parser().parse_known_args(argv)
     options.command = f"{command_line('scripts/bench.py')} {shlex.join(argv)}"
     check_options(options, overrides)
+    if options.auto:
+        bench_auto.run(options)
+        return
     from fast.bench.protocol import load_protocol
 
     if options.protocol:
@@ -77,6 +83,9 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
     odd = next((o for o in overrides if o.startswith("-") or "=" not in o), None)
     if odd is not None:
         raise UserError(f"{odd} is not understood; see --help")
+    bench_auto.check_flags(options, parser())
+    if options.auto and overrides:
+        raise UserError(f"{overrides[0]} overrides a protocol, which --auto has not; leave it out")
     if options.protocol and (changed := next(iter(asked(options)), None)):
         raise UserError(f"--{changed} is for a run without --protocol; override the protocol, e.g. pairs.per_type=100")
     if not options.protocol and overrides:

@@ -74,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     p.add_argument("--out", type=Path, default=Path("metrics.json"), metavar="FILE",
                    help="figures as JSON; the weights lie beside it as .safetensors (default: metrics.json)")
+    p.add_argument("--export", type=Path, metavar="FOLDER",
+                   help="write the network there as ONNX too, with what is done before and after it described")
     # fmt: on
     return p
 
@@ -176,11 +178,14 @@ def run(options: argparse.Namespace) -> None:
 
     from fast.data.images import write_bytes
     from fast.runtime.device import pick_device
+    from fast.segmentation.export import Described, export, require_onnx
     from fast.segmentation.networks import save
     from ldm.errors import UserError
 
     if options.out.suffix == ".safetensors" or options.out.is_dir():
         raise UserError(f"--out {options.out}: give the name of a JSON file")
+    if options.export:
+        require_onnx()  # before anything is trained
     device = pick_device(options.device, "--device ").type
     model, result, about = (judge if options.segmenter == "quick" else learn)(options, device)
     print(table(result))
@@ -189,6 +194,10 @@ def run(options: argparse.Namespace) -> None:
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
     about = {"settings": settings, **about, "weights": weights.name}
     write_bytes(options.out, (json.dumps({**result, **about}, indent=1) + "\n").encode())
+    if options.export:
+        types = [kind for kind, row in result["types"].items() if row["acc"] is not None]  # normals have none
+        for file in export(model, options.export, Described(options.size, options.native, types, options.segmenter)):
+            print(file)
     print(f"trained in {about['training_seconds']:.0f} s -> {options.out}, {weights}")
 
 

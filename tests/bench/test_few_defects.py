@@ -212,7 +212,7 @@ def test_rows_of_the_command_line() -> None:
     assert rows == {
         "feather": Row("transplant", options), "fast": Row(folder="runs/{seed}"), "half": Row(mix=("feather", "fast"))
     }  # fmt: skip
-    assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for(2) == {"weights": "runs/2", "steps": 5}
+    assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
 
 
 def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:

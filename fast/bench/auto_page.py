@@ -1,0 +1,216 @@
+"""The page of `scripts/bench.py --auto`: what was tried, what was taken and why, and what the segmenter finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from fast.bench.advice import signed
+from fast.bench.auto import NETWORK, Delivered
+from fast.bench.candidates import CANDIDATES
+from fast.bench.choice import LEAST, Score
+from fast.bench.few import ALONE
+from fast.data.images import read_image, resize_image, resize_mask
+from fast.data.tensors import to_tensor
+from fast.reports.report import (
+    PREDICTION_KEY,
+    Bar,
+    Commands,
+    Figure,
+    Gallery,
+    Points,
+    Report,
+    Row,
+    Section,
+    Table,
+    duration,
+    pair_row,
+    percent,
+    trial_row,
+)
+from fast.segmentation.data import from_samples
+from fast.segmentation.evaluation import predict
+
+SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type
+LARGEST = 512  # side of a picture on the page
+
+
+def page(found: Delivered, commands: Sequence[tuple[str, str]]) -> Report:
+    name, taken, final = found.name.replace("_", " "), found.choice.taken, found.final
+    sections = [
+        _tried(found),
+        _types(found),
+        Section("What lies in this folder", "", [Points(_files(found))]),
+        _pairs(found),
+        Section(
+            "What the segmenter finds",
+            "Test pictures that nothing was trained on or chosen by, the first ones of each type, good or bad.",
+            [Gallery("", list(_predictions(found)), PREDICTION_KEY)],
+        ),
+        Section("Do it again", "", [Commands(commands)]),
+        _how(found),
+    ]
+    figures = [
+        Figure(percent(final.figures["miou"]), "IoU of the delivered segmenter", "test side, all pixels", strong=True),
+        Figure(percent(final.figures["miou_types"]), "mean of the types' IoU", "test side"),
+        Figure(_best(found), "gain of what was taken", "nested splits, quick judge, in points"),
+    ]
+    return Report(
+        title=f"What helps on {name}? {taken.capitalize() if taken else 'Nothing that was tried'}.",
+        lead=_sentence(found),
+        figures=figures,
+        sections=[section for section in sections if section],
+        foot="Written by FAST. Every number was measured on this dataset.",
+    )
+
+
+def _best(found: Delivered) -> str:
+    score = next((s for s in found.choice.scores if s.label == found.choice.taken), None)
+    return "none" if score is None else _gain(score)
+
+
+def _sentence(found: Delivered) -> str:
+    choice, count = found.choice, len(found.final.made)
+    if choice.taken is None:
+        why = "Nothing raised the score above that of real defects with classical augmentation by more than chance"
+        few = any(score.splits < LEAST for score in choice.scores)
+        short = "; the minutes sufficed for one nested split, which says nothing about chance" if few else ""
+        return f"{why}{short}, so the segmenter was trained on the {len(found.sides.train)} real defects alone."
+    score = next(s for s in choice.scores if s.label == choice.taken)
+    return (
+        f"On {score.splits} splits inside the training side, {choice.taken} raised the score from "
+        f"{score.iou - score.gain:.1f} to {score.iou:.1f} %: {_gain(score)} points. The segmenter was trained on "
+        f"{len(found.sides.train)} real defects and {count} pairs made so, and tested once on the test side."
+    )
+
+
+def _gain(score: Score) -> str:
+    return signed(score.gain) + ("" if score.error is None else f" ± {score.error:.1f}")
+
+
+def _tried(found: Delivered) -> Section:
+    choice = found.choice
+    rows: list[list[str | Bar]] = [
+        [ALONE, "real defects with classical augmentation", Bar(choice.alone / 100), _splits(found, ALONE), "–",
+         _time(found, ALONE), "" if choice.taken else "taken"]
+    ]  # fmt: skip
+    for score in choice.scores:
+        decision = "taken" if score.label == choice.taken else "helps" if score.helps else "may be chance"
+        what = CANDIDATES[score.label].what if score.label in CANDIDATES else "half of the pairs of each"
+        bar = Bar(score.iou / 100, strong=score.label == choice.taken)
+        rows.append([score.label, what, bar, str(score.splits), _gain(score), _time(found, score.label), decision])
+    columns = ["pairs", "what they are", "score", "nested splits", "gain, points", "time of a trial", ""]
+    parts: list[Table | Points] = [Table("Tried on splits inside the training side", columns, rows)]
+    if choice.left_out:
+        parts.append(Points([(f"Left out, {label}:", f"{why}.") for label, why in choice.left_out.items()]))
+    return Section(
+        "What was tried, and why this was taken",
+        "Score: the mean of the IoU of all defect pixels and of the mean of the types' IoU, by the quick judge. Gain: "
+        "above real defects alone on the same split, mean and standard error. Taken is the highest gain that is above "
+        "its standard error. The best of several gains measured on few splits is flattered; what the test side says "
+        "is above.",
+        parts,
+    )
+
+
+def _splits(found: Delivered, label: str) -> str:
+    return str(sum(row["label"] == label for row in found.choice.rows))
+
+
+def _time(found: Delivered, label: str) -> str:
+    seconds = [row["seconds"] for row in found.choice.rows if row["label"] == label]
+    return duration(float(np.mean(seconds))) if seconds else "–"
+
+
+def _types(found: Delivered) -> Section:
+    figures = found.final.figures
+    rows: list[list[str | Bar]] = [
+        [kind.split("/", 1)[-1], str(own["images"]), Bar(own["iou"]), percent(own["acc"]), percent(own["ap"])]
+        for kind, own in figures["types"].items()
+    ]
+    rows.append(["All pixels", "", Bar(figures["miou"], strong=True), percent(figures["acc"]), percent(figures["ap"])])
+    columns = ["type", "test pictures", "IoU", "Acc", "AP"]
+    return Section(
+        "The delivered segmenter on the test side",
+        "Scored once, at the end; nothing was chosen by it. Acc is the share of the defect pixels that was found; AP "
+        "judges the ranking of the pixels without a threshold.",
+        [Table("Overlap of found and true defect pixels", columns, rows, total=True)],
+    )
+
+
+def _files(found: Delivered) -> list[tuple[str, str]]:
+    pairs = [("pairs/", "the image-mask pairs, with a manifest of what each was made from")] if found.final.made else []
+    return [
+        ("segmenter.onnx:", "the segmenter, for onnxruntime and others; one class of defects"),
+        ("segmenter.json, segmenter.txt:", "what is done before and after it, for programs and for people"),
+        ("segmenter.safetensors:", "its weights for this project (scripts/segment.py --weights)"),
+        *pairs,
+        ("metrics.json, choice.json:", "the figures of the test side; every trial of the choice"),
+    ]
+
+
+def _pairs(found: Delivered) -> Section | None:
+    if not found.final.made:
+        return None
+    rows: list[Row] = []
+    for kind in found.kinds:
+        own = [made for made in found.final.made if made.sample.kind == kind]
+        for made in (*own[:1], *own[-1:])[:SHOWN_PAIRS]:  # of a mixture one of each
+            image, mask = made.sample.read()
+            normal = read_image(made.record["normal_source"])
+            small = _shown(image.shape)
+            normal, image = resize_image(normal, small), resize_image(image, small)
+            heading = f"{kind.split('/', 1)[-1]}, {made.record['method']}"
+            rows.append(pair_row(heading, normal, resize_mask(mask == 1, small), image))
+    text = "Look at them as an inspector would: is that a defect, and does it look like one of this type?"
+    return Section("The pairs", text, [Gallery("", rows)])
+
+
+def _shown(shape: Sequence[int]) -> tuple[int, int]:
+    factor = min(1.0, LARGEST / max(shape[:2]))
+    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
+
+
+@torch.no_grad()
+def _predictions(found: Delivered) -> Iterator[Row]:
+    plan = found.plan
+    for kind in found.kinds:
+        samples = [s for s in found.sides.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]
+        for pair in from_samples(samples):
+            image, mask = pair.read()
+            if not plan.native:
+                image, mask = resize_image(image, plan.size), resize_mask(mask == 1, plan.size)
+            logits = predict(found.final.network, to_tensor(image)[None], tile=plan.size if plan.native else None)
+            small = _shown(image.shape)
+            marked = resize_mask(logits[0].argmax(0).numpy() > 0, small)
+            yield trial_row(
+                kind.split("/", 1)[-1], resize_image(image, small), resize_mask(mask == 1, small) > 0,
+                {"segmenter": marked > 0},
+            )  # fmt: skip
+
+
+def _how(found: Delivered) -> Section:
+    plan, sides, final = found.plan, found.sides, found.final
+    rows = [
+        ["real defects of the training side", str(len(sides.train))],
+        ["pairs of each type", str(plan.per_type)],
+        ["normal images", str(len(sides.index.normals))],
+        ["test pictures", str(len(sides.test))],
+        ["network delivered", NETWORK],
+        ["its steps", str(final.steps)],
+        ["its training", duration(final.seconds)],
+        ["pixels of a side that it sees", f"{plan.size}{', windows of pictures at their own size' * plan.native}"],
+        ["split", sides.split.hash[:12]],
+        ["time asked for", duration(60 * plan.minutes)],
+        ["time taken", duration(found.seconds)],
+    ]
+    return Section(
+        "Measured how",
+        "Nested splits divide the training side again, by whole parts, two thirds to train on; pairs of a trial are "
+        "made from its inner training side alone. Classical augmentation in every row; half of the defects drawn are "
+        "real where there are both. The segmenter learns from all of the training side and stops at its steps or when "
+        "the minutes are over, whichever comes first.",
+        [Table("What was measured", ["what", "value"], rows)],
+    )

@@ -1,0 +1,72 @@
+"""What `scripts/bench.py --auto` tries. A new candidate is one entry of `CANDIDATES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fast.bench.rows import SEED, Row
+from fast.generators import create
+from ldm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method of `fast.generators` with its options. `what`: for the page. `adapted`: its weights are trained on the
+    training side first, by `configs/methods/<method>.yaml`."""
+
+    method: str
+    what: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    adapted: bool = False
+
+
+# In the order in which they are tried: where minutes are short, the first ones are.
+CANDIDATES: dict[str, Candidate] = {
+    "transplant": Candidate("transplant", "real defects cut out, turned, scaled and set into normal images"),
+    "procedural": Candidate("procedural", "defects drawn into normal images, by the names of the types"),
+    "fast": Candidate("fast", "FAST, adapted to the training side, in the masks of its defects", adapted=True),
+}
+ADAPT_MINUTES = 8.0  # of one adaptation
+
+
+def rows_of(
+    kinds: Sequence[str],
+    out: Path,
+    looks: Mapping[str, Sequence[str]],
+    candidates: Mapping[str, Candidate] = CANDIDATES,
+) -> tuple[dict[str, Row], dict[str, str]]:
+    """The rows of the candidates that can make the defect types `kinds`, and why others cannot."""
+    rows, left_out = {}, {}
+    for label, one in candidates.items():
+        options = dict(one.options)
+        if one.method == "procedural":
+            options = {"looks": {name: list(types) for name, types in looks.items()}, **options}
+            if why := _undrawable(kinds, options):
+                left_out[label] = why
+                continue
+        if one.adapted:
+            options["weights"] = str(adapted_folder(out, one.method, SEED))
+        rows[label] = Row(one.method, options)
+    return rows, left_out
+
+
+def adapted_folder(out: Path, method: str, run: str) -> Path:
+    """Where a method's weights lie that were adapted to nested split `run`, or `all` of the training side."""
+    return out / "adapted" / f"{method}-{run}"
+
+
+def _undrawable(kinds: Sequence[str], options: Mapping[str, Any]) -> str:
+    """Why `procedural` cannot draw one of the types; empty where it can draw all."""
+    generator = create("procedural", **options)
+    for kind in kinds:
+        try:
+            generator.check_word(kind)
+        except UserError:
+            word = kind.rpartition("/")[2]
+            return (
+                f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"
+            )
+    return ""

@@ -1,0 +1,213 @@
+"""Which pairs help most? Candidates tried on nested splits of the training side, within a budget of time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fast.bench.few import ALONE, measured
+from fast.bench.nested import Sides
+from fast.bench.rows import Row, RowPairs
+from fast.bench.trial import Judge
+from fast.data.images import write_bytes
+
+SPLITS = 3  # nested splits, at most
+LEAST = 2  # of them, below which nothing is chosen: one says nothing about chance
+
+
+@dataclass
+class Budget:
+    """Seconds of the clock. `clock`: reads it."""
+
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    start: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = self.clock()
+
+    @property
+    def left(self) -> float:
+        return self.seconds - (self.clock() - self.start)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A candidate's scores above real defects alone on the same nested splits, in points: their mean, its standard
+    error (None for one split). `iou`: its own mean score in percent; `splits`: on so many."""
+
+    label: str
+    iou: float
+    gain: float
+    error: float | None
+    splits: int
+
+    @property
+    def helps(self) -> bool:
+        """More than chance: above the standard error."""
+        return self.error is not None and self.splits >= LEAST and self.gain > self.error
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`taken`: the label of what helps most, None if nothing does; `scores` of all that was tried; `left_out`: why
+    others were not; `rows`: the measurements."""
+
+    taken: str | None
+    scores: Sequence[Score]
+    left_out: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+    alone: float
+
+
+def score_of(row: Mapping[str, Any]) -> float:
+    """What candidates are ranked by, in percent: the mean of pooled IoU, in which large defects count most, and the
+    mean of the types' IoU, in which rare types count as much as common ones."""
+    return 50.0 * (row["miou"] + row["miou_types"])
+
+
+class Trials:
+    """Trials of rows on nested splits. Those in `file` are not done again. `prepare(label, split)` is called before the
+    first of a label on a split, and counts as part of it."""
+
+    def __init__(
+        self, sides: Sequence[Sides], pairs: RowPairs, judge: Judge, budget: Budget, file: Path,
+        prepare: Callable[[str, int], None] = lambda label, split: None,
+        report: Callable[[str], None] = print,
+    ):  # fmt: skip
+        self.sides, self.pairs, self.judge, self.budget = sides, pairs, judge, budget
+        self.file, self.prepare, self.report = file, prepare, report
+        known = json.loads(file.read_text()) if file.is_file() else []
+        self.rows: list[dict[str, Any]] = [row for row in known if self._same(row)]
+        self.left_out: dict[str, str] = {}
+
+    def _how(self, label: str) -> dict[str, Any]:
+        rows, row = self.pairs.rows, self.pairs.rows.get(label, Row())
+        of = {name: rows[name].describe() for name in row.mix or ()}
+        found = {**row.describe(), "of": of, "per_type": self.pairs.per_type}
+        return dict(json.loads(json.dumps(found)))
+
+    def _same(self, row: Mapping[str, Any]) -> bool:
+        """Whether a known measurement is one of these trials."""
+        inside = row["seed"] < len(self.sides) and row["split"] == self.sides[row["seed"]].split.hash
+        return inside and (row["how"] == self._how(row["label"]) or " + " in row["label"])
+
+    def done(self, label: str, split: int) -> bool:
+        return any((row["label"], row["seed"]) == (label, split) for row in self.rows)
+
+    def run(self, label: str, split: int) -> None:
+        """Try a row on a nested split."""
+        if self.done(label, split):
+            return
+        start, sides = self.budget.clock(), self.sides[split]
+        self.prepare(label, split)
+        row = measured(label, None, split, sides.train, sides, self.pairs, self.judge)
+        if row is None:
+            self.left_out[label] = "it makes no pairs here"
+            return
+        seconds = round(self.budget.clock() - start, 1)
+        self.rows.append({**row, "split": sides.split.hash, "how": self._how(label), "seconds": seconds})
+        write_bytes(self.file, (json.dumps(self.rows, indent=1) + "\n").encode())
+        self.report(
+            f"nested split {split}, {label}: IoU {100 * row['miou']:.1f} %, mean of types "
+            f"{100 * row['miou_types']:.1f} %, {seconds:.0f} s; "
+            f"{max(0, self.budget.left) / 60:.1f} minutes left to choose in"
+        )
+
+    def seconds(self, label: str) -> float | None:
+        """Of the last trial of a row; None before the first."""
+        found = [row["seconds"] for row in self.rows if row["label"] == label]
+        return found[-1] if found else None
+
+    def estimate(self, label: str) -> float:
+        """Seconds of the next trial of a row, by those there were: an unknown one takes as long as the longest."""
+        known = self.seconds(label)
+        return known if known is not None else max((row["seconds"] for row in self.rows), default=0.0)
+
+
+def choose(trials: Trials, labels: Sequence[str], extra: Mapping[str, float] | None = None) -> Choice:
+    """Try real defects alone and the rows `labels`, then the mixture of the two best, and take what helps most.
+
+    Real defects alone and the first row are measured on the first split; by what they took, as many of the others as
+    can have two splits are tried, and the rest is left out. `extra`: seconds that a trial of a row takes beside the
+    pairs, such as adapting weights.
+    """
+    extra = extra or {}
+    trials.run(ALONE, 0)
+    begun = [ALONE]
+    for label in labels:
+        cost = trials.estimate(label) + (extra.get(label, 0.0) if trials.seconds(label) is None else 0.0)
+        promised = sum(trials.estimate(other) for other in begun)  # each has a second split to come
+        if len(begun) > 1 and not trials.done(label, 0) and LEAST * cost + promised > trials.budget.left:
+            trials.left_out[label] = (
+                f"{LEAST} nested splits of it would have taken about {LEAST * cost / 60:.1f} minutes, and "
+                f"{max(0.0, trials.budget.left - promised) / 60:.1f} were left to choose in"
+            )
+            continue
+        trials.run(label, 0)
+        begun += [label] if trials.done(label, 0) else []
+    rounds = _rounds(trials, begun)
+    if rounds < len(trials.sides):
+        trials.left_out[f"nested split {rounds + 1} of {len(trials.sides)}"] = "the minutes did not suffice"
+    _try_mixture(trials, begun[1:], rounds)
+    return _chosen(trials)
+
+
+def _rounds(trials: Trials, begun: Sequence[str]) -> int:
+    """Try the rows on further splits; returns on how many real defects alone were measured. The second split is made as
+    far as the minutes go, for it decides; later ones are made whole or not at all, so that gains stay comparable."""
+    for number in range(1, len(trials.sides)):
+        needed = [trials.estimate(label) for label in begun if not trials.done(label, number)]
+        if (needed and needed[0] > trials.budget.left) or (number >= LEAST and sum(needed) > trials.budget.left):
+            return number
+        for label in begun:
+            if trials.done(label, number) or trials.estimate(label) <= trials.budget.left:
+                trials.run(label, number)
+            else:
+                trials.left_out[f"{label} on nested split {number + 1}"] = "the minutes did not suffice"
+    return len(trials.sides)
+
+
+def _try_mixture(trials: Trials, labels: Sequence[str], rounds: int) -> None:
+    """Half of the pairs of each of the two best; their features are there already."""
+    best = [score.label for score in ranked(trials.rows) if score.label in labels and score.splits >= rounds][:2]
+    if len(best) < 2:
+        return
+    label = " + ".join(best)
+    trials.pairs.rows = {**trials.pairs.rows, label: Row(mix=(best[0], best[1]))}
+    trials.rows = [row for row in trials.rows if " + " not in row["label"] or row["how"] == trials._how(label)]
+    cost = sum(trials.estimate(ALONE) for split in range(rounds) if not trials.done(label, split))
+    if cost > trials.budget.left:
+        trials.left_out[label] = "the minutes did not suffice"
+        return
+    for split in range(rounds):
+        trials.run(label, split)
+
+
+def ranked(rows: Sequence[Mapping[str, Any]]) -> list[Score]:
+    """The scores of all rows but real defects alone, the greatest gain first."""
+    base = {row["seed"]: score_of(row) for row in rows if row["label"] == ALONE}
+    found = []
+    for label in dict.fromkeys(row["label"] for row in rows if row["label"] != ALONE):
+        own = {row["seed"]: score_of(row) for row in rows if row["label"] == label}
+        both = sorted(own.keys() & base.keys())
+        if not both:
+            continue
+        gains = np.array([own[seed] - base[seed] for seed in both])
+        error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else None
+        iou = float(np.mean([own[seed] for seed in both]))
+        found.append(Score(label, iou, float(gains.mean()), error, len(both)))
+    return sorted(found, key=lambda score: -score.gain)
+
+
+def _chosen(trials: Trials) -> Choice:
+    scores = ranked(trials.rows)
+    taken = next((score.label for score in scores if score.helps), None)
+    alone = float(np.mean([score_of(row) for row in trials.rows if row["label"] == ALONE]))
+    return Choice(taken, scores, dict(trials.left_out), list(trials.rows), alone)

@@ -1,0 +1,97 @@
+"""`scripts/bench.py --auto`: find out what helps, and deliver pairs and a segmenter made so."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fast.runtime.command import command_line
+from fast.runtime.folders import sole
+from ldm.errors import UserError
+
+if TYPE_CHECKING:
+    from fast.data.index import DatasetIndex
+    from fast.data.split import Split
+
+TAKEN = ("dataset", "out", "category", "count", "steps", "size")  # flags of the bench that --auto has too
+OWN = ("minutes", "split", "native", "upright", "looks")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    # fmt: off
+    auto = parser.add_argument_group("with --auto (and --count, --size and --steps of the final segmenter)")
+    auto.add_argument("--auto", action="store_true",
+                      help="try methods and mixtures on splits inside the training side, take what helps most, and "
+                           "deliver its pairs and a segmenter as ONNX")
+    auto.add_argument("--minutes", type=float, help="for all of it (default: 30)")
+    auto.add_argument("--split", metavar="FILE", help="a file of prepare_data.py (default: a third trains)")
+    auto.add_argument("--native", action="store_true", help="images keep their size: large images, small defects")
+    auto.add_argument("--upright", action="store_true", help="the part must not be turned by large angles")
+    auto.add_argument("--looks", action="append", metavar="TYPE=A,B",
+                      help="what procedural draws for a type, e.g. blowhole=pit,hole; may be given several times")
+    # fmt: on
+
+
+def check_flags(options: argparse.Namespace, plain: argparse.ArgumentParser) -> None:
+    """UserError for flags that do not go together."""
+    if not options.auto:
+        if name := next((name for name in OWN if getattr(options, name)), None):
+            raise UserError(f"--{name} is for --auto; add --auto, or leave it out")
+        return
+    for name, value in vars(options).items():
+        known = name in (*TAKEN, *OWN, "auto", "command")
+        if not known and value != plain.get_default(name):
+            raise UserError(f"--{name} is not for --auto, which settles it; leave it out")
+    if not options.dataset:
+        raise UserError("--auto needs a dataset with defects and masks; give --dataset FOLDER")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Raises `UserError`."""
+    from fast.bench.auto import STEPS, Plan, deliver
+    from fast.bench.auto_page import page
+    from fast.data.images import write_bytes
+    from fast.reports.report import render
+    from fast.segmentation.export import require_onnx
+
+    require_onnx()  # before the minutes are spent
+    looks = {}
+    for text in options.looks or []:
+        name, sign, value = text.partition("=")
+        if not (name and sign and value):
+            raise UserError(f"--looks {text} is not TYPE=A,B; see --help")
+        looks[name] = value.split(",")
+    given = {"minutes": options.minutes, "per_type": options.count, "size": options.size, "steps": options.steps}
+    plan = Plan(
+        **{"steps": STEPS, **{name: value for name, value in given.items() if value is not None}},
+        native=options.native,
+        augment="upright" if options.upright else "classical",
+        looks=looks,
+    )
+    index, split = opened(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with sole(options.out / "report.html", "--out"):
+        found = deliver(index, split, options.out, plan, lambda line: print(line, flush=True))
+        sheet = shlex.join([str(options.out / "pairs"), "--out", "pairs.png"])
+        commands = [("This again; trials that are done are not done again", options.command)]
+        if found.final.made:
+            commands.append(("Look at more of the pairs", f"{command_line('scripts/contact_sheet.py')} {sheet}"))
+        write_bytes(options.out / "report.html", render(page(found, commands)).encode(errors="backslashreplace"))
+    print(options.out / "report.html")
+
+
+def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
+    """The usable part of one category, and its split."""
+    from fast.data.layouts import check, open_dataset, require_defects
+    from fast.data.split import Split, make_split
+
+    index = check(open_dataset(Path(options.dataset), category=options.category)).usable
+    require_defects(index)
+    if len(index.categories) > 1:
+        raise UserError(f"{options.dataset} holds {', '.join(index.categories)}; choose one with --category")
+    split = Split.load(options.split) if options.split else make_split(index)
+    split.apply(index)  # one of another dataset is told before anything is written
+    return replace(index, test_normals=[]), split

@@ -1,0 +1,246 @@
+"""The bench that chooses by itself: what is tried within a budget, what is taken, and what is delivered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fast.bench import auto as module_auto
+from fast.bench import choice as module
+from fast.bench.candidates import CANDIDATES, rows_of
+from fast.bench.choice import Budget, Choice, Trials, choose, ranked
+from fast.bench.few import ALONE
+from fast.bench.rows import Row, RowPairs
+from fast.cli import bench
+from fast.data.images import read_image, read_mask, write_image, write_mask
+from fast.data.layouts import check, open_dataset
+from fast.data.split import Split, make_split
+from fast.generators import FREE, create, method_class
+from fast.runtime.command import run_cli
+from fast.segmentation.data import from_output
+from fast.segmentation.quick import QuickJudge
+from ldm.util import check_params
+
+Scores = Mapping[str, list[float]]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """Trials whose scores, in percent, and seconds are given by label."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, scores: Scores, seconds: Mapping[str, float]):
+        self.clock, self.done, self.file = Clock(), [], folder / "choice.json"
+        self.labels = [label for label in scores if label != ALONE and " + " not in label]
+
+        def measured(label: str, count: None, seed: int, *rest: Any) -> dict[str, Any]:
+            self.done.append((label, seed))
+            self.clock.now += seconds.get(label, 1.0)
+            return {
+                "label": label,
+                "seed": seed,
+                "miou": scores[label][seed] / 100,
+                "miou_types": scores[label][seed] / 100,
+            }
+
+        monkeypatch.setattr(module, "measured", measured)
+
+    def choose(self, budget: float, extra: Mapping[str, float] | None = None) -> Choice:
+        sides = [SimpleNamespace(split=SimpleNamespace(hash=str(seed)), train=[]) for seed in range(3)]
+        pairs = RowPairs({label: Row("cutpaste") for label in self.labels}, 4)
+        trials = Trials(sides, pairs, None, Budget(budget, self.clock), self.file, report=lambda _: None)  # type: ignore[arg-type]
+        return choose(trials, self.labels, extra)
+
+
+SCORES = {ALONE: [30.0, 32, 34], "a": [34.0, 35, 38], "b": [31.0, 30, 37], "c": [20.0, 21, 22], "a + b": [36.0, 36, 39]}
+
+
+def test_the_highest_gain_above_its_standard_error_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = Bench(monkeypatch, tmp_path, SCORES, {})
+    found = bench.choose(1000)
+    assert found.taken == "a + b"
+    assert [score.label for score in found.scores] == ["a + b", "a", "b", "c"]
+    assert found.scores[1].gain == pytest.approx(11 / 3)  # 4, 3 and 4 points
+    assert found.scores[1].error == pytest.approx(1 / 3)
+    assert found.scores[1].iou == pytest.approx(107 / 3)
+    assert not found.scores[2].helps  # 1, -2 and 3 points: 0.67 with a standard error of 1.45
+    assert found.alone == 32
+    assert not found.left_out
+    assert len(bench.done) == 5 * 3
+    bench.choose(1000)
+    assert len(bench.done) == 5 * 3  # what was measured is not measured again
+
+
+def test_nothing_is_taken_where_nothing_helps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scores = {ALONE: [30.0, 32, 34], "a": [33.0, 30, 34], "b": [29.0, 31, 33], "a + b": [30.0, 32, 34]}
+    found = Bench(monkeypatch, tmp_path, scores, {}).choose(1000)
+    assert found.taken is None
+    assert found.scores[0].label == "a"
+
+
+@pytest.mark.parametrize("budget", [45, 60, 90, 130, 200])
+def test_the_budget_is_kept_and_what_it_leaves_out_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: float
+) -> None:
+    seconds = {ALONE: 5.0, "a": 15.0, "b": 15.0, "c": 15.0, "a + b": 5.0}
+    bench = Bench(monkeypatch, tmp_path, SCORES, seconds)
+    found = bench.choose(budget)
+    assert bench.clock.now <= budget
+    tried = {score.label for score in found.scores}
+    assert {"a", "b", "c"} == (tried | set(found.left_out)) & {"a", "b", "c"}
+    assert not tried & set(found.left_out)
+    assert all(score.splits >= 2 for score in found.scores)
+    assert bool(found.left_out) == (budget < 200)
+    assert found.taken in ("a", "a + b")
+
+
+def test_the_second_split_goes_as_far_as_the_minutes_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = Bench(monkeypatch, tmp_path, {k: SCORES[k] for k in (ALONE, "a", "b")}, {ALONE: 5.0, "a": 15.0, "b": 15.0})
+    slow = {"a": 15.0, "b": 15.0}
+    found = bench.choose(55 + 20)  # 5 + 15 + 15, then 5 + 15 + 15 of the 40 that are left
+    assert {score.label: score.splits for score in found.scores} == dict.fromkeys(slow, 2)
+    assert found.left_out == {
+        "nested split 3 of 3": "the minutes did not suffice",
+        "a + b": "the minutes did not suffice",
+    }
+
+
+def test_too_few_minutes_for_two_splits_choose_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = Bench(monkeypatch, tmp_path, SCORES, {ALONE: 5.0, "a": 15.0}).choose(22)
+    assert found.taken is None
+    assert found.scores[0].splits == 1
+    assert "nested split 2 of 3" in found.left_out
+
+
+def test_adapting_counts_before_it_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = Bench(monkeypatch, tmp_path, SCORES, {}).choose(100, extra={"c": 60.0})
+    assert "c" in found.left_out
+    assert found.taken == "a + b"
+
+
+def test_a_row_on_another_split_than_real_alone_is_not_compared() -> None:
+    rows = [{"label": label, "seed": seed, "miou": 0.5, "miou_types": 0.5} for label, seed in ((ALONE, 0), ("a", 1))]
+    assert ranked(rows) == []
+
+
+def test_every_candidate_is_a_method_with_its_options() -> None:
+    for one in CANDIDATES.values():
+        check_params(method_class(one.method), dict(one.options), one.method)
+        if one.method in FREE:
+            create(one.method, **one.options)
+
+
+def test_what_cannot_be_drawn_is_left_out_with_the_remedy(tmp_path: Path) -> None:
+    rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {})
+    assert "procedural" not in rows
+    assert "--looks gizmo=" in left_out["procedural"]
+    rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"]})
+    assert rows["procedural"].options["looks"] == {"gizmo": ["pit"]}
+    assert not left_out
+    assert rows["fast"].options_for("2")["weights"] == str(tmp_path / "adapted" / "fast-2")
+
+
+def dataset(root: Path) -> Path:
+    """Dark lines and spots on grey noise, 64 px: two types of nine parts, one image each, and four normals."""
+    rng = np.random.default_rng(0)
+    for kind in ("good", "crack", "hole"):
+        for number in range(4 if kind == "good" else 9):
+            image, mask = rng.integers(120, 140, (64, 64, 3)).astype(np.uint8), np.zeros((64, 64), np.uint8)
+            x, y = (int(v) for v in rng.integers(16, 48, 2))
+            if kind == "crack":
+                cv2.line(mask, (x - 12, y), (x + 12, y + 9), 1, 2)
+            elif kind == "hole":
+                cv2.circle(mask, (x, y), 6, 1, -1)
+            image[mask > 0] = 30
+            side = "train" if kind == "good" else "test"
+            write_image(root / "part" / side / kind / f"{number}.png", image)
+            if mask.any():
+                write_mask(root / "part" / "ground_truth" / kind / f"{number}_mask.png", mask)
+    return root / "part"
+
+
+def run(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """With a judge that sees few pixels for a few steps, enough for defects as dark as these."""
+    small = partial(QuickJudge, steps=12, folds=2, views=1, pool=1000, batch=256)
+    monkeypatch.setattr(module_auto, "QuickJudge", small)
+    flags = ["--dataset", str(data), "--auto", "--minutes", "60", "--count", "2", "--size", "64", "--steps", "16"]
+    return run_cli(bench.main, [*flags, "--out", str(out)])
+
+
+def test_it_delivers_page_pairs_and_a_segmenter_that_answers_the_same_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    data, out = dataset(tmp_path), tmp_path / "auto"
+    assert run(data, out, monkeypatch) == 0
+    index = check(open_dataset(data)).usable
+    split = make_split(index)
+    trials = json.loads((out / "choice.json").read_text())
+    assert {row["label"] for row in trials} >= {ALONE, "transplant", "procedural"}
+    assert {row["seed"] for row in trials} == {0, 1, 2}
+    page = (out / "report.html").read_text()
+    for said in ("transplant", "procedural", "fast", "adapting takes", "segmenter.onnx"):
+        assert said in page
+    figures, about = json.loads((out / "metrics.json").read_text()), json.loads((out / "segmenter.json").read_text())
+    session = onnxruntime.InferenceSession(out / about["model"])
+    assert about["types"] == ["part/crack", "part/hole"]
+    hit = union = 0
+    for sample in split.apply(index)[1]:
+        image, mask = read_image(sample.image), read_mask(sample.mask)
+        assert image.shape[:2] == (about["input"]["resize"]["height"], about["input"]["resize"]["width"])
+        x = ((image - np.float32(about["input"]["mean"])) / np.float32(about["input"]["std"])).transpose(2, 0, 1)
+        (score,) = session.run([about["output"]["name"]], {about["input"]["name"]: x[None].astype(np.float32)})
+        found = score[0, 0] > about["output"]["threshold"]
+        hit, union = hit + int((found & (mask > 0)).sum()), union + int((found | (mask > 0)).sum())
+    assert hit / max(union, 1) == pytest.approx(figures["miou"], abs=1e-6)
+    assert hit > 0
+    if figures["taken"] is None:
+        assert not (out / "pairs").exists()
+    else:
+        train = {path.resolve() for s in split.apply(index)[0] for path in (s.image, s.mask) if path}
+        pairs, left_out = from_output(out / "pairs", {s.image.resolve() for s in split.apply(index)[1]})
+        assert len(pairs) == 4
+        assert left_out == 0
+        normals = {s.image.resolve() for s in index.normals}
+        assert {path for pair in pairs for path in pair.sources} <= train | normals
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--minutes", "5"], "--minutes is for --auto"),
+        (["--auto", "--method", "fast"], "--method is not for --auto"),
+        (["--auto", "--minutes", "0"], "--minutes 0.0"),
+        (["--auto", "--count", "0"], "--count 0"),
+        (["--auto", "--looks", "pit"], "--looks pit"),
+        (["--auto", "pairs.per_type=3"], "pairs.per_type=3"),
+    ],
+)
+def test_bad_flags_end_in_one_line(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(bench.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_file_is_obeyed(tmp_path: Path) -> None:
+    data = dataset(tmp_path)
+    Split(["a.png"], ["b.png"], 0, 0.5).save(tmp_path / "split.json")
+    flags = ["--dataset", str(data), "--auto", "--split", str(tmp_path / "split.json"), "--out", str(tmp_path / "out")]
+    assert run_cli(bench.main, flags) == 2
+    assert not (tmp_path / "out").exists()
