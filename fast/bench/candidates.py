@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fast.bench.rows import SEED, Row
+from fast.bench.rows import SEED, SHIPPED, Row
 from fast.generators import create
 from ldm.errors import UserError
 
@@ -23,10 +23,20 @@ class Candidate:
     adapted: bool = False
 
 
+SHIPPED_DRAFTS = {"weights": SHIPPED, "strength": 0.3, "steps": 4, "scale": 1.0}
+
 # In the order in which they are tried: where minutes are short, the first ones are.
 CANDIDATES: dict[str, Candidate] = {
     "transplant": Candidate("transplant", "real defects cut out, turned, scaled and set into normal images"),
     "procedural": Candidate("procedural", "defects drawn into normal images, by the names of the types"),
+    "fast_mixed": Candidate(
+        "fast",
+        "FAST with the shipped weights from drafts, half of them real defects set into normal images, half drawn ones",
+        {**SHIPPED_DRAFTS, "draft": "mixed"},
+    ),
+    "fast_drawn": Candidate(
+        "fast", "FAST with the shipped weights from drawn drafts", {**SHIPPED_DRAFTS, "draft": "procedural"}
+    ),
     "fast": Candidate("fast", "FAST, adapted to the training side, in the masks of its defects", adapted=True),
 }
 ADAPT_MINUTES = 8.0  # of one adaptation
@@ -42,11 +52,15 @@ def rows_of(
     rows, left_out = {}, {}
     for label, one in candidates.items():
         options = dict(one.options)
+        named = {"looks": {name: list(types) for name, types in looks.items()}}
+        draws = one.method == "procedural" or options.get("draft") in ("procedural", "mixed")
+        if draws and (why := _undrawable(kinds, named)):
+            left_out[label] = why
+            continue
         if one.method == "procedural":
-            options = {"looks": {name: list(types) for name, types in looks.items()}, **options}
-            if why := _undrawable(kinds, options):
-                left_out[label] = why
-                continue
+            options = {**named, **options}
+        elif draws:
+            options["draft_options"] = named
         if one.adapted:
             options["weights"] = str(adapted_folder(out, one.method, SEED))
         rows[label] = Row(one.method, options)

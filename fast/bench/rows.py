@@ -16,6 +16,7 @@ from fast.data.images import read_image
 from fast.data.index import Sample
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
+from fast.generators.latent import LatentGenerator
 from fast.masks.source import OF_FILES, Masks
 from fast.segmentation.data import SegmentationSample, from_output
 from ldm.checkpoint import read_metadata
@@ -53,7 +54,8 @@ class Row:
         """What decides its pairs, as plain data."""
         named = {"method": self.method, "folder": self.folder, "mix": None if self.mix is None else list(self.mix)}
         found = {name: value for name, value in named.items() if value is not None}
-        masks = {"masks": self.masks} if self.method and not method_class(self.method).own_masks else {}
+        given = self.method and not method_class(self.method).own_masks and "draft" not in self.options
+        masks = {"masks": self.masks} if given else {}
         return {**found, **masks, **({"options": dict(self.options)} if self.options else {})}
 
 
@@ -67,7 +69,11 @@ class Made:
 
 def learns(row: Row) -> bool:
     """Whether its pairs depend on which real defects there are to learn from."""
-    return row.method is not None and (row.method == "transplant" or issubclass(method_class(row.method), Learned))
+    if row.method is None:
+        return False
+    if row.options.get("weights") == SHIPPED:
+        return row.options.get("draft", "none") != "procedural"
+    return row.method == "transplant" or issubclass(method_class(row.method), Learned)
 
 
 class RowPairs:
@@ -130,9 +136,13 @@ def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str) -> Ge
     options = row.options_for(run)
     if issubclass(method_class(row.method), Learned):
         _check_weights(row.method, options, sides)
+        if options["weights"] == SHIPPED:
+            options.setdefault("types", _types(sides))
     generator = create(row.method, **options)
     if row.method == "transplant":
         generator.fit(replace(sides.index, defects=list(real)))
+    if isinstance(generator, LatentGenerator) and options.get("draft") in ("transplant", "mixed"):
+        generator.draft_from(replace(sides.index, defects=list(real)))
     return generator
 
 

@@ -28,7 +28,7 @@ class Generator(ABC):
     """
 
     name: ClassVar[str]
-    own_masks: ClassVar[bool] = True
+    own_masks: bool = True
     takes_mask: ClassVar[bool] = True
     takes_image: ClassVar[bool] = True
     types: Sequence[str] = ()

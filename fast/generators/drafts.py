@@ -32,10 +32,13 @@ class Drafter:
             raise UserError(f"--draft {self.method.name} brings its defects' own masks; give no mask")
         name = self.names[pair.type_index]
         rng = np.random.default_rng(pair.seed)
-        origin = self.method.origin(np.random.default_rng(pair.seed), name)
         region = None if self.region_of is None or mask is not None else self.region_of(image, pair)
         made, found = self.method.synthesize(image, mask, rng, name, region)
-        return Draft(made, found, origin)
+        return Draft(made, found, self.origin(pair))
+
+    def origin(self, pair: Pair) -> dict[str, str]:
+        """Which real defect takes part, as `Generator.origin`."""
+        return self.method.origin(np.random.default_rng(pair.seed), self.names[pair.type_index])
 
     @property
     def drafters(self) -> list[Drafter]:
@@ -52,7 +55,13 @@ class Mixed:
         self.drafters = list(drafters)
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
-        return self.drafters[seed_of(pair.seed, 9) % len(self.drafters)](image, pair, mask)
+        return self._of(pair)(image, pair, mask)
+
+    def origin(self, pair: Pair) -> dict[str, str]:
+        return self._of(pair).origin(pair)
+
+    def _of(self, pair: Pair) -> Drafter:
+        return self.drafters[seed_of(pair.seed, 9) % len(self.drafters)]
 
     def settings(self) -> Mapping[str, Any]:
         return {drafter.method.name: drafter.settings() for drafter in self.drafters}

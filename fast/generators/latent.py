@@ -12,6 +12,7 @@ import torch
 
 from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
+from fast.data.index import DatasetIndex
 from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
 from fast.generators.drafts import Drafter, Mixed
@@ -19,7 +20,8 @@ from fast.latent.sampling import check_scale
 from fast.runtime.flags import takes
 from fast.runtime.precision import settled
 from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent
-from fast.synthesis.synthesizer import MaskOf, Synthesizer
+from fast.synthesis.sources import Pair
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.util import check_params, check_values
@@ -114,8 +116,23 @@ class LatentGenerator(Learned):
         self.types, self.hash = list(model.prompts.types), file_hash(artifact.path)
         self.base_hash = artifact.base_sha256
         self.synthesizer = Synthesizer(model, recipe, self._device)
-        if recipe.draft != "none":
-            self.synthesizer.draft_of = drafter(recipe.draft, recipe.draft_options, self.types)
+        self.own_masks = recipe.draft != "none"
+        self.drafter: Drafter | Mixed | None = None
+        if recipe.draft == "procedural" or (self.own_masks and "defects" in recipe.draft_options):
+            self._start_from(drafter(recipe.draft, recipe.draft_options, self.types))
+
+    def draft_from(self, index: DatasetIndex) -> None:
+        """Take the real defects that drafts are made of out of `index`, all of them. Raises `UserError`."""
+        recipe = self._ready().recipe
+        self._start_from(drafter(recipe.draft, recipe.draft_options, self.types, index))
+
+    def _start_from(self, drafter: Drafter | Mixed) -> None:
+        self.drafter = self._ready().draft_of = drafter
+
+    def _ready(self) -> Synthesizer:
+        if self.synthesizer is None:
+            raise UserError(f"{self.name} has learned nothing yet; give weights=RUN, or call fit")
+        return self.synthesizer
 
     @property
     def _device(self) -> str:
@@ -137,20 +154,30 @@ class LatentGenerator(Learned):
     def synthesize(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self.synthesizer is None:
-            raise UserError(f"{self.name} has learned nothing yet; give weights=RUN, or call fit")
-        drafted = self.synthesizer.draft_of is not None
-        if not drafted and (mask is None or not mask.any()):
+        synthesizer = self._ready()
+        if self.own_masks and self.drafter is None:
+            raise UserError("drafts need real defects; give draft_options={'defects': FOLDER}, or call draft_from")
+        if not self.own_masks and (mask is None or not mask.any()):
             raise UserError(f"{self.name} needs a mask with a defect in it; give one (fast.masks draws some)")
+        number, seed = self._drawn(rng, anomaly)
+        if self.own_masks:
+            return synthesizer.fill_draft(image, mask, number, seed)
+        assert mask is not None
+        made = synthesizer.fill(image, mask, number, seed)
+        return made, resize_mask((mask != 0).astype(np.uint8), made.shape[:2])
+
+    def _drawn(self, rng: np.random.Generator, anomaly: str | None) -> tuple[int, int]:
+        """A pair's type, by number, and its seed."""
         if anomaly is not None and anomaly not in self.types:
             raise UserError(f"{anomaly!r} is not among what {self.name} learned: {', '.join(self.types)}")
         number = int(rng.integers(len(self.types))) if anomaly is None else list(self.types).index(anomaly)
-        seed = int(rng.integers(2**62))
-        if drafted:
-            return self.synthesizer.fill_draft(image, mask, number, seed)
-        assert mask is not None
-        made = self.synthesizer.fill(image, mask, number, seed)
-        return made, resize_mask((mask != 0).astype(np.uint8), made.shape[:2])
+        return number, int(rng.integers(2**62))
+
+    def origin(self, rng: np.random.Generator, anomaly: str | None = None) -> dict[str, str]:
+        """The real defect of the draft that `synthesize` with the same `rng` starts from, if there is one."""
+        if self.drafter is None:
+            return {}
+        return self.drafter.origin(Pair(0, None, None, *self._drawn(rng, anomaly)))
 
     def settings(self) -> dict[str, Any]:
         if self.synthesizer is None:
@@ -159,25 +186,27 @@ class LatentGenerator(Learned):
 
 
 def drafter(
-    draft: str, options: Mapping[str, Any], types: Sequence[str], region_of: MaskOf | None = None
+    draft: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None = None
 ) -> Drafter | Mixed:
     """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
-    those that have it. Raises `UserError`."""
+    those that have it; `index`: whose real defects are taken, where the options name none. Raises `UserError`."""
     names = ("transplant", "procedural") if draft == "mixed" else (draft,)
     taken = {name: set(signature(method_class(name)).parameters) for name in names}
     unknown = sorted(set(options) - set().union(*taken.values()))
     if unknown:
         raise UserError(f"draft_options.{unknown[0]} is no option of {' or '.join(names)}; leave it out")
-    found = [_drafter(name, {k: v for k, v in options.items() if k in taken[name]}, types, region_of) for name in names]
+    found = [_drafter(name, {k: v for k, v in options.items() if k in taken[name]}, types, index) for name in names]
     return found[0] if len(found) == 1 else Mixed(found)
 
 
-def _drafter(method: str, options: Mapping[str, Any], types: Sequence[str], region_of: MaskOf | None) -> Drafter:
+def _drafter(method: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None) -> Drafter:
     made = create(method, **options)
     assert isinstance(made, Placing)
+    if index is not None and method == "transplant":
+        made.fit(index)
     if not made.types and not made.words:
         raise UserError(f"--draft {method} has no defects to start from; give draft_options={{'defects': FOLDER}}")
-    return Drafter(made, types, region_of)
+    return Drafter(made, types)
 
 
 class FASTGenerator(LatentGenerator):
