@@ -131,7 +131,7 @@ def rows_of(options: argparse.Namespace) -> dict[str, Row]:
         label, value = _pair("--row", text)
         method, *given = re.split(r",(?![^\[]*\])", value)
         pairs = dict(_pair(f"--row {text}:", item) for item in given)
-        rows[label] = _row(method, f"--row {text}", {k: yaml.safe_load(v) for k, v in pairs.items()}, looks)
+        rows[label] = _row(method, f"--row {text}", {k: _value(v) for k, v in pairs.items()}, looks)
     for label, folder in (_pair("--folder", text) for text in options.folder):
         if options.nested and options.nested > 1 and SEED not in folder:
             raise UserError(f"--folder {label}={folder}: each nested split needs pairs of its own; write {SEED} for "
@@ -157,11 +157,19 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
         given = {"on_object": "off", **given}
     if method == "procedural" and looks:
         given = {"looks": looks, **given}
+    if given.get("draft", "none") != "none":
+        own = {"on_object": "off", **({"looks": looks} if looks and given["draft"] != "transplant" else {})}
+        given = {"draft_options": own, **given}
     masks = {"masks": given.pop("masks")} if "masks" in given and not found.own_masks else {}
     check_params(found, given, flag)
     if method in FREE:
         create(method, **given)
     return Row(method, given, **masks)
+
+
+def _value(text: str) -> Any:
+    """A number, a switch or a list as YAML reads it, but the words on and off, which YAML takes for switches."""
+    return text if text in ("on", "off") else yaml.safe_load(text)
 
 
 # Keep their defects on the object; these parts are measured as they fill the image.
