@@ -68,6 +68,8 @@ def prepare(options: SynthesisOptions, say: bool) -> SynthesisJob:
     job = make(options, masks, say)
     if masks.source is not None:
         masks.source.survey([normal.path for normal in job.sources.normals])
+    if job.maker.size is None:
+        masks.check_proportions(options, (job.sources.pair(i, options.seed) for i in range(options.count)))
     return job
 
 
