@@ -21,6 +21,7 @@ from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
+from fast.synthesis.honest import HonestMaker
 from fast.synthesis.options import SamplingOptions, SynthesisOptions
 from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
 from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
@@ -122,11 +123,12 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     assert maker is not None
     assert mask_of is not None
     maker.mask_of = mask_of
+    making: Maker = HonestMaker(maker, recipe.composite) if options.honest_masks else maker
     common = {
-        "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
+        "method": options.method, "seed": options.seed, **making.settings(), **masks.settings(),
         **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
     }  # fmt: skip
-    return SynthesisJob(maker, sources, common, masks.source, mask_of, masks.rejected)
+    return SynthesisJob(making, sources, common, masks.source, mask_of, masks.rejected)
 
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:

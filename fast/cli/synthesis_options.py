@@ -24,7 +24,7 @@ GROUPS = {
         "data_root", "mask_path", "weights", "step", "base", "tokenizer", "anomaly_name", "init_word", "material",
         "defects", "split",
     ),
-    "where the defects go": ("masks", "mask_weights", "on_object", "preview"),
+    "where the defects go": ("masks", "mask_weights", "on_object", "honest_masks", "preview"),
     "what": ("sample_name", "count", "extend", "size", "seed"),
     "how much of a picture (methods on a latent base)": ("region", "margin", "min_window", "max_window", "composite"),
     "how": ("sampler", "steps", "scale", "use_farm", "batch_size", "device"),
@@ -81,6 +81,10 @@ def _check_method(options: SynthesisOptions) -> None:
         if foreign and getattr(options, own.name) != default_of(own):
             why = ", which learns nothing" if learned else "; its own options are method.key=value"
             raise UserError(f"{flag_of(options, own.name)} is not for {options.method}{why}")
+    if options.honest_masks and options.method not in LATENT:
+        raise UserError(
+            f"--honest_masks is for methods on a latent base ({', '.join(LATENT)}): {options.method} marks what it changed"
+        )
     for name, method in OWN.items():
         if getattr(options, name) is not None and options.method != method:
             raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")

@@ -23,6 +23,7 @@ def synthesize(options: SynthesisOptions) -> None:
     The folder is touched only once everything else has been found in order.
     """
     from fast.cli.synthesis_job import prepare, preview
+    from fast.synthesis.honest import made_again
     from fast.synthesis.output import OutputFolder
 
     rank = int(os.environ.get("RANK", "0"))
@@ -42,6 +43,9 @@ def synthesize(options: SynthesisOptions) -> None:
         except UserError:
             output.abandon()
             raise
+        again = made_again(output.rows())
+    if again and rank == 0:
+        print(again, flush=True)
     rejected = job.rejected()
     if rejected and rank == 0:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)
@@ -66,7 +70,7 @@ def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) ->
     def write(made: SynthesizedSample) -> None:
         index = made.pair.type_index
         entry = record(made, job.maker.prompt(index), {"type": job.sources.types[index], **job.common})
-        output.write(entry, made.normal, made.image, made.mask, made.shown)
+        output.write(entry, made.normal, made.image, made.mask, made.shown, made.asked)
 
     try:
         with (

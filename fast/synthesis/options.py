@@ -128,6 +128,9 @@ class SynthesisOptions(LatentOptions):
         None, "keep masks on the object: auto, otsu, otsu_dark, triangle; a region file, or a folder with one for each "
         "picture; or off (default: auto, but off for given masks); procedural and transplant keep their own defects on "
         "it", metavar="RULE|PATH")
+    honest_masks: bool = option(
+        False, "methods on a latent base: a pair's mask is where the picture really changed, the asked one lies in "
+        "mask_asked/; where next to nothing changed the pair is made again")
     preview: str | None = option(None, "PNG of the first masks over their pictures", metavar="FILE")
     sample_name: str = option(
         MISSING, "output: image/, mask/, triptych/, manifest.jsonl", metavar="FOLDER")

@@ -1,4 +1,4 @@
-"""A mask is scaled to its image, never stretched: by worked shapes, and through the command before anything is written."""
+"""A mask is scaled to its image, never stretched: worked shapes, and the command before anything is written."""
 
 from pathlib import Path
 
