@@ -13,7 +13,7 @@ import numpy as np
 
 from fast.bench.copies import Gallery
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
-from fast.quality.measure import AROUND, Floats, contrast, features, set_distance, spread
+from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
 from fast.segmentation.data import SegmentationSample
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
@@ -58,23 +58,6 @@ def _around(mask: np.ndarray, reach: int) -> tuple[slice, slice]:
     """The mask's bounding box, grown."""
     left, top, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
     return slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
-
-
-def seam(image: np.ndarray, mask: np.ndarray) -> float | None:
-    """The step across the mask's border over the steps next to it, on the same row or column; 1, no seam.
-
-    image uint8 (H,W,3), mask (H,W). A step is the absolute difference of two neighbours, the mean of the channels; 1
-    grey level is added to both means. A lens spreads a real edge over some pixels, a paste changes within one. None
-    where the border has no step with a neighbour that is no border itself.
-    """
-    across, beside = [], []
-    for axis in (0, 1):
-        values, own = np.moveaxis(image.astype(np.float32), axis, 0), np.moveaxis(mask != 0, axis, 0)
-        step, border = np.abs(np.diff(values, axis=0)).mean(2), own[1:] != own[:-1]
-        across.append(step[border])
-        beside += [step[:-1][border[1:] & ~border[:-1]], step[1:][border[:-1] & ~border[1:]]]
-    crossing, near = np.concatenate(across), np.concatenate(beside)
-    return float((crossing.mean() + 1) / (near.mean() + 1)) if len(crossing) and len(near) else None
 
 
 def appearance(image: np.ndarray, mask: np.ndarray) -> Floats:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
 
+from fast.cli.score import check_keep
 from fast.generators import FREE, LATENT, METHODS
 from fast.runtime.flags import add_flags, default_of, flag_of
 from fast.runtime.options import Parser
@@ -25,7 +27,7 @@ GROUPS = {
         "defects", "split",
     ),
     "where the defects go": ("masks", "mask_weights", "on_object", "honest_masks", "preview"),
-    "what": ("sample_name", "count", "extend", "size", "seed"),
+    "what": ("sample_name", "count", "keep", "regenerate", "extend", "size", "seed"),
     "how much of a picture (methods on a latent base)": ("region", "margin", "min_window", "max_window", "composite"),
     "how": ("sampler", "steps", "scale", "use_farm", "batch_size", "device"),
     "faster, at a price that docs/performance.md shows": (
@@ -70,7 +72,22 @@ def check_options(options: SynthesisOptions) -> None:
         raise UserError("--on_object is empty; give a rule such as auto, a path, or off")
     if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --sample_name; choose a file outside that folder")
+    _check_kept(options)
     _check_method(options)
+
+
+def _check_kept(options: SynthesisOptions) -> None:
+    """Raises `UserError` for a choice among the pairs that cannot be made."""
+    if options.keep is not None:
+        check_keep(options.keep, options.defects, options.split if options.method != "transplant" else None)
+    flag = "--regenerate" if options.regenerate else f"--keep {options.keep}"
+    if (options.keep is not None or options.regenerate) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"{flag} needs all pairs at once, and each of several processes has a part of them; leave it out, and run "
+            "scripts/score.py on the folder afterwards"
+        )
+    if options.regenerate and options.keep is None and not options.honest_masks:
+        raise UserError("--regenerate is for pairs that are rejected; add --keep SHARE or --honest_masks")
 
 
 def _check_method(options: SynthesisOptions) -> None:
@@ -86,7 +103,8 @@ def _check_method(options: SynthesisOptions) -> None:
             f"--honest_masks is for methods on a latent base ({', '.join(LATENT)}): {options.method} marks what it changed"
         )
     for name, method in OWN.items():
-        if getattr(options, name) is not None and options.method != method:
+        compared = options.keep is not None and name in ("defects", "split")
+        if getattr(options, name) is not None and options.method != method and not compared:
             raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
     for name in ("device", *LEARNED, "on_object", *OWN):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+from fast.cli.score import judge, real_defects, table
 from fast.runtime.signals import handled_by
 from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
 
+ROUNDS = 5  # of pairs made for others that show nothing
+
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
     from fast.cli.synthesis_job import Maker, SynthesisJob
+    from fast.segmentation.data import SegmentationSample
     from fast.synthesis.output import OutputFolder
 
 
@@ -28,6 +33,7 @@ def synthesize(options: SynthesisOptions) -> None:
 
     rank = int(os.environ.get("RANK", "0"))
     job = prepare(options, say=rank == 0)
+    real = _real_defects(options)
     if options.preview and rank == 0:
         preview(job, options)
     settings = {
@@ -43,6 +49,8 @@ def synthesize(options: SynthesisOptions) -> None:
         except UserError:
             output.abandon()
             raise
+        if options.keep is not None and not stopped:
+            total = _kept(output, options, real)
         again = made_again(output.rows())
     if again and rank == 0:
         print(again, flush=True)
@@ -50,19 +58,57 @@ def synthesize(options: SynthesisOptions) -> None:
     if rejected and rank == 0:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)
     if stopped:
-        raise UserError(f"interrupted: {total} of {options.count} pairs are made; the same command goes on")
+        raise UserError(f"interrupted: {total} of {_candidates(options)} pairs are made; the same command goes on")
     print(f"{total} pairs in {options.sample_name}", flush=True)
 
 
 def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
-    """Make what is missing of this process's share. Returns (pairs in the manifest, stopped early by a signal)."""
+    """Make what is missing, with --regenerate pairs in the place of those that show nothing too. Returns (pairs in the
+    manifest, stopped early by a signal)."""
+    from fast.synthesis.honest import UNCHANGED
+
+    wanted = made = _candidates(options)
+    for _ in range(ROUNDS if options.regenerate else 1):
+        total, stopped = _make(output, job, options, made)
+        shown = sum(row["index"] < made and row.get("rejected") != UNCHANGED for row in output.rows())
+        if stopped or shown >= wanted:
+            break
+        made += wanted - shown
+    return total, stopped
+
+
+def _candidates(options: SynthesisOptions) -> int:
+    """How many pairs to make so that --count can be kept."""
+    if options.keep is None or not options.regenerate:
+        return options.count
+    return math.ceil(options.count / options.keep - 1e-9)
+
+
+def _real_defects(options: SynthesisOptions) -> list[SegmentationSample]:
+    """Those that the pairs are to be compared with. Raises `UserError`."""
+    if options.keep is None:
+        return []
+    own = options.data_root if options.method == "transplant" else None
+    return real_defects(options.defects or own, options.split)
+
+
+def _kept(output: OutputFolder, options: SynthesisOptions, real: Sequence[SegmentationSample]) -> int:
+    """Score all pairs and set the worst aside. Returns how many stay."""
+    judge(output, real, options.keep, options.count if options.regenerate else None)
+    rows = output.rows()
+    print(table(rows), flush=True)
+    return sum(not row.get("rejected") for row in rows)
+
+
+def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, count: int) -> tuple[int, bool]:
+    """Make what is missing of this process's share of the first `count` pairs. Returns as `_fill` does."""
     from fast.runtime.progress import Progress
     from fast.runtime.workers import overlapped
     from fast.synthesis.sources import check_images
     from fast.synthesis.synthesizer import SynthesizedSample, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    share, done = range(rank, options.count, world), output.done()
+    share, done = range(rank, count, world), output.done()
     pairs = [job.sources.pair(i, options.seed) for i in share if i not in done]
     check_images(p.normal for p in pairs if p.normal)
     left = len(pairs)

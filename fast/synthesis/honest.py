@@ -79,9 +79,7 @@ class HonestMaker:
         found[rows, columns] = changed_mask(self._normal(made, image.shape), image, asked, self.margin)
         share = float(found.sum()) / max(1, int(made.mask.sum()))
         origin = {**made.origin, "honest": {"share": round(share, 4), "tries": tries}}
-        return replace(
-            made, mask=found, asked=made.mask, origin=origin, rejected=UNCHANGED if share < NEARLY else ""
-        )
+        return replace(made, mask=found, asked=made.mask, origin=origin, rejected=UNCHANGED if share < NEARLY else "")
 
     def _normal(self, made: SynthesizedSample, shape: tuple[int, ...]) -> np.ndarray:
         """The normal image within the windows; what the pair carries of it is made small where it is large."""

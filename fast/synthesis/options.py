@@ -114,10 +114,11 @@ class SynthesisOptions(LatentOptions):
         "wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: estimated from each picture",
         metavar="NAME")
     defects: str | None = option(
-        None, "transplant: dataset whose real defects are cut out (default: --data_root)", metavar="FOLDER")
+        None, "transplant: dataset whose real defects are cut out (default: --data_root); with --keep: those that the "
+        "pairs of any method are compared with", metavar="FOLDER")
     split: str | None = option(
-        None, "transplant: which of them, the training side of a file of prepare_data.py, a third as that would draw "
-        "it (default), or all", metavar="third|all|FILE")
+        None, "which of them, the training side of a file of prepare_data.py, a third as that would draw it (default), "
+        "or all", metavar="third|all|FILE")
     masks: str | None = option(
         None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
         "drawn shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",
@@ -135,6 +136,11 @@ class SynthesisOptions(LatentOptions):
     sample_name: str = option(
         MISSING, "output: image/, mask/, triptych/, manifest.jsonl", metavar="FOLDER")
     count: int = option(500, "pairs in all (default 500)", least=1)
+    keep: float | None = option(
+        None, "score all pairs (scripts/score.py) and keep the best share of each type, 0.7 say; the others lie in "
+        "rejected/", metavar="SHARE")
+    regenerate: bool = option(
+        False, "make so many pairs more that --count are left of what --keep and --honest_masks reject")
     extend: bool = option(
         False, "go on with a set after normal images, masks or types were added: what is made stays")
     seed: int = option(0, "pair i depends on this and i alone (default 0)", least=0)

@@ -105,9 +105,7 @@ def test_outside_the_asked_mask_counts_without_a_composite() -> None:
     assert not spilt.mask[24:].any()
 
 
-def test_the_command_keeps_the_asked_mask_and_goes_on(
-    drawn_root: Path, tiny_artifact: Path, tmp_path: Path
-) -> None:
+def test_the_command_keeps_the_asked_mask_and_goes_on(drawn_root: Path, tiny_artifact: Path, tmp_path: Path) -> None:
     plain, out = tmp_path / "plain", tmp_path / "out"
     assert synthesize(arguments(drawn_root, tiny_artifact, plain)) == 0
     assert not (plain / "mask_asked").exists()
