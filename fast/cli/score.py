@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("pairs", type=Path, metavar="PAIRS", help="output folder of generate_with_mask.py")
     p.add_argument("--defects", metavar="FOLDER", help="dataset whose real defects the pairs are compared with")
     p.add_argument("--split", metavar="third|all|FILE",
-                   help="which of them: the training side of a file of prepare_data.py, a third (default), or all")  # fmt: skip
+                   help="the training side of a file of prepare_data.py, a third (default), or all of them")  # fmt: skip
     p.add_argument("--keep", type=float, metavar="SHARE", help="of the pairs to keep, above 0 to 1 (default: as it is)")
     p.add_argument("--sheet", type=Path, metavar="FILE", help="an image of the best and the worst pairs")
     return p
@@ -57,13 +57,12 @@ def judge(
     `keep` that share of them stays, with `count` that number, and all others lie in `rejected/`. Raises `UserError`."""
     from fast.data.images import write_bytes
     from fast.quality.ranking import kept
-    from fast.runtime.folders import parse_json
 
     every = output.rows()
     rows = [row for row in every if row.get("rejected") in (None, BY_RANK)]
     content = _content(output, rows, real)
     note = output.folder / NOTE
-    if note.is_file() and parse_json(note.read_bytes()).get("content") == content:
+    if _noted(note) == content:
         scores = {row["index"]: row.get("scores") for row in rows}
     else:
         scores = _scores(output, rows, real)
@@ -81,6 +80,16 @@ def judge(
     output.sort([told.get(row["index"], row) for row in every])
     about = {"content": content, "real_defects": len(real), "pairs": len(rows)}
     write_bytes(note, (json.dumps(about, indent=1) + "\n").encode())
+
+
+def _noted(note: Path) -> str | None:
+    """What the scores were made from, None where nothing says so."""
+    from fast.runtime.folders import parse_json
+
+    try:
+        return str(parse_json(note.read_bytes())["content"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def real_defects(defects: str | None, split: str | None) -> list[SegmentationSample]:
@@ -150,7 +159,7 @@ def opened(folder: Path) -> OutputFolder:
         settings = dict(parse_json((folder / "settings.json").read_bytes()))
     except (OSError, ValueError, TypeError):
         raise UserError(
-            f"{folder} has no readable settings.json; give a folder as generate_with_mask.py left it"
+            f"{folder} has no readable settings.json; give an output folder of generate_with_mask.py"
         ) from None
     return OutputFolder(folder, settings)
 

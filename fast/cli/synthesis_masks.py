@@ -46,7 +46,7 @@ class ChosenMasks:
         return masks
 
     def check_proportions(self, options: SynthesisOptions, pairs: Iterable[Pair]) -> None:
-        """Raises `UserError` for a given mask that would be stretched over one of the pairs' images. Free shapes may be:
+        """Raises `UserError` for a given mask that would be stretched over one of the pairs' images. Free shapes may:
         those that `--on_object` moves, or that make_masks.py drew or varied."""
         source = self.source
         if source is None or source.kind != "given" or source.places or _are_free(options.mask_path):

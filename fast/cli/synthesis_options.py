@@ -100,7 +100,8 @@ def _check_method(options: SynthesisOptions) -> None:
             raise UserError(f"{flag_of(options, own.name)} is not for {options.method}{why}")
     if options.honest_masks and options.method not in LATENT:
         raise UserError(
-            f"--honest_masks is for methods on a latent base ({', '.join(LATENT)}): {options.method} marks what it changed"
+            f"--honest_masks is for methods on a latent base ({', '.join(LATENT)}): {options.method} marks what it "
+            "changed"
         )
     for name, method in OWN.items():
         compared = options.keep is not None and name in ("defects", "split")

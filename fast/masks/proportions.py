@@ -30,6 +30,6 @@ def check_proportions(pairs: Iterable[tuple[Path, Path]], image_shape: ShapeOf, 
             (height, width), (rows, columns) = masks[mask], images[image]
             raise UserError(
                 f"the mask {mask} ({width} x {height} pixels) would be stretched over {image} ({columns} x {rows}): "
-                "give masks of the images' proportions, or --masks augmented, which takes them for free shapes to be moved, "
-                "or --size N, which makes a square of every image and mask"
+                "give masks of the images' proportions, or --masks augmented, which takes them for free shapes to be "
+                "moved, or --size N, which makes a square of every image and mask"
             )

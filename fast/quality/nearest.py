@@ -33,7 +33,7 @@ class Defect:
 
 def window(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The part of an image (H,W,3) with the defect of `mask` (H,W), `CONTEXT` pixels around it, and the mask there."""
-    left, top, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
+    _, _, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
     reach = max(CONTEXT, -(-(LEAST - min(width, height)) // 2))
     box = around(mask, reach)
     shown, own = image[box], (mask[box] != 0).astype(np.uint8)

@@ -177,8 +177,8 @@ class OutputFolder:
             write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
 
     def gather(self) -> int:
-        """Bring all records into the manifest, sorted, those of rejected pairs into its like in `rejected/`. Returns how
-        many pairs the manifest holds."""
+        """Bring all records into the manifest, sorted, those of rejected pairs into that of `rejected/`. Returns how many
+        pairs the manifest holds."""
         with self._lock():
             files = list(self.records.glob("*.json"))
             rows = self._read()
@@ -199,7 +199,8 @@ class OutputFolder:
 
     def sort(self, rows: list[dict[str, Any]]) -> None:
         """Take `rows`, all that `rows()` gave with other values in them, for the pairs' records, and bring each pair's
-        files to where its record says. All of it is done or none: what was killed is finished when the folder is opened.
+        files to where its record says. All of it is done or none: killed in between, it is finished when the folder is
+        opened.
         """
         with self._lock():
             write_bytes(self._plan, "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -50,7 +50,7 @@ def test_half_a_change_is_half_a_mask() -> None:
 
 @pytest.mark.parametrize("noise", [1.0, 3.0, 9.0])
 def test_thresholds_follow_the_surface_s_noise(noise: float) -> None:
-    """The same surface with other noise, as a decoder makes it, is no defect, whatever the amount; ten times that is."""
+    """The same surface with other noise, as a decoder makes it, is no defect, however much; ten times that is one."""
     asked, defect = box(20, 20, 40, 40), box(28, 28, 20, 20)
     normal, other = surface(noise, 1), surface(noise, 2)
     pasted = np.where(asked[..., None] > 0, normal // 2 + other // 2, normal)
