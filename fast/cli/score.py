@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("pairs", type=Path, metavar="PAIRS", help="output folder of generate_with_mask.py")
     p.add_argument("--defects", metavar="FOLDER", help="dataset whose real defects the pairs are compared with")
     p.add_argument("--split", metavar="third|all|FILE",
-                   help="the training side of a file of prepare_data.py, a third (default), or all of them")  # fmt: skip
+                   help="the training side of a prepare_data.py file, a third (default), or all of them")  # fmt: skip
     p.add_argument("--keep", type=float, metavar="SHARE", help="of the pairs to keep, above 0 to 1 (default: as it is)")
     p.add_argument("--sheet", type=Path, metavar="FILE", help="an image of the best and the worst pairs")
     return p

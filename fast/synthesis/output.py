@@ -177,8 +177,8 @@ class OutputFolder:
             write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
 
     def gather(self) -> int:
-        """Bring all records into the manifest, sorted, those of rejected pairs into that of `rejected/`. Returns how many
-        pairs the manifest holds."""
+        """Bring all records into the manifest, sorted, those of rejected pairs into that of `rejected/`. Returns how
+        many pairs the manifest holds."""
         with self._lock():
             files = list(self.records.glob("*.json"))
             rows = self._read()
