@@ -14,6 +14,7 @@ from fast.segmentation.quick import QuickJudge, folds
 
 LARGE = 640  # pixels: of images with a longer side only a window around the defect is looked at
 WINDOW = 256  # its side in pixels, larger where the defect is
+NEAR = 32  # pixels around the mask: what a segmenter finds farther off is not the pair's fault
 
 
 def quick_judge() -> QuickJudge:
@@ -35,7 +36,8 @@ def agreement(
     pairs: Sequence[SegmentationSample], real: Sequence[SegmentationSample], judge: QuickJudge, seed: int = 0
 ) -> list[float | None]:
     """For each pair the IoU of its mask with what a segmenter finds that was trained on the other half of the pairs
-    and of the `real` training defects, in equal shares. None where there are no two halves.
+    and of the `real` training defects, in equal shares; what it finds within `NEAR` pixels of the mask's bounding box
+    counts. None where there are no two halves.
 
     Halves are made of whole groups (`SegmentationSample.group`): of pairs on one normal image, of one physical part.
     """
@@ -49,7 +51,8 @@ def agreement(
         head = judge.fit(merged(made, beside, real_share=0.5 if beside else None), seed)
         answers = judge.answers(head, [pairs[i] for i in halves[own]])
         for i, (_, labels, odds) in zip(halves[own], answers, strict=True):
-            shown = (odds > float(head.threshold)) & (labels != 255)
-            both, either = np.logical_and(shown, labels == 1).sum(), np.logical_or(shown, labels == 1).sum()
-            found[i] = float(both / either) if either else None
+            near = around(labels == 1, NEAR)
+            shown, true = (odds > float(head.threshold))[near] & (labels[near] != 255), labels[near] == 1
+            either = np.logical_or(shown, true).sum()
+            found[i] = float(np.logical_and(shown, true).sum() / either) if either else None
     return found

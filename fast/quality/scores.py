@@ -90,7 +90,7 @@ class Scorer:
         return self.output / "rejected" if row.get("rejected") else self.output
 
     def _sample(self, row: Row) -> SegmentationSample:
-        place, group = self._place(row), str(row.get("normal_source") or row["index"])
+        place, group = self._place(row), str(row.get("defect_source") or row.get("normal_source") or row["index"])
         return SegmentationSample(place / row["image"], place / row["mask"], row["type"], group=group, synthetic=True)
 
 

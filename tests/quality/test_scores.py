@@ -101,7 +101,7 @@ def test_masks_that_lie_elsewhere_agree_with_nobody() -> None:
     judge = QuickJudge(size=None, augment="none", pool=3000, steps=120, folds=2)
     found = agreement([*pairs, *wrong], pairs[:0], judge)
     right, elsewhere = found[:10], found[10:]
-    assert np.median([f for f in right if f is not None]) > 0.5
+    assert np.median([f for f in right if f is not None]) > 0.3
     assert max(f for f in elsewhere if f is not None) < 0.1
     assert agreement(pairs[:1], [], judge) == [None]
 
