@@ -49,7 +49,7 @@ class Scorer:
             tell()
         self.defects = RealDefects(found) if found else None
         for kind, rows in ratios.items():
-            known = {name: [r[name] for r in rows if r[name] is not None] for name in RATIOS}
+            known = {name: [v for r in rows if (v := r[name]) is not None] for name in RATIOS}
             self.usual[kind] = {name: float(np.median(values)) for name, values in known.items() if values}
 
     def look(self, row: Row) -> Row | None:
