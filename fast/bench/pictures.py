@@ -13,6 +13,7 @@ import numpy as np
 
 from fast.bench.copies import Gallery
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.masks.changed import around
 from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
 from fast.segmentation.data import SegmentationSample
 from fast.synthesis.output import read_records
@@ -39,7 +40,7 @@ def visibility(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> float
     the noise: half the range of the middle 68 % of what that blur leaves and one of three times its width takes away,
     in the normal picture within `REACH` pixels. Percentiles, not pixels: the same grain in another order is no defect.
     """
-    box = _around(mask, REACH)
+    box = around(mask, REACH)
     before, after, own = normal[box].astype(np.float32), image[box].astype(np.float32), mask[box] != 0
     best = 0.0
     for sigma in SIGMAS:
@@ -54,16 +55,10 @@ def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _around(mask: np.ndarray, reach: int) -> tuple[slice, slice]:
-    """The mask's bounding box, grown."""
-    left, top, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
-    return slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
-
-
 def appearance(image: np.ndarray, mask: np.ndarray) -> Floats:
     """`measure.features` (5,) against an even ground, the mean colour within `AROUND` pixels around the mask: what can
     be asked of a real defect, whose flawless picture nobody has."""
-    box = _around(mask, 2 * AROUND)
+    box = around(mask, 2 * AROUND)
     shown, own = image[box], mask[box] != 0
     reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * AROUND + 1, 2 * AROUND + 1))
     ring = (cv2.dilate(own.astype(np.uint8), reach) != 0) & ~own

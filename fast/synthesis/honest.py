@@ -73,11 +73,13 @@ class HonestMaker:
                 return
 
     def _honest(self, made: SynthesizedSample, tries: int) -> SynthesizedSample:
+        if not made.mask.any():
+            return made  # nothing was asked for
         found = np.zeros_like(made.mask)
         rows, columns = made.shown
         image, asked = made.image[rows, columns], made.mask[rows, columns]
         found[rows, columns] = changed_mask(self._normal(made, image.shape), image, asked, self.margin)
-        share = float(found.sum()) / max(1, int(made.mask.sum()))
+        share = float(found.sum()) / int(made.mask.sum())
         origin = {**made.origin, "honest": {"share": round(share, 4), "tries": tries}}
         return replace(made, mask=found, asked=made.mask, origin=origin, rejected=UNCHANGED if share < NEARLY else "")
 
