@@ -13,7 +13,8 @@ import numpy as np
 
 from fast.bench.copies import Gallery
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
-from fast.quality.measure import AROUND, Floats, contrast, features, set_distance, spread
+from fast.masks.changed import around
+from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
 from fast.segmentation.data import SegmentationSample
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
@@ -39,7 +40,7 @@ def visibility(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> float
     the noise: half the range of the middle 68 % of what that blur leaves and one of three times its width takes away,
     in the normal picture within `REACH` pixels. Percentiles, not pixels: the same grain in another order is no defect.
     """
-    box = _around(mask, REACH)
+    box = around(mask, REACH)
     before, after, own = normal[box].astype(np.float32), image[box].astype(np.float32), mask[box] != 0
     best = 0.0
     for sigma in SIGMAS:
@@ -54,33 +55,10 @@ def _blurred(x: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _around(mask: np.ndarray, reach: int) -> tuple[slice, slice]:
-    """The mask's bounding box, grown."""
-    left, top, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
-    return slice(max(0, top - reach), top + height + reach), slice(max(0, left - reach), left + width + reach)
-
-
-def seam(image: np.ndarray, mask: np.ndarray) -> float | None:
-    """The step across the mask's border over the steps next to it, on the same row or column; 1, no seam.
-
-    image uint8 (H,W,3), mask (H,W). A step is the absolute difference of two neighbours, the mean of the channels; 1
-    grey level is added to both means. A lens spreads a real edge over some pixels, a paste changes within one. None
-    where the border has no step with a neighbour that is no border itself.
-    """
-    across, beside = [], []
-    for axis in (0, 1):
-        values, own = np.moveaxis(image.astype(np.float32), axis, 0), np.moveaxis(mask != 0, axis, 0)
-        step, border = np.abs(np.diff(values, axis=0)).mean(2), own[1:] != own[:-1]
-        across.append(step[border])
-        beside += [step[:-1][border[1:] & ~border[:-1]], step[1:][border[:-1] & ~border[1:]]]
-    crossing, near = np.concatenate(across), np.concatenate(beside)
-    return float((crossing.mean() + 1) / (near.mean() + 1)) if len(crossing) and len(near) else None
-
-
 def appearance(image: np.ndarray, mask: np.ndarray) -> Floats:
     """`measure.features` (5,) against an even ground, the mean colour within `AROUND` pixels around the mask: what can
     be asked of a real defect, whose flawless picture nobody has."""
-    box = _around(mask, 2 * AROUND)
+    box = around(mask, 2 * AROUND)
     shown, own = image[box], mask[box] != 0
     reach = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * AROUND + 1, 2 * AROUND + 1))
     ring = (cv2.dilate(own.astype(np.uint8), reach) != 0) & ~own

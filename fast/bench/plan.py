@@ -17,11 +17,13 @@ from fast.artifact import find_weights
 from fast.bench.grid import Cell
 from fast.bench.protocol import Entry, Protocol, Segmentation
 from fast.data.content import hash_of, reading_files
+from fast.data.decode import image_size
 from fast.data.images import list_images
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.split import Split, make_split
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned, Placing
+from fast.masks.proportions import alike
 from fast.runtime.precision import settled
 from fast.runtime.project import in_project
 from fast.segmentation.networks import PRETRAINED
@@ -215,7 +217,7 @@ def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -
         "types": category.types,
         "size": rule.size,
         "seed": rule.seed,
-        "masks": rule.masks if files else "own",
+        "masks": _masks(rule.masks, entry.windows and method in LATENT, category) if files else "own",
         "options": list(entry.options),
     }
     use: dict[str, Any] = {"of": category, "device": given.device}
@@ -227,6 +229,14 @@ def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -
         key |= {"textures": _names(given.textures)}
         use |= {"textures": os.path.abspath(given.textures)}
     return Cell("pairs", method, key, category.place / "pairs", needs, use)
+
+
+def _masks(kind: str, own_size: bool, category: Category) -> str:
+    """The kind of masks; `given` ones do not fit images of other proportions that keep their size, and are varied."""
+    if kind == "given" and own_size:
+        first, *others = {image_size(s.image) for s in (*category.index.normals, *category.train)}
+        return kind if all(alike(other, first) for other in others) else "augmented"
+    return kind
 
 
 def _fit(protocol: Protocol, entry: Entry, category: Category, given: Given) -> Cell:

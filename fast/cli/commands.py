@@ -51,6 +51,10 @@ def prepare_data() -> int:
     return run("prepare_data")
 
 
+def score() -> int:
+    return run("score")
+
+
 def segment() -> int:
     return run("segment")
 

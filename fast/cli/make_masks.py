@@ -23,7 +23,7 @@ from fast.data.layouts import holds_masks, open_dataset, require_defects
 from fast.data.split import Split, make_split
 from fast.masks.place import INSIDE
 from fast.masks.preview import cell, preview_sheet
-from fast.masks.source import KINDS, OF_FILES, Masks
+from fast.masks.source import KINDS, MADE, OF_FILES, Masks
 from fast.runtime.folders import held, parse_json
 from fast.runtime.options import Parser
 from fast.runtime.progress import followed
@@ -31,7 +31,6 @@ from fast.synthesis.sources import MaskSource, contents, drawn, find_masks, find
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
-SETTINGS = "masks.json"
 LARGEST = 65535  # px of a side
 SHOWN, SIDE = 24, 256  # masks in the preview, and px of the longer side of each
 
@@ -204,7 +203,7 @@ def check(options: argparse.Namespace) -> None:
 
 def claim(out: Path, settings: dict[str, Any]) -> None:
     """Refuses a folder that holds something else; marks a new one."""
-    mark = out / SETTINGS
+    mark = out / MADE
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
     if mark.is_file():

@@ -22,6 +22,7 @@ from fast.generators.maker import GeneratorMaker
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
+from fast.synthesis.honest import HonestMaker
 from fast.synthesis.options import SamplingOptions, SynthesisOptions
 from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
 from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
@@ -69,6 +70,8 @@ def prepare(options: SynthesisOptions, say: bool) -> SynthesisJob:
     job = make(options, masks, say)
     if masks.source is not None:
         masks.source.survey([normal.path for normal in job.sources.normals])
+    if job.maker.size is None:
+        masks.check_proportions(options, (job.sources.pair(i, options.seed) for i in range(options.count)))
     return job
 
 
@@ -125,11 +128,12 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
         regions = None if masks.source is not None else _regions(options)
         for drafter in maker.draft_of.drafters:
             drafter.region_of = None if regions is None else _region_of(regions)
+    making: Maker = HonestMaker(maker, recipe.composite) if options.honest_masks else maker
     common = {
-        "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
+        "method": options.method, "seed": options.seed, **making.settings(), **masks.settings(),
         **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
     }  # fmt: skip
-    return SynthesisJob(maker, sources, common, masks.source, mask_of, masks.rejected)
+    return SynthesisJob(making, sources, common, masks.source, mask_of, masks.rejected)
 
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:

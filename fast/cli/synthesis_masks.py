@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fast.anomalydiffusion.mask_model import LearnedMasks
 from fast.cli.synthesis_method import device_named
+from fast.data.decode import image_size
 from fast.data.images import resize_image, resize_mask
 from fast.data.kept_masks import KeptMasks
 from fast.generators.base import Generator as Method
 from fast.generators.base import Placing
 from fast.generators.large import LARGE, is_large
-from fast.masks.source import Masks
+from fast.masks.proportions import check_proportions
+from fast.masks.source import MADE, Masks
+from fast.runtime.folders import parse_json
 from fast.synthesis.options import SynthesisOptions
 from fast.synthesis.sources import MaskSource, Pair, find_masks
 from fast.synthesis.synthesizer import MaskOf
@@ -40,6 +45,16 @@ class ChosenMasks:
             print(f"refused: {name} is an empty mask")
         return masks
 
+    def check_proportions(self, options: SynthesisOptions, pairs: Iterable[Pair]) -> None:
+        """Raises `UserError` for a given mask that would be stretched over one of the pairs' images. Free shapes may:
+        those that `--on_object` moves, or that make_masks.py drew or varied."""
+        source = self.source
+        if source is None or source.kind != "given" or source.places or _are_free(options.mask_path):
+            return
+        read = source.read
+        met = (pair.files for pair in pairs)
+        check_proportions(met, image_size, lambda path: (read(path).shape[0], read(path).shape[1]))
+
     def of(self, types: list[str]) -> MaskOf | None:
         """The mask (H,W) for a picture (H,W,3) and its pair, whose type is one of these by number."""
         return None if self.source is None else _mask_of(self.source, types)
@@ -53,6 +68,15 @@ class ChosenMasks:
     def rejected(self) -> int:
         """How many learned masks were not fit to be kept so far."""
         return 0 if self.learned is None else self.learned.rejected
+
+
+def _are_free(folder: str | None) -> bool:
+    """Whether a folder of masks says that make_masks.py drew or varied them. Raises `UserError` for a damaged note."""
+    note = Path(folder or "", MADE)
+    try:
+        return note.is_file() and parse_json(note.read_text(encoding="utf-8"))["source"] != "given"
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{note} is damaged; make the masks again with scripts/make_masks.py") from None
 
 
 def choose_masks(options: SynthesisOptions, method: type[Method]) -> ChosenMasks:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
 
+from fast.cli.score import check_keep
 from fast.generators import FREE, LATENT, METHODS
 from fast.runtime.flags import add_flags, default_of, flag_of
 from fast.runtime.options import Parser
@@ -25,9 +27,9 @@ GROUPS = {
         "data_root", "mask_path", "weights", "step", "base", "tokenizer", "anomaly_name", "init_word", "material",
         "defects", "split",
     ),
-    "where the defects go": ("masks", "mask_weights", "on_object", "preview"),
+    "where the defects go": ("masks", "mask_weights", "on_object", "honest_masks", "preview"),
     "what fast starts from": ("draft", "strength"),
-    "what": ("sample_name", "count", "counterfeits", "extend", "size", "seed"),
+    "what": ("sample_name", "count", "counterfeits", "keep", "regenerate", "extend", "size", "seed"),
     "how much of a picture (methods on a latent base)": (
         "region", "margin", "min_window", "max_window", "composite", "detail", "blend",
     ),
@@ -74,6 +76,7 @@ def check_options(options: SynthesisOptions) -> None:
         raise UserError("--on_object is empty; give a rule such as auto, a path, or off")
     if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --sample_name; choose a file outside that folder")
+    _check_kept(options)
     _check_method(options)
     _check_counterfeits(options)
 
@@ -91,6 +94,20 @@ def _check_counterfeits(options: SynthesisOptions) -> None:
         )
 
 
+def _check_kept(options: SynthesisOptions) -> None:
+    """Raises `UserError` for a choice among the pairs that cannot be made."""
+    if options.keep is not None:
+        check_keep(options.keep, options.defects, options.split if options.method != "transplant" else None)
+    flag = "--regenerate" if options.regenerate else f"--keep {options.keep}"
+    if (options.keep is not None or options.regenerate) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"{flag} needs all pairs at once, and each of several processes has a part of them; leave it out, and run "
+            "scripts/score.py on the folder afterwards"
+        )
+    if options.regenerate and options.keep is None and not options.honest_masks:
+        raise UserError("--regenerate is for pairs that are rejected; add --keep SHARE or --honest_masks")
+
+
 def _check_method(options: SynthesisOptions) -> None:
     """Nothing is given that the method would pass over in silence. Raises `UserError`."""
     for own in fields(LatentOptions):
@@ -99,9 +116,15 @@ def _check_method(options: SynthesisOptions) -> None:
         if foreign and getattr(options, own.name) != default_of(own):
             why = ", which learns nothing" if learned else "; its own options are method.key=value"
             raise UserError(f"{flag_of(options, own.name)} is not for {options.method}{why}")
+    if options.honest_masks and options.method not in LATENT:
+        raise UserError(
+            f"--honest_masks is for methods on a latent base ({', '.join(LATENT)}): {options.method} marks what it "
+            "changed"
+        )
     made_by = (options.method, *(OWN.values() if options.draft == "mixed" else (options.draft,)))
     for name, method in OWN.items():
-        if getattr(options, name) is not None and method not in made_by:
+        compared = options.keep is not None and name in ("defects", "split")
+        if getattr(options, name) is not None and method not in made_by and not compared:
             raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
     for name in ("device", *LEARNED, "on_object", *OWN):

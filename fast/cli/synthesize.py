@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+from fast.cli.score import judge, real_defects, table
 from fast.runtime.signals import handled_by
 from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions
 from ldm.errors import UserError
 
+ROUNDS = 5  # of pairs made for others that show nothing
+
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
     from fast.cli.synthesis_job import Maker, SynthesisJob
+    from fast.segmentation.data import SegmentationSample
     from fast.synthesis.output import OutputFolder
 
 
@@ -23,10 +28,12 @@ def synthesize(options: SynthesisOptions) -> None:
     The folder is touched only once everything else has been found in order.
     """
     from fast.cli.synthesis_job import prepare, preview
-    from fast.synthesis.output import OutputFolder, read_records
+    from fast.synthesis.honest import made_again
+    from fast.synthesis.output import OutputFolder
 
     rank = int(os.environ.get("RANK", "0"))
     job = prepare(options, say=rank == 0)
+    real = _real_defects(options)
     if options.preview and rank == 0:
         preview(job, options)
     settings = {
@@ -42,19 +49,64 @@ def synthesize(options: SynthesisOptions) -> None:
         except UserError:
             output.abandon()
             raise
+        if options.keep is not None and not stopped:
+            total = _kept(output, options, real)
+        rows = output.rows()
+        again = made_again(rows)
+    if again and rank == 0:
+        print(again, flush=True)
     rejected = job.rejected()
     if rejected and rank == 0:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)
-    pairs = len(read_records(output.folder))
-    fakes = total - pairs
+    fakes = sum(bool(row.get("counterfeit")) for row in rows)
+    pairs = total - fakes
     if stopped:
         also = f" and {fakes} of {len(counterfeits(options))} counterfeits" if options.counterfeits else ""
-        raise UserError(f"interrupted: {pairs} of {options.count} pairs{also} are made; the same command goes on")
+        wanted = _candidates(options)
+        raise UserError(f"interrupted: {pairs} of {wanted} pairs{also} are made; the same command goes on")
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
 
 
 def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
-    """Make what is missing of this process's share. Returns (pairs in the manifest, stopped early by a signal)."""
+    """Make what is missing, with --regenerate pairs in the place of those that show nothing too. Returns (pairs in the
+    manifest, stopped early by a signal)."""
+    from fast.synthesis.honest import UNCHANGED
+
+    wanted = made = _candidates(options)
+    for _ in range(ROUNDS if options.regenerate else 1):
+        total, stopped = _make(output, job, options, made)
+        shown = sum(row["index"] < made and row.get("rejected") != UNCHANGED for row in output.rows())
+        if stopped or shown >= wanted:
+            break
+        made += wanted - shown
+    return total, stopped
+
+
+def _candidates(options: SynthesisOptions) -> int:
+    """How many pairs to make so that --count can be kept."""
+    if options.keep is None or not options.regenerate:
+        return options.count
+    return math.ceil(options.count / options.keep - 1e-9)
+
+
+def _real_defects(options: SynthesisOptions) -> list[SegmentationSample]:
+    """Those that the pairs are to be compared with. Raises `UserError`."""
+    if options.keep is None:
+        return []
+    own = options.data_root if options.method == "transplant" else None
+    return real_defects(options.defects or own, options.split)
+
+
+def _kept(output: OutputFolder, options: SynthesisOptions, real: Sequence[SegmentationSample]) -> int:
+    """Score all pairs and set the worst aside. Returns how many stay."""
+    judge(output, real, options.keep, options.count if options.regenerate else None)
+    rows = output.rows()
+    print(table(rows), flush=True)
+    return sum(not row.get("rejected") for row in rows)
+
+
+def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, count: int) -> tuple[int, bool]:
+    """Make what is missing of this process's share of the first `count` pairs and of all counterfeits. Returns as `_fill` does."""
     from fast.data.index import GOOD
     from fast.runtime.progress import Progress
     from fast.runtime.workers import overlapped
@@ -62,7 +114,7 @@ def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) ->
     from fast.synthesis.synthesizer import SynthesizedSample, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    numbers, done = [*range(options.count), *counterfeits(options)], output.done()
+    numbers, done = [*range(count), *counterfeits(options)], output.done()
     share = numbers[rank::world]
     pairs = [job.sources.pair(i, options.seed) for i in share if i not in done]
     check_images(p.normal for p in pairs if p.normal)
@@ -73,7 +125,7 @@ def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) ->
         kind = job.sources.types[index]
         kind = f"{kind.split('/', 1)[0]}/{GOOD}" if made.pair.counterfeit else kind
         entry = record(made, job.maker.prompt(index), {"type": kind, **job.common})
-        output.write(entry, made.normal, made.image, made.mask, made.shown)
+        output.write(entry, made.normal, made.image, made.mask, made.shown, made.asked)
 
     try:
         with (

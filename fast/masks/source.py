@@ -17,6 +17,7 @@ from ldm.hashing import file_hash
 
 OF_FILES = ("given", "augmented")
 KINDS = (*OF_FILES, *SHAPES, "mixed", "learned")
+MADE = "masks.json"  # in a folder that make_masks.py has filled: what it was asked for
 REDRAWS = 20  # of Perlin noise that misses the object
 
 # A mask (H,W), nonzero = defect, of a defect type (None: any) for a picture of shape (H,W).
@@ -57,6 +58,11 @@ class Masks:
     def settings(self) -> dict[str, str]:
         """What decides a mask's bytes, beside its file and the picture: a region file or folder by its content."""
         return {"on_object": _content(self.path) if self.path is not None else self.rule or "off"}
+
+    @property
+    def places(self) -> bool:
+        """Whether masks are moved onto the object."""
+        return self.rule is not None or self.path is not None
 
     def survey(self, files: Sequence[Path]) -> None:
         """Names the images that masks will be drawn for: with `auto` those of a folder vote on where the object is."""

@@ -18,6 +18,7 @@ from ldm.metrics import decibels
 Floats = NDArray[np.float64]
 
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, in pixels
+FINE = 1.0  # pixels: what is finer than a Gaussian of this width is detail
 AROUND = 8  # pixels: how far the surroundings of a defect reach
 FEATURES = ("mean", "std", "p5", "p95", "gradients")
 
@@ -67,6 +68,43 @@ class Contrast:
 def contrast(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> Contrast:
     found, own = change(normal, image), mask != 0
     return Contrast(float(found[own].mean()), float(found[~own].mean()) if not own.all() else 0.0)
+
+
+def seam(image: np.ndarray, mask: np.ndarray) -> float | None:
+    """The step across the mask's border over the steps next to it, on the same row or column; 1, no seam.
+
+    image uint8 (H,W,3), mask (H,W). A step is the absolute difference of two neighbours, the mean of the channels; 1
+    grey level is added to both means. A lens spreads a real edge over some pixels, a paste changes within one. None
+    where the border has no step with a neighbour that is no border itself.
+    """
+    across, beside = [], []
+    for axis in (0, 1):
+        values, own = np.moveaxis(image.astype(np.float32), axis, 0), np.moveaxis(mask != 0, axis, 0)
+        step, border = np.abs(np.diff(values, axis=0)).mean(2), own[1:] != own[:-1]
+        across.append(step[border])
+        beside += [step[:-1][border[1:] & ~border[:-1]], step[1:][border[:-1] & ~border[1:]]]
+    crossing, near = np.concatenate(across), np.concatenate(beside)
+    return float((crossing.mean() + 1) / (near.mean() + 1)) if len(crossing) and len(near) else None
+
+
+def texture(image: np.ndarray, mask: np.ndarray) -> float | None:
+    """The fine detail inside the mask over that around it; 1, as much as the surface has; below 1, smoother.
+
+    image uint8 (H,W,3), mask (H,W). Detail is the mean square of what a Gaussian of `FINE` pixels takes away, the mean
+    of the channels; the square of a grey level is added to both. Inside, pixels next to the border are left out where
+    others remain; outside those within `AROUND` pixels count, but for the two next to it. None where there are none.
+    """
+    near, far = (
+        cv2.dilate((mask != 0).astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1)))
+        for r in (2, 2 + AROUND)
+    )
+    ring, inner = (far > 0) & (near == 0), cv2.erode((mask != 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    own = inner if inner.any() else mask != 0
+    if not ring.any() or not own.any():
+        return None
+    x = image.astype(np.float32)
+    detail = np.square(x - cv2.GaussianBlur(x, (0, 0), FINE, borderType=cv2.BORDER_REFLECT_101)).mean(2)
+    return float((detail[own].mean() + 1) / (detail[ring].mean() + 1))
 
 
 def noise_limit(errors: np.ndarray, mask: np.ndarray, percent: float = 95.0) -> float:

@@ -79,7 +79,7 @@ class QuickJudge:
         if not samples:
             raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
         types: dict[str, MetricAccumulator] = {}
-        for sample, mask, odds in self._answers(head, samples):
+        for sample, mask, odds in self.answers(head, samples):
             types.setdefault(sample.kind, MetricAccumulator()).add(odds > float(head.threshold), mask, odds)
         return summary(types, {s.kind for s in samples if is_normal(s)}) | {"threshold": float(head.threshold)}
 
@@ -159,12 +159,12 @@ class QuickJudge:
             if not bool((kept.share > 0).any()):
                 return None
             head = self._train(kept, seed_of(seed, number))
-            for _, mask, odds in self._answers(head, [samples[i] for i in sorted(out)]):
+            for _, mask, odds in self.answers(head, [samples[i] for i in sorted(out)]):
                 total.add(odds > 0, mask, odds)
         return total.best_threshold()
 
     @torch.no_grad()
-    def _answers(
+    def answers(
         self, head: PixelHead, samples: Sequence[SegmentationSample]
     ) -> Iterator[tuple[SegmentationSample, np.ndarray, np.ndarray]]:
         """(sample, labels (H,W), log-odds (H,W)) of each."""

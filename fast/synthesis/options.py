@@ -136,11 +136,11 @@ class SynthesisOptions(LatentOptions):
         "wood, hide, cloth, mineral, polymer, paint, glass, board, paper); default: estimated from each picture",
         metavar="NAME")
     defects: str | None = option(
-        None, "transplant, also as a draft: dataset whose real defects are cut out (default: --data_root)",
-        metavar="FOLDER")
+        None, "transplant, also as a draft: dataset whose real defects are cut out (default: --data_root); with "
+        "--keep: those that the pairs of any method are compared with", metavar="FOLDER")
     split: str | None = option(
-        None, "of --defects, which: the training side of a file of prepare_data.py, a third as that would draw "
-        "it (default), or all", metavar="third|all|FILE")
+        None, "of --defects, which: the training side of a file of prepare_data.py, a third as that would draw it "
+        "(default), or all", metavar="third|all|FILE")
     masks: str | None = option(
         None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
         "drawn shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",
@@ -151,6 +151,9 @@ class SynthesisOptions(LatentOptions):
         None, "keep masks on the object: auto, otsu, otsu_dark, triangle; a region file, or a folder with one for each "
         "picture; or off (default: auto, but off for given masks); procedural and transplant keep their own defects on "
         "it", metavar="RULE|PATH")
+    honest_masks: bool = option(
+        False, "methods on a latent base: a pair's mask is where the picture really changed, the asked one lies in "
+        "mask_asked/; where next to nothing changed the pair is made again")
     preview: str | None = option(None, "PNG of the first masks over their pictures", metavar="FILE")
     sample_name: str = option(
         MISSING, "output: image/, mask/, triptych/, manifest.jsonl", metavar="FOLDER")
@@ -159,6 +162,11 @@ class SynthesisOptions(LatentOptions):
         0.0, "methods on a latent base: beside the pairs, this share of their number with normal content in the same "
         "masks, labelled normal, against segmenters that learn the synthesis instead of the defects (default 0)",
         metavar="SHARE", least=0)
+    keep: float | None = option(
+        None, "score all pairs (scripts/score.py) and keep the best share of each type, 0.7 say; the others lie in "
+        "rejected/", metavar="SHARE")
+    regenerate: bool = option(
+        False, "make so many pairs more that --count are left of what --keep and --honest_masks reject")
     extend: bool = option(
         False, "go on with a set after normal images, masks or types were added: what is made stays")
     seed: int = option(0, "pair i depends on this and i alone (default 0)", least=0)

@@ -34,7 +34,8 @@ class SynthesizedSample:
     """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
 
     `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
-    takes it. `origin`: which real defects took part, for the manifest.
+    takes it. `origin`: which real defects took part, for the manifest. `asked`: the mask (H,W) that was to be filled,
+    where `mask` is what of it really changed. `rejected`: why the pair is not to be used; empty for one that is.
     """
 
     pair: Pair
@@ -44,7 +45,9 @@ class SynthesizedSample:
     shown: tuple[slice, slice]
     windows: list[tuple[int, int, int, int]]
     seconds: float
-    origin: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+    asked: np.ndarray | None = None
+    rejected: str = ""
 
 
 @dataclass
@@ -351,6 +354,8 @@ def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict
         "normal_source": made.pair.normal and str(made.pair.normal),
         "mask_source": made.pair.mask and str(made.pair.mask),
         "prompt": "" if fake else prompt,
+        **({} if made.asked is None else {"mask_asked": f"mask_asked/{made.pair.index:06d}.png"}),
+        **({"rejected": made.rejected} if made.rejected else {}),
         "pair_seed": made.pair.seed,
         **made.origin,
         **common,

@@ -183,5 +183,8 @@ def test_a_file_is_decoded_once(drawn_root: Path, tmp_path: Path, monkeypatch: p
         read(masks / "odd.png")[:] = 1  # the caller's own
     decoded.clear()
     argv = ["--method", "draem", "--data_root", str(drawn_root / "wood"), "--mask_path", str(masks.parent)]
-    assert synthesize([*argv, "--sample_name", str(tmp_path / "out"), "--count", "6", "--device", "cpu"]) == 0
+    assert (
+        synthesize([*argv, "--sample_name", str(tmp_path / "out"), "--count", "6", "--size", "64", "--device", "cpu"])
+        == 0
+    )
     assert sorted(decoded) == ["odd.png", "square.png"]

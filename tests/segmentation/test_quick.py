@@ -143,7 +143,7 @@ def test_pairs_made_from_a_fold_do_not_choose_its_threshold(monkeypatch: pytest.
     monkeypatch.setattr(QuickJudge, "_train", lambda self, pool, seed: seen.append(set(pool.owner.tolist())))
     asked: list[set[int]] = []
     monkeypatch.setattr(
-        QuickJudge, "_answers", lambda self, head, part: asked.append({named.index(p) for p in part}) or []
+        QuickJudge, "answers", lambda self, head, part: asked.append({named.index(p) for p in part}) or []
     )
     judge._threshold(named + made, PixelPool(torch.zeros(12, 1), torch.ones(12), owner), 0)
     assert len(seen) == 3

@@ -1,0 +1,100 @@
+"""Pairs whose mask is what really changed; those where next to nothing did are made again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from fast.data.images import read_image, resize_image
+from fast.masks.changed import MARGIN, NEARLY, changed_mask
+from fast.synthesis.sources import Pair
+from fast.synthesis.synthesizer import SynthesizedSample
+from ldm.rng import seed_of
+
+TRIES = 4  # of a pair, the first included
+UNCHANGED = "next to nothing changed"  # why a pair is rejected
+
+
+class Making(Protocol):
+    """What makes pairs, such as `Synthesizer`."""
+
+    @property
+    def size(self) -> int | None: ...
+
+    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]: ...
+
+    def stop(self) -> None: ...
+
+    def prompt(self, type_index: int) -> str: ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+
+class HonestMaker:
+    """`maker`, but each pair's mask is `changed_mask` of the one that was asked for.
+
+    A pair with less than `NEARLY` of its asked mask is made again, with a seed derived from its own and the number of
+    the try; after `TRIES` it is given out as rejected. `composite`: nothing outside the asked mask changes; else a
+    change within `MARGIN` pixels of it counts too.
+    """
+
+    def __init__(self, maker: Making, composite: bool):
+        self.maker, self.margin, self.stopped = maker, 0 if composite else MARGIN, False
+
+    @property
+    def size(self) -> int | None:
+        return self.maker.size
+
+    def prompt(self, type_index: int) -> str:
+        return self.maker.prompt(type_index)
+
+    def settings(self) -> dict[str, Any]:
+        return {**self.maker.settings(), "honest_masks": True}
+
+    def stop(self) -> None:
+        self.stopped = True
+        self.maker.stop()
+
+    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
+        """As the maker's, which is called once for each try; the order of the results is not that of the pairs."""
+        self.stopped = False
+        left = {pair.index: pair for pair in pairs}
+        for number in range(TRIES):
+            again = [p if number == 0 else replace(p, seed=seed_of(p.seed, 5, number)) for p in left.values()]
+            for made in self.maker.make(iter(again), in_flight):
+                honest = self._honest(made, number + 1)
+                if not honest.rejected or number == TRIES - 1:
+                    del left[made.pair.index]
+                    yield honest
+            if self.stopped or not left:
+                return
+
+    def _honest(self, made: SynthesizedSample, tries: int) -> SynthesizedSample:
+        if made.pair.counterfeit or not made.mask.any():
+            return made  # no change was asked for
+        found = np.zeros_like(made.mask)
+        rows, columns = made.shown
+        image, asked = made.image[rows, columns], made.mask[rows, columns]
+        found[rows, columns] = changed_mask(self._normal(made, image.shape), image, asked, self.margin)
+        share = float(found.sum()) / int(made.mask.sum())
+        origin = {**made.origin, "honest": {"share": round(share, 4), "tries": tries}}
+        return replace(made, mask=found, asked=made.mask, origin=origin, rejected=UNCHANGED if share < NEARLY else "")
+
+    def _normal(self, made: SynthesizedSample, shape: tuple[int, ...]) -> np.ndarray:
+        """The normal image within the windows; what the pair carries of it is made small where it is large."""
+        if made.normal.shape == shape:
+            return made.normal
+        assert made.pair.normal is not None
+        normal = read_image(made.pair.normal)
+        return (resize_image(normal, self.size) if self.size else normal)[made.shown]
+
+
+def made_again(rows: Sequence[dict[str, Any]]) -> str:
+    """What to tell of the pairs with these records; empty where each was made once."""
+    again = sum(row.get("honest", {}).get("tries", 1) > 1 for row in rows)
+    unchanged = sum(row.get("rejected") == UNCHANGED for row in rows)
+    left = f"; of {unchanged} nothing is to be seen after {TRIES} tries: they lie in rejected/" if unchanged else ""
+    return f"{again} pairs were made again, for next to nothing had changed{left}" if again else ""
