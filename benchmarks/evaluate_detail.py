@@ -26,8 +26,8 @@ def main(argv: list[str]) -> None:
     p.add_argument("--images", type=int, default=180, help="normal windows, two thirds to train on (default: 180)")
     p.add_argument("--side", type=int, default=128, help="of a window in pixels (default: 128)")
     p.add_argument("--masks", default="blob", help="shapes of fast.masks.shapes (default: blob)")
-    p.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.2],
-                   help="how far the normal content is noised, of T; 0: encoded and decoded alone (default: 0 0.2)")
+    p.add_argument("--strengths", type=float, nargs="+", default=[0.0, 0.1],
+                   help="how far the normal content is noised, of T; 0: encoded and decoded alone (default: 0 0.1)")
     p.add_argument("--blend", type=int, default=2, help="pixels of the last row of each strength (default: 2)")
     p.add_argument("--steps", type=int, default=300, help="of the detector's training (default: 300)")
     p.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the detector's training (default: 0)")
@@ -113,10 +113,13 @@ def fillings(options: argparse.Namespace, pairs: Sequence[Any]) -> Iterator[tupl
                 for number, (pair, plain, one) in enumerate(zip(pairs, decoded, made, strict=True))
             ]
             name = f"strength {strength:g}{', detail' if detail else ''}{f', blend {blend}' if blend else ''}"
-            yield name, [
-                (np.where(mask[..., None] > 0, faded(normal, one, mask, blend), normal), mask)
-                for (normal, mask), one in zip(pairs, full, strict=True)
-            ]
+            yield (
+                name,
+                [
+                    (np.where(mask[..., None] > 0, faded(normal, one, mask, blend), normal), mask)
+                    for (normal, mask), one in zip(pairs, full, strict=True)
+                ],
+            )
 
 
 def _types(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fast.aias import Guidance
 from fast.artifact import find_artifact, load_model
+from fast.bench.work import first
 from fast.data.images import read_image, read_mask
 from fast.segmentation.data import SegmentationSample, from_output, is_normal, merged
 from fast.synthesis.counterfeit import renewed
@@ -124,6 +125,12 @@ def test_they_take_nothing_from_the_defects_share(reference: Path) -> None:
     assert weight["normals"] / sum(weight.values()) == pytest.approx(0.2)
     with pytest.raises(UserError, match="counterfeits alone"):
         merged(found[5:], real)
+
+
+def test_the_bench_takes_as_large_a_share_of_them_as_of_the_pairs(reference: Path) -> None:
+    found, _ = from_output(reference)
+    assert [is_normal(pair) for pair in first(found, None)] == [False] * 5 + [True] * 3
+    assert [pair.name for pair in first(found, 2)] == [found[0].name, found[1].name, found[5].name]
 
 
 @pytest.mark.parametrize(
