@@ -106,7 +106,8 @@ def _kept(output: OutputFolder, options: SynthesisOptions, real: Sequence[Segmen
 
 
 def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, count: int) -> tuple[int, bool]:
-    """Make what is missing of this process's share of the first `count` pairs and of all counterfeits. Returns as `_fill` does."""
+    """Make what is missing of this process's share of the first `count` pairs and all counterfeits. Returns as `_fill`
+    does."""
     from fast.data.index import GOOD
     from fast.runtime.progress import Progress
     from fast.runtime.workers import overlapped
