@@ -76,7 +76,9 @@ def _by_id(path: Path, content: dict[str, Any], key: str, name: str) -> dict[Any
     return found
 
 
-def _draft(image: dict[str, Any], entries: list[dict[str, Any]], names: dict[Any, str], options: ImportOptions) -> Draft:
+def _draft(
+    image: dict[str, Any], entries: list[dict[str, Any]], names: dict[Any, str], options: ImportOptions
+) -> Draft:
     height, width = image.get("height"), image.get("width")
     size = (height, width) if type(height) is int and type(width) is int else None
     draft = Draft(image["file_name"], size=size)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fast.data.category import GROUPS, NORMAL_DIRS
 from fast.data.decode import image_size
-from fast.data.formats.annotated import NEITHER, Annotated, Draft, Found, ImageFiles, ImportOptions, LeftOut, assemble
+from fast.data.formats.annotated import Annotated, Draft, Found, ImageFiles, ImportOptions, LeftOut, assemble
 from fast.data.formats.coco import read_coco
 from fast.data.formats.cvat import read_cvat
 from fast.data.formats.label_maps import read_label_maps, read_voc

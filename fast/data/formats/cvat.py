@@ -80,9 +80,8 @@ def _drawing(what: str, element: ElementTree.Element, options: ImportOptions) ->
             raise LeftOut(f"{what}: its run lengths are no numbers") from None
         return partial(_mask, what, runs, box)
     if element.tag == "ellipse":
-        keys = ("cx", "cy", "rx", "ry")
-        values = [_number(element, key) for key in keys]
-        return partial(_polygon, ellipse(*values, _number(element, "rotation", 0)))
+        x, y, across, along = (_number(element, key) for key in ("cx", "cy", "rx", "ry"))
+        return partial(_polygon, ellipse(x, y, across, along, _number(element, "rotation", 0)))
     if element.tag == "box":
         if _number(element, "rotation", 0):
             raise LeftOut(f"{what} is turned; draw it as a polygon")

@@ -110,7 +110,8 @@ def _draft(folder: Path, image: Path, mask: Path, names: dict[str, str], colours
     draft.size = (values.shape[0], values.shape[1])
     for value in used:
         if names[value]:
-            draft.regions.append(Region(NEITHER if names[value] == "ignore" else names[value], partial(_of, mask, value)))
+            label = NEITHER if names[value] == "ignore" else names[value]
+            draft.regions.append(Region(label, partial(_of, mask, value)))
     return draft
 
 

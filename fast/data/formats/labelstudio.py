@@ -121,8 +121,9 @@ def _drawing(what: str, kind: str, value: dict[str, Any], size: tuple[int, int],
             points = [v for point in value["points"] for v in point]
             return partial(_filled, ring_of(what, points) * scale)
         if kind == "ellipselabels":
-            place, radii = np.array([value["x"], value["y"]]) * scale, np.array([value["radiusX"], value["radiusY"]])
-            return partial(_filled, ellipse(*place, *(radii * scale), float(value.get("rotation") or 0)))
+            x, y = np.array([value["x"], value["y"]]) * scale
+            across, along = np.array([value["radiusX"], value["radiusY"]]) * scale
+            return partial(_filled, ellipse(x, y, across, along, float(value.get("rotation") or 0)))
         if value.get("rotation"):
             raise LeftOut(f"{what} is a turned box; draw it as a polygon")
         left, top, width, height = np.array([value[k] for k in ("x", "y", "width", "height")]) * [*scale, *scale]
