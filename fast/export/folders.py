@@ -56,9 +56,7 @@ def write_mmseg(run: Run, target: Target) -> None:
     """mmsegmentation: `img_dir/train`, label maps 0..n in `ann_dir/train`, and `dataset.py`, a part of a config."""
     classes = run.classes()
     if len(classes) > 254:
-        raise UserError(
-            f"{run.folder}: {len(classes)} types, and a label map of mmsegmentation holds 254; export fewer"
-        )
+        raise UserError(f"{run.folder}: {len(classes)} types, and a label map holds 254; export fewer")
     for pair in run.pairs:
         target.came_from(pair, target.copy(pair.image, f"img_dir/train/{pair.file}"))
         labels = pair.read_mask() * np.uint8(classes.index(run.class_of(pair)) + 1)
@@ -66,7 +64,7 @@ def write_mmseg(run: Run, target: Target) -> None:
         write_image(target.folder / f"ann_dir/train/{pair.name}.png", labels)
     palette = [[0, 0, 0], *(_colour(i) for i in range(len(classes)))]
     suffix = {pair.image.suffix for pair in run.pairs}.pop()
-    target.text("dataset.py", MMSEG.format(classes=tuple(["background", *classes]), palette=palette, suffix=suffix))
+    target.text("dataset.py", MMSEG.format(classes=("background", *classes), palette=palette, suffix=suffix))
 
 
 def _colour(number: int) -> list[int]:

@@ -21,7 +21,8 @@ CUT = "instances with holes are cut into polygons without"
 
 def write_coco(run: Run, target: Target) -> None:
     """COCO: `images/` and `annotations/instances_train.json`; run-length codes, which hold holes, or polygons."""
-    classes, images, annotations = run.classes(), [], []
+    classes, images = run.classes(), list[dict[str, Any]]()
+    annotations: list[dict[str, Any]] = []
     for number, pair in enumerate(run.pairs, 1):
         target.came_from(pair, target.copy(pair.image, f"images/{pair.file}"))
         height, width = pair.size
@@ -76,7 +77,7 @@ def write_yolo(run: Run, target: Target) -> None:
     target.text("data.yaml", YOLO.format(names=names))
     target.notes += [
         JOINED,
-        "data.yaml: val is the training images, for YOLO asks for one; name your real images there",
+        "data.yaml: val names the training images, for YOLO asks for some; name real ones there",
     ]
 
 
@@ -95,10 +96,14 @@ def _yaml(text: str) -> str:
 def _shares(instance: Instance, size: tuple[int, int]) -> str:
     """Points as shares of the sides. Less than half a pixel behind the pixel's corner: readers that round down and
     those that round to the nearest find the same pixel."""
-    line = one_outline(instance.mask)
-    line = np.concatenate([line, line[-1:].repeat(max(0, 3 - len(line)), axis=0)])  # three points at least
-    place = line + (instance.box[1].start + 0.4, instance.box[0].start + 0.4)
+    corner = np.array([instance.box[1].start, instance.box[0].start])
+    place = _three_points(one_outline(instance.mask)) + corner + 0.4
     return " ".join(f"{v:.8f}".rstrip("0") for v in (place / (size[1], size[0])).ravel())
+
+
+def _three_points(line: np.ndarray) -> np.ndarray:
+    """A line (N,2) with its last point repeated until it has the three that readers ask of a polygon."""
+    return np.concatenate([line, line[-1:].repeat(max(0, 3 - len(line)), axis=0)])
 
 
 def write_labelme(run: Run, target: Target) -> None:
@@ -126,9 +131,8 @@ def _shapes(run: Run, pair: Pair, instance: Instance, number: int, polygons: boo
         return [{**common, "points": corners, "shape_type": "mask", "mask": code}]
     shapes = []
     for box, mask in without_holes(instance.mask):
-        line = straightened(contours(mask)[0][0]) + (x + box[1].start, y + box[0].start)
-        line = np.concatenate([line, line[-1:].repeat(max(0, 3 - len(line)), axis=0)])
-        points = line.astype(float).tolist()
+        line = _three_points(straightened(contours(mask)[0][0]))
+        points = (line + np.array([x + box[1].start, y + box[0].start])).astype(float).tolist()
         shapes.append({**common, "points": points, "shape_type": "polygon", "mask": None})
     return shapes
 
