@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fast.cli.prepare_import import add_import_flags, import_data, refuse_without_import
 from fast.data.images import write_bytes
+from fast.data.known import about, known_dataset
 from fast.data.layouts import LAYOUTS, DatasetIndex, Report, TypeRow, check, open_dataset
 from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
@@ -124,6 +125,8 @@ def run(args: argparse.Namespace) -> None:
     report = check(index)
     split = make_split(report.usable, args.fraction, args.seed) if report.usable.defects else None
     print(f"{index.root} ({index.layout})")
+    if known := known_dataset(index):
+        print("\n".join(about(known)))
     print(render(index, report, split))
     notes = [*report.usable.notes, *(split.notes if split else [])]
     for line in [*report.problems, *(f"note: {note}" for note in notes)]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -66,6 +67,7 @@ def convert(kind: str, source: Path, out: Path, options: ImportOptions) -> Impor
     types = _types(found, options)
     with new_folder(out, "--out") as folder:
         writer = _Writer(folder, types, options)
+        writer.leave_out_common([item.name for item in found.images])
         for item in followed(found.images, "importing", "image", leave=False):
             try:
                 writer.add(item)
@@ -118,6 +120,7 @@ class _Writer:
         self.groups: list[tuple[str, str]] = []
         self.values: set[int] = set()
         self._taken: set[str] = set()
+        self._common = ""
 
     def add(self, item: Annotated) -> None:
         """Write one image, with its masks if it has any. Raises `LeftOut`."""
@@ -159,9 +162,14 @@ class _Writer:
                 count[name] += 1
         return {name: mask for name, mask in sorted(masks.items()) if mask.any()}, ignored, count
 
+    def leave_out_common(self, names: list[str]) -> None:
+        """Leave the folders that all images share, such as `images/train`, out of their names."""
+        parents = [PurePosixPath(name).parent.as_posix() for name in names]
+        self._common = os.path.commonpath(parents) if parents else ""
+
     def _name(self, name: str) -> str:
         """A name of its own, also without the suffix, which a mask does not share."""
-        path = PurePosixPath(name)
+        path = PurePosixPath(name).relative_to(self._common)
         stem, number = path.with_suffix("").as_posix(), 1
         while (own := stem if number == 1 else f"{stem}-{number}").casefold() in self._taken:
             number += 1

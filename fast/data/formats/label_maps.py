@@ -50,10 +50,11 @@ def label_map(source: Path) -> dict[str, str]:
         kept = [line for line in lines if line != NEITHER]
         names = {str(i): "" if is_any(line, BACKGROUND) else line for i, line in enumerate(kept)}
         return {**names, "255": NEITHER}
-    for line in lines:
+    plain = all(not line.partition(":")[2].split(":")[0].strip() for line in lines)
+    for number, line in enumerate(lines):
         name, _, rest = line.partition(":")
         try:
-            colour = [int(v) for v in rest.split(":")[0].split(",")]
+            colour = list(voc_colour(number)) if plain else [int(v) for v in rest.split(":")[0].split(",")]
             key = "#" + bytes(colour).hex()
         except ValueError:
             raise UserError(f"{found[0]}: '{line}' is no line name:r,g,b; correct it") from None
@@ -61,6 +62,13 @@ def label_map(source: Path) -> dict[str, str]:
             raise UserError(f"{found[0]}: the colour of '{line}' is none, or of two names; correct it")
         names[key] = "" if is_any(name, BACKGROUND) or not any(colour) else name
     return {VOID: NEITHER, "#000000": "", **names}
+
+
+def voc_colour(number: int) -> tuple[int, int, int]:
+    """Colour of a class in Pascal VOC's palette, which a label map without colours means: bits of the number, each
+    third one to the same channel, the lowest to its highest bit."""
+    red, green, blue = (sum((number >> (3 * i + c) & 1) << (7 - i) for i in range(8)) for c in range(3))
+    return red, green, blue
 
 
 def _folder(source: Path, names: tuple[str, ...], shown: str) -> Path:
