@@ -73,7 +73,7 @@ def by_pycocotools_polygons(folder: Path) -> Masks:
     return masks
 
 
-def by_datumaro(kind: str) -> Callable[[Path], Masks]:
+def by_datumaro(kind: str, **options: Any) -> Callable[[Path], Masks]:
     def write(folder: Path) -> Masks:
         import datumaro as dm
 
@@ -84,7 +84,7 @@ def by_datumaro(kind: str) -> Callable[[Path], Masks]:
             pixels = np.random.default_rng(int(name)).integers(0, 255, (*SIZE, 3), np.uint8)
             items.append(dm.DatasetItem(name, media=dm.Image.from_numpy(pixels), annotations=shapes, subset="default"))
         dataset = dm.Dataset.from_iterable(items, categories=list(TYPES))
-        dataset.export(str(folder), kind, save_media=True, image_ext=".png")
+        dataset.export(str(folder), kind, save_media=True, image_ext=".png", **options)
         return masks
 
     return write
@@ -140,7 +140,7 @@ def by_supervision(folder: Path) -> Masks:
 CHECKS: list[tuple[str, str, str, Callable[[Path], Masks], bool]] = [
     ("coco", "pycocotools", "encode: compressed runs", by_pycocotools, False),
     ("coco", "pycocotools", "frPyObjects: polygons with fractions", by_pycocotools_polygons, True),
-    ("coco", "datumaro", "coco_instances", by_datumaro("coco_instances"), False),
+    ("coco", "datumaro", "coco_instances: plain runs", by_datumaro("coco_instances", segmentation_mode="mask"), False),
     ("cvat", "datumaro", "cvat", by_datumaro("cvat"), False),
     ("voc", "datumaro", "voc_segmentation", by_datumaro("voc_segmentation"), False),
     ("labelstudio", "label-studio-sdk", "brush.encode_rle", by_label_studio, False),

@@ -114,8 +114,9 @@ def _region(what: str, words: list[str], path: Path, names: dict[str, str], opti
 
 
 def _polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As ultralytics and supervision do: rounded down to pixels, filled with the edges."""
-    return fill_with_edges(np.floor(points * (size[1], size[0])), size)
+    """Rounded to the nearest pixels and filled with the edges, as supervision does; ultralytics rounds down, which puts
+    a pixel's own number, written with few digits, on the pixel before."""
+    return fill_with_edges(np.round(points * (size[1], size[0])), size)
 
 
 def _box(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
