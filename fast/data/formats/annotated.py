@@ -138,7 +138,7 @@ def assemble(drafts: Iterable[Draft], files: ImageFiles, options: ImportOptions)
                             f"'{draft.name}'); keep one of them")  # fmt: skip
         else:
             taken[name] = draft
-            if not ("/" + draft.name.replace("\\", "/")).endswith("/" + name):
+            if not f"/{name}".endswith("/" + draft.name.replace("\\", "/").removeprefix("./")):
                 moved.append(f"{draft.name} as {name}")
     _ask_for_missing(files, missing, options)
     found.left += [(name, "no such image") for name in missing]

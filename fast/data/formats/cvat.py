@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
 from fast.data.formats.annotated import Draft, ImageFiles, ImportOptions, LeftOut, Region, images_folder, only_file
 from fast.data.formats.coco import box_drawing
@@ -144,8 +144,11 @@ def _mask(what: str, runs: list[int], box: list[int], size: tuple[int, int]) -> 
 
 
 def _line(points: np.ndarray, joined: bool, width: int, size: tuple[int, int]) -> np.ndarray:
-    mask = np.zeros(size, np.uint8)
-    pixels = np.floor(points).astype(np.int32).reshape(-1, 1, 2)
-    for line in [pixels] if joined else [point[None] for point in pixels]:
-        cv2.polylines(mask, [line], isClosed=False, color=1, thickness=width)
-    return mask
+    canvas = Image.new("L", (size[1], size[0]))
+    draw, half = ImageDraw.Draw(canvas), width / 2
+    pixels = [(float(x), float(y)) for x, y in np.floor(points)]
+    if joined and len(pixels) > 1:
+        draw.line(pixels, fill=1, width=width)
+    for x, y in [] if joined else pixels:
+        draw.ellipse([x - half, y - half, x + half, y + half], fill=1, outline=1)
+    return np.array(canvas)
