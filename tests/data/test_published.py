@@ -24,9 +24,9 @@ def photo(path: Path, seed: int = 0) -> None:
     Image.fromarray(np.clip(130 + 25 * noise, 0, 255).astype(np.uint8)).save(path)
 
 
-def mask(path: Path, values: np.ndarray = MASK * np.uint8(255)) -> None:
+def mask(path: Path, values: np.ndarray | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
+    Image.fromarray(MASK * np.uint8(255) if values is None else values).save(path)
 
 
 def tree(root: Path, category: str, kinds: tuple[str, ...]) -> Path:
