@@ -45,9 +45,15 @@ def write_coco(run: Run, target: Target) -> None:
 
 
 def _code(instance: Instance, size: tuple[int, int]) -> dict[str, Any]:
-    mask = np.zeros(size, np.uint8)
-    mask[instance.box] = instance.mask
-    return {"size": list(size), "counts": pack(to_runs(mask, columns=True))}
+    """Run-length code of an instance, made from its columns alone: images are large and instances many."""
+    rows, columns = instance.box
+    strip = np.zeros((size[0], instance.mask.shape[1]), np.uint8)
+    strip[rows] = instance.mask
+    runs = to_runs(strip, columns=True)
+    runs[0] += columns.start * size[0]
+    after = (size[1] - columns.stop) * size[0]
+    runs = [*runs[:-1], runs[-1] + after] if len(runs) % 2 else [*runs, *([after] if after else [])]
+    return {"size": list(size), "counts": pack(runs)}
 
 
 def _polygons(instance: Instance) -> list[list[float]]:

@@ -218,6 +218,7 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(run: Path, capsys: pytest
     (run / ".records/000009.json").write_text("{}")
     assert "is not finished" in refused(run)
     (run / ".records/000009.json").unlink()
+    write_mask(run / "mask/000002.png", hard_masks()[2])
     full = run.parent / "full"
     full.mkdir()
     (full / "mine.txt").write_text("x")

@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
+from fast.data.category import NORMAL_DIRS
 from fast.data.images import natural_key
 from fast.data.labelme import IGNORE
 from fast.data.pairing import images_below
@@ -149,13 +150,18 @@ def assemble(drafts: Iterable[Draft], files: ImageFiles, options: ImportOptions)
         draft = taken.get(name) or Draft(name)
         if draft.problem:
             found.left.append((name, draft.problem))
-        elif draft.regions or draft.marked or options.unmarked == "normal":
+        elif draft.regions or draft.marked or options.unmarked == "normal" or _is_told_normal(name):
             found.images.append(Annotated(files.files[name], name, draft))
         else:
             empty.append(name)
     _ask_for_empty(files, empty, options)
     found.left += [(name, "no annotation") for name in empty]
     return found
+
+
+def _is_told_normal(name: str) -> bool:
+    """True for an image in a folder called `normal`, `good` or the like."""
+    return any(part.lower() in NORMAL_DIRS for part in name.split("/")[:-1])
 
 
 def _ask_for_missing(files: ImageFiles, missing: list[str], options: ImportOptions) -> None:

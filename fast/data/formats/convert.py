@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fast.data.category import GROUPS, NORMAL_DIRS
+from fast.data.category import GROUPS, NORMAL_DIRS, read_groups
 from fast.data.decode import image_size
 from fast.data.formats.annotated import Annotated, Draft, Found, ImageFiles, ImportOptions, LeftOut, assemble
 from fast.data.formats.coco import read_coco
@@ -66,7 +66,7 @@ def convert(kind: str, source: Path, out: Path, options: ImportOptions) -> Impor
     found = assemble(*FORMATS[kind](source, options), options)
     types = _types(found, options)
     with new_folder(out, "--out") as folder:
-        writer = _Writer(folder, types, options)
+        writer = _Writer(folder, types, options, read_groups(found.root) | read_groups(source))
         writer.leave_out_common([item.name for item in found.images])
         for item in followed(found.images, "importing", "image", leave=False):
             try:
@@ -111,8 +111,8 @@ def _check_type(label: str, name: str) -> None:
 class _Writer:
     """Puts images and masks into a folder."""
 
-    def __init__(self, folder: Path, types: dict[str, str], options: ImportOptions) -> None:
-        self.folder, self.types, self.options = folder, types, options
+    def __init__(self, folder: Path, types: dict[str, str], options: ImportOptions, known: dict[Path, str]) -> None:
+        self.folder, self.types, self.options, self.known_groups = folder, types, options, known
         self.classes = sorted({name for name in types.values() if name and not is_any(name, (*BACKGROUND, *IGNORE))})
         if options.multiclass and len(self.classes) > 254:
             raise UserError(f"--multiclass: {len(self.classes)} types, and a mask holds 254; leave it out")
@@ -198,18 +198,22 @@ class _Writer:
         self._copy(item.image, f"test/{kind}/{name}")
         write_image(self.folder / f"ground_truth/{kind}" / f"{place.with_suffix('')}_mask.png", mask)
         self.values.update(np.unique(mask).tolist())
-        self.groups.append((f"test/{kind}/{name}", item.name))
+        self.groups.append((f"test/{kind}/{name}", self.known_groups.get(item.image, item.name)))
         self.done.samples[kind] += 1
 
     def finish(self, found: Found) -> Imported:
         """What lies beside the images: how masks are to be read, which samples show one image, the classes."""
         done = self.done
         done.left, done.notes = found.left, found.notes
-        if len({group for _, group in self.groups}) < len(self.groups):
+        several = len({image.partition("/")[2].partition("/")[2] for image, _ in self.groups}) < len(self.groups)
+        if several or self.known_groups:
             rows = "".join(f'"{_quoted(image)}","{_quoted(group)}"\n' for image, group in self.groups)
             write_bytes(self.folder / GROUPS, f"image,group\n{rows}".encode())
+        if several:
             done.notes.append("some images show several types and are a sample of each; pixels of the others count as "
                               "neither in its mask, and groups.csv keeps the samples of an image together")  # fmt: skip
+        if self.known_groups:
+            done.notes.append(f"physical parts are those of the {GROUPS} beside the images")
         reading = None
         if self.options.multiclass and self.classes:
             names = {str(i): name for i, name in enumerate(self.classes, 1)}

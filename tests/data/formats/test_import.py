@@ -355,3 +355,15 @@ def test_names_that_differ_in_their_suffix_alone(tmp_path: Path) -> None:
     out = imported(source, "coco")
     assert check(open_dataset(out)).problems == []
     assert len(masks_of(out)) == 2
+
+
+def test_physical_parts_are_kept(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in "abc":
+        picture(source / f"images/{name}.png")
+    (source / "images/groups.csv").write_text("image,group\na.png,part 1\nb.png,part 1\nc.png,part 2\n")
+    coco(source, ["a.png", "b.png", "c.png"], [(1, 7, [SQUARE]), (2, 7, [SQUARE]), (3, 9, [SQUARE])])
+    out = imported(source, "coco", "--images", str(source / "images"))
+    index = open_dataset(out)
+    assert index.problems == []
+    assert {s.image.stem: s.group for s in index.defects} == {"a": "part 1", "b": "part 1", "c": "part 2"}
