@@ -93,7 +93,7 @@ def _drawing(entry: dict[str, Any], options: ImportOptions) -> Any:
     what, shape = f"annotation {entry.get('id')}", entry.get("segmentation")
     if not shape:
         box = entry.get("bbox")
-        if not (isinstance(box, list) and len(box) == 4):
+        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
             raise LeftOut(f"{what} has neither outline nor box")
         return box_drawing(what, box[0], box[1], box[2], box[3], options)
     if isinstance(shape, dict):

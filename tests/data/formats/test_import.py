@@ -168,7 +168,7 @@ def test_no_name_leads_out_of_the_images(tmp_path: Path) -> None:
     """Not the absolute path of a file that is there, nor one with `..`; a path's end may name a file within."""
     picture(tmp_path / "source/images/a.png")
     outside = picture(tmp_path / "secret.png")
-    coco(tmp_path / "source", [str(outside), "../../secret.png", "C:\\data\\images\\a.png"],
+    coco(tmp_path / "source", [str(outside), "../../secret.png", "D:\\data\\images\\a.png"],
          [(1, 7, [SQUARE]), (2, 7, [SQUARE]), (3, 7, [SQUARE])])  # fmt: skip
     out = imported(tmp_path / "source", "coco", "--skip_missing")
     assert sorted(p.name for p in out.rglob("*.png")) == ["a.png", "a_mask.png"]
