@@ -123,7 +123,7 @@ class ImageFiles:
 
 
 def assemble(drafts: Iterable[Draft], files: ImageFiles, options: ImportOptions) -> Found:
-    """Join what was said with the image files. UserError for what must be asked: see `_ask`."""
+    """Join what was said with the image files. UserError for what must be asked: missing images, and images without annotation."""
     found, missing, taken = Found(files.folder), list[str](), dict[str, Draft]()
     moved: list[str] = []
     for draft in drafts:
