@@ -123,7 +123,8 @@ class ImageFiles:
 
 
 def assemble(drafts: Iterable[Draft], files: ImageFiles, options: ImportOptions) -> Found:
-    """Join what was said with the image files. UserError for what must be asked: missing images, and images without annotation."""
+    """Join what was said with the image files. UserError for what must be asked: missing images, images without
+    annotation."""
     found, missing, taken = Found(files.folder), list[str](), dict[str, Draft]()
     moved: list[str] = []
     for draft in drafts:
