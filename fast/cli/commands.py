@@ -35,6 +35,10 @@ def evaluate_first_stage() -> int:
     return run("evaluate_first_stage")
 
 
+def export() -> int:
+    return run("export")
+
+
 def few_defects() -> int:
     return run("few_defects")
 

@@ -1,6 +1,7 @@
 """Look at a dataset before anything is trained on it: what it holds, what is wrong with it, and the one split of it.
 
 fast-prepare-data DATASET [--layout auto] [--category C] [--anomaly A] [--out split.json]
+fast-prepare-data ANNOTATIONS --import coco --out DATASET
 
 Where files can be meant in two ways, what is said here (--mask_values, --ignore, --line_width, --bits) is kept in the
 dataset's reading.json, and obeyed by everything that reads the dataset.
@@ -14,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fast.cli.prepare_import import add_import_flags, import_data, refuse_without_import
 from fast.data.images import write_bytes
+from fast.data.known import about, known_dataset
 from fast.data.layouts import LAYOUTS, DatasetIndex, Report, TypeRow, check, open_dataset
 from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
@@ -28,11 +31,11 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(
         prog="scripts/prepare_data.py", description="Check a dataset and split its defects, whole parts at a time."
     )
-    p.add_argument("path", help="dataset, one category of it, or the folder of one defect type")
+    p.add_argument("path", help="dataset, one category of it, or the folder of one defect type; or what to --import")
     p.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS], help="default: found out by itself")
     p.add_argument("--category", help="only this category")
     p.add_argument("--anomaly", help="only this defect type; its split is not that of all types")
-    p.add_argument("--out", default="split.json", help="split file to write (default: %(default)s)")
+    p.add_argument("--out", help="split file to write (default: split.json); with --import the dataset's new folder")
     p.add_argument("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
     p.add_argument("--fraction", type=float, default=1 / 3, help="share of the defects to train on (default: 1/3)")
     # fmt: off
@@ -40,10 +43,11 @@ def parser() -> argparse.ArgumentParser:
                    help="values of masks that mean defect: grey levels or labels (1,2), colours (#ff0000), opaque or "
                         "transparent; an empty one: found out by itself (default)")
     p.add_argument("--ignore", metavar="V,V", type=parse_values, help="values of masks that mean neither (255)")
-    p.add_argument("--line_width", metavar="PX", type=float, help="how wide lines and points in LabelMe files are")
+    p.add_argument("--line_width", metavar="PX", type=float, help="how wide lines and points of annotations are")
     p.add_argument("--bits", type=int, help="bits in use of 16-bit pictures (default: what their values need)")
     # fmt: on
     p.add_argument("--force", action="store_true", help="overwrite a split file that differs")
+    add_import_flags(p)
     return p
 
 
@@ -121,6 +125,8 @@ def run(args: argparse.Namespace) -> None:
     report = check(index)
     split = make_split(report.usable, args.fraction, args.seed) if report.usable.defects else None
     print(f"{index.root} ({index.layout})")
+    if known := known_dataset(index):
+        print("\n".join(about(known)))
     print(render(index, report, split))
     notes = [*report.usable.notes, *(split.notes if split else [])]
     for line in [*report.problems, *(f"note: {note}" for note in notes)]:
@@ -128,9 +134,14 @@ def run(args: argparse.Namespace) -> None:
     if split is None:  # nothing to split: say why
         make_split(report.usable, args.fraction, args.seed)
         return
-    where = keep(split, Path(args.out), args.force)
+    where = keep(split, Path(args.out or "split.json"), args.force)
     print(f"split {split.hash}\n{len(split.train)} train, {len(split.test)} test -> {where}")
 
 
 def main(argv: Sequence[str]) -> None:
-    run(parser().parse_args(argv))
+    args = parser().parse_args(argv)
+    if args.import_format:
+        import_data(args)
+    else:
+        refuse_without_import(args)
+        run(args)

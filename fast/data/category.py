@@ -30,7 +30,7 @@ class Category:
 
     def __init__(self, index: DatasetIndex, folder: Path) -> None:
         self.index, self.folder, self.name = index, folder, folder.name
-        self.groups = _read_groups(index.root) | _read_groups(folder)
+        self.groups = read_groups(index.root) | read_groups(folder)
         self.ungrouped: list[Path] = []
 
     def sample(self, image: Path, anomaly: str = GOOD, mask: Path | None = None) -> Sample:
@@ -42,7 +42,7 @@ class Category:
 
     def finish(self) -> None:
         """Say which defects the table of groups forgot, and which rows name no image: that is how a split leaks."""
-        lost = [image for image in _read_groups(self.folder) if not image.is_file()]
+        lost = [image for image in read_groups(self.folder) if not image.is_file()]
         if lost:
             first, count = self.index.relative(lost[0]), len(lost)
             self.problem(self.folder / GROUPS, f"{count} rows name no image (first: {first}); correct the names")
@@ -134,7 +134,7 @@ def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise UserError(f"{table}: cannot read the table ({error}); save it as UTF-8 CSV") from error
 
 
-def _read_groups(folder: Path) -> dict[Path, str]:
+def read_groups(folder: Path) -> dict[Path, str]:
     """groups.csv of a folder: image -> physical part. UserError when an image is given two parts."""
     table = folder / GROUPS
     groups: dict[Path, str] = {}

@@ -36,7 +36,7 @@ def open_dataset(
 ) -> DatasetIndex:
     """Index the dataset at `path`: a root of many categories, one category, or the folder of one defect type.
 
-    `layout` is one of mvtec, btad, visa, labelme, folder, beside, auto. No picture is decoded but masks of normals (see
+    `layout`: auto, or one of `LAYOUTS`. No picture is decoded but masks of normals (see
     `check`). UserError when the path is missing or empty, no layout fits, or a name is unknown.
     """
     if layout != "auto" and layout not in LAYOUTS:

@@ -9,6 +9,16 @@ from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, 
 from fast.data.images import is_image, list_files, list_images, natural_key
 from fast.data.labelme_reader import is_labelme, read_labelme
 from fast.data.pairing import has_masks_beside, has_twins, images_below, split_beside
+from fast.data.published import (
+    is_bsdata,
+    is_dagm,
+    is_kolektor,
+    is_magnetic_tile,
+    read_bsdata,
+    read_dagm,
+    read_kolektor,
+    read_magnetic_tile,
+)
 from ldm.errors import UserError
 
 
@@ -159,6 +169,10 @@ LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Category], None]]] = 
     "mvtec": (_is_mvtec, _read_mvtec),
     "btad": (_is_btad, _read_btad),
     "visa": (_is_visa, _read_visa),
+    "kolektor": (is_kolektor, read_kolektor),
+    "dagm": (is_dagm, read_dagm),
+    "magnetic_tile": (is_magnetic_tile, read_magnetic_tile),
+    "bsdata": (is_bsdata, read_bsdata),
     "labelme": (is_labelme, read_labelme),
     "folder": (_is_folder, _read_folder),
     "beside": (_is_beside, _read_beside),
@@ -167,6 +181,10 @@ SHAPES = {
     "mvtec": "train/good, test/<type>, ground_truth/<type>",
     "btad": "train/ok, test/ko, ground_truth/ko",
     "visa": "Data/Images/Normal, Data/Images/Anomaly, Data/Masks/Anomaly",
+    "kolektor": "kos01/Part0.jpg, kos01/Part0_label.bmp",
+    "dagm": "Train/Label, Test/Label",
+    "magnetic_tile": "MT_Blowhole/Imgs, ...",
+    "bsdata": "data/, label/ of LabelMe",
     "labelme": "<image>.json of LabelMe beside the images",
     "folder": "normal/, defect/, mask/, or images",
     "beside": "<image>_GT.png beside the images",

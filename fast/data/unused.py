@@ -12,6 +12,7 @@ from fast.data.reading import NAME
 
 # Files that come with datasets and are no pictures of them.
 TELLING = ("readme", "license", "licence", "copying", "citation", "changelog", "thumbs", "desktop", "defects_config")
+OURS = ("classes.json", "provenance.jsonl")  # of imports and exports
 SHOWN = 6  # folders
 
 
@@ -31,7 +32,7 @@ def unused_notes(index: DatasetIndex) -> list[str]:
 
 
 def _tells(path: Path) -> bool:
-    return path.name in (GROUPS, NAME) or path.suffix.lower() == ".md" or path.stem.lower().startswith(TELLING)
+    return path.name in (GROUPS, NAME, *OURS) or path.suffix.lower() == ".md" or path.stem.lower().startswith(TELLING)
 
 
 def _line(index: DatasetIndex, folder: Path, files: list[Path]) -> str:
