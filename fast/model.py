@@ -37,10 +37,10 @@ class FAST(PromptedDiffusion):
     `aias.farm_window`; `objective`: "eps", or "network" for the error of what the network predicts (v on the mini
     base); `defect_share`: the share (0..1) that the cells of the mask have in each sample's loss, whatever their
     number; None for the plain mean.
-    `mask_adaptor`: True for the network that the authors' release has behind the U-Net, beside what the paper describes:
-    it reads the U-Net's prediction and the latent mask, and its answer takes the prediction's place at every call, in
-    training and in sampling (there after guidance). Or its options (`fast.latent.adaptor.MGA`): `residual: true` lets it
-    start as the identity, `widths` of its layers.
+    `mask_adaptor`: True for the network that the authors' release has behind the U-Net and the paper does not mention:
+    it reads what the U-Net predicts and the latent mask, and its answer takes the prediction's place at every call, in
+    training and in sampling (there after guidance). Or its options (`fast.latent.adaptor.MGA`): `widths` of its layers;
+    `residual: true` lets it start as the identity, where the release's learns to repeat the prediction first.
     """
 
     name = "fast"
@@ -79,8 +79,8 @@ class FAST(PromptedDiffusion):
         self.farm = FARM(**{**farm, "channels": self.channels, "context_dim": sees_prompt}).requires_grad_(use_farm)
         self.mask_adaptor = None if adaptor is None else MGA(**{**adaptor, "channels": self.channels})
         if farm_from:
-            known = self._start_from(Path(farm_from))
-            self.prompts.start_from(self._text_encoder(self.prompts.tokens), self.init_word, known)
+            self.known_vectors = self._start_from(Path(farm_from))
+            self.prompts.start_from(self._text_encoder(self.prompts.tokens), self.init_word, self.known_vectors)
 
     def _start_from(self, path: Path) -> dict[str, Tensor]:
         """Take over the FARM of an artifact. Returns its vectors (prompt_tokens,width) by defect word."""

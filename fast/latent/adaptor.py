@@ -27,7 +27,7 @@ class MGA(nn.Module):
     def __init__(self, channels: int = 4, widths: Sequence[int] = (64, 256, 512, 256, 64), residual: bool = False):
         super().__init__()
         if not widths or any(not isinstance(w, int) or isinstance(w, bool) or w < 1 for w in widths):
-            raise UserError(f"widths={list(widths)} must be whole numbers from 1; write [64, 256, 512, 256, 64]")
+            raise UserError(f"widths={list(widths)} must be whole numbers from 1; write [64, 128, 64]")
         self.residual = residual
         self.blocks = nn.Sequential(*[_block(a, b) for a, b in itertools.pairwise([2 * channels, *widths])])
         out = nn.Conv2d(widths[-1], channels, 1)
@@ -62,14 +62,14 @@ def corrected_noise(
 ) -> Tensor:
     """The noise eps in x (B,C,h,w) at t (B,) in 1..T, float32, as an adaptor corrects it that was trained on what the
     U-Net predicts itself: eps, x0 or v, its `parameterization`. `dtype`: of the adaptor."""
-    answer = corrected(adaptor, _from_noise(schedule, parameterization, x, t, eps).to(dtype), mask)
+    answer = corrected(adaptor, from_noise(schedule, parameterization, x, t, eps).to(dtype), mask)
     if parameterization == "v":
         signal, sigma = schedule.scales(t, x)
         return signal * answer + sigma * x
     return answer if parameterization == "eps" else schedule.predict_eps(x, t, answer)
 
 
-def _from_noise(schedule: NoiseSchedule, parameterization: str, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+def from_noise(schedule: NoiseSchedule, parameterization: str, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
     """What the U-Net predicts where that says the noise eps is in x."""
     if parameterization == "eps":
         return eps
