@@ -70,7 +70,7 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"data.params: batch_size={batch_size}, views={views}, size={size}, crop={crop} do not fit")
         if not 0 <= crop_until <= 1:
             raise UserError(f"data.params.crop_until={crop_until} must be a share of the steps, from 0 to 1")
-        self.size, self.batch_size, self.views, self.cache = size, batch_size, views, cache
+        self.path, self.size, self.batch_size, self.views, self.cache = path, size, batch_size, views, cache
         self.crop_until = crop_until
         self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
         self.index, self.problems = self._look(open_dataset(path, layout, category, anomaly), use)

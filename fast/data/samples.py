@@ -133,7 +133,8 @@ class Pictures(Dataset[dict[str, Any]]):
         if native and augment.zoom < 1:
             raise UserError("data.params.native=true keeps the pictures' scale, augment.zoom changes it; leave one out")
         whole = native or augment.zoom < 1  # what is cut off or zoomed into is not kept in memory at full size
-        self.images = SampleImages([*samples, *self.made], None if whole else size, 0 if whole else _MEMORY)
+        every: list[Sample | MadeSample] = [*samples, *self.made]
+        self.images = SampleImages(every, None if whole else size, 0 if whole else _MEMORY)
         self._window = Window(size)
         self._transforms: list[Transform] = [self._window] if native else []
         if augment.zoom < 1:

@@ -33,6 +33,7 @@ LARGEST = 4  # images are cut to this many windows a side before anything is dra
 
 Rng = np.random.Generator
 Pair = tuple[np.ndarray, np.ndarray]
+Job = tuple[Callable[[int], Pair], str, str]  # makes the sample of a number; its category and defect type
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class AdaptationData(DefectData):
     ):
         drawn = (drawn,) if isinstance(drawn, str) else tuple(drawn)
         self.options = Extras(normal_share, drawn_share, pool, drawn, drawn_words)
-        self._source = [path, *(options.get(name, default) for name, default in _SOURCE)]
+        self._narrowing = {name: options[name] for name in ("layout", "category", "anomaly") if name in options}
         super().__init__(path, **options)
 
     def made(self) -> tuple[Sequence[MadeSample], list[str]]:
@@ -98,7 +99,7 @@ class AdaptationData(DefectData):
             raise UserError("data.params.normal_share and drawn_share need defects; set data.params.use=defects")
         if own.normal_share and any(key.endswith(f"/{NORMAL}") for key in self.types):
             raise UserError(f"a defect type is called {NORMAL}; rename it, or set data.params.normal_share=0")
-        index, problems = self._look(open_dataset(*self._source), "normals")
+        index, problems = self._look(open_dataset(self.path, **self._narrowing), "normals")
         self.problems += [line for line in problems if line not in self.problems]
         self.normals = [s for s in index.normals if s.category in {d.category for d in self.defects}]
         without = sorted({d.category for d in self.defects} - {s.category for s in self.normals})
@@ -207,9 +208,9 @@ class AdaptationData(DefectData):
             samples.append(MadeSample(partial(make, number), category, anomaly))
         return samples
 
-    def _jobs(self, kind: str) -> list[tuple[Callable[[int], Pair], str, str]]:
-        """(what makes sample `number`, category, defect type to file it under) for each type that a method makes."""
-        jobs = []
+    def _jobs(self, kind: str) -> list[Job]:
+        """For each type that a method makes here."""
+        jobs: list[Job] = []
         for key in self.types:
             category, anomaly = key.split("/", 1)
             if kind == "transplant":
@@ -235,6 +236,3 @@ class AdaptationData(DefectData):
                 continue
             return made, mask
         raise AssertionError
-
-
-_SOURCE = (("layout", "auto"), ("category", None), ("anomaly", None))
