@@ -37,7 +37,7 @@ Job = tuple[Callable[[int], Pair], str, str]  # makes the sample of a number; it
 
 
 @dataclass(frozen=True)
-class Extras:
+class MadeOptions:
     """The options of `AdaptationData` about made samples. Raises `UserError`."""
 
     normal_share: float
@@ -87,7 +87,7 @@ class AdaptationData(DefectData):
         **options: Any,
     ):
         drawn = (drawn,) if isinstance(drawn, str) else tuple(drawn)
-        self.options = Extras(normal_share, drawn_share, pool, drawn, drawn_words)
+        self.options = MadeOptions(normal_share, drawn_share, pool, drawn, drawn_words)
         self._narrowing = {name: options[name] for name in ("layout", "category", "anomaly") if name in options}
         super().__init__(path, **options)
 

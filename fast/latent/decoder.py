@@ -40,7 +40,7 @@ class FitOptions:
     `enough`: PSNR in dB of the pictures through the first stage at which there is no fit: what is lost then is no more
     than a camera's noise. `gain`: the fit ends where three tenths of its steps gain less, in dB; 0: never before.
     `share`: of the minutes of a run that has a limit of them, which the fit may take at most (0..1): it then does as
-    many steps as fit in, by the time that one takes. Without a limit it does no more steps than the training.
+    many steps as fit in, by the time that one takes.
     """
 
     __pydantic_config__ = STRICT

@@ -111,7 +111,7 @@ class DecoderFit(pl.Callback):
     """Before the first step of a run whose FAST has `fit_decoder`: the fit, once; a resumed run brings its result.
 
     `pictures()`: the training pictures, normals and defects, asked for only then. `minutes`: of the run at most, of
-    which the fit takes a share at most; None: it does no more steps than the run.
+    which the fit takes a share at most; None: it does two steps for three of the run at most.
     """
 
     def __init__(self, pictures: Callable[[], Pictures], seed: int, minutes: float | None = None):
@@ -124,7 +124,7 @@ class DecoderFit(pl.Callback):
         pictures = self.pictures()
         seconds = None if self.minutes is None else 60 * self.minutes * options.share
         if seconds is None and trainer.max_steps > 0:
-            options = replace(options, steps=min(options.steps, trainer.max_steps))
+            options = replace(options, steps=min(options.steps, max(1, 2 * trainer.max_steps // 3)))
         within = "" if seconds is None else f" in {in_words(seconds)}"
         say(f"fitting the first stage's decoder to {len(pictures)} pictures, at most {options.steps} steps{within}")
         show = lambda i, s: pictures.view(i, s)[0]  # noqa: E731

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from fast.data.tensors import latent_mask
 from fast.latent.adaptor import FAST_WIDTHS, MGA
 from fast.latent.prompted import SamplingInputs
 from fast.model import FAST
+from fast.synthesis.engine import Engine
+from fast.synthesis.options import Recipe
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise, generator
@@ -127,6 +130,23 @@ def test_an_artifact_keeps_it(tiny_base: Path, tiny_fast_config: dict[str, Any],
     assert any(own[k].any() for k in own if k.endswith("running_mean"))
     assert all(torch.equal(own[k], other[k]) for k in own)
     assert len(model.auxiliary_modules()) == 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_engine_asks_it_too(tiny_base: Path, tiny_fast_config: dict[str, Any], precision: str) -> None:
+    image = np.full((64, 64, 3), 120, np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 16:50] = 1
+    pictures = []
+    for adaptor, answer in ((False, 0.0), ({"widths": [8], "residual": True}, 0.0), ({"widths": [8]}, 1.0)):
+        model = made(tiny_base, tiny_fast_config, adaptor)
+        if model.mask_adaptor is not None:
+            model.mask_adaptor.out.weight.data.fill_(answer)
+        engine = Engine(model, Recipe(64, steps=3, precision=precision))
+        pictures.append(engine.generate([image], [mask], [0], [1])[0].astype(int))
+    plain, identity, other = pictures
+    assert abs(identity - plain).max() <= (0 if precision == "fp32" else 6)
+    assert abs(other - plain).mean() > 1
 
 
 def test_slips_are_named(tiny_fast_config: dict[str, Any]) -> None:
