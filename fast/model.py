@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from fast.aias import AIASOptions, Guidance
 from fast.data.tensors import latent_mask
 from fast.farm import FARM
+from fast.latent.adaptor import FAST_WIDTHS, MGA, corrected, corrected_noise
 from fast.latent.prompted import Beside, PromptedDiffusion, SamplingInputs
 from fast.latent.prompts import by_word
 from fast.latent.sampling import SAMPLERS, sample_latents
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import shared_mean
+from ldm.models.diffusion.samplers import Denoise
 from ldm.util import check_params
 
 
@@ -35,6 +37,10 @@ class FAST(PromptedDiffusion):
     `aias.farm_window`; `objective`: "eps", or "network" for the error of what the network predicts (v on the mini
     base); `defect_share`: the share (0..1) that the cells of the mask have in each sample's loss, whatever their
     number; None for the plain mean.
+    `mask_adaptor`: True for the network that the authors' release has behind the U-Net and the paper does not mention:
+    it reads what the U-Net predicts and the latent mask, and its answer takes the prediction's place at every call, in
+    training and in sampling (there after guidance). Or its options (`fast.latent.adaptor.MGA`): `widths` of its layers;
+    `residual: true` lets it start as the identity, where the release's learns to repeat the prediction first.
     """
 
     name = "fast"
@@ -51,9 +57,11 @@ class FAST(PromptedDiffusion):
         defect_share: float | None = None,
         farm_from: str | None = None,
         aias: Mapping[str, Any] | None = None,
+        mask_adaptor: bool | Mapping[str, Any] = False,
         **base: Any,
     ):
         farm, aias = farm or {}, aias or {}
+        adaptor = _adaptor_options(mask_adaptor)
         check_params(FARM, farm, "model.params.farm", complete=False)
         check_params(AIASOptions, aias, "model.params.aias")
         super().__init__(**base)
@@ -69,9 +77,10 @@ class FAST(PromptedDiffusion):
             raise UserError("farm.sees_known=true needs a base that sees the picture (conditioning_key: hybrid)")
         sees_prompt = farm.get("context_dim", self.prompts.vectors.shape[2])
         self.farm = FARM(**{**farm, "channels": self.channels, "context_dim": sees_prompt}).requires_grad_(use_farm)
+        self.mask_adaptor = None if adaptor is None else MGA(**{**adaptor, "channels": self.channels})
         if farm_from:
-            known = self._start_from(Path(farm_from))
-            self.prompts.start_from(self._text_encoder(self.prompts.tokens), self.init_word, known)
+            self.known_vectors = self._start_from(Path(farm_from))
+            self.prompts.start_from(self._text_encoder(self.prompts.tokens), self.init_word, self.known_vectors)
 
     def _start_from(self, path: Path) -> dict[str, Tensor]:
         """Take over the FARM of an artifact. Returns its vectors (prompt_tokens,width) by defect word."""
@@ -108,8 +117,12 @@ class FAST(PromptedDiffusion):
     def _noise_loss(self, seen: Tensor, clean: Tensor, t: Tensor, eps: Tensor, placed: Any, m: Tensor) -> Tensor:
         """How well the network tells `clean` from the noise `eps` in `seen`, at t in 1..T."""
         if self.objective == "eps":
-            return self._mean_error(self.apply_model(seen, t - 1, placed).float(), eps, m)
-        return self._mean_error(self.network(seen, t - 1, placed).float(), self._target(clean, t, eps), m)
+            found = self.apply_model(seen, t - 1, placed).float()
+            if self.mask_adaptor is not None:
+                found = corrected_noise(self.mask_adaptor, self.schedule, self.parameterization, seen, t, found, m)
+            return self._mean_error(found, eps, m)
+        found = corrected(self.mask_adaptor, self.network(seen, t - 1, placed), m)
+        return self._mean_error(found, self._target(clean, t, eps), m)
 
     def _mean_error(self, found: Tensor, target: Tensor, m: Tensor) -> Tensor:
         """Squared error of found (B,C,h,w): its mean over all cells, or with `defect_share` of each sample's two means,
@@ -125,7 +138,9 @@ class FAST(PromptedDiffusion):
         return (drawn >= self.real_share).to(like)[:, None, None, None]
 
     def trainable_modules(self) -> dict[str, nn.Module]:
-        own = {"farm": self.farm} if self.use_farm else {}
+        own: dict[str, nn.Module] = {"farm": self.farm} if self.use_farm else {}
+        if self.mask_adaptor is not None:
+            own["mask_adaptor"] = self.mask_adaptor
         return {**own, **super().trainable_modules()}
 
     # synthesis
@@ -138,7 +153,11 @@ class FAST(PromptedDiffusion):
         def example(farm: nn.Module, x: Tensor, prompt: Tensor) -> Tensor:
             return farm(x, x[:, :1], x.new_zeros(1).long(), prompt, x)
 
-        return [(self.farm, example)] if self.use_farm else []
+        def example_adaptor(adaptor: nn.Module, x: Tensor, prompt: Tensor) -> Tensor:
+            return adaptor(x, x[:, :1])
+
+        farm: list[Beside] = [(self.farm, example)] if self.use_farm else []
+        return farm if self.mask_adaptor is None else [*farm, (self.mask_adaptor, example_adaptor)]
 
     def fill(self, place: SamplingInputs) -> Tensor:
         """AIAS, or another sampler with the same background and FARM. `place.options`: `use_farm`, `stop_at`."""
@@ -150,9 +169,21 @@ class FAST(PromptedDiffusion):
         use_farm = self.use_farm and place.options.get("use_farm", True)
         guidance = Guidance(self.schedule, place.mask, place.background, farm if use_farm else None)
         return sample_latents(
-            place.denoise, guidance, place.background, noise=place.noise, options=options, sampler=place.sampler,
+            self._denoiser(place), guidance, place.background, noise=place.noise, options=options, sampler=place.sampler,
             draft=place.draft, strength=place.strength,
         )  # fmt: skip
+
+    def _denoiser(self, place: SamplingInputs) -> Denoise:
+        """The U-Net with its prompts bound and, where there is one, the mask adaptor behind it."""
+        adaptor = self.mask_adaptor
+        if adaptor is None:
+            return place.denoise
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            eps, dtype = place.denoise(x, t), place.dtype
+            return corrected_noise(adaptor, self.schedule, self.parameterization, x, t + 1, eps, place.mask, dtype)
+
+        return denoise
 
     def log_images(self, batch: Mapping[str, Any], steps: int | None = None) -> dict[str, Tensor]:
         return super().log_images(batch, steps or self.aias_options.steps)
@@ -161,3 +192,14 @@ class FAST(PromptedDiffusion):
 def _known(placed: Any, channels: int) -> Tensor | None:
     """What a hybrid base is shown of the picture (B,C,h,w), out of `LatentDiffusion.placed`; None for other bases."""
     return placed["c_concat"][0][:, -channels:] if isinstance(placed, dict) else None
+
+
+def _adaptor_options(given: bool | Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The options of the mask adaptor; None for none."""
+    if not isinstance(given, bool | Mapping):
+        raise UserError(f"model.params.mask_adaptor={given}: give true, false or options, {{residual: true}}")
+    if given is False:
+        return None
+    options = {} if given is True else given
+    check_params(MGA, options, "model.params.mask_adaptor", complete=False)
+    return {"widths": FAST_WIDTHS, **options}

@@ -28,6 +28,7 @@ class AnomalyDiffusion(PromptedDiffusion):
     samplers = ("ddim",)
     switches = ("reweight", "eta")
     sees_masks = True
+    teachable = False  # its type embeddings are all that it learns
     default_steps = 200
     prompts: LocatedPrompts
 

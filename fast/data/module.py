@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from fast.data.content import reading_files
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
-from fast.data.sampler import SampleIndex, StepSampler
-from fast.data.samples import Latents, Pictures
+from fast.data.sampler import Extra, SampleIndex, StepSampler
+from fast.data.samples import Latents, MadeSample, Pictures
 from fast.data.split import Split, make_split
 from fast.data.tensors import to_tensor
 from fast.data.transforms import Augment
@@ -70,22 +70,37 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"data.params: batch_size={batch_size}, views={views}, size={size}, crop={crop} do not fit")
         if not 0 <= crop_until <= 1:
             raise UserError(f"data.params.crop_until={crop_until} must be a share of the steps, from 0 to 1")
-        self.size, self.batch_size, self.views, self.cache = size, batch_size, views, cache
+        self.path, self.size, self.batch_size, self.views, self.cache = path, size, batch_size, views, cache
         self.crop_until = crop_until
         self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
         self.index, self.problems = self._look(open_dataset(path, layout, category, anomaly), use)
         if use != "normals":
             require_defects(self.index)
         self.split, defects, self.held_out = self._divide(split, split_seed)
+        self.defects = defects
         samples: list[Sample] = [] if use == "normals" else defects
         samples = samples + ([] if use == "defects" else self.index.normals)
         if not samples:
             what = "images" if use == "both" else use
             raise UserError(f"{path}: no {what} to train on; check the layout of the folder")
         self.types = sorted({f"{s.category}/{s.anomaly}" for s in defects})
+        self.native = native
         check_params(Augment, augment or {}, "data.params.augment")
-        self.pictures = Pictures(samples, self.types, size, Augment(**(augment or {})), crop, native)
+        made, made_types = self.made()
+        self.pictures = Pictures(samples, self.types, size, Augment(**(augment or {})), crop, native, made, made_types)
         self._latents: Latents | None = None
+
+    def made(self) -> tuple[Sequence[MadeSample], list[str]]:
+        """(samples that are made of the training side beside the real ones, types of theirs that no real one has)."""
+        return [], []
+
+    def extras(self) -> list[Extra]:
+        """How often the made samples are drawn; numbers of `self.pictures`."""
+        return []
+
+    def settings(self) -> list[Any]:
+        """What decides the made samples, beside files and seed; plain data."""
+        return []
 
     @staticmethod
     def _look(index: DatasetIndex, use: str) -> tuple[DatasetIndex, list[str]]:
@@ -140,7 +155,7 @@ class DefectData(pl.LightningDataModule):
         assert self.trainer is not None
         trainer, groups = self.trainer, self._groups()
         options = (list(groups.values()), self.batch_size, self.seed, self.crop_until)
-        sampler = StepSampler.of(trainer, *options, groups_at=self._turns(list(groups)))
+        sampler = StepSampler.of(trainer, *options, groups_at=self._turns(list(groups)), extras=self.extras())
         data = self.latents(trainer.lightning_module) if self.cache else self.pictures
         return DataLoader(data, batch_sampler=sampler, num_workers=self.workers, worker_init_fn=leave_interrupts)  # type: ignore[arg-type]
 
@@ -191,18 +206,8 @@ class DefectData(pl.LightningDataModule):
         files = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in paths]
         weights = sum(float(p.double().sum()) for p in model.first_stage_model.parameters())
         augment = self.pictures.augment
-        key = json.dumps(
-            [
-                files,
-                weights,
-                self.size,
-                self.pictures.crop,
-                self.pictures.native,
-                self.views,
-                asdict(augment),
-                self.seed,
-            ]
-        )
+        parts = [files, weights, self.size, self.pictures.crop, self.pictures.native, self.views, asdict(augment)]
+        key = json.dumps([*parts, self.seed, *self.settings()])
         return Path(self.cache_folder) / f"latents-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
     @torch.no_grad()
@@ -211,7 +216,7 @@ class DefectData(pl.LightningDataModule):
         tickets = [
             (i, seed_of(self.seed, i, view) if view else None)
             for i in range(len(self.pictures))
-            for view in range(self.views)
+            for view in self._views(i)
         ]
         hidden = not model.trainer.is_global_zero
         for start in followed(range(0, len(tickets), 8), "encoding images", "batch", hidden=hidden):
@@ -220,6 +225,10 @@ class DefectData(pl.LightningDataModule):
             latents.append(model.first_stage_mean(images).cpu())
             masks += [torch.from_numpy(mask.copy())[None] for _, mask in pairs]
         return {"latents": torch.cat(latents), "masks": torch.stack(masks)}
+
+    def _views(self, index: int) -> range:
+        """Numbers of a sample's views: from 0, the plain one, or for a made sample the first random one alone."""
+        return range(self.views) if index < len(self.pictures.samples) else range(1, 2)
 
     def latent_std(self) -> float:
         """Standard deviation of the unscaled training latents."""

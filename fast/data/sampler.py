@@ -1,12 +1,15 @@
 """Which samples make up which batch: a function of (seed, step), so that resumed and distributed runs draw the same."""
 
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from ldm.rng import seed_of
+
+_APART = 1 << 40  # keys of the extras' orders, which no group's number reaches
 
 
 class SampleIndex(NamedTuple):
@@ -17,6 +20,13 @@ class SampleIndex(NamedTuple):
     whole: bool = False
 
 
+class Extra(NamedTuple):
+    """Samples beside the main ones that make up a `share` of all that a run draws; its groups take turns."""
+
+    share: Fraction
+    groups: Sequence[Sequence[int]]
+
+
 class StepSampler(Sampler[list[SampleIndex]]):
     """Batches of tickets for the steps from `start()` to `steps`.
 
@@ -24,6 +34,7 @@ class StepSampler(Sampler[list[SampleIndex]]):
     gone through in a new order every time around. A rank takes its slice of the global batch of
     `batch_size * world` samples, so two ranks see what one rank with the doubled batch would. From step `whole_from`
     on tickets ask for whole pictures. `groups_at(step)`: the numbers of the groups that take turns then (None: all).
+    `extras`: spread evenly over the run; the rest of the draws go through `groups` as a run without extras does.
     """
 
     def __init__(
@@ -37,8 +48,10 @@ class StepSampler(Sampler[list[SampleIndex]]):
         start: Callable[[], int] = lambda: 0,
         whole_from: int = 0,
         groups_at: Callable[[int], Sequence[int]] | None = None,
+        extras: Sequence[Extra] = (),
     ):
         self.groups = [list(g) for g in groups if len(g)]
+        self.extras = [self._added(extra) for extra in extras if extra.share]
         self.groups_at = groups_at
         self.batch_size, self.steps, self.seed = batch_size, steps, seed
         self.rank, self.world, self.start, self.whole_from = rank, world, start, whole_from
@@ -53,6 +66,7 @@ class StepSampler(Sampler[list[SampleIndex]]):
         seed: int,
         crop_until: float = 0,
         groups_at: Callable[[int], Sequence[int]] | None = None,
+        extras: Sequence[Extra] = (),
     ) -> "StepSampler":
         """The tickets of a Lightning trainer's run and rank; `crop_until`: the share of its steps that see crops."""
         per_step = trainer.accumulate_grad_batches
@@ -66,23 +80,46 @@ class StepSampler(Sampler[list[SampleIndex]]):
             start=lambda: trainer.global_step * per_step,
             whole_from=round(crop_until * trainer.max_steps) * per_step,
             groups_at=None if groups_at is None else lambda batch: groups_at(batch // per_step),
+            extras=extras,
         )
 
-    def _order(self, group: int, lap: int) -> np.ndarray:
-        """The order of a group's samples on one lap; group -1 is the order of the groups themselves."""
+    def _added(self, extra: Extra) -> tuple[Fraction, range]:
+        """(share, numbers of its groups, which stand behind the main ones)."""
+        first = len(self.groups)
+        self.groups += [list(group) for group in extra.groups if len(group)]
+        return extra.share, range(first, len(self.groups))
+
+    def _order(self, group: int, lap: int, size: int) -> np.ndarray:
+        """The order of a group's samples on one lap; group -1 is the order of the main groups themselves, -2 and below
+        those of the extras."""
         if (group, lap) not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if k[0] != group}
-            size = len(self.groups) if group < 0 else len(self.groups[group])
-            rng = np.random.default_rng(seed_of(self.seed, group + 1, lap))
+            rng = np.random.default_rng(seed_of(self.seed, group + 1 if group >= -1 else _APART - group, lap))
             self._orders[group, lap] = rng.permutation(size)
         return self._orders[group, lap]
 
+    def _part(self, number: int) -> tuple[int, range, int]:
+        """Whose turn the run's `number`-th draw is: (-1 for the main groups, -2 and below for the extras; the numbers
+        of its groups; how many draws it had before)."""
+        taken = Fraction(0)
+        for k, (share, groups) in enumerate(self.extras):
+            own = share / (1 - taken)  # of what the extras before leave
+            before, after = int(number * own), int((number + 1) * own)
+            if after > before:
+                return -2 - k, groups, before
+            number, taken = number - before, taken + share
+        return -1, range(self.extras[0][1].start if self.extras else len(self.groups)), number
+
     def ticket(self, number: int, within: Sequence[int] | None = None) -> SampleIndex:
-        """The sample that the run draws as its `number`-th, `within` some of the groups."""
-        turn, place = divmod(number, len(self.groups if within is None else within))
-        group = int([g for g in self._order(-1, turn) if within is None or g in within][place])
+        """The sample that the run draws as its `number`-th, `within` some of the main groups."""
+        part, groups, drawn = self._part(number)
+        allowed = groups if within is None or part < -1 else within
+        turn, place = divmod(drawn, len(allowed))
+        order = self._order(part, turn, len(groups))
+        group = int([groups[g] for g in order if groups[g] in allowed][place])
         lap, item = divmod(turn, len(self.groups[group]))
-        return SampleIndex(self.groups[group][int(self._order(group, lap)[item])], seed_of(self.seed, 7, number))
+        chosen = self.groups[group][int(self._order(group, lap, len(self.groups[group]))[item])]
+        return SampleIndex(chosen, seed_of(self.seed, 7, number))
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
         for step in range(self.start(), self.steps):

@@ -1,6 +1,7 @@
 """What training sees of samples: images and masks decoded once, resized and transformed alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -30,12 +31,32 @@ class HasImage(Protocol):
     def mask(self) -> Path | np.ndarray | None: ...
 
 
+@dataclass(frozen=True)
+class MadeSample:
+    """A sample that is made when it is asked for: `make()` returns its image (H,W,3) and mask (H,W), uint8, the same
+    ones each time. Named as a `Sample` is; it is seen in a single view."""
+
+    make: Callable[[], tuple[np.ndarray, np.ndarray]]
+    category: str
+    anomaly: str
+
+    @property
+    def image(self) -> np.ndarray:
+        return self.make()[0]
+
+    @property
+    def mask(self) -> np.ndarray:
+        return self.make()[1]
+
+
 S = TypeVar("S", bound=HasImage)
 
 
 def read_sample(sample: HasImage, name: str = "", ignored: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 (H,W,3), mask uint8 (H,W) in {0,1}, with `ignored` 255 where a mask file says so. Raises `UserError`
     when they do not fit or cannot be read."""
+    if isinstance(sample, MadeSample):
+        return sample.make()
     image = sample.image if isinstance(sample.image, np.ndarray) else read_image(sample.image)
     if sample.mask is None:
         mask = np.zeros(image.shape[:2], np.uint8)
@@ -103,14 +124,17 @@ class Pictures(Dataset[dict[str, Any]]):
         augment: Augment,
         crop: int | None = None,
         native: bool = False,
+        made: Sequence[MadeSample] = (),
+        made_types: Sequence[str] = (),
     ):
         self.samples, self.types, self.size, self.augment, self.crop = samples, types, size, augment, crop
-        self.native = native
+        self.native, self.made, self.made_types = native, list(made), list(made_types)
         self.categories = sorted({s.category for s in samples})
         if native and augment.zoom < 1:
             raise UserError("data.params.native=true keeps the pictures' scale, augment.zoom changes it; leave one out")
         whole = native or augment.zoom < 1  # what is cut off or zoomed into is not kept in memory at full size
-        self.images = SampleImages(samples, None if whole else size, 0 if whole else _MEMORY)
+        every: list[Sample | MadeSample] = [*samples, *self.made]
+        self.images = SampleImages(every, None if whole else size, 0 if whole else _MEMORY)
         self._window = Window(size)
         self._transforms: list[Transform] = [self._window] if native else []
         if augment.zoom < 1:
@@ -118,7 +142,11 @@ class Pictures(Dataset[dict[str, Any]]):
         self._transforms += [flip] * augment.flips
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.samples) + len(self.made)
+
+    def views_of(self, index: int, views: int) -> int:
+        """How many views of a sample are kept where each real one has so many: made ones have one."""
+        return views if index < len(self.samples) else 1
 
     def view(self, index: int, seed: int | None, whole: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """One view (image uint8, mask {0,1}) of a sample; seed None is the plain, unaugmented one."""
@@ -129,11 +157,14 @@ class Pictures(Dataset[dict[str, Any]]):
         return self.images.drawn(index, [*self._transforms, *crop], np.random.default_rng(seed))
 
     def labels(self, index: int) -> dict[str, Any]:
-        sample = self.samples[index]
+        sample = self.images.samples[index]
         key = f"{sample.category}/{sample.anomaly}"
+        number = self.types.index(key) if key in self.types else -1
+        if number < 0 and key in self.made_types:
+            number = len(self.types) + self.made_types.index(key)
         return {
             "caption": prompt_text(sample.category, sample.anomaly),
-            "type": self.types.index(key) if key in self.types else -1,
+            "type": number,
             "category": self.categories.index(sample.category) if sample.category in self.categories else -1,
         }
 
@@ -151,10 +182,12 @@ class Latents(Dataset[dict[str, Any]]):
     """Cached first-stage means of several views of each sample, with their masks."""
 
     def __init__(self, pictures: Pictures, views: int, latents: Tensor, masks: Tensor):
-        self.pictures, self.views, self.latents, self.masks = pictures, views, latents, masks
+        self.pictures, self.latents, self.masks = pictures, latents, masks
+        self.views = [pictures.views_of(i, views) for i in range(len(pictures))]
+        self._first = np.cumsum([0, *self.views])
 
     def __getitem__(self, ticket: SampleIndex) -> dict[str, Any]:
-        row = ticket.sample * self.views + seed_of(ticket.seed, 2) % self.views
+        row = int(self._first[ticket.sample]) + seed_of(ticket.seed, 2) % self.views[ticket.sample]
         return {
             "latent": self.latents[row].float(),
             "mask": self.masks[row].float(),

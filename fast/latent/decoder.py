@@ -1,13 +1,14 @@
 """A brief fit of the first stage's decoder to the pictures of one part; the encoder stays, so latents stay valid."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from ldm.modules.losses.contperceptual import edge_distance
 from ldm.rng import seed_of
 
 SCORED, WATCHED = 16, 4  # pictures, at most, that a fit is scored on, and that are looked at while it goes
+POOL = 96  # views that windows are taken from, at most: reading a large picture takes longer than a step
+LOOKS = 2.5  # what looking at pictures during and after a fit takes, in times of the first score
 CHECKS, LEAST_BETWEEN, PATIENCE = 10, 10, 3  # looks at it in all, steps between two at least, looks without gain
 
 
@@ -36,6 +39,8 @@ class FitOptions:
 
     `enough`: PSNR in dB of the pictures through the first stage at which there is no fit: what is lost then is no more
     than a camera's noise. `gain`: the fit ends where three tenths of its steps gain less, in dB; 0: never before.
+    `share`: of the minutes of a run that has a limit of them, which the fit may take at most (0..1): it then does as
+    many steps as fit in, by the time that one takes.
     """
 
     __pydantic_config__ = STRICT
@@ -47,56 +52,116 @@ class FitOptions:
     edge_weight: Annotated[Number, Ge(0)] = 1.0
     enough: Annotated[Number, Ge(0)] = 42.0
     gain: Annotated[Number, Ge(0)] = 0.1
+    share: Annotated[Number, Ge(0), Le(1)] = 0.2
 
 
 View = Callable[[int, int | None], np.ndarray]
 
 
-def fit_decoder(model: Any, count: int, view: View, options: FitOptions, seed: int) -> tuple[float, float]:
+def fit_decoder(
+    model: Any,
+    count: int,
+    view: View,
+    options: FitOptions,
+    seed: int,
+    seconds: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[float, float]:
     """Fit `model.first_stage_model.decoder` in place. Returns PSNR in dB (before, after) over whole pictures; they are
-    the same where `options.enough` leaves it as it is.
+    the same where `options.enough` leaves it as it is, or the time is too short for ten steps.
 
     `view(i, seed)`: picture i < count, uint8 (H,W,3), augmented by the seed or plain for None; all of one size.
-    The result depends on the weights, the pictures and `seed` alone.
+    `seconds`: that it may take in all, by `clock`; None for no limit, and then the result depends on the weights, the
+    pictures and `seed` alone.
     """
-    decoder = model.first_stage_model.decoder
+    start, decoder = clock(), model.first_stage_model.decoder
     own(decoder)
+    decoder.to(memory_format=torch.channels_last)
     shown = [view(i, None) for i in sorted({round(k) for k in np.linspace(0, count - 1, min(count, SCORED))})]
     before = score(model, shown)
     if before >= options.enough:
+        decoder.to(memory_format=torch.contiguous_format)
         return before, before
-    rng, factor = np.random.default_rng(seed), _factor(model)
+    scored = clock() - start
     decoder.requires_grad_(True)
+    batches = _batches(model, _pool(count, view, seed), options, seed)
+    steps = options.steps
+    if seconds is not None:
+        steps = min(steps, int((seconds - scored * (1 + LOOKS)) / _step_time(model, next(batches), options, clock)))
+    if seconds is None or steps >= LEAST_BETWEEN:
+        _fit(model, batches, steps, options, shown[:WATCHED])
+    decoder.requires_grad_(False)
+    decoder.to(memory_format=torch.contiguous_format)
+    for p in decoder.parameters():
+        p.grad = None
+    return before, score(model, shown) if seconds is None or steps >= LEAST_BETWEEN else before
+
+
+def _fit(model: Any, batches: Iterator[Tensor], steps: int, options: FitOptions, shown: Sequence[np.ndarray]) -> None:
+    decoder = model.first_stage_model.decoder
     optimizer = torch.optim.Adam(decoder.parameters(), lr=options.lr, betas=(0.9, 0.99))
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
-    course = _Course(model, shown[:WATCHED], options)
-    with Progress(options.steps, "fitting the decoder", "step") as progress:
-        for step in range(options.steps):
-            x = _windows(count, view, options, seed_of(seed, step), rng, factor).to(model.device)
-            with torch.no_grad():
-                z = model.first_stage_mean(x)
-            with torch.enable_grad():
-                y = model.first_stage_model.decode(z).float()
-                loss = F.l1_loss(y, x) + options.edge_weight * edge_distance(x, y).mean()
-                optimizer.zero_grad()
-                loss.backward()
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    course = _Course(model, shown, options, steps)
+    with Progress(steps, "fitting the decoder", "step") as progress:
+        for step in range(steps):
+            optimizer.zero_grad()
+            _loss(model, next(batches), options).backward()
             optimizer.step()
             falling.step()
             progress.update()
             if course.ends(step + 1):
                 break
-    decoder.requires_grad_(False)
-    for p in decoder.parameters():
+
+
+def _loss(model: Any, x: Tensor, options: FitOptions) -> Tensor:
+    """How far windows x (B,3,s,s) are from themselves through the first stage."""
+    with torch.no_grad():
+        z = model.first_stage_mean(x)
+    with torch.enable_grad():
+        y = model.first_stage_model.decode(z).float()
+        return F.l1_loss(y, x) + options.edge_weight * edge_distance(x, y).mean()
+
+
+def _step_time(model: Any, x: Tensor, options: FitOptions, clock: Callable[[], float]) -> float:
+    """Seconds that a step takes, by the second of two on windows x (B,3,s,s); nothing is changed."""
+    start = 0.0
+    for _ in range(2):
+        start = clock()
+        _loss(model, x, options).backward()
+    for p in model.first_stage_model.decoder.parameters():
         p.grad = None
-    return before, score(model, shown)
+    return max(clock() - start, 1e-6)
+
+
+def _pool(count: int, view: View, seed: int) -> list[np.ndarray]:
+    """Augmented views of random pictures, all of them where they are few."""
+    rng = np.random.default_rng(seed_of(seed, 1))
+    laps = -(-POOL // count) if count < POOL else 1
+    order = np.concatenate([rng.permutation(count) for _ in range(laps)])[:POOL]
+    return [view(int(i), seed_of(seed, 2, k)) for k, i in enumerate(order)]
+
+
+def _batches(model: Any, views: Sequence[np.ndarray], options: FitOptions, seed: int) -> Iterator[Tensor]:
+    """Random windows (B,3,s,s) of random views without end, one side s for a batch, a multiple of the first stage's
+    factor."""
+    rng, factor = np.random.default_rng(seed), _factor(model)
+    least, most = options.crop
+    while True:
+        side, windows = int(rng.integers(least, most + 1)), []
+        for _ in range(options.batch_size):
+            picture = views[int(rng.integers(len(views)))]
+            side = min(side, *picture.shape[:2]) // factor * factor
+            y, x = (int(rng.integers(length - side + 1)) for length in picture.shape[:2])
+            windows.append(to_tensor(picture[y : y + side, x : x + side]))
+        yield torch.stack(windows).to(model.device)
 
 
 class _Course:
     """Follows a fit on a few pictures: tells when it gains nothing more, and then puts the best weights back."""
 
-    def __init__(self, model: Any, pictures: Sequence[np.ndarray], options: FitOptions):
-        self.model, self.options = model, options
-        self.between = max(LEAST_BETWEEN, options.steps // CHECKS)
+    def __init__(self, model: Any, pictures: Sequence[np.ndarray], options: FitOptions, steps: int):
+        self.model, self.options, self.steps = model, options, steps
+        self.between = max(LEAST_BETWEEN, steps // CHECKS)
         self.images = [to_tensor(p)[None].to(model.device) for p in pictures]
         with torch.no_grad():  # the encoder stays, and with it the latents
             self.latents = [model.first_stage_mean(x) for x in self.images]
@@ -113,7 +178,7 @@ class _Course:
 
     def ends(self, done: int) -> bool:
         """Whether `done` steps are enough. Looked at ten times in all."""
-        if not self.options.gain or done % self.between or done == self.options.steps:
+        if not self.options.gain or done % self.between or done == self.steps:
             return False
         self.scores.append(self._score())
         if self.scores[-1] == max(self.scores):
@@ -138,18 +203,6 @@ def score(model: Any, pictures: Sequence[np.ndarray]) -> float:
         x = to_tensor(picture)[None].to(model.device)
         errors.append(psnr(x, model.first_stage_model.decode(model.first_stage_mean(x))))
     return float(torch.stack(errors).mean())
-
-
-def _windows(count: int, view: View, options: FitOptions, seed: int, rng: np.random.Generator, factor: int) -> Tensor:
-    """Random windows (B,3,s,s) of random pictures, one side s for all, a multiple of the first stage's factor."""
-    least, most = options.crop
-    side, windows = int(rng.integers(least, most + 1)), []
-    for k in range(options.batch_size):
-        picture = view(int(rng.integers(count)), seed_of(seed, k))
-        side = min(side, *picture.shape[:2]) // factor * factor
-        y, x = (int(rng.integers(length - side + 1)) for length in picture.shape[:2])
-        windows.append(to_tensor(picture[y : y + side, x : x + side]))
-    return torch.stack(windows)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fast.data.tensors import latent_mask
 from fast.latent.decoder import FitOptions, own
 from fast.latent.lora import Adapters
-from fast.latent.prompts import LearnedPrompts
+from fast.latent.prompts import LearnedPrompts, check_words
 from fast.latent.sampling import check_scale
 from fast.runtime.validated import validated
 from ldm.errors import UserError
@@ -97,6 +97,7 @@ class PromptedDiffusion(LatentDiffusion):
     samplers: ClassVar[tuple[str, ...]]  # the first is the default
     switches: ClassVar[tuple[str, ...]] = ()  # of its own that synthesis may change, in `SamplingInputs.options`
     default_steps: ClassVar[int] = 10
+    teachable: ClassVar[bool] = True  # other types than those to learn may be trained on, see `teach`
     sees_masks: ClassVar[bool] = False  # prompts depend on the mask: see `window_prompts`
     mapped_from: Path | None = None  # the file that the frozen weights lie in, as far as they are mapped from one
 
@@ -133,6 +134,8 @@ class PromptedDiffusion(LatentDiffusion):
         if not thaw_unet:
             self.model.eval()
         self.prompts = LearnedPrompts(types, encoder.width, prompt_tokens)
+        self.made_prompts: LearnedPrompts | None = None
+        self.known_vectors: dict[str, Tensor] = {}  # by defect word, of the artifact that this training starts from
         self.lora = Adapters(self.model.diffusion_model, **lora) if lora else None
         self.fit_decoder = fit
         self.decoder_fitted = False
@@ -177,10 +180,35 @@ class PromptedDiffusion(LatentDiffusion):
             self._base_hash = file_hash(self.base_path) if self.base_path else ""
         return self._base_hash
 
+    def teach(self, types: Sequence[str]) -> None:
+        """Train on samples of these types, "category/word", too; in batches they have the numbers behind the learned
+        types'. They have nothing to learn of their own: their vectors stay those that synthesis starts from for a word
+        that it does not know. Not in the artifact. Raises `UserError` for words that the encoder cannot read."""
+        if not self.teachable:
+            raise UserError(f"{self.name} learns its types alone; set data.params.normal_share and drawn_share to 0")
+        encoder = self._text_encoder(self.prompts.tokens)
+        for key in types:
+            check_words(encoder, f"/{key.split('/', 1)[1]}")
+        self.made_prompts = self.prompts.beside(encoder, types, self.known_vectors)
+
     def conditioning(self, batch: Mapping[str, Any]) -> Tensor:
         """Prompts (B,L,width) of the batch's types; in training some are dropped, see `drop_prompt`."""
         with self._as_kept(self.cond_stage_model):
-            return self._some_dropped(batch, self.prompts(self.cond_stage_model, batch["type"]))
+            return self._some_dropped(batch, self._encoded(batch["type"]))
+
+    def _encoded(self, types: Tensor) -> Tensor:
+        """Prompts (B,L,width) by the numbers of types (B,), those of `teach` among them."""
+        encoder, count = self.cond_stage_model, len(self.prompts.types)
+        made = types >= count
+        if self.made_prompts is None or not made.any():
+            return self.prompts(encoder, types)
+        # Every parameter has a part in every loss, which training in several processes asks for.
+        rows = self.made_prompts(encoder, types[made] - count) + 0 * self.prompts.vectors.sum()
+        whole = rows.new_zeros(len(types), *rows.shape[1:])
+        whole[made] = rows
+        if not made.all():
+            whole[~made] = self.prompts(encoder, types[~made])
+        return whole
 
     def _some_dropped(self, batch: Mapping[str, Any], prompts: Tensor) -> Tensor:
         """In training prompts (B,L,width) of which a share of `drop_prompt` is the empty one, by the samples' seeds."""
@@ -233,6 +261,8 @@ class PromptedDiffusion(LatentDiffusion):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = self.adapter_state()  # the frozen base stays in its own file
+        if self.made_prompts is not None:
+            checkpoint["state_dict"]["made_prompts.vectors"] = self.made_prompts.vectors
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.decoder_fitted = any(k.startswith(f"{DECODER}.") for k in checkpoint["state_dict"])

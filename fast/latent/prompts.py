@@ -60,10 +60,18 @@ class LearnedPrompts(nn.Module):
     def serving(self, encoder: TextEncoder, types: Sequence[str]) -> "LearnedPrompts":
         """Prompts for other `types`: the same vectors where a type is known, else those known for its defect word, else
         the word's embedding. Raises `UserError` for words that the encoder cannot read."""
-        known = by_word(self.types, self.vectors)
+        for key in types:
+            check_words(encoder, key)
+        return self.beside(encoder, types)
+
+    @torch.no_grad()
+    def beside(
+        self, encoder: TextEncoder, types: Sequence[str], more: Mapping[str, Tensor] | None = None
+    ) -> "LearnedPrompts":
+        """As `serving`, for a category with any name. `more`: further vectors (tokens,width) by defect word."""
+        known = {**(more or {}), **by_word(self.types, self.vectors)}
         other = LearnedPrompts(types, self.vectors.shape[2], self.tokens).to(self.vectors.device)
         for index, key in enumerate(types):
-            check_words(encoder, key)
             if key in self.types:
                 other.vectors[index] = self.vectors[self.types.index(key)]
             else:

@@ -1,6 +1,6 @@
 """STAGE (Xu et al. 2025): anomaly inference, graded diffusion, explicit mask alignment and a mask guidance adapter."""
 
-from fast.stage.adapter import MGA
+from fast.latent.adaptor import MGA
 from fast.stage.model import STAGE
 from fast.stage.sampling import STAGEOptions, ema_mask, stage_sample
 

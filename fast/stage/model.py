@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fast.data.tensors import latent_mask
+from fast.latent.adaptor import MGA, corrected, corrected_noise
 from fast.latent.prompted import Beside, PromptedDiffusion, SamplingInputs
-from fast.stage.adapter import MGA
 from fast.stage.sampling import STAGEOptions, stage_sample
 from ldm.errors import UserError
 from ldm.rng import generator
@@ -19,7 +19,7 @@ from ldm.util import check_params
 class STAGE(PromptedDiffusion):
     """Takes the parameters of `PromptedDiffusion` and, beside them:
 
-    `mga`: the adapters' options (`fast.stage.adapter.MGA`); `stage`: which of STAGE's parts take part
+    `mga`: the adapters' options (`fast.latent.adaptor.MGA`); `stage`: which of STAGE's parts take part
     (`fast.stage.sampling.STAGEOptions`); `lambda_aware`, `lambda_only`: weights of the two branches' losses, 4 and 1
     in the release, both 1 in the paper.
     The adapters stand behind the U-Net and speak as it does: on a base that predicts v (or x0) they correct that, and
@@ -86,7 +86,7 @@ class STAGE(PromptedDiffusion):
     def _error(self, adapter: nn.Module | None, x0: Tensor, t: Tensor, eps: Tensor, cond: Any, mask: Tensor) -> Tensor:
         """What a branch's answer at t (B,) in 1..T lacks, like x0."""
         said = self.network(self.schedule.q_sample(x0, t, eps), t - 1, cond).float()
-        return self._target(x0, t, eps) - _corrected(adapter, said, mask)
+        return self._target(x0, t, eps) - corrected(adapter, said, mask)
 
     def _second_noise(self, batch: Mapping[str, Any], x0: Tensor) -> Tensor:
         """Noise like x0, independent of `draw`'s, from the samples' seeds where the batch has them."""
@@ -119,8 +119,7 @@ class STAGE(PromptedDiffusion):
         def answer(adapter: nn.Module | None, x: Tensor, t: Tensor, m: Tensor, eps: Tensor) -> Tensor:
             if adapter is None or not options.mga:
                 return eps
-            said = self._from_noise(x, t + 1, eps).to(place.dtype)
-            return self._to_noise(x, t + 1, _corrected(adapter, said, m))
+            return corrected_noise(adapter, self.schedule, self.parameterization, x, t + 1, eps, m, place.dtype)
 
         def aware(x: Tensor, t: Tensor, m: Tensor) -> Tensor:
             return answer(self.mga_aware, x, t, m, place.denoise(x, t))
@@ -130,19 +129,3 @@ class STAGE(PromptedDiffusion):
 
         steps = self.schedule.timesteps if place.sampler == "ddpm" else place.steps
         return stage_sample(aware, only, self.schedule, place.noise, place.mask, place.background, options, steps)
-
-    def _from_noise(self, x: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """What the U-Net says where it predicts this noise in x at t (B,) in 1..T."""
-        return eps if self.parameterization == "eps" else self._target(self.schedule.predict_x0(x, t, eps), t, eps)
-
-    def _to_noise(self, x: Tensor, t: Tensor, said: Tensor) -> Tensor:
-        """The inverse of `_from_noise`."""
-        if self.parameterization == "v":
-            signal, sigma = self.schedule.scales(t, x)
-            return signal * said + sigma * x
-        return said if self.parameterization == "eps" else self.schedule.predict_eps(x, t, said)
-
-
-def _corrected(adapter: nn.Module | None, said: Tensor, mask: Tensor) -> Tensor:
-    """What the U-Net says as the adapter corrects it, float32; as it is without one."""
-    return said.float() if adapter is None else adapter(said, mask).float()

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fast.data.images import write_image
 from fast.data.samples import Pictures
 from fast.data.tensors import to_image
 from fast.latent.decoder import fit_decoder
+from fast.runtime.progress import in_words
 from fast.training.trainer import say
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -108,22 +110,29 @@ class Rate(pl.Callback):
 class DecoderFit(pl.Callback):
     """Before the first step of a run whose FAST has `fit_decoder`: the fit, once; a resumed run brings its result.
 
-    `pictures()`: the training pictures, normals and defects, asked for only then.
+    `pictures()`: the training pictures, normals and defects, asked for only then. `minutes`: of the run at most, of
+    which the fit takes a share at most; None: it does two steps for three of the run at most.
     """
 
-    def __init__(self, pictures: Callable[[], Pictures], seed: int):
-        self.pictures, self.seed = pictures, seed
+    def __init__(self, pictures: Callable[[], Pictures], seed: int, minutes: float | None = None):
+        self.pictures, self.seed, self.minutes = pictures, seed, minutes
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         options = getattr(module, "fit_decoder", None)
         if options is None or module.decoder_fitted:
             return
         pictures = self.pictures()
-        say(f"fitting the first stage's decoder to {len(pictures)} pictures, at most {options.steps} steps")
-        before, after = fit_decoder(module, len(pictures), lambda i, s: pictures.view(i, s)[0], options, self.seed)
+        seconds = None if self.minutes is None else 60 * self.minutes * options.share
+        if seconds is None and trainer.max_steps > 0:
+            options = replace(options, steps=min(options.steps, max(1, 2 * trainer.max_steps // 3)))
+        within = "" if seconds is None else f" in {in_words(seconds)}"
+        say(f"fitting the first stage's decoder to {len(pictures)} pictures, at most {options.steps} steps{within}")
+        show = lambda i, s: pictures.view(i, s)[0]  # noqa: E731
+        before, after = fit_decoder(module, len(pictures), show, options, self.seed, seconds)
         module.decoder_fitted = True
         if before == after:
-            say(f"the training pictures through the first stage: {before:.2f} dB, which is good: its decoder stays")
+            why = "which is good" if before >= options.enough else "and no time for a fit"
+            say(f"the training pictures through the first stage: {before:.2f} dB, {why}: its decoder stays")
             return
         say(f"the training pictures through the first stage: {before:.2f} dB before the fit, {after:.2f} dB after it")
 

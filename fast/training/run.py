@@ -76,7 +76,10 @@ def build(run: RunPlan) -> tuple[Any, Any]:
             model = {**model, "params": {"frozen_precision": "bf16", **params}}
     if params.get("farm_from") and run.resume is not None:  # its FARM comes with the resume point
         model = {**model, "params": {**model["params"], "farm_from": None}}
-    return instantiate_from_config(model), data
+    module = instantiate_from_config(model)
+    if data.pictures.made_types:
+        module.teach(data.pictures.made_types)
+    return module, data
 
 
 def train(options: TrainingOptions) -> Path:
@@ -155,7 +158,7 @@ def _trainer(run: RunPlan, where: dict[str, Any], module: Any, data: Any) -> pl.
     metadata, clock = config_metadata(run.config, data.split_hash), Clock(settings["minutes"])
     callbacks = [  # in the order in which they act on a step; the saver is the last
         clock,
-        DecoderFit(lambda: _all_pictures(run), run.seed),
+        DecoderFit(lambda: _all_pictures(run), run.seed, settings["minutes"]),
         Rate(run.config["model"]["params"].get("lr")),
         Checkpointing(settings["checkpointing"]),
         StepSeeds(run.seed),
@@ -171,7 +174,8 @@ def _trainer(run: RunPlan, where: dict[str, Any], module: Any, data: Any) -> pl.
 def _all_pictures(run: RunPlan) -> Pictures:
     """The training pictures with the normals among them, whatever the run itself trains on."""
     section = run.config["data"]
-    return instantiate_from_config({**section, "params": {**section["params"], "use": "both"}}).pictures
+    real = {name: 0.0 for name in ("normal_share", "drawn_share") if name in section["params"]}
+    return instantiate_from_config({**section, "params": {**section["params"], "use": "both", **real}}).pictures
 
 
 def _fit(run: RunPlan, trainer: pl.Trainer, module: Any, data: Any, step: int) -> None:

@@ -155,3 +155,22 @@ def test_a_fit_ends_when_it_gains_nothing(tiny_fast: FAST, monkeypatch: pytest.M
 def test_odd_limits_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"fit_decoder: (enough|gain|lr)=.* must be"):
         validated(FitOptions, options, "fit_decoder")
+
+
+def test_a_fit_keeps_to_its_time(tiny_fast: FAST, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by a second whenever it is asked: scoring takes one, and so does a step."""
+    steps, own, times = [], torch.optim.Adam.step, iter(range(1000))
+
+    def counted(self: torch.optim.Adam, *args: Any, **named: Any) -> Any:
+        steps.append(1)
+        return own(self, *args, **named)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    options = FitOptions(steps=50, batch_size=1, crop=(16, 16), gain=0)
+    fit_decoder(tiny_fast, 2, view, options, 1, seconds=25, clock=lambda: float(next(times)))
+    assert len(steps) == 21  # what scoring leaves of 25
+    steps.clear()
+    state = {k: v.clone() for k, v in tiny_fast.state_dict().items()}
+    before, after = fit_decoder(tiny_fast, 2, view, options, 1, seconds=12, clock=lambda: float(next(times)))
+    assert (len(steps), before) == (0, after)  # eight steps are not worth it
+    assert all(torch.equal(v, state[k]) for k, v in tiny_fast.state_dict().items())
