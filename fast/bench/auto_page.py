@@ -38,7 +38,7 @@ LARGEST = 512  # side of a picture on the page
 
 
 def page(found: Delivered, commands: Sequence[tuple[str, str]]) -> Report:
-    name, taken, final = found.name.replace("_", " "), found.choice.taken, found.final
+    name, final = found.name.replace("_", " "), found.final
     sections = [
         _tried(found),
         _types(found),
@@ -58,12 +58,19 @@ def page(found: Delivered, commands: Sequence[tuple[str, str]]) -> Report:
         Figure(_best(found), "gain of what was taken", "nested splits, quick judge, in points"),
     ]
     return Report(
-        title=f"What helps on {name}? {taken.capitalize() if taken else 'Nothing that was tried'}.",
+        title=f"What helps on {name}? {_title(found)}.",
         lead=_sentence(found),
         figures=figures,
         sections=[section for section in sections if section],
         foot="Written by FAST. Every number was measured on this dataset.",
     )
+
+
+def _title(found: Delivered) -> str:
+    if found.choice.taken:
+        return found.choice.taken.capitalize()
+    enough = any(score.splits >= LEAST for score in found.choice.scores)
+    return "Nothing that was tried" if enough else "The minutes were too few to tell"
 
 
 def _best(found: Delivered) -> str:
@@ -86,6 +93,10 @@ def _sentence(found: Delivered) -> str:
     )
 
 
+def _why_not(score: Score) -> str:
+    return "cannot tell from one split" if score.splits < LEAST else "may be chance" if score.gain > 0 else "no gain"
+
+
 def _gain(score: Score) -> str:
     return signed(score.gain) + ("" if score.error is None else f" ± {score.error:.1f}")
 
@@ -97,7 +108,7 @@ def _tried(found: Delivered) -> Section:
          _time(found, ALONE), "" if choice.taken else "taken"]
     ]  # fmt: skip
     for score in choice.scores:
-        decision = "taken" if score.label == choice.taken else "helps" if score.helps else "may be chance"
+        decision = "taken" if score.label == choice.taken else "helps" if score.helps else _why_not(score)
         what = CANDIDATES[score.label].what if score.label in CANDIDATES else "half of the pairs of each"
         bar = Bar(score.iou / 100, strong=score.label == choice.taken)
         rows.append([score.label, what, bar, str(score.splits), _gain(score), _time(found, score.label), decision])

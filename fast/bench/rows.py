@@ -136,7 +136,7 @@ def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str) -> Ge
     options = row.options_for(run)
     if issubclass(method_class(row.method), Learned):
         _check_weights(row.method, options, sides)
-        if options["weights"] == SHIPPED:
+        if options["weights"] == SHIPPED:  # they take any names
             options.setdefault("types", _types(sides))
     generator = create(row.method, **options)
     if row.method == "transplant":

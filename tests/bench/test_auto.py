@@ -12,7 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from fast.artifact import find_weights
 from fast.bench import auto as module_auto
 from fast.bench import choice as module
 from fast.bench.candidates import CANDIDATES, rows_of
@@ -22,11 +24,13 @@ from fast.bench.rows import Row, RowPairs
 from fast.cli import bench
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
-from fast.data.split import Split, make_split
+from fast.data.split import Split, make_split, nested_split
 from fast.generators import FREE, create, method_class
 from fast.runtime.command import run_cli
+from fast.runtime.options import parse_training
 from fast.segmentation.data import from_output
 from fast.segmentation.quick import QuickJudge
+from ldm.checkpoint import save_safetensors
 from ldm.util import check_params
 
 Scores = Mapping[str, list[float]]
@@ -170,6 +174,29 @@ def dataset(root: Path) -> Path:
             if mask.any():
                 write_mask(root / "part" / "ground_truth" / kind / f"{number}_mask.png", mask)
     return root / "part"
+
+
+def test_weights_are_adapted_once_to_the_training_side_of_the_split(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    index = check(open_dataset(dataset(tmp_path))).usable
+    split, asked = nested_split(index, make_split(index), 1), []
+
+    def main(folder: Path, script: str, *flags: str) -> None:
+        asked.append(parse_training(list(flags)))
+        assert script == "main.py"
+        weights = folder / asked[-1].name / "checkpoints" / "fast-3.safetensors"
+        save_safetensors({"a": torch.zeros(1)}, weights, {"step": "3"})
+
+    monkeypatch.setattr(module_auto, "run_program", main)
+    for _ in range(2):
+        folder = module_auto.adapt("fast", index, split, tmp_path / "out", "1", 2.5)
+    (options,) = asked
+    assert Split.load(options.split) == split
+    assert (options.train, options.max_minutes, options.data) == (True, 2.5, str(index.root))
+    assert str(folder) == rows_of(["part/crack"], tmp_path / "out", {})[0]["fast"].options_for("1")["weights"]
+    assert find_weights(folder, "fast").name == "fast-3.safetensors"
+    assert Path(options.base[0]).is_file()
 
 
 def run(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from fast.bench import rows as module_rows
 from fast.bench.few import ALONE, Few, choose, measure, table, worth
 from fast.bench.nested import nested_sides
 from fast.bench.rows import Row, RowPairs
@@ -19,6 +21,7 @@ from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
 from fast.runtime.command import run_cli
+from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 
 
@@ -165,6 +168,28 @@ def test_a_mixture_takes_every_other_pair_of_each(tmp_path: Path) -> None:
     assert [id(p.image) for p in cracks[:3]] == [id(p.image) for p in first[:5:2]]
     assert [id(p.image) for p in cracks[3:]] == [id(p.image) for p in second[1:5:2]]
     assert len(half) == len(first) == 10
+
+
+def test_trained_weights_are_of_the_split_and_shipped_ones_take_its_types(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = dataset(tmp_path)
+    sides = nested_sides(index, make_split(index), 1)[0]
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(module_rows, "create", lambda name, **options: asked.append(options))
+    module_rows.generator_of(Row("fast", {"weights": "mini"}), sides, sides.train, "0")
+    assert asked == [{"weights": "mini", "types": ["part/crack", "part/hole"]}]
+    for split in (sides.split, make_split(index)):
+        save_safetensors({"a": torch.zeros(1)}, tmp_path / "run0" / "fast-1.safetensors", {"split": split.hash})
+        row = Row("fast", {"weights": str(tmp_path / "run{seed}")})
+        if split is sides.split:
+            module_rows.generator_of(row, sides, sides.train, "0")
+            assert asked[-1] == {"weights": str(tmp_path / "run0")}
+        else:
+            with pytest.raises(UserError, match="was made for the split"):
+                module_rows.generator_of(row, sides, sides.train, "0")
+    with pytest.raises(UserError, match="needs weights"):
+        module_rows.generator_of(Row("fast"), sides, sides.train, "0")
 
 
 class Recorder:
