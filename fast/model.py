@@ -169,9 +169,15 @@ class FAST(PromptedDiffusion):
         use_farm = self.use_farm and place.options.get("use_farm", True)
         guidance = Guidance(self.schedule, place.mask, place.background, farm if use_farm else None)
         return sample_latents(
-            self._denoiser(place), guidance, place.background, noise=place.noise, options=options, sampler=place.sampler,
-            draft=place.draft, strength=place.strength,
-        )  # fmt: skip
+            self._denoiser(place),
+            guidance,
+            place.background,
+            noise=place.noise,
+            options=options,
+            sampler=place.sampler,
+            draft=place.draft,
+            strength=place.strength,
+        )
 
     def _denoiser(self, place: SamplingInputs) -> Denoise:
         """The U-Net with its prompts bound and, where there is one, the mask adaptor behind it."""
