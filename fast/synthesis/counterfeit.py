@@ -1,37 +1,37 @@
 """Counterfeits: masks filled with normal content by the path of the defects, so that no segmenter learns the path."""
 
-from collections.abc import Iterator
-from itertools import pairwise
-
 from torch import Tensor
 
-from fast.aias import Guidance, boundaries
-from ldm.models.diffusion.samplers import Denoise, Noise, network_time, posterior_step
+from fast.aias import AIASOptions, Guidance, aias, boundaries
+from fast.synthesis.options import Recipe
+from ldm.models.diffusion.samplers import Denoise, Noise
 
-# Of T: how far the normal latent is noised before it is denoised again. From a fifth on the shipped base leaves a patch
-# that looks like a stain.
+# Of T: how far the normal latent is noised before it is denoised again, where defects start from noise. From a fifth on
+# the shipped base leaves a patch that looks like a stain.
 STRENGTH = 0.1
 
 
-def renewed(denoise: Denoise, guidance: Guidance, *, noise: Noise, steps: int, strength: float) -> Tensor:
+def counterfeit_strength(recipe: Recipe) -> float:
+    """How far the normal is noised, as a share of T: as far as drafts are, where defects start from those."""
+    return STRENGTH if recipe.draft == "none" else recipe.strength
+
+
+def renewed(
+    denoise: Denoise, guidance: Guidance, noise: Noise, steps: int, strength: float, drafted: bool = False
+) -> Tensor:
     """Latents (B,C,h,w) of the guidance's background, inside its mask noised to `t = strength * T` and denoised again
-    by the jumps of AIAS with `steps` evaluations that lie below; around the mask as for a defect. 0: as it is."""
+    by AIAS; around the mask as for a defect. 0: as it is.
+
+    `steps`: evaluations of the whole way from T, of which those that lie below t are made; of the way from t, where
+    defects start from drafts (`drafted`).
+    """
     background, schedule = guidance.background, guidance.schedule
     assert background is not None
     if strength == 0:
         return background
-    times = list(_times(steps, schedule.timesteps, strength))
-    x = schedule.q_sample(background, times[0], noise(background))
-    for ts, te in pairwise(times):
-        x0 = schedule.predict_x0(x, ts, denoise(x, network_time(x, ts)))
-        x = posterior_step(x, x0, ts, te, schedule.posterior(ts, te), noise)
-        if ts > 2 and te > 0:  # the last fine steps are plain
-            x = guidance.with_background(x, te, noise)
-    return x
-
-
-def _times(steps: int, timesteps: int, strength: float) -> Iterator[int]:
-    """`strength * T`, then the boundaries of AIAS below it, down to 0."""
-    start = max(1, round(strength * timesteps))
-    yield start
-    yield from (t for t in boundaries(steps, timesteps) if t < start)
+    start = max(1, round(strength * schedule.timesteps))
+    if not drafted:
+        steps = max(1, sum(t < start for t in boundaries(steps, schedule.timesteps)))
+    x = schedule.q_sample(background, start, noise(background))
+    options = AIASOptions(steps=min(steps, start))
+    return aias(denoise, schedule, x, guidance=guidance, noise=noise, options=options, start=start)

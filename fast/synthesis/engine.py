@@ -13,7 +13,7 @@ from fast.aias import Guidance
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.prompted import BoundDenoiser, PromptedDiffusion, SamplingInputs
 from fast.latent.sampling import check_scale
-from fast.synthesis.counterfeit import STRENGTH, renewed
+from fast.synthesis.counterfeit import counterfeit_strength, renewed
 from fast.synthesis.detail import restored, varied
 from fast.synthesis.options import Recipe
 from fast.windows.tiling import tiled
@@ -278,11 +278,13 @@ class Engine:
         masks: Sequence[np.ndarray],
         seeds: Sequence[int],
         keys: Sequence[Hashable] | None = None,
-        strength: float = STRENGTH,
+        strength: float | None = None,
     ) -> list[np.ndarray]:
-        """As `generate`, but with normal content inside each mask: no words, no defect, see `renewed`. Every method on
-        a base has the same."""
-        model = self.model
+        """As `generate`, but with normal content inside each mask: AIAS from the normal itself as the draft, noised to
+        t = `strength` * T (None: `counterfeit_strength`), under the empty prompt, without guidance or FARM. Every
+        method on a base has the same."""
+        model, drafted = self.model, self.recipe.draft != "none"
+        strength = counterfeit_strength(self.recipe) if strength is None else strength
         background = self._background(normals, keys or [None] * len(normals))
         pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
         mask = latent_mask(pixels, background.shape[-2:])
@@ -293,8 +295,10 @@ class Engine:
         shown = model.detailed_mask(pixels, (background.shape[-2], background.shape[-1]))
         denoise = self._denoiser(context, columns, shown, background, scale=1)
         noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
-        guidance = Guidance(model.schedule, mask, background)
-        z = renewed(denoise, guidance, noise=noise, steps=self.recipe.steps, strength=strength)
+        z = renewed(denoise, Guidance(model.schedule, mask, background), noise, self.recipe.steps, strength, drafted)
+        if drafted and self.recipe.detail:
+            decoded = self._decoded_normals(background, keys or [None] * len(normals))
+            return [varied(*w) for w in zip(normals, decoded, self._images(z), strict=True)]
         return self._with_detail(self._images(z), normals, background, seeds, keys)
 
     def _images(self, z: Tensor) -> list[np.ndarray]:

@@ -347,6 +347,7 @@ def _seed(pair: int, window: int) -> int:
 def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
     """The manifest line of a pair: everything needed to make it again."""
     pixels, fake = int(made.mask.sum()), made.pair.counterfeit
+    strength = STRENGTH if common.get("draft", "none") == "none" else common["strength"]
     return {
         "index": made.pair.index,
         "image": f"image/{made.pair.index:06d}.png",
@@ -361,6 +362,6 @@ def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict
         **common,
         "windows": made.windows,
         "defect_pixels": 0 if fake else pixels,
-        **({"counterfeit": True, "strength": STRENGTH, "filled_pixels": pixels} if fake else {}),
+        **({"counterfeit": True, "strength": strength, "filled_pixels": pixels} if fake else {}),
         "seconds": round(made.seconds, 4),
     }

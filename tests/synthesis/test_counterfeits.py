@@ -51,7 +51,7 @@ def test_a_network_that_knows_the_answer_gives_the_normal_back() -> None:
     place[..., 2:6, 3:7] = 1
     for strength in (0.2, 0.5):
         asked.clear()
-        made = renewed(denoise, Guidance(schedule, place, clean), noise=torch.randn_like, steps=10, strength=strength)
+        made = renewed(denoise, Guidance(schedule, place, clean), torch.randn_like, 10, strength)
         assert torch.allclose(made, clean, atol=1e-3)
         assert asked[0] == 1000 * strength
         assert asked == sorted(asked, reverse=True)
@@ -166,6 +166,20 @@ def test_no_words_take_part(tiny_artifact: Path) -> None:
     assert np.array_equal(*made)
     assert (made[0][mask() == 0] == picture(1)[mask() == 0]).all()
     assert (synthesizer.fill(picture(1), mask(), 0, 5) != made[0]).any()
+
+
+def test_where_defects_start_from_drafts_the_normal_is_one(tiny_artifact: Path) -> None:
+    recipe = Recipe(SIDE, steps=3, draft="procedural", strength=0.3, detail=True)
+    engine = Synthesizer(load_model(find_artifact(tiny_artifact)), recipe).engine
+    asked: list[int] = []
+    engine.model.model.register_forward_pre_hook(lambda _, inputs: asked.append(int(inputs[1][0])))
+    made = engine.counterfeit([picture(1)], [mask()], [1])[0]
+    first, steps = max(asked), len(asked)
+    pair = engine.generate([picture(1)], [mask()], [0], [1], None, [picture(1)])[0]
+    assert max(asked[steps:]) == first
+    assert len(asked) == 2 * steps
+    assert (made[mask() == 1] != pair[mask() == 1]).any()
+    assert (engine.counterfeit([picture(1)], [mask()], [1], strength=0)[0] == picture(1)).all()
 
 
 def test_a_restored_window_of_normal_content_is_the_normal(tiny_artifact: Path) -> None:
