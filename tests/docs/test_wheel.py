@@ -52,7 +52,7 @@ def test_every_command_explains_itself_from_any_folder_without_torch(library: Pa
     """Torch is what makes a start slow: it takes seconds."""
     found = commands()
     scripts = {path.stem for path in (ROOT / "scripts").glob("*.py")}
-    developers = {"evaluate_base", "base_sheet", "convert_encoder"}
+    developers = {"evaluate_base", "evaluate_detail", "base_sheet", "convert_encoder"}
     named = {"fast-" + name.replace("_", "-") for name in scripts - developers}
     assert found.keys() == named | {"fast-train", "fast-synthesize"}
     done = run(library, tmp_path, HELP, given="\n".join(f"{name}={place}" for name, place in found.items()))

@@ -274,7 +274,8 @@ def test_masks_and_regions(parts: Path, tmp_path: Path) -> None:
     mask = np.zeros((90, 120), np.uint8)
     mask[20:50, 30:80] = 1
     write_mask(tmp_path / "masks" / "stain" / "m.png", mask)
-    assert synthesize(command(parts, tmp_path / "a", "--mask_path", str(tmp_path / "masks"))) == 0
+    command_a = command(parts, tmp_path / "a", "--mask_path", str(tmp_path / "masks"), "--size", "96")
+    assert synthesize(command_a) == 0
     assert {(r["type"], r["mask_kind"]) for r in manifest(tmp_path / "a")} == {("/stain", "given")}
     left = np.zeros((90, 120), np.uint8)
     left[:, :60] = 1
