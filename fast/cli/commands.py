@@ -51,8 +51,16 @@ def prepare_data() -> int:
     return run("prepare_data")
 
 
+def review() -> int:
+    return run("review")
+
+
 def segment() -> int:
     return run("segment")
+
+
+def studio() -> int:
+    return run("studio")
 
 
 def synthesize() -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from fast.runtime.signals import handled_by
 from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions
@@ -15,6 +17,7 @@ from ldm.errors import UserError
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
     from fast.cli.synthesis_job import Maker, SynthesisJob
     from fast.synthesis.output import OutputFolder
+    from fast.synthesis.sources import Pair
 
 
 def synthesize(options: SynthesisOptions) -> None:
@@ -29,23 +32,19 @@ def synthesize(options: SynthesisOptions) -> None:
     job = prepare(options, say=rank == 0)
     if options.preview and rank == 0:
         preview(job, options)
-    settings = {
-        **job.common,
-        "types": [job.sources.types[i] for i in job.sources.allowed],
-        # By content: where the files lie decides nothing.
-        "normals": sorted(job.sources.normal_contents),
-        "masks": sorted(job.sources.mask_contents),
-    }
-    with closing(OutputFolder(options.sample_name, settings, rank, options.extend)) as output:
+    with closing(OutputFolder(options.sample_name, settings_of(job), rank, options.extend)) as output:
         try:
-            total, stopped = _fill(output, job, options)
+            if rank == 0:
+                keep_command(output, options)
+            numbers = [*range(options.count), *counterfeits(options)]
+            total, stopped = fill(output, job, options, [job.sources.pair(i, options.seed) for i in numbers])
         except UserError:
             output.abandon()
             raise
     rejected = job.rejected()
     if rejected and rank == 0:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)
-    pairs = len(read_records(output.folder))
+    pairs = len(read_records(output.folder, rejected=True))
     fakes = total - pairs
     if stopped:
         also = f" and {fakes} of {len(counterfeits(options))} counterfeits" if options.counterfeits else ""
@@ -53,8 +52,26 @@ def synthesize(options: SynthesisOptions) -> None:
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
 
 
-def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
-    """Make what is missing of this process's share. Returns (pairs in the manifest, stopped early by a signal)."""
+def settings_of(job: SynthesisJob) -> dict[str, Any]:
+    """What makes two runs the same run."""
+    return {
+        **job.common,
+        "types": [job.sources.types[i] for i in job.sources.allowed],
+        # By content: where the files lie decides nothing.
+        "normals": sorted(job.sources.normal_contents),
+        "masks": sorted(job.sources.mask_contents),
+    }
+
+
+def fill(
+    output: OutputFolder,
+    job: SynthesisJob,
+    options: SynthesisOptions,
+    wanted: Sequence[Pair],
+    more: Callable[[Pair], dict[str, Any]] = lambda pair: {},
+) -> tuple[int, bool]:
+    """Make what is missing of this process's share of the `wanted` pairs; `more`: what their records say besides.
+    Returns (pairs in the manifest, stopped early by a signal)."""
     from fast.data.index import GOOD
     from fast.runtime.progress import Progress
     from fast.runtime.workers import overlapped
@@ -62,9 +79,8 @@ def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) ->
     from fast.synthesis.synthesizer import SynthesizedSample, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    numbers, done = [*range(options.count), *counterfeits(options)], output.done()
-    share = numbers[rank::world]
-    pairs = [job.sources.pair(i, options.seed) for i in share if i not in done]
+    share, done = wanted[rank::world], output.done()
+    pairs = [pair for pair in share if pair.index not in done]
     check_images(p.normal for p in pairs if p.normal)
     left = len(pairs)
 
@@ -72,7 +88,7 @@ def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) ->
         index = made.pair.type_index
         kind = job.sources.types[index]
         kind = f"{kind.split('/', 1)[0]}/{GOOD}" if made.pair.counterfeit else kind
-        entry = record(made, job.maker.prompt(index), {"type": kind, **job.common})
+        entry = record(made, job.maker.prompt(index), {"type": kind, **job.common, **more(made.pair)})
         output.write(entry, made.normal, made.image, made.mask, made.shown)
 
     try:
@@ -87,6 +103,14 @@ def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) ->
     finally:
         total = output.gather()
     return total, bool(signals) and left > 0
+
+
+def keep_command(output: OutputFolder, options: SynthesisOptions) -> None:
+    """Write the options into the folder, so that pairs of it can be made anew."""
+    from fast.data.images import write_bytes
+    from fast.synthesis.output import COMMAND
+
+    write_bytes(output.folder / COMMAND, json.dumps(asdict(options), default=str, indent=1).encode())
 
 
 def counterfeits(options: SynthesisOptions) -> range:

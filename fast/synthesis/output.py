@@ -13,10 +13,13 @@ import numpy as np
 
 from fast.data.images import resize_image, resize_mask, write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
+from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import held, parse_json
 from ldm.errors import UserError
 
+COMMAND = "command.json"  # the options that the folder was last filled with
 PICTURES = ("image", "mask", "triptych")
+ASKED = "mask_asked"  # beside them, of pairs whose mask is what of the asked one really changed
 GAP = 4  # pixels between the parts of a triptych
 GROWING = ("normals", "masks", "types")  # settings that --extend may add to
 PANEL = 1024  # pixels; a larger picture's defects are looked at in the picture itself
@@ -29,12 +32,17 @@ class OutputFolder:
     rest, and several processes, each of its own `rank`, may fill one folder. `settings` is what makes two runs the
     same run; with `extend` the lists of `GROWING` may have become longer since. Raises `UserError` for a folder that
     holds something else or that another process of `rank` is filling.
+
+    A pair whose record says why it is `rejected` lies in `rejected/`, a folder of the same form: it is complete, and in
+    no reader's way.
     """
 
     def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any], rank: int = 0, extend: bool = False):
         self.folder = Path(folder)
         self.manifest = self.folder / "manifest.jsonl"
         self.records = self.folder / ".records"
+        self.rejects = self.folder / "rejected"
+        self._plan = self.folder / ".sorted.jsonl"
         self._check_free()
         self._made = not self.folder.exists()
         try:
@@ -44,6 +52,7 @@ class OutputFolder:
         self._own = self._occupy(rank)
         with self._lock():
             self._claim(settings, extend)
+            self._settle()
 
     def _check_free(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -105,11 +114,12 @@ class OutputFolder:
         leaves nothing. Does nothing while other processes fill it."""
         if (locks := list(self.folder.glob(".lock*"))) and len(locks) > 2:
             return
-        if self._read() or any(p.is_file() for p in self.folder.glob("*/*")):
+        if self._read() or any(p.is_file() for p in self.folder.glob("**/*/*")):
             return
-        for path in (self.manifest, self.folder / "settings.json", *locks):
+        for path in (self.manifest, self.folder / "settings.json", self.folder / COMMAND, *locks):
             path.unlink(missing_ok=True)
-        for path in (self.records, *(self.folder / kind for kind in PICTURES), *([self.folder] if self._made else [])):
+        kinds = [place / kind for place in (self.rejects, self.folder) for kind in (*PICTURES, ASKED)]
+        for path in (self.records, *kinds, self.rejects, *([self.folder] if self._made else [])):
             with suppress(OSError):  # not there, or not empty
                 path.rmdir()
 
@@ -118,18 +128,27 @@ class OutputFolder:
         with self._lock():
             return set(self._read())
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Records of the complete pairs in order, the rejected ones too."""
+        with self._lock():
+            found = self._read()
+        return [found[i] for i in sorted(found)]
+
     def _read(self) -> dict[int, dict[str, Any]]:
         """Records by number, without those whose pictures somebody has removed."""
         try:
-            lines = self.manifest.read_text(encoding="utf-8").splitlines() if self.manifest.is_file() else []
+            manifests = [p for p in (self.manifest, self.rejects / self.manifest.name) if p.is_file()]
+            lines = [line for p in manifests for line in p.read_text(encoding="utf-8").splitlines()]
             texts = lines + [p.read_text(encoding="utf-8") for p in self.records.glob("*.json")]
             rows = {int(row["index"]): row for row in map(parse_json, texts)}
         except (ValueError, KeyError, TypeError, OverflowError):
             raise UserError(f"{self.manifest} is damaged; restore it or give a new --sample_name folder") from None
-        return {i: row for i, row in rows.items() if all(p.is_file() for p in self._pictures(i))}
+        return {i: row for i, row in rows.items() if all(p.is_file() for p in self._pictures(row))}
 
-    def _pictures(self, index: int) -> list[Path]:
-        return [self.folder / kind / f"{index:06d}.png" for kind in PICTURES]
+    def _pictures(self, record: dict[str, Any]) -> list[Path]:
+        """Files of a pair: image, mask, triptych, and the asked mask where there is one."""
+        folder, kinds = self.rejects if record.get("rejected") else self.folder, (*PICTURES, ASKED)
+        return [folder / kind / f"{record['index']:06d}.png" for kind in kinds[: 4 if ASKED in record else 3]]
 
     def write(
         self,
@@ -138,15 +157,16 @@ class OutputFolder:
         image: np.ndarray,
         mask: np.ndarray,
         shown: tuple[slice, slice] = (slice(None), slice(None)),
+        asked: np.ndarray | None = None,
     ) -> None:
         """Store a pair: image (H,W,3) uint8, mask (H,W) in {0,1}, and of its rows and columns `shown`, with the normal
-        image (h,w,3) there, a triptych. The record makes it count. The mask of a counterfeit is stored empty; where
-        it was filled, its triptych shows.
+        image (h,w,3) there, a triptych; the `asked` mask (H,W) where the record names one. The record makes it count.
+        The mask of a counterfeit is stored empty; where it was filled, its triptych shows.
 
         `normal` may be a `panel` already. The image is stored in the mode and depth of the record's `normal_source`,
         if there is one: grey stays grey, 16 bits stay 16.
         """
-        image_path, mask_path, triptych_path = self._pictures(record["index"])
+        image_path, mask_path, triptych_path, *asked_path = self._pictures(record)
         stored = like_source(image, record.get("normal_source"))
         if stored.array.dtype == np.uint8:
             write_image(image_path, stored.array)
@@ -154,21 +174,54 @@ class OutputFolder:
             write_bytes(image_path, stored.png())
         write_mask(mask_path, np.zeros_like(mask) if record.get("counterfeit") else mask)
         write_image(triptych_path, _triptych(normal, mask[shown], stored.seen[shown]))
+        if asked is not None:
+            write_mask(asked_path[0], asked)
         with self._lock():
             write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
 
     def gather(self) -> int:
-        """Bring all records into the manifest, sorted. Returns how many pairs it holds."""
+        """Bring all records into the manifest, sorted, those of rejected pairs into that of `rejected/`. Returns how
+        many pairs the manifest holds."""
         with self._lock():
             files = list(self.records.glob("*.json"))
             rows = self._read()
-            text = "".join(json.dumps(rows[i]) + "\n" for i in sorted(rows))
-            write_bytes(self.manifest, text.encode())
+            self._list([rows[i] for i in sorted(rows)])
             for file in files:
                 file.unlink()
             if self.records.is_dir() and not any(self.records.iterdir()):
                 self.records.rmdir()
-        return len(rows)
+        return sum(not row.get("rejected") for row in rows.values())
+
+    def _list(self, rows: list[dict[str, Any]]) -> None:
+        """Write the manifests."""
+        rejected = self.rejects / self.manifest.name
+        for path, own in ((self.manifest, False), (rejected, True)):
+            lines = [json.dumps(row) + "\n" for row in rows if bool(row.get("rejected")) == own]
+            if lines or path == self.manifest or path.is_file():
+                write_bytes(path, "".join(lines).encode())
+
+    def sort(self, rows: list[dict[str, Any]]) -> None:
+        """Take `rows`, all that `rows()` gave with other values in them, for the pairs' records, and bring each pair's
+        files to where its record says. All of it is done or none: killed in between, it is finished when the folder is
+        opened.
+        """
+        with self._lock():
+            write_bytes(self._plan, "".join(json.dumps(row) + "\n" for row in rows).encode())
+            self._settle()
+
+    def _settle(self) -> None:
+        """Do what is planned, if anything is."""
+        if not self._plan.is_file():
+            return
+        rows = [parse_json(line) for line in self._plan.read_text(encoding="utf-8").splitlines()]
+        self._list(rows)
+        for row in rows:
+            elsewhere = self._pictures({**row, "rejected": not row.get("rejected")})
+            for source, target in zip(elsewhere, self._pictures(row), strict=True):
+                if source.is_file():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(source, target)
+        self._plan.unlink()
 
 
 def _grown(before: Any, now: Any) -> bool:
@@ -202,9 +255,9 @@ def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.nda
     return np.concatenate([normal, gap, white, gap, image], axis=1)
 
 
-def read_records(output: Path, counterfeits: bool = False) -> list[dict[str, Any]]:
-    """The lines of a synthesis output's manifest, whose files lie in its folder, without those of counterfeits unless
-    they are asked for. Raises `UserError`."""
+def read_records(output: Path, counterfeits: bool = False, rejected: bool = False) -> list[dict[str, Any]]:
+    """The lines of a synthesis output's manifest, whose files lie in its folder, without those of counterfeits and of
+    pairs that a person has rejected (`fast.review`), unless they are asked for. Raises `UserError`."""
     manifest = output / "manifest.jsonl"
     try:
         text = manifest.read_text(encoding="utf-8")
@@ -221,7 +274,8 @@ def read_records(output: Path, counterfeits: bool = False) -> list[dict[str, Any
                     f"{manifest} is damaged (line {number}: {key}={str(name)[:60]!r} names no file in the folder); "
                     "restore it or synthesize again"
                 )
-    return [row for row in rows if counterfeits or not row.get("counterfeit")]
+    refused = set() if rejected else rejected_pairs(output)
+    return [row for row in rows if (counterfeits or not row.get("counterfeit")) and row.get("index") not in refused]
 
 
 def _inside(name: str) -> bool:
