@@ -78,7 +78,7 @@ class Transplant(Placing):
         self.near: dict[str, bool] = {}
         self.content, self.split_hash = "", split
         if defects is not None:
-            self._learn(*_training_side(defects, split, category))
+            self._learn(*training_side(defects, split, category))
 
     def fit(self, split: Split) -> None:
         """Cut out the defects of `split`: of an index all, of a path the training third. Raises `UserError`."""
@@ -86,7 +86,7 @@ class Transplant(Placing):
             require_defects(split)
             self._learn(split.defects, "as given")
         else:
-            self._learn(*_training_side(str(split), "third", None))
+            self._learn(*training_side(str(split), "third", None))
 
     def _learn(self, samples: Sequence[Sample], split: str) -> None:
         self.cutouts, self.content, self.split_hash = {}, content_of(samples), split
@@ -230,7 +230,7 @@ class Transplant(Placing):
         return made, mask
 
 
-def _training_side(defects: str, split: str, category: str | None) -> tuple[list[Sample], str]:
+def training_side(defects: str, split: str, category: str | None) -> tuple[list[Sample], str]:
     """The defects that may be used, and the hash of the split. Raises `UserError`."""
     whole = open_dataset(defects, category=category)
     index = check(replace(whole, normals=[], test_normals=[])).usable

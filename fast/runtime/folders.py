@@ -1,6 +1,8 @@
 """What a folder of the user's holds that counts, and JSON from files that anybody may have written."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -48,6 +50,34 @@ def sole(path: Path, flag: str) -> Iterator[None]:
             for folder in new:
                 with suppress(OSError):  # no longer empty
                     folder.rmdir()
+
+
+@contextmanager
+def new_folder(path: Path, flag: str) -> Iterator[Path]:
+    """A folder beside `path` to fill, which takes its name at the end; after an error or Ctrl-C nothing is left.
+
+    Raises `UserError` where there is a file of that name, a folder that holds something, or no right to write.
+    """
+    path = Path(os.path.abspath(path))
+    if path.exists() and (not path.is_dir() or held(path)):
+        raise UserError(f"{flag} {path} is there already; give a new folder")
+    new = [folder for folder in path.parents if not folder.exists()]
+    part = path.parent / f".{path.name}.part{os.getpid()}"
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if path.exists():
+            shutil.rmtree(path)  # what a file manager left in it
+        os.replace(part, path)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise UserError(f"{flag} {path}: cannot write ({error.strerror}); free space or choose another folder") \
+                from error  # fmt: skip
+        raise
 
 
 DEEPEST = 100  # levels of JSON that a program of ours would write, with much to spare

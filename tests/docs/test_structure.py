@@ -20,7 +20,7 @@ DOORS = {p.stem for p in ROOT.glob("*.py")} | {"scripts"}
 ROOMS = (
     "runtime", "windows", "data", "procedural", "masks", "aias", "farm", "latent", "model", "artifact", "stage",
     "anomalydiffusion", "review", "synthesis", "training", "generators", "metrics", "segmentation", "quality", "pretraining",
-    "reports", "bench", "cli",
+    "reports", "bench", "studio", "cli",
 )  # fmt: skip
 # (importing module, imported module) that go against the order, each with its reason; at best there is none.
 UPWARDS: dict[tuple[str, str], str] = {}
