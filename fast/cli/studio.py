@@ -48,8 +48,8 @@ def main(argv: list[str]) -> None:
     if options.pairs is not None:
         read_records(options.pairs)  # says what is no output
     bench = Workbench(options.data_root, options.pt_path, options.defects, options.split, options.device)
-    page = build(bench, folders(options.pairs, options.kept), options.kept, regenerate)
-    with served(page, options.host, options.port) as url:
+    shown = folders(options.pairs, options.kept)
+    with served(lambda: build(bench, shown, options.kept, regenerate), options.host, options.port) as url:
         if options.host not in LOCAL:
             print(f"note: at {options.host} everybody who reaches this machine can use the page: it has no password")
         print(f"FAST studio: {url} (Ctrl-C ends it)", flush=True)

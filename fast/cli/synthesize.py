@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -123,9 +124,12 @@ def counterfeits(options: SynthesisOptions) -> range:
 def stop_on_signal(maker: Maker) -> Iterator[list[int]]:
     """Ctrl-C or SIGTERM stops the maker between two pairs; yields the list of signals that came.
 
-    A second Ctrl-C is not waited for: it raises KeyboardInterrupt.
+    A second Ctrl-C is not waited for: it raises KeyboardInterrupt. In a thread of a server no signal arrives.
     """
     came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
 
     def handle(number: int) -> None:
         if number == signal.SIGINT and came:

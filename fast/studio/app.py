@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,20 +30,21 @@ def build(bench: Workbench, folders: dict[str, Path], kept: Path, regenerate: Re
         gr.HTML(TITLE, elem_id="title")
         with gr.Tabs():
             with gr.Tab("Make", id="make"):
-                MakeTab(bench, kept)
+                making = MakeTab(bench, kept)
             with gr.Tab("Review", id="review") as tab:
                 review = ReviewTab(folders, regenerate)
+        page.load(making.canvas, making.normal, making.editor, api_visibility="private", show_progress="hidden")
         tab.select(review.show, review.filters, review.shown, api_visibility="private", show_progress="hidden")
     return page
 
 
 @contextmanager
-def served(page: gr.Blocks, host: str, port: int) -> Iterator[str]:
+def served(build: Callable[[], gr.Blocks], host: str, port: int) -> Iterator[str]:
     """The page's address while it is served. What it shows lies in a folder of its own meanwhile, and no other file is
     handed out. Raises `UserError` for a port that is taken."""
     with tempfile.TemporaryDirectory(prefix="fast-studio-") as cache:
-        os.environ["GRADIO_TEMP_DIR"] = cache
-        page.GRADIO_CACHE = cache
+        os.environ["GRADIO_TEMP_DIR"] = cache  # what the page is built of asks for it
+        page = build()
         try:
             _, url, _ = page.launch(
                 server_name=host, server_port=port, share=False, inbrowser=False, prevent_thread_lock=True, quiet=True,

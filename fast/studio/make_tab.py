@@ -40,16 +40,19 @@ class MakeTab:
         names = list(zip(self.bench.names, range(len(self.bench.names)), strict=True))
         self.normal = gr.Dropdown(names, value=0, label="Normal image", elem_id="normal")
         self.editor = gr.ImageEditor(
-            value=self._canvas(0), type="numpy", label="Mask: paint where the defect is to be", elem_id="editor",
-            layers=False, transforms=(), sources=(), height=470, format="png", buttons=[],
-            brush=gr.Brush(default_size=8, colors=[PAINT], default_color=PAINT, color_mode="fixed"),
+            type="numpy", label="Mask: paint where the defect is to be", elem_id="editor",
+            layers=False, transforms=(), sources=(), height=500, format="png", buttons=[],
+            brush=gr.Brush(default_size=4, colors=[PAINT], default_color=PAINT, color_mode="fixed"),
             eraser=gr.Eraser(default_size=14),
         )  # fmt: skip
         with gr.Row():
-            self.shape = gr.Dropdown(SHAPE_NAMES, value="mixed", label="Shape", min_width=110, scale=2)
-            self.draw = gr.Button("Draw a mask on the object", elem_id="draw", scale=3)
-            self.load = gr.UploadButton("Load a mask", file_types=["image", ".json"], elem_id="load", scale=2)
-            self.wipe = gr.Button("Clear", elem_id="wipe", scale=1, min_width=70)
+            self.shape = gr.Dropdown(SHAPE_NAMES, value="mixed", label="Shape of drawn masks", min_width=150, scale=2)
+            with gr.Column(scale=5, min_width=300), gr.Row():
+                self.draw = gr.Button("Draw one on the object", elem_id="draw", scale=4, size="md", min_width=160)
+                self.load = gr.UploadButton(
+                    "Load one", file_types=["image", ".json"], elem_id="load", scale=2, size="md", min_width=90
+                )
+                self.wipe = gr.Button("Clear", elem_id="wipe", scale=1, size="md", min_width=70)
 
     def _right(self, method: str) -> None:
         kinds = self._kinds(method)
@@ -58,12 +61,9 @@ class MakeTab:
         self.kind = gr.Dropdown(kinds, value=kinds[0][1], label="Defect type", elem_id="kind")
         with gr.Group(visible=latent) as self.latent:
             with gr.Row():
-                self.scale = gr.Number(
-                    None, label="Guidance", placeholder="as the weights say", minimum=0, step=0.5, min_width=120
-                )
-                self.steps = gr.Number(
-                    None, label="Steps", placeholder="as the weights say", precision=0, minimum=1, min_width=120
-                )
+                scale, steps = self.bench.recommended(method) or (1.0, 1)
+                self.scale = gr.Number(scale, label="Guidance", minimum=0, step=0.5, min_width=120)
+                self.steps = gr.Number(steps, label="Steps", precision=0, minimum=1, min_width=120)
             with gr.Row(visible=method == "fast") as self.drafting:
                 self.draft = gr.Dropdown(self.bench.drafts, value="none", label="Start from", min_width=120)
                 self.strength = gr.Slider(
@@ -72,8 +72,8 @@ class MakeTab:
         with gr.Row():
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=110)
             self.again = gr.Checkbox(True, label="next seed each time", min_width=130)
-        self.go = gr.Button("Make the pair", variant="primary", elem_id="make")
-        self.save = gr.Button("Keep this pair", elem_id="keep", interactive=False)
+        self.go = gr.Button("Make the pair", variant="primary", elem_id="make", size="md")
+        self.save = gr.Button("Keep this pair", elem_id="keep", size="md", interactive=False)
         self.told = gr.HTML(line(self._hint(method)), elem_id="told")
         self.made: gr.State = gr.State(None)
 
@@ -88,14 +88,15 @@ class MakeTab:
 
     def _wire(self) -> None:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        self.normal.change(self._canvas, self.normal, self.editor, **private)
-        self.wipe.click(self._canvas, self.normal, self.editor, **private)
+        self.normal.change(self.canvas, self.normal, self.editor, **private)
+        self.wipe.click(self.canvas, self.normal, self.editor, **private)
         self.draw.click(
             guarded(self._drawn, 2), [self.normal, self.shape, self.seed], [self.told, self.editor], **private
         )
         self.load.upload(guarded(self._loaded, 2), [self.normal, self.load], [self.told, self.editor], **private)
         self.method.change(
-            self._chosen, self.method, [self.told, self.kind, self.latent, self.drafting], **private
+            self._chosen, self.method,
+            [self.told, self.kind, self.latent, self.drafting, self.scale, self.steps], **private
         )
         self.kind.change(self._real, self.kind, self.real, **private)
         inputs = [self.normal, self.editor, self.method, self.kind, self.scale, self.steps, self.draft, self.strength,
@@ -115,9 +116,10 @@ class MakeTab:
     def _chosen(self, method: str) -> tuple[Any, ...]:
         kinds, latent = self._kinds(method), method in self.bench.artifacts
         shown = gr.Row(visible=method == "fast")
-        return line(self._hint(method)), gr.Dropdown(kinds, value=kinds[0][1]), gr.Group(visible=latent), shown
+        told = line(self._hint(method)), gr.Dropdown(kinds, value=kinds[0][1]), gr.Group(visible=latent), shown
+        return *told, *(self.bench.recommended(method) or (gr.skip(), gr.skip()))
 
-    def _canvas(self, number: int, mask: np.ndarray | None = None) -> dict[str, Any]:
+    def canvas(self, number: int, mask: np.ndarray | None = None) -> dict[str, Any]:
         """A normal image to paint on, with a mask (H,W) of its size or none; large ones are shown smaller."""
         normal = panel(self.bench.read_normal(number))
         layers = []
@@ -127,20 +129,20 @@ class MakeTab:
 
     def _drawn(self, number: int, shape: str, seed: float | None) -> tuple[str, dict[str, Any]]:
         mask = self.bench.draw_mask(number, shape, int(seed or 0))
-        return line(f"A drawn mask of {int(mask.sum())} pixels; another seed draws another."), self._canvas(number, mask)
+        return line(f"A drawn mask of {int(mask.sum())} pixels; another seed draws another."), self.canvas(number, mask)
 
     def _loaded(self, number: int, file: str) -> tuple[str, dict[str, Any]]:
         mask = self.bench.load_mask(number, Path(file))
-        return line(f"{Path(file).name}: {int(mask.sum())} pixels."), self._canvas(number, mask)
+        return line(f"{Path(file).name}: {int(mask.sum())} pixels."), self.canvas(number, mask)
 
     def _make(
         self, number: int, canvas: dict[str, Any] | None, method: str, kind: str, scale: float | None,
-        steps: float | None, draft: str, strength: float, seed: float | None, again: bool,
+        steps: int | None, draft: str, strength: float, seed: int | None, again: bool,
     ) -> tuple[Any, ...]:  # fmt: skip
         mask = painted(canvas, self.bench.read_normal(number).shape[:2])
         drafted = draft if method == "fast" else "none"
-        wish = Wish(method, kind, number, mask, scale, None if steps is None else int(steps), drafted, strength,
-                    int(seed or 0))  # fmt: skip
+        wish = Wish(method, kind, number, mask, scale, steps, drafted, strength,
+                    seed or 0)  # fmt: skip
         made = self.bench.make(wish)
         pixels = int(made.mask.sum())
         told = f"Made in {made.seconds:.1f} s, seed {wish.seed}: {pixels} pixels of {kind.strip('/')}."

@@ -43,14 +43,14 @@ class ReviewTab:
             self.by = gr.Dropdown(["number"], value="number", label="Sorted by", min_width=130, elem_id="by")
             self.descending = gr.Checkbox(False, label="largest first", min_width=110)
             self.page = gr.Number(1, label="Page", precision=0, minimum=1, min_width=80)
-        with gr.Row(equal_height=True):
-            self.accept = gr.Button("Accept", variant="primary", elem_id="accept", min_width=90)
-            self.reject = gr.Button("Reject", variant="stop", elem_id="reject", min_width=90)
+        with gr.Row(elem_classes="tools"):
+            self.accept = gr.Button("Accept", variant="primary", elem_id="accept", size="md", min_width=90)
+            self.reject = gr.Button("Reject", variant="stop", elem_id="reject", size="md", min_width=90)
             self.reason = gr.Dropdown(REASONS, value=None, label="Reason", allow_custom_value=True, scale=2,
                                       elem_id="reason")  # fmt: skip
-            self.clear = gr.Button("Neither", elem_id="clear", min_width=90)
-            self.undo = gr.Button("Undo", elem_id="undo", min_width=90)
-            self.again = gr.Button("Make rejected anew", elem_id="again", min_width=150)
+            self.clear = gr.Button("Neither", elem_id="clear", size="md", min_width=90)
+            self.undo = gr.Button("Undo", elem_id="undo", size="md", min_width=90)
+            self.again = gr.Button("Make rejected anew", elem_id="again", size="md", min_width=190)
         self.told = gr.HTML(line(""), elem_id="judged")
         gr.HTML(f'<div class="keys">{KEYS}</div>')
         self.grid = gr.HTML("", elem_id="grid", js_on_load=(PLACE / "gallery.js").read_text(encoding="utf-8"))
@@ -60,10 +60,10 @@ class ReviewTab:
                 gr.Image(label=label, format="png", interactive=False, buttons=["fullscreen", "download"], height=330)
                 for label in ("Normal", "Mask", "Pair", "Difference, three times as strong")
             ]
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="tools"):
             self.name = gr.Textbox("accepted", label="Export the accepted pairs beside this folder, as", scale=3,
                                    elem_id="name")  # fmt: skip
-            self.export = gr.Button("Export", elem_id="export", min_width=110)
+            self.export = gr.Button("Export", elem_id="export", size="md", min_width=110)
         self._wire()
 
     @property

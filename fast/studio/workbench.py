@@ -16,7 +16,7 @@ from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import holds_dataset, open_dataset
 from fast.generators import LATENT, create
 from fast.generators.base import Generator
-from fast.generators.latent import LatentGenerator
+from fast.generators.latent import LatentGenerator, recipe_for
 from fast.generators.transplant import training_side
 from fast.latent.prompts import is_vocabulary
 from fast.masks.shapes import SHAPES
@@ -112,6 +112,13 @@ class Workbench:
         words = [t.split("/", 1)[1] for t in artifact.types]
         words += [w for s in self._real if (w := s.kind.rpartition("/")[2]) not in words and is_vocabulary(encoder, w)]
         return list(dict.fromkeys(f"{category}/{word}" for word in words))
+
+    def recommended(self, method: str) -> tuple[float, int] | None:
+        """Guidance and steps that weights recommend; None for a method without."""
+        if method not in self.artifacts:
+            return None
+        recipe = recipe_for(self.artifacts[method])
+        return recipe.scale, recipe.steps
 
     def read_normal(self, number: int) -> np.ndarray:
         """(H,W,3) uint8. Raises `UserError`."""
