@@ -38,6 +38,12 @@ class SegmentationSample:
         """See `fast.data.samples.read_sample`; pixels to ignore are 255."""
         return read_sample(self, self.name, ignored=True)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the image, and it with the outline of its defect."""
+        from fast.segmentation.shown import sample_html
+
+        return sample_html(self)
+
     @property
     def name(self) -> str:
         return str(self.image) if isinstance(self.image, Path) else f"array of '{self.kind}'"

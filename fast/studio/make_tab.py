@@ -10,8 +10,9 @@ import numpy as np
 from markupsafe import Markup
 
 from fast.data.images import resize_image, resize_mask
+from fast.data.shown import around, data_url, outlined
 from fast.studio.kept import keep
-from fast.studio.pictures import around, data_url, difference, outlined
+from fast.studio.pictures import difference
 from fast.studio.said import guarded, line
 from fast.studio.workbench import SHAPE_NAMES, Made, Wish, Workbench
 from fast.synthesis.options import DRAFT_STRENGTH

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from fast.data.images import write_image, write_mask
+from fast.data.shown import around, outlined
 from fast.review.decisions import Decision, Review
 from fast.studio.gallery import cards, chosen, counted, read_items, sortable
-from fast.studio.pictures import around, difference, four, outlined
+from fast.studio.pictures import difference, four
 from fast.synthesis.accepted import export_accepted
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
