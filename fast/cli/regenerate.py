@@ -63,7 +63,9 @@ def regenerate(folder: Path) -> int:
 def _set_aside(rows: Rows, review: Review) -> int:
     """Mark what was rejected in the records, with the number of the pair that comes in its place."""
     found = review.decisions()
-    refused = [i for i, row in rows.items() if i in found and found[i].decision == "rejected" and not row.get("rejected")]
+    refused = [
+        i for i, row in rows.items() if i in found and found[i].decision == "rejected" and not row.get("rejected")
+    ]
     free = max((i for i in rows if i < FIRST_COUNTERFEIT), default=-1) + 1
     free = max([free, *(row["replaced_by"] + 1 for row in rows.values() if "replaced_by" in row)])
     for number, index in enumerate(sorted(i for i in refused if i < FIRST_COUNTERFEIT), free):

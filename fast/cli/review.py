@@ -1,8 +1,10 @@
 """Accept and reject the image-mask pairs of a finished run, without a browser.
 
-%(prog)s samples/part --decisions decisions.csv    columns: index or file, decision (accepted, rejected, undecided), reason
-%(prog)s samples/part --regenerate                 rejected ones anew, by another seed; the old ones go to rejected/
+%(prog)s samples/part --decisions decisions.csv
+%(prog)s samples/part --regenerate        rejected ones anew, by another seed; the old ones go to rejected/
+%(prog)s samples/part --export part.good  accepted ones as a folder of their own
 
+The table's columns are index or file, decision (accepted, rejected or undecided) and, if you like, reason.
 Without a flag it says what was decided so far. Rejected pairs are left out of training and of exports from then on.
 """
 
@@ -24,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--decisions", type=Path, metavar="FILE", help="a table (CSV) of decisions; all of it or nothing")
     what.add_argument("--status", action="store_true", help="what was decided so far (the default)")
     what.add_argument("--undo", action="store_true", help="take the last decisions back, those of one table together")
+    what.add_argument("--export", type=Path, metavar="FOLDER", help="copy the accepted pairs into a new folder")
     what.add_argument("--regenerate", action="store_true", help="make the rejected pairs anew")
     return p
 
@@ -45,6 +48,10 @@ def main(argv: list[str]) -> None:
         if action is None:
             raise UserError(f"{folder}: there is no decision to take back")
         print(f"taken back: {len(action.decisions)} decisions of {action.time}")
+    elif options.export is not None:
+        from fast.synthesis.accepted import export_accepted
+
+        print(f"{export_accepted(folder, options.export)} accepted pairs -> {options.export}")
     elif options.regenerate:
         from fast.cli.regenerate import regenerate
 

@@ -7,10 +7,17 @@ from io import BytesIO
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
+from fast.data.images import resize_image, resize_mask
+
 OUTLINE = (255, 45, 110)
+SIDE, SMALL = 256, 140  # pixels of a picture alone in a notebook, and of one among others
 LEAST = 96  # pixels of the picture that a cut-out shows at least
+FIGURE = Markup('<figure style="margin:0;width:{width}px">{pictures}<figcaption style="font-size:12px">{words}'
+                "</figcaption></figure>")  # fmt: skip
+IMAGE = Markup('<img src="{url}" style="height:{height}px" alt="{alt}">')
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -22,7 +29,7 @@ def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def around(mask: np.ndarray, least: int = LEAST) -> tuple[slice, slice]:
-    """A square about the largest defect of a mask (H,W), twice its size, at least `least` pixels, inside the picture."""
+    """A square about the largest defect of a mask (H,W), twice its size, at least `least` pixels, in the picture."""
     height, width = mask.shape
     count, _, stats, _ = cv2.connectedComponentsWithStats((mask != 0).astype(np.uint8), connectivity=8)
     if count < 2:
@@ -39,3 +46,19 @@ def data_url(image: np.ndarray, quality: int = 85) -> str:
     buffer = BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def figure(image: np.ndarray, labels: np.ndarray, words: str, side: int = SIDE, cut: bool = False) -> Markup:
+    """HTML of a pair: the image (H,W,3) and it with the outline of what is 1 in the labels (H,W); of a `cut` one the
+    outline alone, of the part around the largest defect. The words are escaped."""
+    mask = (labels == 1).astype(np.uint8)
+    if cut:
+        shown = around(mask)
+        image, mask = image[shown], mask[shown]
+    height, width = image.shape[:2]
+    size = (side, max(1, round(side * width / height)))
+    small = resize_image(image, size)
+    pictures = [outlined(small, resize_mask(mask, size))]
+    pictures = pictures if cut else [small, *pictures]
+    found = [IMAGE.format(url=data_url(p), height=side, alt=words) for p in pictures]
+    return FIGURE.format(width=len(found) * (size[1] + 6), pictures=Markup(" ").join(found), words=words)

@@ -22,7 +22,6 @@ from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.util import check_params, check_values
 
-
 # What of sampling can change while the weights stay loaded.
 CHANGES = ("steps", "scale", "draft", "strength", "draft_options", "detail", "blend")
 

@@ -41,8 +41,8 @@ class Action:
 
 
 class Review:
-    """The decisions of an output folder. Every method reads the file anew, so that several programs may decide about one
-    folder; what is decided is on disk when the method returns, whole or not at all."""
+    """The decisions of an output folder. Every method reads the file anew, so that several programs may decide about
+    one folder; what is decided is on disk when the method returns, whole or not at all."""
 
     def __init__(self, folder: Path):
         self.folder, self.file = folder, folder / FILE

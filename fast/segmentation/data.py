@@ -11,6 +11,7 @@ import numpy as np
 from fast.data.content import Copies
 from fast.data.index import GOOD, Sample
 from fast.data.samples import SampleImages, read_sample
+from fast.data.shown import figure
 from fast.data.transforms import Window, augmentation
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
@@ -40,9 +41,7 @@ class SegmentationSample:
 
     def _repr_html_(self) -> str:
         """For notebooks: the image, and it with the outline of its defect."""
-        from fast.segmentation.shown import sample_html
-
-        return sample_html(self)
+        return str(figure(*self.read(), f"{self.kind.strip('/')}, {self.name}"))
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import SupportsIndex, overload
 
@@ -12,15 +12,11 @@ from markupsafe import Markup
 from torch import nn
 
 from fast.data.images import resize_image, resize_mask
-from fast.data.shown import around, data_url, outlined
+from fast.data.shown import FIGURE, IMAGE, SMALL, data_url, figure, outlined
 from fast.segmentation.data import SegmentationSample, from_output
 from fast.segmentation.evaluation import answers
 
-SIDE, SMALL = 256, 140  # pixels of a picture alone, and of one among others
 SHOWN = 18  # pairs that a set shows
-FIGURE = Markup('<figure style="margin:0;width:{width}px">{pictures}<figcaption style="font-size:12px">{words}'
-                "</figcaption></figure>")  # fmt: skip
-IMAGE = Markup('<img src="{url}" style="height:{height}px" alt="{alt}">')
 ROW = Markup('<div style="display:flex;flex-wrap:wrap;gap:8px">{}</div>')
 
 
@@ -48,7 +44,7 @@ class Pairs(list[SegmentationSample]):
 
     def _repr_html_(self) -> str:
         step = max(1, len(self) // SHOWN)
-        figures = [_figure(*s.read(), s.kind.strip("/"), SMALL, cut=True) for s in self[::step][:SHOWN]]
+        figures = [figure(*s.read(), s.kind.strip("/"), SMALL, cut=True) for s in self[::step][:SHOWN]]
         return str(Markup("<p>{} pairs</p>").format(len(self)) + ROW.format(Markup("").join(figures)))
 
 
@@ -73,26 +69,6 @@ class Answers:
             words = f"{sample.kind.strip('/')}: defect | found"
             figures.append(FIGURE.format(width=2 * SMALL + 8, pictures=pictures, words=words))
         return str(ROW.format(Markup("").join(figures)))
-
-
-def sample_html(sample: SegmentationSample) -> str:
-    """HTML of a pair; every text in it is escaped."""
-    image, labels = sample.read()
-    return str(_figure(image, labels, f"{sample.kind.strip('/')}, {sample.name}", SIDE))
-
-
-def _figure(image: np.ndarray, labels: np.ndarray, words: str, side: int, cut: bool = False) -> Markup:
-    mask = (labels == 1).astype(np.uint8)
-    if cut:
-        shown = around(mask)
-        image, mask = image[shown], mask[shown]
-    height, width = image.shape[:2]
-    size = (side, max(1, round(side * width / height)))
-    small = resize_image(image, size)
-    pictures: Iterable[np.ndarray] = (small, outlined(small, resize_mask(mask, size)))
-    found = [IMAGE.format(url=data_url(p), height=side, alt=words) for p in (list(pictures)[1:] if cut else pictures)]
-    total = len(found) * (size[1] + 6)
-    return FIGURE.format(width=total, pictures=Markup(" ").join(found), words=words)
 
 
 def _device(network: nn.Module) -> torch.device:

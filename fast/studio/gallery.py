@@ -35,8 +35,12 @@ class Item:
         return str(self.row.get("type", "")).strip("/")
 
     def score(self, name: str) -> float | None:
-        """A score of `scripts/score.py`, or the number, size in pixels or seconds of the pair; None where it has none."""
-        known = {"number": self.index, "defect pixels": self.row.get("defect_pixels"), "seconds": self.row.get("seconds")}
+        """A score by name, or the number, size in pixels or seconds of the pair; None where it has none."""
+        known = {
+            "number": self.index,
+            "defect pixels": self.row.get("defect_pixels"),
+            "seconds": self.row.get("seconds"),
+        }
         value = known[name] if name in known else (self.row.get("scores") or {}).get(name)
         return float(value) if isinstance(value, int | float) else None
 
@@ -49,7 +53,9 @@ def read_items(folder: Path) -> list[Item]:
 
 def sortable(items: Sequence[Item]) -> list[str]:
     """Names of what items can be sorted by."""
-    scores = {name for item in items for name, v in (item.row.get("scores") or {}).items() if isinstance(v, int | float)}
+    scores = {
+        name for item in items for name, v in (item.row.get("scores") or {}).items() if isinstance(v, int | float)
+    }
     return ["number", *sorted(scores), "defect pixels", "seconds"]
 
 

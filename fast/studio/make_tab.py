@@ -19,7 +19,7 @@ from fast.synthesis.options import DRAFT_STRENGTH
 from fast.synthesis.output import panel
 
 PAINT = "#ff2d6e"
-COLOUR = (255, 45, 110, 255)
+TINT = np.array((170, 30, 73), np.uint8)  # two thirds of it
 REAL = Markup('<figure><img src="{picture}" alt="real defect"><figcaption>{name}</figcaption></figure>')
 
 
@@ -46,6 +46,7 @@ class MakeTab:
             brush=gr.Brush(default_size=4, colors=[PAINT], default_color=PAINT, color_mode="fixed"),
             eraser=gr.Eraser(default_size=14),
         )  # fmt: skip
+        self.given: gr.State = gr.State(None)  # a drawn or loaded mask, to which painting adds
         with gr.Row():
             self.shape = gr.Dropdown(SHAPE_NAMES, value="mixed", label="Shape of drawn masks", min_width=150, scale=2)
             with gr.Column(scale=5, min_width=300), gr.Row():
@@ -89,18 +90,25 @@ class MakeTab:
 
     def _wire(self) -> None:
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        self.normal.change(self.canvas, self.normal, self.editor, **private)
-        self.wipe.click(self.canvas, self.normal, self.editor, **private)
+        for event in (self.normal.change, self.wipe.click):
+            event(lambda number: (self.canvas(number), None), self.normal, [self.editor, self.given], **private)
         self.draw.click(
-            guarded(self._drawn, 2), [self.normal, self.shape, self.seed], [self.told, self.editor], **private
+            guarded(self._drawn, 3),
+            [self.normal, self.shape, self.seed],
+            [self.told, self.editor, self.given],
+            **private,
         )
-        self.load.upload(guarded(self._loaded, 2), [self.normal, self.load], [self.told, self.editor], **private)
+        outputs = [self.told, self.editor, self.given]
+        self.load.upload(guarded(self._loaded, 3), [self.normal, self.load], outputs, **private)
         self.method.change(
-            self._chosen, self.method,
-            [self.told, self.kind, self.latent, self.drafting, self.scale, self.steps], **private
+            self._chosen,
+            self.method,
+            [self.told, self.kind, self.latent, self.drafting, self.scale, self.steps],
+            **private,
         )
         self.kind.change(self._real, self.kind, self.real, **private)
-        inputs = [self.normal, self.editor, self.method, self.kind, self.scale, self.steps, self.draft, self.strength,
+        inputs = [self.normal, self.editor, self.given, self.method, self.kind, self.scale, self.steps, self.draft,
+                  self.strength,
                   self.seed, self.again]  # fmt: skip
         outputs = [self.told, *self.pictures, self.made, self.save, self.seed]
         self.go.click(guarded(self._make, len(outputs)), inputs, outputs, api_visibility="private")
@@ -121,26 +129,33 @@ class MakeTab:
         return *told, *(self.bench.recommended(method) or (gr.skip(), gr.skip()))
 
     def canvas(self, number: int, mask: np.ndarray | None = None) -> dict[str, Any]:
-        """A normal image to paint on, with a mask (H,W) of its size or none; large ones are shown smaller."""
-        normal = panel(self.bench.read_normal(number))
-        layers = []
+        """A normal image to paint on, with a mask (H,W) of its size shown in it or none; large ones are smaller."""
+        shown = panel(self.bench.read_normal(number))
         if mask is not None:
-            layers = [resize_mask(mask, normal.shape[:2])[..., None] * np.array(COLOUR, np.uint8)]
-        return {"background": normal, "layers": layers, "composite": None}
+            covered = resize_mask(mask, shown.shape[:2])[..., None] > 0
+            shown = np.where(covered, shown // 3 + TINT, shown)
+        return {"background": shown, "layers": [], "composite": None}
 
-    def _drawn(self, number: int, shape: str, seed: float | None) -> tuple[str, dict[str, Any]]:
+    def _drawn(self, number: int, shape: str, seed: float | None) -> tuple[Any, ...]:
         mask = self.bench.draw_mask(number, shape, int(seed or 0))
-        return line(f"A drawn mask of {int(mask.sum())} pixels; another seed draws another."), self.canvas(number, mask)
+        told = f"A drawn mask of {int(mask.sum())} pixels; another seed draws another. Painting adds to it."
+        return line(told), self.canvas(number, mask), mask
 
-    def _loaded(self, number: int, file: str) -> tuple[str, dict[str, Any]]:
+    def _loaded(self, number: int, file: str) -> tuple[Any, ...]:
         mask = self.bench.load_mask(number, Path(file))
-        return line(f"{Path(file).name}: {int(mask.sum())} pixels."), self.canvas(number, mask)
+        return (
+            line(f"{Path(file).name}: {int(mask.sum())} pixels. Painting adds to it."),
+            self.canvas(number, mask),
+            mask,
+        )
 
     def _make(
-        self, number: int, canvas: dict[str, Any] | None, method: str, kind: str, scale: float | None,
-        steps: int | None, draft: str, strength: float, seed: int | None, again: bool,
+        self, number: int, canvas: dict[str, Any] | None, given: np.ndarray | None, method: str, kind: str,
+        scale: float | None, steps: int | None, draft: str, strength: float, seed: int | None, again: bool,
     ) -> tuple[Any, ...]:  # fmt: skip
         mask = painted(canvas, self.bench.read_normal(number).shape[:2])
+        if given is not None:
+            mask = given if mask is None else mask | given
         drafted = draft if method == "fast" else "none"
         wish = Wish(method, kind, number, mask, scale, steps, drafted, strength,
                     seed or 0)  # fmt: skip

@@ -30,7 +30,9 @@ def export_accepted(folder: Path, out: Path, flag: str = "--export") -> int:
                 try:
                     shutil.copyfile(folder / place, target / place)
                 except FileNotFoundError:
-                    raise UserError(f"{folder / place}: the manifest names it, and it is not there; restore it") from None
+                    raise UserError(
+                        f"{folder / place}: the manifest names it, and it is not there; restore it"
+                    ) from None
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (target / "manifest.jsonl").write_text(lines, encoding="utf-8")
     return len(rows)

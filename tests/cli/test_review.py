@@ -48,6 +48,18 @@ def test_rejected_pairs_are_left_out_until_it_is_undone(pairs: Path, capsys: pyt
     assert "no decision to take back" in capsys.readouterr().err
 
 
+def test_accepted_pairs_are_exported(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, out = pairs.parent / "d.csv", pairs.parent / "good"
+    table.write_text("index,decision\n0,accepted\n3,accepted\n1,rejected\n")
+    assert review(pairs, "--decisions", table) == 0
+    assert review(pairs, "--export", out) == 0
+    assert [row["index"] for row in read_records(out)] == [0, 3]
+    assert len(from_output(out)[0]) == 2
+    capsys.readouterr()
+    assert review(pairs, "--export", out) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
 def test_a_table_with_one_bad_line_decides_nothing(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = pairs.parent / "d.csv"
     table.write_text("index,decision\n0,rejected\n9,rejected\n")

@@ -1,4 +1,4 @@
-"""Decisions about pairs: the last word counts, each action can be taken back, and a damaged file is never overwritten."""
+"""Decisions about pairs: the last word counts, actions are taken back, and a damaged file is never overwritten."""
 
 import json
 from pathlib import Path

@@ -15,7 +15,9 @@ from fast.synthesis.output import read_records
 from support.studio import studio
 from support.synthesis import synthesize
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), "")
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -99,13 +101,30 @@ def _paint_and_keep(page: Any, kept: Path, normals: Path) -> None:
     says(page, "told", "Made in")
     page.click("#keep")
     says(page, "told", "Kept as number 0")
-    (row,) = read_records(kept)
+    _drawn_and_kept(page, kept)
+    row = read_records(kept)[0]
     assert (row["type"], row["method"], row["painted_mask"]) == ("wood/crack", "fast", True)
     mask, image = read_mask(kept / row["mask"]), read_image(kept / row["image"])
     normal = read_image(row["normal_source"])
     assert 0 < mask.mean() < 0.5
     assert (image[mask == 0] == normal[mask == 0]).all()
     assert (image[mask == 1] != normal[mask == 1]).any()
+
+
+def _drawn_and_kept(page: Any, kept: Path) -> None:
+    """A drawn mask is filled as it was drawn, where nothing is painted beside it."""
+    page.click("#wipe")
+    page.wait_for_timeout(1000)
+    page.click("#draw")
+    says(page, "told", "A drawn mask of")
+    pixels = int(page.inner_text("#told").split("mask of ")[1].split()[0])
+    page.wait_for_timeout(1000)
+    page.click("#make")
+    says(page, "told", "Made in")
+    assert f" {pixels} pixels of" in page.inner_text("#told")
+    page.click("#keep")
+    says(page, "told", "Kept as number 1")
+    assert read_mask(kept / read_records(kept)[1]["mask"]).sum() == pixels
 
 
 def _judge(page: Any, pairs: Path) -> None:

@@ -34,7 +34,8 @@ def folder(tmp_path: Path) -> Path:
         rows.append({
             "index": i, "image": f"image/{name}", "mask": f"mask/{i:06d}.png", "normal_source": str(tmp_path / NASTY),
             "type": "wood/<script>alert(2)</script>" if i == 3 else ("wood/crack", "wood/hole")[i % 2],
-            "defect_pixels": int(mask.sum()), "scores": {} if i == 1 else {"seam": [2.0, 0, 1.0, 3.0][i], "closest": "x"},
+            "defect_pixels": int(mask.sum()),
+            "scores": {} if i == 1 else {"seam": [2.0, 0, 1.0, 3.0][i], "closest": "x"},
         })  # fmt: skip
     (tmp_path / "run/manifest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return tmp_path / "run"

@@ -96,7 +96,9 @@ def test_real_defects_of_a_type_are_shown(bench: Workbench) -> None:
     assert len(bench.real("/hole")) > 3  # on every part
 
 
-def test_kept_pairs_are_an_output_folder_that_training_takes(bench: Workbench, mask: np.ndarray, tmp_path: Path) -> None:
+def test_kept_pairs_are_an_output_folder_that_training_takes(
+    bench: Workbench, mask: np.ndarray, tmp_path: Path
+) -> None:
     made = bench.make(Wish("procedural", "/scratch", 2, seed=1))
     assert [keep(tmp_path / "kept", made, bench.normals[2].path) for _ in range(2)] == [0, 1]
     rows = read_records(tmp_path / "kept")

@@ -55,9 +55,14 @@ document.addEventListener('keydown', (event) => {
   if (button) { press(button); event.preventDefault(); }
 });
 
+let scrolled = 0;
+element.addEventListener('scroll', (event) => { scrolled = event.target.scrollTop; }, true);
+
 // After a decision the cards are new: what is still there stays chosen; where all of it is gone, the next one is.
 watch('value', () => {
   const all = cards();
+  const grid = element.querySelector('.cards');
+  if (grid) grid.scrollTop = scrolled;
   const there = new Set(all.map(number));
   const before = chosen.size;
   [...chosen].forEach((n) => { if (!there.has(n)) chosen.delete(n); });
