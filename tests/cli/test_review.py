@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from fast.cli import review as command
+from fast.cli import segment
 from fast.data.images import read_image, read_mask
+from fast.review.decisions import Decision, Review
 from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
 from fast.synthesis.output import read_records
@@ -46,6 +48,15 @@ def test_rejected_pairs_are_left_out_until_it_is_undone(pairs: Path, capsys: pyt
     capsys.readouterr()
     assert review(pairs, "--undo") == 2
     assert "no decision to take back" in capsys.readouterr().err
+
+
+def test_training_says_how_many_it_leaves_out(
+    pairs: Path, drawn_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Review(pairs).decide({1: Decision("rejected"), 2: Decision("accepted")})
+    options = segment.parser().parse_args(["--train", str(pairs), "--test", str(drawn_root), "--category", "wood"])
+    assert segment.gather(options).counts["synthetic"] == 3
+    assert capsys.readouterr().out == f"note: 1 of 4 pairs in {pairs} are rejected (review.jsonl) and left out\n"
 
 
 def test_accepted_pairs_are_exported(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
