@@ -59,8 +59,16 @@ def score() -> int:
     return run("score")
 
 
+def review() -> int:
+    return run("review")
+
+
 def segment() -> int:
     return run("segment")
+
+
+def studio() -> int:
+    return run("studio")
 
 
 def synthesize() -> int:

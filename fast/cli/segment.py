@@ -106,7 +106,9 @@ def share_of_real(text: str) -> float | None:
 def gather(options: argparse.Namespace) -> Data:
     """Raises `UserError` when a folder holds nothing of use or the training would see what is tested on."""
     from fast.data.content import Copies
+    from fast.review.decisions import told
     from fast.segmentation.data import from_output, from_samples, merged
+    from fast.synthesis.output import read_records
     from ldm.errors import UserError
 
     index, chosen = divide(options.test, options)
@@ -120,6 +122,8 @@ def gather(options: argparse.Namespace) -> Data:
     synthetic, real, left_out = [], [], 0
     for folder in options.train:
         if (folder / "manifest.jsonl").is_file():
+            if note := told(folder, [row["index"] for row in read_records(folder, rejected=True)]):
+                print(f"note: {note}", flush=True)
             pairs, without = from_output(folder, held_out)
             synthetic += pairs
             left_out += without

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from fast.cli.score import judge, real_defects, table
 from fast.runtime.signals import handled_by
@@ -20,6 +23,7 @@ if TYPE_CHECKING:  # heavy: imported only once the flags are understood
     from fast.cli.synthesis_job import Maker, SynthesisJob
     from fast.segmentation.data import SegmentationSample
     from fast.synthesis.output import OutputFolder
+    from fast.synthesis.sources import Pair
 
 
 def synthesize(options: SynthesisOptions) -> None:
@@ -36,16 +40,11 @@ def synthesize(options: SynthesisOptions) -> None:
     real = _real_defects(options)
     if options.preview and rank == 0:
         preview(job, options)
-    settings = {
-        **job.common,
-        "types": [job.sources.types[i] for i in job.sources.allowed],
-        # By content: where the files lie decides nothing.
-        "normals": sorted(job.sources.normal_contents),
-        "masks": sorted(job.sources.mask_contents),
-    }
-    with closing(OutputFolder(options.sample_name, settings, rank, options.extend)) as output:
+    with closing(OutputFolder(options.sample_name, settings_of(job), rank, options.extend)) as output:
         try:
-            total, stopped = _fill(output, job, options)
+            if rank == 0:
+                keep_command(output, options)
+            total, stopped = _made(output, job, options)
         except UserError:
             output.abandon()
             raise
@@ -67,14 +66,14 @@ def synthesize(options: SynthesisOptions) -> None:
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
 
 
-def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
+def _made(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
     """Make what is missing, with --regenerate pairs in the place of those that show nothing too. Returns (pairs in the
     manifest, stopped early by a signal)."""
     from fast.synthesis.honest import UNCHANGED
 
     wanted = made = _candidates(options)
     for _ in range(ROUNDS if options.regenerate else 1):
-        total, stopped = _make(output, job, options, made)
+        total, stopped = fill(output, job, options, _pairs(job, options, made))
         shown = sum(row["index"] < made and row.get("rejected") != UNCHANGED for row in output.rows())
         if stopped or shown >= wanted:
             break
@@ -105,9 +104,31 @@ def _kept(output: OutputFolder, options: SynthesisOptions, real: Sequence[Segmen
     return sum(not row.get("rejected") for row in rows)
 
 
-def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, count: int) -> tuple[int, bool]:
-    """Make what is missing of this process's share of the first `count` pairs and all counterfeits. Returns as `_fill`
-    does."""
+def _pairs(job: SynthesisJob, options: SynthesisOptions, count: int) -> list[Pair]:
+    """The first `count` pairs and all counterfeits."""
+    return [job.sources.pair(i, options.seed) for i in (*range(count), *counterfeits(options))]
+
+
+def settings_of(job: SynthesisJob) -> dict[str, Any]:
+    """What makes two runs the same run."""
+    return {
+        **job.common,
+        "types": [job.sources.types[i] for i in job.sources.allowed],
+        # By content: where the files lie decides nothing.
+        "normals": sorted(job.sources.normal_contents),
+        "masks": sorted(job.sources.mask_contents),
+    }
+
+
+def fill(
+    output: OutputFolder,
+    job: SynthesisJob,
+    options: SynthesisOptions,
+    wanted: Sequence[Pair],
+    more: Callable[[Pair], dict[str, Any]] = lambda pair: {},
+) -> tuple[int, bool]:
+    """Make what is missing of this process's share of the `wanted` pairs; `more`: what their records say besides.
+    Returns (pairs in the manifest, stopped early by a signal)."""
     from fast.data.index import GOOD
     from fast.runtime.progress import Progress
     from fast.runtime.workers import overlapped
@@ -115,9 +136,8 @@ def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, co
     from fast.synthesis.synthesizer import SynthesizedSample, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    numbers, done = [*range(count), *counterfeits(options)], output.done()
-    share = numbers[rank::world]
-    pairs = [job.sources.pair(i, options.seed) for i in share if i not in done]
+    share, done = wanted[rank::world], output.done()
+    pairs = [pair for pair in share if pair.index not in done]
     check_images(p.normal for p in pairs if p.normal)
     left = len(pairs)
 
@@ -125,7 +145,7 @@ def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, co
         index = made.pair.type_index
         kind = job.sources.types[index]
         kind = f"{kind.split('/', 1)[0]}/{GOOD}" if made.pair.counterfeit else kind
-        entry = record(made, job.maker.prompt(index), {"type": kind, **job.common})
+        entry = record(made, job.maker.prompt(index), {"type": kind, **job.common, **more(made.pair)})
         output.write(entry, made.normal, made.image, made.mask, made.shown, made.asked)
 
     try:
@@ -142,6 +162,14 @@ def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, co
     return total, bool(signals) and left > 0
 
 
+def keep_command(output: OutputFolder, options: SynthesisOptions) -> None:
+    """Write the options into the folder, so that pairs of it can be made anew."""
+    from fast.data.images import write_bytes
+    from fast.synthesis.output import COMMAND
+
+    write_bytes(output.folder / COMMAND, json.dumps(asdict(options), default=str, indent=1).encode())
+
+
 def counterfeits(options: SynthesisOptions) -> range:
     """Numbers of the counterfeits beside the pairs: that of pair i is `FIRST_COUNTERFEIT + i`, so that a larger count
     or share only adds some."""
@@ -152,9 +180,12 @@ def counterfeits(options: SynthesisOptions) -> range:
 def stop_on_signal(maker: Maker) -> Iterator[list[int]]:
     """Ctrl-C or SIGTERM stops the maker between two pairs; yields the list of signals that came.
 
-    A second Ctrl-C is not waited for: it raises KeyboardInterrupt.
+    A second Ctrl-C is not waited for: it raises KeyboardInterrupt. In a thread of a server no signal arrives.
     """
     came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
 
     def handle(number: int) -> None:
         if number == signal.SIGINT and came:

@@ -26,6 +26,9 @@ from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.util import check_params, check_values
 
+# What of sampling can change while the weights stay loaded.
+CHANGES = ("steps", "scale", "draft", "strength", "draft_options", "detail", "blend")
+
 
 def recipe_for(artifact: Artifact, **given: Any) -> Recipe:
     """How an artifact makes pairs: what is given (None counts as not given), else as it was trained and recommends.
@@ -113,6 +116,7 @@ class LatentGenerator(Learned):
             if not artifact.open_types:
                 raise UserError(f"{artifact.path} knows its own types only; leave types out")
             model.set_classes(options.types)
+        self._artifact = artifact
         self.types, self.hash = list(model.prompts.types), file_hash(artifact.path)
         self.base_hash = artifact.base_sha256
         self.synthesizer = Synthesizer(model, recipe, self._device)
@@ -133,6 +137,27 @@ class LatentGenerator(Learned):
         if self.synthesizer is None:
             raise UserError(f"{self.name} has learned nothing yet; give weights=RUN, or call fit")
         return self.synthesizer
+
+    def change(self, **sampling: Any) -> None:
+        """Sample otherwise from now on with the weights as they are loaded: any of `CHANGES`, by name.
+
+        Takes no time, so that somebody may try values. Raises `UserError`; then all is as it was.
+        """
+        if self.synthesizer is None:
+            raise UserError(f"{self.name} has learned nothing yet; give weights=RUN, or call fit")
+        if foreign := sorted(sampling.keys() - set(CHANGES)):
+            raise UserError(f"{foreign[0]} is settled when weights are loaded; create {self.name} anew with it")
+        before, options = self.options, replace(self.options, **sampling)
+        check_latent(options, self.name)
+        self.options = options
+        try:
+            recipe = self._recipe(self._artifact)
+            draft = None if recipe.draft == "none" else drafter(recipe.draft, recipe.draft_options, self.types)
+        except UserError:
+            self.options = before
+            raise
+        self.synthesizer.recipe = self.synthesizer.engine.recipe = recipe
+        self.synthesizer.draft_of = draft
 
     @property
     def _device(self) -> str:

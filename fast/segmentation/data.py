@@ -11,6 +11,7 @@ import numpy as np
 from fast.data.content import Copies
 from fast.data.index import GOOD, Sample
 from fast.data.samples import SampleImages, read_sample
+from fast.data.shown import figure
 from fast.data.transforms import Window, augmentation
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
@@ -37,6 +38,10 @@ class SegmentationSample:
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """See `fast.data.samples.read_sample`; pixels to ignore are 255."""
         return read_sample(self, self.name, ignored=True)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the image, and it with the outline of its defect."""
+        return str(figure(*self.read(), f"{self.kind.strip('/')}, {self.name}"))
 
     @property
     def name(self) -> str:

@@ -46,7 +46,7 @@ def evaluate(
     model = model.to(device).eval()
     types: dict[str, MetricAccumulator] = {}
     classes: ClassMetricAccumulator | None = None
-    for pair, mask, logits in _answers(model, pairs, size, native, batch_size, bf16, device):
+    for pair, mask, logits in answers(model, pairs, size, native, batch_size, bf16, device):
         predicted = logits.argmax(dim=0).numpy()
         score = defect_score(logits[None])[0].numpy()
         types.setdefault(pair.kind, MetricAccumulator()).add(predicted > 0, mask, score)
@@ -58,7 +58,7 @@ def evaluate(
     return found if classes is None or labels is None else {**found, **classes.report(labels)}
 
 
-def _answers(
+def answers(
     model: nn.Module,
     pairs: Sequence[SegmentationSample],
     size: int,

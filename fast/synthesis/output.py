@@ -13,9 +13,11 @@ import numpy as np
 
 from fast.data.images import resize_image, resize_mask, write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
+from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import held, parse_json
 from ldm.errors import UserError
 
+COMMAND = "command.json"  # the options that the folder was last filled with
 PICTURES = ("image", "mask", "triptych")
 ASKED = "mask_asked"  # beside them, of pairs whose mask is what of the asked one really changed
 GAP = 4  # pixels between the parts of a triptych
@@ -114,7 +116,7 @@ class OutputFolder:
             return
         if self._read() or any(p.is_file() for p in self.folder.glob("**/*/*")):
             return
-        for path in (self.manifest, self.folder / "settings.json", *locks):
+        for path in (self.manifest, self.folder / "settings.json", self.folder / COMMAND, *locks):
             path.unlink(missing_ok=True)
         kinds = [place / kind for place in (self.rejects, self.folder) for kind in (*PICTURES, ASKED)]
         for path in (self.records, *kinds, self.rejects, *([self.folder] if self._made else [])):
@@ -253,9 +255,9 @@ def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.nda
     return np.concatenate([normal, gap, white, gap, image], axis=1)
 
 
-def read_records(output: Path, counterfeits: bool = False) -> list[dict[str, Any]]:
-    """The lines of a synthesis output's manifest, whose files lie in its folder, without those of counterfeits unless
-    they are asked for. Raises `UserError`."""
+def read_records(output: Path, counterfeits: bool = False, rejected: bool = False) -> list[dict[str, Any]]:
+    """The lines of a synthesis output's manifest, whose files lie in its folder, without those of counterfeits and of
+    pairs that a person has rejected (`fast.review`), unless they are asked for. Raises `UserError`."""
     manifest = output / "manifest.jsonl"
     try:
         text = manifest.read_text(encoding="utf-8")
@@ -272,7 +274,8 @@ def read_records(output: Path, counterfeits: bool = False) -> list[dict[str, Any
                     f"{manifest} is damaged (line {number}: {key}={str(name)[:60]!r} names no file in the folder); "
                     "restore it or synthesize again"
                 )
-    return [row for row in rows if counterfeits or not row.get("counterfeit")]
+    refused = set() if rejected else rejected_pairs(output)
+    return [row for row in rows if (counterfeits or not row.get("counterfeit")) and row.get("index") not in refused]
 
 
 def _inside(name: str) -> bool:

@@ -46,7 +46,9 @@ def test_a_command_line_and_its_options_mean_each_other() -> None:
 def test_a_program_s_arguments_are_the_options() -> None:
     known = inspect.signature(method_class("fast")).parameters
     assert [f.name for f in fields(LatentOptions)] == [p for p in known if p != "options"]
-    assert all(known[f.name].default == f.default for f in fields(LatentOptions) if f.name not in ("own", "draft_options"))
+    assert all(
+        known[f.name].default == f.default for f in fields(LatentOptions) if f.name not in ("own", "draft_options")
+    )
     assert [f.name for f in fields(Recipe)] == [f.name for f in fields(SamplingOptions)]
 
 

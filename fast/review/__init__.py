@@ -1,0 +1,1 @@
+"""What a person has decided about the pairs of a finished run."""

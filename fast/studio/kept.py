@@ -1,0 +1,45 @@
+"""Pairs of the workbench that somebody keeps: an output folder like any other."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fast.studio.workbench import Made
+from fast.synthesis.options import FIRST_COUNTERFEIT
+from fast.synthesis.output import OutputFolder, panel
+
+SETTINGS = {"made_by": "fast-studio"}
+
+
+def keep(folder: Path, made: Made, normal: Path) -> int:
+    """Store a pair in the folder of kept ones, made if it is not there. Returns its number. Raises `UserError`."""
+    with closing(OutputFolder(folder, SETTINGS)) as output:
+        output.gather()
+        index = max((r["index"] for r in output.rows() if r["index"] < FIRST_COUNTERFEIT), default=-1) + 1
+        output.write(_record(index, made, normal), panel(made.normal), made.image, made.mask)
+        output.gather()
+    return index
+
+
+def _record(index: int, made: Made, normal: Path) -> dict[str, Any]:
+    height, width = made.mask.shape
+    wish = {k: v for k, v in asdict(made.wish).items() if k not in ("kind", "normal", "mask")}
+    return {
+        "index": index,
+        "image": f"image/{index:06d}.png",
+        "mask": f"mask/{index:06d}.png",
+        "normal_source": str(normal),
+        "mask_source": None,
+        "prompt": "",
+        "type": made.wish.kind,
+        "painted_mask": made.wish.mask is not None,
+        **wish,
+        "settings": made.settings,
+        "size": made.settings.get("size"),
+        "windows": [(0, 0, height, width)],
+        "defect_pixels": int(made.mask.sum()),
+        "seconds": round(made.seconds, 4),
+    }
