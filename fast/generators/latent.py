@@ -143,8 +143,7 @@ class LatentGenerator(Learned):
 
         Takes no time, so that somebody may try values. Raises `UserError`; then all is as it was.
         """
-        if self.synthesizer is None:
-            raise UserError(f"{self.name} has learned nothing yet; give weights=RUN, or call fit")
+        synthesizer = self._ready()
         if foreign := sorted(sampling.keys() - set(CHANGES)):
             raise UserError(f"{foreign[0]} is settled when weights are loaded; create {self.name} anew with it")
         before, options = self.options, replace(self.options, **sampling)
@@ -156,8 +155,8 @@ class LatentGenerator(Learned):
         except UserError:
             self.options = before
             raise
-        self.synthesizer.recipe = self.synthesizer.engine.recipe = recipe
-        self.synthesizer.draft_of = draft
+        synthesizer.recipe = synthesizer.engine.recipe = recipe
+        self.own_masks, self.drafter, synthesizer.draft_of = draft is not None, draft, draft
 
     @property
     def _device(self) -> str:

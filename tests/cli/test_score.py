@@ -40,7 +40,9 @@ def make(root: Path, out: Path, *more: str) -> int:
 
 def content(out: Path) -> dict[str, Any]:
     files: dict[str, Any] = {
-        str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.suffix != ".jsonl"
+        str(p.relative_to(out)): p.read_bytes()
+        for p in out.rglob("*")
+        if p.is_file() and p.suffix != ".jsonl" and p.name != "command.json"  # which names the folder
     }
     for place in ("", "rejected"):
         if (out / place / "manifest.jsonl").is_file():
