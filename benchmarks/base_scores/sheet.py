@@ -49,6 +49,8 @@ def synthesized(options: argparse.Namespace, truth: Sequence[Truth], scale: floa
     artifact = artifact_of("--base", Path(options.base))
     model = load_fast(artifact, dtype=torch.bfloat16 if half else None)
     recipe = Recipe(
+        detail=True,
+        blend=2,
         size=options.size,
         steps=options.evaluations,
         precision=options.precision,

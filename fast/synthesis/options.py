@@ -17,7 +17,7 @@ MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spo
 
 
 DRAFTS = ("none", "transplant", "procedural", "mixed")
-DRAFT_STRENGTH = 0.4
+DRAFT_STRENGTH = 0.3
 
 
 @dataclass(frozen=True)
