@@ -42,7 +42,7 @@ class Wish:
     scale: float | None = None
     steps: int | None = None
     draft: str = "none"
-    strength: float = 0.4
+    strength: float = DRAFT_STRENGTH
     seed: int = 0
 
 
