@@ -38,8 +38,8 @@ class Part:
 
 
 def submit(module: str, argv: list[str], options: RunnerOptions, logs: Path) -> None:
-    """Submit `python -m module argv` as an array of `--workers` jobs that write to `logs`, or with `--dry_run` print the
-    array's script. Raises `UserError`."""
+    """Submit `python -m module argv` as an array of `--workers` jobs that write to `logs`, or print its script with
+    `--dry_run`. Raises `UserError`."""
     count = options.workers or 1
     parts = [Part(module, argv, rank, count, os.getcwd()) for rank in range(count)]
     try:
