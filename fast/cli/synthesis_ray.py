@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import closing, redirect_stdout
+from contextlib import closing, redirect_stdout, suppress
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -117,6 +118,9 @@ class Crew:
             for rank in list(self.idle) if waiting else []:
                 self._run(rank, queue)
             futures = [*self.preparing, *self.running]
+            if not futures:  # the last word of a worker is still on its way
+                time.sleep(LOOK)
+                continue
             ready, _ = self.ray.wait(futures, num_returns=len(futures), timeout=LOOK)
             for future in ready:
                 self._ready(future, queue)
@@ -159,7 +163,8 @@ class Crew:
     def stop(self) -> None:
         """End all workers now; what they have not finished is made again by the next run."""
         for actor in self.actors.values():
-            self.ray.kill(actor)
+            with suppress(self.ray.exceptions.RayError):  # gone already
+                self.ray.kill(actor)
 
 
 def synthesize_on_ray(options: SynthesisOptions) -> None:
@@ -201,5 +206,6 @@ def _fill(ray: Any, crew: Crew, output: OutputFolder, options: SynthesisOptions,
         with Progress(len(numbers), "pairs", "pair", initial=len(numbers) - len(left)) as progress:
             crew.work(queue, progress, came)
     finally:
+        crew.stop()  # nobody writes while the manifest is put together
         total = output.gather()
     return total
