@@ -36,8 +36,10 @@ def joined(address: str | None) -> Iterator[Any]:
         ray.init(address=address or "auto", **how)
     except Exception as error:  # Ray has no one class for it
         if address is not None:
-            raise UserError(f"--runner ray://{address}: no Ray cluster answers ({_first(error)}); check `ray status`")\
-                from None  # fmt: skip
+            raise UserError(
+                f"--runner ray://{address}: no Ray cluster answers ({_first(error)}); check `ray status`, and set "
+                "RAY_AUTH_MODE=token where `ray start` has said that it wants tokens"
+            ) from None
         ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **how)
     try:
         yield ray

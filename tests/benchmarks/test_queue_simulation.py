@@ -28,8 +28,8 @@ def test_a_worker_is_killed() -> None:
 
 
 def test_deaths_cost_what_is_lost_between_them() -> None:
-    """A life of mean m (exponential) that begins with `load` seconds of loading makes pairs for m exp(-load / m) seconds;
-    the deaths among them, a share of exp(-load / m) of all, undo half a pair each."""
+    """A life of mean m (exponential) that begins with `load` seconds of loading makes pairs for m exp(-load / m)
+    seconds; the deaths among them, a share of exp(-load / m) of all, undo half a pair each."""
     cluster = Cluster(1, 1.0, spread=0, fails_after=100, back=5.0, load=15.0, ahead=1)
     found = [Simulation(cluster, 4000, seed).run() for seed in range(4)]
     share = np.exp(-15 / 100)
