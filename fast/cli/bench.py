@@ -71,7 +71,8 @@ def main(argv: list[str]) -> None:
     if kind_of(options.runner) == "slurm" and not (options.plan or options.tables):
         from fast.runtime.on_slurm import submit
 
-        submit("fast.cli.bench", without_runner(argv), options, options.out / "slurm")
+        asked_for = RunnerOptions(**{name: getattr(options, name) for name in NAMES})
+        submit("fast.cli.bench", without_runner(argv), asked_for, options.out / "slurm")
         return
     if options.auto:
         bench_auto.run(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ def submit(module: str, argv: list[str], options: RunnerOptions, logs: Path) -> 
     parts = [Part(module, argv, rank, count, os.getcwd()) for rank in range(count)]
     try:
         executor = _executor(options, logs, module.rpartition(".")[2])
+        # For readers of the script, which itself names only a file with this in it.
+        executor.update_parameters(
+            setup=[f"# each job: WORLD_SIZE={count}, RANK from 0: python -m {module} {shlex.join(argv)}"]
+        )
         if options.dry_run:
             print(_script(executor, count), end="")
             return

@@ -43,7 +43,8 @@ def test_a_dry_run_prints_the_script_and_does_nothing(
     assert options["array"] == "0-2%3"
     assert (options["partition"], options["time"], options["gpus-per-node"]) == ("gpu", "1440", "1")
     assert (options["nice"], options["job-name"]) == ("5", "fast-pairs")
-    assert "submitit.core._submit" in script.splitlines()[-2]
+    assert "submitit.core._submit" in script.splitlines()[-1]
+    assert f"RANK from 0: python -m fast.cli.pairs --method procedural --data_root {drawn_root}" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
     assert not (tmp_path / "out").exists()
 
