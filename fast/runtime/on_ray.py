@@ -40,11 +40,22 @@ def joined(address: str | None) -> Iterator[Any]:
                 f"--runner ray://{address}: no Ray cluster answers ({_first(error)}); check `ray status`, and set "
                 "RAY_AUTH_MODE=token where `ray start` has said that it wants tokens"
             ) from None
-        ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **how)
+        _start(ray, how)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, how: dict[str, Any]) -> None:
+    """A cluster of this machine alone. Raises `UserError` where Ray does not come up, on a busy machine say."""
+    try:
+        ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **how)
+    except Exception as error:
+        raise UserError(
+            f"--runner ray: Ray does not start here ({_first(error)}); run `ray start --head` and give its address, "
+            "--runner ray://HOST:PORT"
+        ) from None
 
 
 def _first(error: Exception) -> str:
