@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from fast.cli import bench_auto
 from fast.runtime.command import command_line
+from fast.runtime.flags import add_flags
 from fast.runtime.options import Parser
 from fast.runtime.project import named
+from fast.runtime.runner import NAMES, RunnerOptions, address_of, check_runner, kind_of, without_runner
 from ldm.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
                        help="default: auto, bf16 where the machine computes in it, else fp32")
     # fmt: on
     bench_auto.add_flags(p)
+    add_flags(p.add_argument_group("on more than one machine (docs/scale.md)"), RunnerOptions, NAMES)
     return p
 
 
@@ -65,6 +68,12 @@ def main(argv: list[str]) -> None:
     options, overrides = parser().parse_known_args(argv)
     options.command = f"{command_line('scripts/bench.py')} {shlex.join(argv)}"
     check_options(options, overrides)
+    if kind_of(options.runner) == "slurm" and not (options.plan or options.tables):
+        from fast.runtime.on_slurm import submit
+
+        asked_for = RunnerOptions(**{name: getattr(options, name) for name in NAMES})
+        submit("fast.cli.bench", without_runner(argv), asked_for, options.out / "slurm")
+        return
     if options.auto:
         bench_auto.run(options)
         return
@@ -84,6 +93,7 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
     if odd is not None:
         raise UserError(f"{odd} is not understood; see --help")
     bench_auto.check_flags(options, parser())
+    check_runner(options)
     if options.auto and overrides:
         raise UserError(f"{overrides[0]} overrides a protocol, which --auto has not; leave it out")
     if options.protocol and (changed := next(iter(asked(options)), None)):
@@ -103,10 +113,9 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
 def run(options: argparse.Namespace, protocol: Protocol) -> None:
     from dataclasses import replace
 
-    from fast.bench.grid import Grid, alone
+    from fast.bench.grid import alone
     from fast.bench.outcome import write
     from fast.bench.plan import plan
-    from fast.bench.work import work
 
     if options.category:
         protocol = replace(protocol, categories=(options.category,))
@@ -117,7 +126,7 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     if options.plan:
         show(found)
         return
-    failed = {} if options.tables else Grid(found.cells, work, lambda line: print(line, flush=True)).run()
+    failed = {} if options.tables else done(options, found)
     first = next((f"{name}: {why}" for name, why in failed.items()), "")
     told = f"{len(failed)} of {len(found.cells)} cells failed, the first, {first}"
     if failed and not any(cell.done for column in found.columns for cell in column.segments.values()):
@@ -128,6 +137,26 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
             print(file)
     if failed:
         raise UserError(told)
+
+
+def done(options: argparse.Namespace, found: SweepPlan) -> dict[str, str]:
+    """Do the cells, here or on a Ray cluster. Returns those that failed, folder name -> the error's line."""
+    from fast.bench.grid import Grid
+    from fast.bench.work import work
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if kind_of(options.runner) != "ray":
+        return Grid(found.cells, work, say).run()
+    from fast.bench.ray_grid import RayGrid
+    from fast.runtime.on_ray import GONE, joined
+
+    with joined(address_of(options.runner)) as ray:
+        try:
+            return RayGrid(found.cells, work, say, ray=ray, most=options.workers, device=options.device).run()
+        except (ray.exceptions.RaySystemError, ConnectionError) as error:
+            raise UserError(GONE) from error
 
 
 def pages(options: argparse.Namespace, found: SweepPlan, folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from fast.cli.score import check_keep
 from fast.generators import FREE, LATENT, METHODS
 from fast.runtime.flags import add_flags, default_of, flag_of
 from fast.runtime.options import Parser
+from fast.runtime.runner import check_runner
 from fast.synthesis.options import FIRST_COUNTERFEIT, LatentOptions, SynthesisOptions, check_latent
 from ldm.errors import UserError
 
@@ -37,6 +38,7 @@ GROUPS = {
     "faster, at a price that docs/performance.md shows": (
         "precision", "reuse", "stop_at", "compiled", "weights_cache",
     ),
+    "on more than one machine (docs/scale.md)": ("runner", "workers", "slurm", "dry_run"),
 }  # fmt: skip
 
 
@@ -76,6 +78,7 @@ def check_options(options: SynthesisOptions) -> None:
         raise UserError("--on_object is empty; give a rule such as auto, a path, or off")
     if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --sample_name; choose a file outside that folder")
+    check_runner(options)
     _check_kept(options)
     _check_method(options)
     _check_counterfeits(options)
@@ -99,7 +102,8 @@ def _check_kept(options: SynthesisOptions) -> None:
     if options.keep is not None:
         check_keep(options.keep, options.defects, options.split if options.method != "transplant" else None)
     flag = "--regenerate" if options.regenerate else f"--keep {options.keep}"
-    if (options.keep is not None or options.regenerate) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    several = options.runner != "local" or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if (options.keep is not None or options.regenerate) and several:
         raise UserError(
             f"{flag} needs all pairs at once, and each of several processes has a part of them; leave it out, and run "
             "scripts/score.py on the folder afterwards"

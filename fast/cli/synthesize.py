@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,6 @@ def synthesize(options: SynthesisOptions) -> None:
     The folder is touched only once everything else has been found in order.
     """
     from fast.cli.synthesis_job import prepare, preview
-    from fast.synthesis.honest import made_again
     from fast.synthesis.output import OutputFolder
 
     rank = int(os.environ.get("RANK", "0"))
@@ -51,11 +50,31 @@ def synthesize(options: SynthesisOptions) -> None:
         if options.keep is not None and not stopped:
             total = _kept(output, options, real)
         rows = output.rows()
-        again = made_again(rows)
-    if again and rank == 0:
+    tell(options, rows, total, stopped, job.rejected() if rank == 0 else 0, rank == 0)
+
+
+def settings_of(job: SynthesisJob) -> dict[str, Any]:
+    """What makes two runs the same run."""
+    return {
+        **job.common,
+        "types": [job.sources.types[i] for i in job.sources.allowed],
+        # By content: where the files lie decides nothing.
+        "normals": sorted(job.sources.normal_contents),
+        "masks": sorted(job.sources.mask_contents),
+    }
+
+
+def tell(
+    options: SynthesisOptions, rows: list[dict[str, Any]], total: int, stopped: bool, rejected: int, first: bool
+) -> None:
+    """The last lines of the command: of `rows`, all records, `total` are kept; `rejected` masks were drawn again.
+    `first`: for the process that speaks for all. Raises `UserError` for a run that was `stopped`."""
+    from fast.synthesis.honest import made_again
+
+    again = made_again(rows)
+    if again and first:
         print(again, flush=True)
-    rejected = job.rejected()
-    if rejected and rank == 0:
+    if rejected:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)
     fakes = sum(bool(row.get("counterfeit")) for row in rows)
     pairs = total - fakes
@@ -109,17 +128,6 @@ def _pairs(job: SynthesisJob, options: SynthesisOptions, count: int) -> list[Pai
     return [job.sources.pair(i, options.seed) for i in (*range(count), *counterfeits(options))]
 
 
-def settings_of(job: SynthesisJob) -> dict[str, Any]:
-    """What makes two runs the same run."""
-    return {
-        **job.common,
-        "types": [job.sources.types[i] for i in job.sources.allowed],
-        # By content: where the files lie decides nothing.
-        "normals": sorted(job.sources.normal_contents),
-        "masks": sorted(job.sources.mask_contents),
-    }
-
-
 def fill(
     output: OutputFolder,
     job: SynthesisJob,
@@ -129,32 +137,21 @@ def fill(
 ) -> tuple[int, bool]:
     """Make what is missing of this process's share of the `wanted` pairs; `more`: what their records say besides.
     Returns (pairs in the manifest, stopped early by a signal)."""
-    from fast.data.index import GOOD
     from fast.runtime.progress import Progress
-    from fast.runtime.workers import overlapped
     from fast.synthesis.sources import check_images
-    from fast.synthesis.synthesizer import SynthesizedSample, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     share, done = wanted[rank::world], output.done()
     pairs = [pair for pair in share if pair.index not in done]
     check_images(p.normal for p in pairs if p.normal)
     left = len(pairs)
-
-    def write(made: SynthesizedSample) -> None:
-        index = made.pair.type_index
-        kind = job.sources.types[index]
-        kind = f"{kind.split('/', 1)[0]}/{GOOD}" if made.pair.counterfeit else kind
-        entry = record(made, job.maker.prompt(index), {"type": kind, **job.common, **more(made.pair)})
-        output.write(entry, made.normal, made.image, made.mask, made.shown, made.asked)
-
     try:
         with (
             stop_on_signal(job.maker) as signals,
-            closing(job.maker.make(iter(pairs), options.batch_size)) as making,
+            closing(made(output, job, iter(pairs), options.batch_size, more)) as making,
             Progress(len(share), "pairs", "pair", initial=len(share) - len(pairs), hidden=rank != 0) as progress,
         ):
-            for _ in overlapped(write, making, workers=2, ahead=4):
+            for _ in making:
                 left -= 1
                 progress.update()
     finally:
@@ -168,6 +165,30 @@ def keep_command(output: OutputFolder, options: SynthesisOptions) -> None:
     from fast.synthesis.output import COMMAND
 
     write_bytes(output.folder / COMMAND, json.dumps(asdict(options), default=str, indent=1).encode())
+
+
+def made(
+    output: OutputFolder,
+    job: SynthesisJob,
+    pairs: Iterator[Pair],
+    in_flight: int,
+    more: Callable[[Pair], dict[str, Any]] = lambda pair: {},
+) -> Generator[int, None, None]:
+    """Make pairs and write them; the number of each once it is on the disk. `more`: what its record says besides."""
+    from fast.data.index import GOOD
+    from fast.runtime.workers import overlapped
+    from fast.synthesis.synthesizer import SynthesizedSample, record
+
+    def write(made: SynthesizedSample) -> int:
+        index = made.pair.type_index
+        kind = job.sources.types[index]
+        kind = f"{kind.split('/', 1)[0]}/{GOOD}" if made.pair.counterfeit else kind
+        entry = record(made, job.maker.prompt(index), {"type": kind, **job.common, **more(made.pair)})
+        output.write(entry, made.normal, made.image, made.mask, made.shown, made.asked)
+        return made.pair.index
+
+    with closing(job.maker.make(pairs, in_flight)) as making:
+        yield from overlapped(write, making, workers=2, ahead=4)
 
 
 def counterfeits(options: SynthesisOptions) -> range:

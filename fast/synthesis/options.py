@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.runtime.flags import check_limits, option
+from fast.runtime.runner import RunnerOptions
 from ldm.errors import UserError
 
 MOST_SIDE = 65535  # of PNG's and JPEG's pictures
@@ -114,7 +115,7 @@ class LatentOptions(SamplingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SynthesisOptions(LatentOptions):
+class SynthesisOptions(LatentOptions, RunnerOptions):
     """A set of pairs to make: the method, what from, where the defects go, how many. `overrides`: `key=value` for
     options of the method, as after `method.` on the command line."""
 
