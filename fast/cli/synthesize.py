@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fast.cli.score import judge, real_defects, table
 from fast.runtime.signals import handled_by
@@ -17,9 +17,44 @@ from ldm.errors import UserError
 ROUNDS = 5  # of pairs made for others that show nothing
 
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
+    import numpy as np
+
     from fast.cli.synthesis_job import Maker, SynthesisJob
     from fast.segmentation.data import SegmentationSample
-    from fast.synthesis.output import OutputFolder
+    from fast.synthesis.sources import Pair
+
+
+class Output(Protocol):
+    """Where pairs are written: a folder of pictures, or shards."""
+
+    def share(self, groups: Sequence[range], rank: int, world: int) -> list[int]:
+        """The numbers, of all in `groups`, that this process of several makes."""
+
+    def done(self) -> set[int]:
+        """The numbers of those that are complete."""
+
+    def write(
+        self,
+        record: dict[str, Any],
+        normal: np.ndarray,
+        image: np.ndarray,
+        mask: np.ndarray,
+        shown: tuple[slice, slice],
+        asked: np.ndarray | None,
+    ) -> None: ...
+
+    def gather(self) -> int:
+        """Complete the manifest. Returns how many pairs it holds."""
+
+    def each(self) -> Iterator[dict[str, Any]]:
+        """Records of the complete pairs in order."""
+
+    def brief(self) -> list[dict[str, Any]]:
+        """Of each record what the end of a run tells."""
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 def synthesize(options: SynthesisOptions) -> None:
@@ -29,7 +64,6 @@ def synthesize(options: SynthesisOptions) -> None:
     """
     from fast.cli.synthesis_job import prepare, preview
     from fast.synthesis.honest import made_again
-    from fast.synthesis.output import OutputFolder
 
     rank = int(os.environ.get("RANK", "0"))
     job = prepare(options, say=rank == 0)
@@ -43,7 +77,7 @@ def synthesize(options: SynthesisOptions) -> None:
         "normals": sorted(job.sources.normal_contents),
         "masks": sorted(job.sources.mask_contents),
     }
-    with closing(OutputFolder(options.sample_name, settings, rank, options.extend)) as output:
+    with closing(_output(options, settings, rank)) as output:
         try:
             total, stopped = _fill(output, job, options)
         except UserError:
@@ -51,7 +85,7 @@ def synthesize(options: SynthesisOptions) -> None:
             raise
         if options.keep is not None and not stopped:
             total = _kept(output, options, real)
-        rows = output.rows()
+        rows = output.brief()
         again = made_again(rows)
     if again and rank == 0:
         print(again, flush=True)
@@ -67,7 +101,18 @@ def synthesize(options: SynthesisOptions) -> None:
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
 
 
-def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
+def _output(options: SynthesisOptions, settings: dict[str, Any], rank: int) -> Output:
+    """Where the pairs go. Raises `UserError`."""
+    if options.shards:
+        from fast.synthesis.shards import ShardFolder
+
+        return ShardFolder(options.sample_name, settings, options.shards)
+    from fast.synthesis.output import OutputFolder
+
+    return OutputFolder(options.sample_name, settings, rank, options.extend)
+
+
+def _fill(output: Output, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
     """Make what is missing, with --regenerate pairs in the place of those that show nothing too. Returns (pairs in the
     manifest, stopped early by a signal)."""
     from fast.synthesis.honest import UNCHANGED
@@ -75,8 +120,10 @@ def _fill(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) ->
     wanted = made = _candidates(options)
     for _ in range(ROUNDS if options.regenerate else 1):
         total, stopped = _make(output, job, options, made)
-        shown = sum(row["index"] < made and row.get("rejected") != UNCHANGED for row in output.rows())
-        if stopped or shown >= wanted:
+        if stopped or not options.regenerate:
+            break
+        shown = sum(row["index"] < made and row.get("rejected") != UNCHANGED for row in output.each())
+        if shown >= wanted:
             break
         made += wanted - shown
     return total, stopped
@@ -97,15 +144,18 @@ def _real_defects(options: SynthesisOptions) -> list[SegmentationSample]:
     return real_defects(options.defects or own, options.split)
 
 
-def _kept(output: OutputFolder, options: SynthesisOptions, real: Sequence[SegmentationSample]) -> int:
+def _kept(output: Output, options: SynthesisOptions, real: Sequence[SegmentationSample]) -> int:
     """Score all pairs and set the worst aside. Returns how many stay."""
+    from fast.synthesis.output import OutputFolder
+
+    assert isinstance(output, OutputFolder)  # shards hold all pairs, see `check_options`
     judge(output, real, options.keep, options.count if options.regenerate else None)
     rows = output.rows()
     print(table(rows), flush=True)
     return sum(not row.get("rejected") for row in rows)
 
 
-def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, count: int) -> tuple[int, bool]:
+def _make(output: Output, job: SynthesisJob, options: SynthesisOptions, count: int) -> tuple[int, bool]:
     """Make what is missing of this process's share of the first `count` pairs and all counterfeits. Returns as `_fill`
     does."""
     from fast.data.index import GOOD
@@ -115,11 +165,10 @@ def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, co
     from fast.synthesis.synthesizer import SynthesizedSample, record
 
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    numbers, done = [*range(count), *counterfeits(options)], output.done()
-    share = numbers[rank::world]
-    pairs = [job.sources.pair(i, options.seed) for i in share if i not in done]
-    check_images(p.normal for p in pairs if p.normal)
-    left = len(pairs)
+    share, done = output.share([range(count), counterfeits(options)], rank, world), output.done()
+    missing = [i for i in share if i not in done]
+    check_images({p.normal for p in _pairs(job, options, missing) if p.normal})
+    left = len(missing)
 
     def write(made: SynthesizedSample) -> None:
         index = made.pair.type_index
@@ -131,8 +180,8 @@ def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, co
     try:
         with (
             stop_on_signal(job.maker) as signals,
-            closing(job.maker.make(iter(pairs), options.batch_size)) as making,
-            Progress(len(share), "pairs", "pair", initial=len(share) - len(pairs), hidden=rank != 0) as progress,
+            closing(job.maker.make(_pairs(job, options, missing), options.batch_size)) as making,
+            Progress(len(share), "pairs", "pair", initial=len(share) - left, hidden=rank != 0) as progress,
         ):
             for _ in overlapped(write, making, workers=2, ahead=4):
                 left -= 1
@@ -140,6 +189,11 @@ def _make(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions, co
     finally:
         total = output.gather()
     return total, bool(signals) and left > 0
+
+
+def _pairs(job: SynthesisJob, options: SynthesisOptions, numbers: Sequence[int]) -> Iterator[Pair]:
+    """The pairs of these numbers one after another: a million at once would be a gigabyte."""
+    return (job.sources.pair(i, options.seed) for i in numbers)
 
 
 def counterfeits(options: SynthesisOptions) -> range:
