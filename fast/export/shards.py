@@ -6,7 +6,7 @@ import tarfile
 
 from fast.export.pairs import Run
 from fast.export.write import Target
-from fast.synthesis.shards import about_pair, add_entry
+from fast.synthesis.shard_form import about_pair, add_entry
 
 
 def write_webdataset(run: Run, target: Target) -> None:

@@ -6,10 +6,8 @@ import json
 import re
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
-from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from threading import Lock
@@ -18,50 +16,18 @@ from typing import IO, Any
 import numpy as np
 
 from fast.data.images import encoded, natural_key
+from fast.data.index import GOOD
 from fast.data.source_mode import like_source
 from fast.runtime.folders import is_litter, parse_json
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from fast.synthesis.output import ASKED, told
+from fast.synthesis.shard_form import Shard, about_pair, add_entry, shards_of
 from fast.synthesis.shard_table import write_table
 from fast.synthesis.stores import Store
 from ldm.errors import UserError
 
 SETTINGS, CLASSES, TABLE = "settings.json", "classes.json", "manifest.parquet"
 RANGE = re.compile(r"pairs-(\d{6,})-(\d{6,})\.jsonl")
-
-
-def add_entry(shard: tarfile.TarFile, name: str, data: bytes) -> None:
-    """A file in a shard, without a time or an owner: the same files give the same bytes."""
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(data), 0o644
-    shard.addfile(entry, BytesIO(data))
-
-
-def about_pair(kind: str, classes: Sequence[str], record: Mapping[str, Any]) -> bytes:
-    """`<name>.json` of a pair in a shard: its type, the type's number, and its line of the manifest."""
-    return json.dumps({"type": kind, "label": classes.index(kind), "provenance": record}).encode()
-
-
-@dataclass(frozen=True)
-class Shard:
-    """The pairs of these numbers, which `<name>.tar` holds; `<name>.jsonl` holds their records and is written last: a
-    shard that has one is complete."""
-
-    numbers: range
-
-    @property
-    def name(self) -> str:
-        return f"pairs-{self.numbers[0]:06d}-{self.numbers[-1]:06d}"
-
-
-def shards_of(groups: Iterable[range], size: int) -> list[Shard]:
-    """The shards of all numbers in `groups`. Those of one shard agree in their number divided by `size`, so that a
-    larger group has the same shards, and its last one and some more in the place of the last."""
-    return [
-        Shard(range((own := list(numbers))[0], own[-1] + 1))
-        for group in groups
-        for _, numbers in groupby(group, key=lambda i: i // size)
-    ]
 
 
 @dataclass
@@ -90,28 +56,32 @@ class ShardFolder:
         self._open: dict[str, _Open] = {}
         self._lock, self._fresh = Lock(), False
         self._honest = bool(settings.get("honest_masks"))
-        self._claim({**settings, "shards": size})
-        kinds = [*settings["types"], *(f"{c}/good" for c in _categories(settings["types"]))]
-        several = len(_categories(settings["types"])) > 1
-        self._classes = {kind: kind.lstrip("/") if several else kind.rpartition("/")[2] for kind in kinds}
+        self._settings = json.dumps({**settings, "shards": size}, indent=1).encode()
+        self._claim()
+        categories = list(dict.fromkeys(kind.partition("/")[0] for kind in settings["types"]))
+        self._several = len(categories) > 1
+        defects = sorted({self._class_of(kind) for kind in settings["types"]}, key=natural_key)
         # Those of counterfeits come last, so that the others' numbers are the same without.
-        self.classes = list(dict.fromkeys(
-            [*sorted({self._classes[k] for k in settings["types"]}, key=natural_key), *self._classes.values()]
-        ))  # fmt: skip
+        self.classes = list(dict.fromkeys([*defects, *(self._class_of(f"{c}/{GOOD}") for c in categories)]))
+        self._defects = len(defects)
 
-    def _claim(self, settings: dict[str, Any]) -> None:
+    def _class_of(self, kind: str) -> str:
+        """A type's name: with its category where there is more than one, as exports have it."""
+        return kind.lstrip("/") if self._several else kind.rpartition("/")[2]
+
+    def _claim(self) -> None:
         names = {name for name in self.store.names() if not is_litter(name) and not name.endswith(".part")}
         self._new = SETTINGS not in names
         if self._new:
             if names:
                 raise UserError(f"--sample_name {self.store.url} holds other files; give an empty or a new folder")
-            self.store.write(SETTINGS, json.dumps(settings, indent=1).encode())
+            self.store.write(SETTINGS, self._settings)
             return
         try:
             before = dict(parse_json(self.store.read(SETTINGS)))
         except (ValueError, TypeError):
             raise UserError(f"{self.store.url}/{SETTINGS} is damaged; give a new --sample_name") from None
-        settings = json.loads(json.dumps(settings))
+        settings = json.loads(self._settings)
         differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
         if differing and self._marks():
             raise UserError(
@@ -119,7 +89,7 @@ class ShardFolder:
                 "give a new folder, or give the same settings to go on"
             )
         if differing:
-            self.store.write(SETTINGS, json.dumps(settings, indent=1).encode())
+            self.store.write(SETTINGS, self._settings)
 
     def _marks(self) -> list[Shard]:
         """The shards that are complete, in order."""
@@ -155,7 +125,7 @@ class ShardFolder:
         record = {**record, **names, "shard": f"{shard.name}.tar"}
         if files:
             same = {key: value for key, value in record.items() if key != "seconds"}  # the same bytes every time
-            files["json"] = about_pair(self._classes[record["type"]], self.classes, same)
+            files["json"] = about_pair(self._class_of(record["type"]), self.classes, same)
         with self._lock:
             filling = self._open.setdefault(shard.name, _Open(shard))
             places = filling.places.setdefault(number, [])
@@ -203,8 +173,12 @@ class ShardFolder:
         many pairs they hold."""
         self.close()
         names = self.store.names()
-        if CLASSES not in names:
-            numbered = {str(i): name for i, name in enumerate(self.classes)}
+        if SETTINGS not in names:  # another process of this run, which was refused something, has taken it away
+            self.store.write(SETTINGS, self._settings)
+        fakes = bool(self._shards) and self._shards[-1].numbers[-1] >= FIRST_COUNTERFEIT
+        if CLASSES not in names or fakes:
+            named = self.classes if fakes else self.classes[: self._defects]
+            numbered = {str(i): name for i, name in enumerate(named)}
             self.store.write(CLASSES, (json.dumps(numbered, indent=1, ensure_ascii=False) + "\n").encode())
         complete = self._complete()
         if len(complete) == len(self._shards) and (self._fresh or TABLE not in names):
@@ -250,7 +224,3 @@ def records_of(store: Store, name: str) -> list[dict[str, Any]]:
         return [dict(parse_json(line)) for line in store.read(f"{name}.jsonl").splitlines()]
     except (ValueError, TypeError):
         raise UserError(f"{store.url}/{name}.jsonl is damaged; remove it, and the shard is made again") from None
-
-
-def _categories(types: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(kind.partition("/")[0] for kind in types))

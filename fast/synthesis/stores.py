@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from ldm.errors import UserError
 
@@ -59,7 +59,8 @@ class Store:
                 return set()
         if any(e["name"].rstrip("/") == self._root.rstrip("/") and e["type"] == "file" and e["size"] for e in found):
             raise UserError(f"{self.flag} {self.url} is a file; give a folder")
-        return {name for e in found if (name := e["name"].rstrip("/").rsplit("/", 1)[-1])} - {""}
+        root = self._root.rstrip("/")  # which some stores list among what is in it
+        return {path.rsplit("/", 1)[-1] for e in found if (path := e["name"].rstrip("/")) != root}
 
     def read(self, name: str) -> bytes:
         with self._told():
@@ -90,7 +91,7 @@ class Store:
             self._fs.pipe_file(target, data)
 
     def _move(self, part: str, target: str) -> None:
-        if type(self._fs).__name__ == "LocalFileSystem":
+        if isinstance(self._fs, LocalFileSystem):
             os.replace(part, target)  # also over a file that is there
         else:
             self._fs.mv(part, target)
@@ -103,8 +104,3 @@ class Store:
         """If it is empty, where there are folders at all."""
         with suppress(Exception):
             self._fs.rmdir(self._root)
-
-    def open(self, name: str) -> Any:
-        """A binary file to read from."""
-        with self._told():
-            return self._fs.open(self._path(name), "rb")

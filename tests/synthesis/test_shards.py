@@ -12,7 +12,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from fast.synthesis.shards import ShardFolder, shards_of
+from fast.synthesis.shard_form import shards_of
+from fast.synthesis.shards import ShardFolder
 from fast.synthesis.stores import Store
 from ldm.errors import UserError
 from support.synthesis import manifest, synthesize
