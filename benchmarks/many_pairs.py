@@ -76,19 +76,25 @@ def watch(command: list[str], pairs: Path | None = None) -> Watched:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
-            with suppress(psutil.Error):
+            with suppress(psutil.Error, OSError):
                 times, memory = own.cpu_times(), own.memory_info().rss
+                found.memory = max(found.memory, peak(process.pid))
                 count = sum(1 for _ in os.scandir(pairs)) if pairs is not None and pairs.is_dir() else 0
                 found.looks.append((times.user + times.system, count, memory))
-            time.sleep(POLL)
+            time.sleep(POLL if pairs is not None else POLL / 10)
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
         found.said = said.read().decode().strip()
     found.seconds, found.processor = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
-    found.memory = usage.ru_maxrss * 1024
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, found.said)
     return found
+
+
+def peak(process: int) -> int:
+    """Most bytes in memory so far. Not `ru_maxrss`, which counts what the parent had before the program began."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def fill_directly(folder: Path, count: int) -> None:
