@@ -11,6 +11,7 @@ Processor seconds say more than seconds on a machine that does other things too.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 import psutil
@@ -97,30 +99,50 @@ def peak(process: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
+def record_of(number: int, folder: Path) -> dict[str, Any]:
+    """As long as a real record."""
+    common = {name: [0.5] * 10 for name in ("a", "b", "c", "d", "e", "f", "g", "h")}
+    return {
+        "index": number, "image": f"image/{number:06d}.png", "mask": f"mask/{number:06d}.png",
+        "normal_source": str(folder / "normals" / f"{number % NORMALS:03d}.png"), "mask_source": None,
+        "type": "part/defect", "pair_seed": number, **common, "defect_pixels": 400, "seconds": 0.0,
+    }  # fmt: skip
+
+
 def fill_directly(folder: Path, count: int) -> None:
     """Write pairs through the output folder alone, as the command does, with pictures that cost nothing to make."""
     from fast.runtime.workers import overlapped
     from fast.synthesis.output import OutputFolder
 
-    normals = sorted((folder / "normals").glob("*.png"))
     image = np.random.default_rng(0).integers(90, 160, (SIDE, SIDE, 3), np.uint8)
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[20:40, 20:40] = 1
-    common = {name: [0.5] * 10 for name in ("a", "b", "c", "d", "e", "f", "g", "h")}  # as long as a real record
 
     def write(number: int) -> None:
-        record = {
-            "index": number, "image": f"image/{number:06d}.png", "mask": f"mask/{number:06d}.png",
-            "normal_source": str(normals[number % NORMALS]), "mask_source": None, "type": "part/defect",
-            "pair_seed": number, **common, "defect_pixels": 400, "seconds": 0.0,
-        }  # fmt: skip
-        output.write(record, image, image, mask)
+        output.write(record_of(number, folder), image, image, mask)
 
     with closing(OutputFolder(folder / "out", {"seed": 0})) as output:
         missing = sorted(set(range(count)) - output.done())
         for _ in overlapped(write, missing, workers=2, ahead=4):
             pass
         print(output.gather(), len(output.brief()))
+
+
+def fill_with_links(folder: Path, count: int) -> None:
+    """What a run leaves that was killed after `count` pairs, nine tenths of them gathered by an earlier stop. The
+    pictures of all but the first hundred pairs are links to those."""
+    out = folder / "out"
+    fill_directly(folder, 100)
+    for number in range(100, count):
+        for kind in ("image", "mask", "triptych"):
+            os.link(out / kind / f"{number % 100:06d}.png", out / kind / f"{number:06d}.png")
+    gathered = count * 9 // 10
+    with open(out / "manifest.jsonl", "w") as manifest:
+        manifest.writelines(json.dumps(record_of(number, folder)) + "\n" for number in range(gathered))
+    (out / ".records").mkdir()
+    for number in range(gathered, count):
+        (out / ".records" / f"{number:06d}.json").write_text(json.dumps(record_of(number, folder)))
+    print(count)
 
 
 def draw_normals(folder: Path) -> None:
@@ -173,6 +195,9 @@ def main(argv: list[str]) -> None:
     p.add_argument("--count", type=int, default=100_000, help="pairs (default: %(default)s)")
     p.add_argument("--method", default="cutpaste", help="one that needs no weights (default: %(default)s)")
     p.add_argument("--direct", action="store_true", help="write through the output folder alone: no method's time")
+    p.add_argument(
+        "--linked", action="store_true", help="do not write the files at all but link them: for opening alone"
+    )
     p.add_argument("--shards", type=int, help="write shards of so many pairs instead of folders")
     p.add_argument("--folder", type=Path, required=True, help="a new folder for normal images and pairs; it stays")
     p.add_argument("more", nargs="*", help="more for generate_with_mask.py, behind --")

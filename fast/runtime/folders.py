@@ -108,9 +108,9 @@ def parse_json(text: str | bytes) -> Any:
         found = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    marks = ("[", "{") if isinstance(text, str) else (b"[", b"{")
-    if sum(text.count(mark) for mark in marks) <= DEEPEST:  # type: ignore[arg-type]
-        return found  # too few to be nested so deep, which is sooner seen than by looking
+    opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if opened <= DEEPEST:
+        return found  # it cannot be nested so deep, which is sooner seen than by looking
     level = [found]
     for _ in range(DEEPEST):
         level = [v for node in level if isinstance(node, dict | list) for v in _children(node)]
