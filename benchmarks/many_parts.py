@@ -41,7 +41,7 @@ def make_parts(folder: Path, count: int) -> list[Path]:
         torch.manual_seed(number)
         model.lora = Adapters(model.model.diffusion_model, rank=4)
         for adapter in model.lora.by_layer.values():
-            torch.nn.init.normal_(adapter.up, std=0.02)
+            torch.nn.init.normal_(adapter.get_parameter("up"), std=0.02)
         made.append(folder / f"part{number:02d}")
         save_safetensors(model.artifact()[1], made[-1] / f"fast-{number + 1}.safetensors", meta)
     return made
@@ -54,7 +54,8 @@ def measure(args: argparse.Namespace) -> list[tuple[str, ...]]:
     mask[24:40, 24:40] = 1
     write_mask(folder / "masks" / "scratch" / "0.png", mask)
     parts = make_parts(folder / "runs", max(args.parts))
-    rows, first = [], None
+    rows: list[tuple[str, ...]] = []
+    first = None
     for count in args.parts:
         out = folder / f"out{count}"
         found = watch([
@@ -67,13 +68,9 @@ def measure(args: argparse.Namespace) -> list[tuple[str, ...]]:
         cost = "" if first is None else f"{(found.processor - first.processor) / (count - min(args.parts)):.2f}"
         first = first or found
         row = (str(count), f"{found.processor:.1f}", cost, f"{made / len(lines):.2f}", f"{found.memory / 1e6:.0f}")
-        rows.append((*row, f"{count * rows_of_one(rows, found.processor):.1f}"))
+        rows.append((*row, f"{count * first.processor:.1f}"))
+        print(rows[-1], flush=True)
     return rows
-
-
-def rows_of_one(rows: list[tuple[str, ...]], own: float) -> float:
-    """Processor seconds of one part by a command of its own."""
-    return float(rows[0][1]) if rows else own
 
 
 def main(argv: list[str]) -> None:

@@ -11,8 +11,6 @@ from fast.runtime.flags import flag_of
 from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
 
-OF_EACH = ("data_root", "mask_path")  # one for all parts, or a list, one for each
-
 
 def parts_of(options: SynthesisOptions) -> dict[str, SynthesisOptions]:
     """The options of each part by its name, the folder of its weights; of one part, as they are, under "".
@@ -28,16 +26,12 @@ def parts_of(options: SynthesisOptions) -> dict[str, SynthesisOptions]:
         raise UserError(f"--pt_path names two parts {twice}; let their folders have names of their own")
     if options.preview:
         raise UserError("--preview shows the masks of one part; leave it out, or give one --pt_path")
-    own = {name: _for_each(options, name, len(weights)) for name in OF_EACH}
+    roots, masks = (_for_each(options, name, len(weights)) for name in ("data_root", "mask_path"))
     place = options.sample_name.rstrip("/")
+    own = zip(names, weights, roots, masks, strict=True)
     return {
-        name: replace(
-            options,
-            weights=weights[i],
-            sample_name=f"{place}/{name}",
-            **{key: values[i] for key, values in own.items()},
-        )
-        for i, name in enumerate(names)
+        name: replace(options, weights=path, data_root=root, mask_path=mask, sample_name=f"{place}/{name}")
+        for name, path, root, mask in own
     }
 
 
