@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.machine import describe
 from fast.data.images import write_image
 from fast.runtime.command import run_cli
 from fast.runtime.options import Parser
@@ -173,13 +172,17 @@ def measure(args: argparse.Namespace) -> list[tuple[str, ...]]:
         "--sample_name", str(out), "--count", str(args.count), *args.more,
         *(["--shards", str(args.shards)] if args.shards else []),
     ]  # fmt: skip
-    if args.direct:
-        code = "from pathlib import Path; from benchmarks.many_pairs import fill_directly; "
-        command = [sys.executable, "-c", f"{code}fill_directly(Path({str(folder)!r}), {args.count})"]
-    filling = watch(command, None if args.shards else out / "mask")
+    first = command
+    if args.direct or args.linked:
+        code = "from pathlib import Path; import benchmarks.many_pairs as b; b.{}(Path({!r}), {})"
+        command, first = (
+            [sys.executable, "-c", code.format(name, str(folder), args.count)]
+            for name in ("fill_directly", "fill_with_links" if args.linked else "fill_directly")
+        )
+    filling = watch(first, None if args.shards else out / "mask")
     rows = [filling.row("all pairs made", args.count)]
-    for name, first, last in (("first tenth", 0.0, 0.1), ("last tenth", 0.9, 1.0)) if not args.shards else ():
-        rate, memory = filling.part(first, last)
+    for name, start, end in (("first tenth", 0.0, 0.1), ("last tenth", 0.9, 1.0)) if not args.shards else ():
+        rate, memory = filling.part(start, end)
         rows.append((f"  {name}", "", "", f"{memory:.0f}", f"{rate:.0f}"))
     rows.append(watch(command).row("started again, all there"))
     what = take_away(out, args.shards, args.count)
@@ -203,6 +206,8 @@ def main(argv: list[str]) -> None:
     p.add_argument("more", nargs="*", help="more for generate_with_mask.py, behind --")
     args = p.parse_args(argv)
     rows = measure(args)
+    from benchmarks.machine import describe  # torch, which the processes that are looked at do without
+
     print(describe("cpu"))
     print(plain(["step", "seconds", "of the processor", "MB at most", "pairs a processor second"], rows))
 
