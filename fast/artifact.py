@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from fast.model import FAST
 
 
+# Hash of each base file that this process has read, as long as it stays as it is: adapters of many parts share one.
+_VERIFIED: dict[tuple[Path, int, int, int], str] = {}
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A trained method on a latent base, on disk, its weights not yet read.
@@ -229,9 +233,13 @@ def _on_verified_base(artifact: Artifact, base: str | None, dtype: torch.dtype |
             f"the base checkpoint {base or artifact.base or '(not recorded)'} that {artifact.path.name} was trained on "
             "is not there; give its place with --actual_resume"
         )
-    found = hash_aside(path)
+    state = path.resolve(), (about := path.stat()).st_ino, about.st_size, about.st_mtime_ns
+    found = None if _VERIFIED.get(state) == artifact.base_sha256 else hash_aside(path)
 
     def verify() -> None:
+        if found is None:
+            return
+        _VERIFIED[state] = found.result()
         if found.result() != artifact.base_sha256:
             raise UserError(
                 f"{path} is not the base that {artifact.path.name} was trained on "

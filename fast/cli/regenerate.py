@@ -54,7 +54,10 @@ def regenerate(folder: Path) -> int:
         if not pairs:
             raise UserError(f"{folder} holds no rejected pair; reject some first")
         again = {row["replaced_by"]: i for i, row in rows.items() if "replaced_by" in row}
-        _, stopped = fill(output, job, options, list(pairs.values()), lambda pair: {"again_of": again[pair.index]})
+        _, stopped = fill(
+            output, job, options, list(pairs), lambda numbers: (pairs[i] for i in numbers),
+            lambda pair: {"again_of": again[pair.index]},
+        )  # fmt: skip
     if stopped:
         raise UserError("interrupted: not all rejected pairs are made anew; the same command goes on")
     return len(pairs)

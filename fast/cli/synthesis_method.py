@@ -9,7 +9,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from fast.artifact import in_project
+from fast.artifact import find_weights, in_project
+from fast.generators import method_class
+from fast.generators.base import Learned
 from fast.runtime.device import pick_device
 from fast.runtime.folders import parse_json
 from fast.synthesis.options import SynthesisOptions
@@ -23,6 +25,13 @@ def weights_of(options: SynthesisOptions) -> str:
     if not options.weights:
         raise UserError(f"{options.method} needs trained weights; give --pt_path FOLDER (main.py trains them)")
     return str(options.weights)
+
+
+def check_weights(options: SynthesisOptions) -> None:
+    """Raises `UserError` for weights that are not there."""
+    method = method_class(options.method)
+    if issubclass(method, Learned):
+        find_weights(weights_of(options), method.artifact, options.step)
 
 
 def weights_settings(path: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ GROUPS = {
     ),
     "where the defects go": ("masks", "mask_weights", "on_object", "honest_masks", "preview"),
     "what fast starts from": ("draft", "strength"),
-    "what": ("sample_name", "count", "counterfeits", "keep", "regenerate", "extend", "size", "seed"),
+    "what": ("sample_name", "shards", "count", "counterfeits", "keep", "regenerate", "extend", "size", "seed"),
     "how much of a picture (methods on a latent base)": (
         "region", "margin", "min_window", "max_window", "composite", "detail", "blend",
     ),
@@ -79,9 +79,29 @@ def check_options(options: SynthesisOptions) -> None:
     if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --sample_name; choose a file outside that folder")
     check_runner(options)
+    _check_shards(options)
     _check_kept(options)
     _check_method(options)
     _check_counterfeits(options)
+
+
+def _check_shards(options: SynthesisOptions) -> None:
+    """Raises `UserError` for a place that only shards can be in, and for what shards cannot do."""
+    if options.count > FIRST_COUNTERFEIT:
+        raise UserError(
+            f"--count {options.count} is more than a set holds; make at most {FIRST_COUNTERFEIT}, and another set of "
+            "another --seed"
+        )
+    if not options.shards:
+        if "://" in options.sample_name:
+            raise UserError(f"--sample_name {options.sample_name} is a URL, which takes shards; add --shards 1000, say")
+        return
+    for name in ("keep", "regenerate", "extend"):
+        if getattr(options, name):
+            raise UserError(
+                f"{flag_of(options, name)} changes pairs that are made, and shards stay as they are; leave it out, or "
+                "--shards, and export the folder with --format webdataset"
+            )
 
 
 def _check_counterfeits(options: SynthesisOptions) -> None:
@@ -90,10 +110,6 @@ def _check_counterfeits(options: SynthesisOptions) -> None:
     if not math.isfinite(options.counterfeits):
         raise UserError(
             f"--counterfeits {options.counterfeits} is no share of the pairs; give a number from 0, say 0.3"
-        )
-    if options.counterfeits and options.count > FIRST_COUNTERFEIT:
-        raise UserError(
-            f"--count {options.count} leaves no numbers for --counterfeits; make at most {FIRST_COUNTERFEIT}"
         )
 
 

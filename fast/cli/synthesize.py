@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fast.cli.score import judge, real_defects, table
 from fast.runtime.signals import handled_by
@@ -20,10 +20,45 @@ from ldm.errors import UserError
 ROUNDS = 5  # of pairs made for others that show nothing
 
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
+    import numpy as np
+
     from fast.cli.synthesis_job import Maker, SynthesisJob
     from fast.segmentation.data import SegmentationSample
     from fast.synthesis.output import OutputFolder
     from fast.synthesis.sources import Pair
+
+
+class Output(Protocol):
+    """Where pairs are written: a folder of pictures, or shards."""
+
+    def share(self, groups: Sequence[range], rank: int, world: int) -> list[int]:
+        """The numbers, of all in `groups`, that this process of several makes."""
+
+    def done(self) -> set[int]:
+        """The numbers of those that are complete."""
+
+    def write(
+        self,
+        record: dict[str, Any],
+        normal: np.ndarray,
+        image: np.ndarray,
+        mask: np.ndarray,
+        shown: tuple[slice, slice],
+        asked: np.ndarray | None,
+    ) -> None: ...
+
+    def gather(self) -> int:
+        """Complete the manifest. Returns how many pairs it holds."""
+
+    def each(self) -> Iterator[dict[str, Any]]:
+        """Records of the complete pairs in order."""
+
+    def brief(self) -> list[dict[str, Any]]:
+        """Of each record what the end of a run tells."""
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
 
 
 def synthesize(options: SynthesisOptions) -> None:
@@ -32,16 +67,15 @@ def synthesize(options: SynthesisOptions) -> None:
     The folder is touched only once everything else has been found in order.
     """
     from fast.cli.synthesis_job import prepare, preview
-    from fast.synthesis.output import OutputFolder
 
     rank = int(os.environ.get("RANK", "0"))
     job = prepare(options, say=rank == 0)
     real = _real_defects(options)
     if options.preview and rank == 0:
         preview(job, options)
-    with closing(OutputFolder(options.sample_name, settings_of(job), rank, options.extend)) as output:
+    with closing(_output(options, settings_of(job), rank)) as output:
         try:
-            if rank == 0:
+            if rank == 0 and isinstance(output, OutputFolder):
                 keep_command(output, options)
             total, stopped = _made(output, job, options)
         except UserError:
@@ -49,7 +83,7 @@ def synthesize(options: SynthesisOptions) -> None:
             raise
         if options.keep is not None and not stopped:
             total = _kept(output, options, real)
-        rows = output.rows()
+        rows = output.brief()
     tell(options, rows, total, stopped, job.rejected() if rank == 0 else 0, rank == 0)
 
 
@@ -85,16 +119,31 @@ def tell(
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
 
 
-def _made(output: OutputFolder, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
+def _output(options: SynthesisOptions, settings: dict[str, Any], rank: int) -> Output:
+    """Where the pairs go. Raises `UserError`."""
+    if options.shards:
+        from fast.synthesis.shards import ShardFolder
+
+        return ShardFolder(options.sample_name, settings, options.shards)
+    from fast.synthesis.output import OutputFolder
+
+    return OutputFolder(options.sample_name, settings, rank, options.extend)
+
+
+def _made(output: Output, job: SynthesisJob, options: SynthesisOptions) -> tuple[int, bool]:
     """Make what is missing, with --regenerate pairs in the place of those that show nothing too. Returns (pairs in the
     manifest, stopped early by a signal)."""
     from fast.synthesis.honest import UNCHANGED
 
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     wanted = made = _candidates(options)
     for _ in range(ROUNDS if options.regenerate else 1):
-        total, stopped = fill(output, job, options, _pairs(job, options, made))
-        shown = sum(row["index"] < made and row.get("rejected") != UNCHANGED for row in output.rows())
-        if stopped or shown >= wanted:
+        share = output.share([range(made), counterfeits(options)], rank, world)
+        total, stopped = fill(output, job, options, share, lambda numbers: _pairs(job, options, numbers))
+        if stopped or not options.regenerate:
+            break
+        shown = sum(row["index"] < made and row.get("rejected") != UNCHANGED for row in output.each())
+        if shown >= wanted:
             break
         made += wanted - shown
     return total, stopped
@@ -115,41 +164,40 @@ def _real_defects(options: SynthesisOptions) -> list[SegmentationSample]:
     return real_defects(options.defects or own, options.split)
 
 
-def _kept(output: OutputFolder, options: SynthesisOptions, real: Sequence[SegmentationSample]) -> int:
+def _kept(output: Output, options: SynthesisOptions, real: Sequence[SegmentationSample]) -> int:
     """Score all pairs and set the worst aside. Returns how many stay."""
+    from fast.synthesis.output import OutputFolder
+
+    assert isinstance(output, OutputFolder)  # shards hold all pairs, see `check_options`
     judge(output, real, options.keep, options.count if options.regenerate else None)
     rows = output.rows()
     print(table(rows), flush=True)
     return sum(not row.get("rejected") for row in rows)
 
 
-def _pairs(job: SynthesisJob, options: SynthesisOptions, count: int) -> list[Pair]:
-    """The first `count` pairs and all counterfeits."""
-    return [job.sources.pair(i, options.seed) for i in (*range(count), *counterfeits(options))]
-
-
 def fill(
-    output: OutputFolder,
+    output: Output,
     job: SynthesisJob,
     options: SynthesisOptions,
-    wanted: Sequence[Pair],
+    share: Sequence[int],
+    pairs_of: Callable[[Sequence[int]], Iterator[Pair]],
     more: Callable[[Pair], dict[str, Any]] = lambda pair: {},
 ) -> tuple[int, bool]:
-    """Make what is missing of this process's share of the `wanted` pairs; `more`: what their records say besides.
-    Returns (pairs in the manifest, stopped early by a signal)."""
+    """Make what is missing of the pairs with the numbers of `share`, this process's. `pairs_of`: the pairs of numbers;
+    `more`: what their records say besides. Returns (pairs in the manifest, stopped early by a signal)."""
     from fast.runtime.progress import Progress
     from fast.synthesis.sources import check_images
 
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    share, done = wanted[rank::world], output.done()
-    pairs = [pair for pair in share if pair.index not in done]
-    check_images(p.normal for p in pairs if p.normal)
-    left = len(pairs)
+    rank = int(os.environ.get("RANK", "0"))
+    done = output.done()
+    missing = [i for i in share if i not in done]
+    check_images({p.normal for p in pairs_of(missing) if p.normal})
+    left = len(missing)
     try:
         with (
             stop_on_signal(job.maker) as signals,
-            closing(made(output, job, iter(pairs), options.batch_size, more)) as making,
-            Progress(len(share), "pairs", "pair", initial=len(share) - len(pairs), hidden=rank != 0) as progress,
+            closing(made(output, job, pairs_of(missing), options.batch_size, more)) as making,
+            Progress(len(share), "pairs", "pair", initial=len(share) - left, hidden=rank != 0) as progress,
         ):
             for _ in making:
                 left -= 1
@@ -168,7 +216,7 @@ def keep_command(output: OutputFolder, options: SynthesisOptions) -> None:
 
 
 def made(
-    output: OutputFolder,
+    output: Output,
     job: SynthesisJob,
     pairs: Iterator[Pair],
     in_flight: int,
@@ -189,6 +237,11 @@ def made(
 
     with closing(job.maker.make(pairs, in_flight)) as making:
         yield from overlapped(write, making, workers=2, ahead=4)
+
+
+def _pairs(job: SynthesisJob, options: SynthesisOptions, numbers: Sequence[int]) -> Iterator[Pair]:
+    """The pairs of these numbers one after another: a million at once would be a gigabyte."""
+    return (job.sources.pair(i, options.seed) for i in numbers)
 
 
 def counterfeits(options: SynthesisOptions) -> range:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import numpy as np
 from fast.data.decode import image_size
 from fast.data.formats.outlines import parts
 from fast.data.images import natural_key, read_mask
-from fast.synthesis.output import read_records
+from fast.runtime.folders import parse_json
+from fast.synthesis.records import read_lines
 from ldm.errors import UserError
 
 
@@ -38,13 +41,18 @@ class Instance:
 
 @dataclass
 class Pair:
-    """One pair: its files, defect type, and line of the manifest. `name`: what its files are called in an export."""
+    """One pair: its files, defect type, and `line` of the manifest, as text, for a hundred thousand parsed ones take
+    gigabytes. `name`: what its files are called in an export."""
 
     image: Path
     mask: Path
     category: str
     defect_type: str
-    record: dict[str, Any]
+    line: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return dict(parse_json(self.line))
 
     @property
     def name(self) -> str:
@@ -83,7 +91,7 @@ class Run:
     folder: Path
     pairs: list[Pair]
 
-    @property
+    @cached_property
     def categories(self) -> list[str]:
         return sorted({pair.category for pair in self.pairs}, key=natural_key)
 
@@ -104,20 +112,23 @@ def read_run(folder: Path) -> Run:
     """The pairs of a finished run. UserError for a folder that is none, is not finished, or lacks a file."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give an output folder of generate_with_mask.py")
-    records = read_records(folder)
+    lines = read_lines(folder)
+    first = next(lines, None)  # says what is no output
     if (folder / ".records").is_dir() and any((folder / ".records").iterdir()):
         raise UserError(f"{folder}: the run is not finished; run its command again, which goes on where it stopped")
-    pairs = [_pair(folder, record) for record in records]
+    if first is None:
+        raise UserError(f"{folder}: holds no pair; synthesize some")
+    pairs = [_pair(folder, line, row) for line, row in chain([first], lines) if not row.get("counterfeit")]
     if not pairs:
         raise UserError(f"{folder}: holds no pair; synthesize some")
-    names = [pair.name for pair in pairs]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    times = Counter(pair.name for pair in pairs)
+    if len(times) < len(pairs):
+        twice = next(name for name, count in times.items() if count > 1)
         raise UserError(f"{folder}: its manifest names the image {twice} twice; restore it or synthesize again")
     return Run(folder, pairs)
 
 
-def _pair(folder: Path, record: dict[str, Any]) -> Pair:
+def _pair(folder: Path, line: str, record: dict[str, Any]) -> Pair:
     label = record.get("type")
     if not isinstance(label, str) or not label or not {"image", "mask"} <= record.keys():
         raise UserError(f"{folder / 'manifest.jsonl'} is damaged (a line without image, mask or type); "
@@ -126,7 +137,7 @@ def _pair(folder: Path, record: dict[str, Any]) -> Pair:
     for kind in (category, defect_type):
         if kind.startswith(".") or re.search(r'[/\\:*?"<>|\x00-\x1f]', kind) or (kind is defect_type and not kind):
             raise UserError(f"{folder / 'manifest.jsonl'} is damaged (type {label!r} names no folder); restore it")
-    pair = Pair(folder / record["image"], folder / record["mask"], category, defect_type, record)
+    pair = Pair(folder / record["image"], folder / record["mask"], category, defect_type, line)
     for path in (pair.image, pair.mask):
         if not path.is_file():
             raise UserError(f"{path}: the manifest names it, and it is not there; run the command again, which makes "

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
-from io import BytesIO
 
 from fast.export.pairs import Run
 from fast.export.write import Target
+from fast.synthesis.shard_form import about_pair, add_entry
 
 
 def write_webdataset(run: Run, target: Target) -> None:
@@ -20,15 +19,8 @@ def write_webdataset(run: Run, target: Target) -> None:
             for pair in run.pairs[first : first + target.shard_size]:
                 pair.read_mask()
                 kind = run.class_of(pair)
-                told = {"type": kind, "label": classes.index(kind), "provenance": pair.record}
-                _add(shard, f"{pair.name}.image{pair.image.suffix}", pair.image.read_bytes())
-                _add(shard, f"{pair.name}.mask.png", pair.mask.read_bytes())
-                _add(shard, f"{pair.name}.json", json.dumps(told).encode())
+                add_entry(shard, f"{pair.name}.image{pair.image.suffix}", pair.image.read_bytes())
+                add_entry(shard, f"{pair.name}.mask.png", pair.mask.read_bytes())
+                add_entry(shard, f"{pair.name}.json", about_pair(kind, classes, pair.record))
                 target.came_from(pair, f"{name}:{pair.name}")
     target.json("classes.json", {str(i): name for i, name in enumerate(classes)})
-
-
-def _add(shard: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(data), 0o644
-    shard.addfile(entry, BytesIO(data))

@@ -22,14 +22,15 @@ def alike(mask: Shape, image: Shape) -> bool:
 def check_proportions(pairs: Iterable[tuple[Path, Path]], image_shape: ShapeOf, mask_shape: ShapeOf) -> None:
     """Look at the (normal image, mask) files that are to meet. Raises `UserError` for the first, by name, where the
     mask would be stretched. `image_shape`, `mask_shape`: of a file; each file is looked at once."""
-    met = sorted(set(pairs), key=lambda pair: (natural_key(pair[0]), natural_key(pair[1])))
+    met = set(pairs)
     images = {path: image_shape(path) for path in {image for image, _ in met}}
     masks = {path: mask_shape(path) for path in {mask for _, mask in met}}
-    for image, mask in met:
-        if not alike(masks[mask], images[image]):
-            (height, width), (rows, columns) = masks[mask], images[image]
-            raise UserError(
-                f"the mask {mask} ({width} x {height} pixels) would be stretched over {image} ({columns} x {rows}): "
-                "give masks of the images' proportions, or --masks augmented, which takes them for free shapes to be "
-                "moved, or --size N, which makes a square of every image and mask"
-            )
+    stretched = [(image, mask) for image, mask in met if not alike(masks[mask], images[image])]
+    if stretched:
+        image, mask = min(stretched, key=lambda pair: (natural_key(pair[0]), natural_key(pair[1])))
+        (height, width), (rows, columns) = masks[mask], images[image]
+        raise UserError(
+            f"the mask {mask} ({width} x {height} pixels) would be stretched over {image} ({columns} x {rows}): "
+            "give masks of the images' proportions, or --masks augmented, which takes them for free shapes to be "
+            "moved, or --size N, which makes a square of every image and mask"
+        )

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fast.runtime.locks import locked
 from ldm.errors import UserError
@@ -80,6 +80,25 @@ def new_folder(path: Path, flag: str) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes its name at the end: `<name>.part` first; after an error or Ctrl-C nothing is left.
+    Raises `UserError` that names the path and the reason."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, "wb") as file:
+                yield file
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another folder") from error
+
+
 DEEPEST = 100  # levels of JSON that a program of ours would write, with much to spare
 
 
@@ -89,6 +108,9 @@ def parse_json(text: str | bytes) -> Any:
         found = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+    opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if opened <= DEEPEST:
+        return found  # it cannot be nested so deep, which is sooner seen than by looking
     level = [found]
     for _ in range(DEEPEST):
         level = [v for node in level if isinstance(node, dict | list) for v in _children(node)]

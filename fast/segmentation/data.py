@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from fast.data.index import GOOD, Sample
 from fast.data.samples import SampleImages, read_sample
 from fast.data.shown import figure
 from fast.data.transforms import Window, augmentation
-from fast.synthesis.output import read_records
+from fast.synthesis.records import each_record
 from ldm.errors import UserError
 
 
@@ -69,31 +70,58 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
     record. UserError when the folder is no output, a line of its manifest is damaged, or its sources are not where it
     says.
     """
-    folder = Path(folder)
-    manifest, rows = folder / "manifest.jsonl", read_records(folder, counterfeits=True)
+    folder, forbidden = Path(folder), set(held_out)
+    manifest, files = folder / "manifest.jsonl", _Sources()
+    found: list[tuple[_Used, SegmentationSample]] = []
+    told = True  # by every pair, what it was made from
     try:
-        found = [(used := _sources(row), _pair(folder, row, used)) for row in rows]
+        for row in each_record(folder, counterfeits=True):
+            used = files.of(row)
+            told = told and {"normal_source", "mask_source"} <= row.keys()
+            image, mask = folder / row["image"], folder / row["mask"]
+            found.append((used, SegmentationSample(image, mask, row["type"], synthetic=True, sources=used.paths)))
     except (KeyError, TypeError) as error:
         raise UserError(f"{manifest} is damaged ({error!r}); restore it or synthesize again") from None
-    forbidden = set(held_out)
-    lost = [source for sources, _ in found for source, _ in sources if forbidden and not source.exists()]
-    if lost or (forbidden and not all({"normal_source", "mask_source"} & row.keys() for row in rows)):
-        what = f"{lost[0]}, which a pair was made from, is not there" if lost else "a pair does not say its sources"
+    lost = files.lost() if forbidden else None
+    if lost or (forbidden and not told):
+        what = f"{lost}, which a pair was made from, is not there" if lost else "a pair does not say its sources"
         raise UserError(f"{manifest}: {what}; without it nobody can tell test pictures apart: run where it was made")
     copies = Copies(forbidden)
-    kept = [pair for sources, pair in found if not any(copies.holds(path, mask) for path, mask in sources)]
+    kept = [pair for used, pair in found if not any(copies.holds(path, mask) for path, mask in used.files)]
     return kept, len(found) - len(kept)
 
 
-def _sources(row: dict[str, str | None]) -> list[tuple[Path, bool]]:
+@dataclass(frozen=True)
+class _Used:
     """The files that a pair was made from, each with whether it is a mask."""
-    named = [(row.get("normal_source"), False), (row.get("mask_source"), True), (row.get("defect_source"), False)]
-    return [(Path(name).resolve(), mask) for name, mask in named if name]
+
+    files: list[tuple[Path, bool]]
+    paths: frozenset[Path]
 
 
-def _pair(folder: Path, row: dict[str, str], sources: list[tuple[Path, bool]]) -> SegmentationSample:
-    used = frozenset(path for path, _ in sources)
-    return SegmentationSample(folder / row["image"], folder / row["mask"], row["type"], synthetic=True, sources=used)
+class _Sources:
+    """What pairs were made from; the same files are the same object, for thousands of pairs share some."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[str, bool], ...], _Used] = {}
+        self._paths: dict[str, Path] = {}
+
+    def of(self, row: dict[str, Any]) -> _Used:
+        named = [(row.get("normal_source"), False), (row.get("mask_source"), True), (row.get("defect_source"), False)]
+        key = tuple((name, mask) for name, mask in named if name)
+        if key not in self._known:
+            files = [(self._path(name), mask) for name, mask in key]
+            self._known[key] = _Used(files, frozenset(path for path, _ in files))
+        return self._known[key]
+
+    def _path(self, name: str) -> Path:
+        if name not in self._paths:
+            self._paths[name] = Path(name).resolve()
+        return self._paths[name]
+
+    def lost(self) -> Path | None:
+        """One of them that is not there."""
+        return next((path for path in self._paths.values() if not path.exists()), None)
 
 
 def merged(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from fast.synthesis.sources import Pair
 from fast.synthesis.synthesizer import SynthesizedSample
 from ldm.rng import seed_of
 
+TOGETHER = 256  # pairs that are all done before the next are begun
 TRIES = 4  # of a pair, the first included
 UNCHANGED = "next to nothing changed"  # why a pair is rejected
 
@@ -59,8 +61,12 @@ class HonestMaker:
         self.maker.stop()
 
     def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
-        """As the maker's, which is called once for each try; the order of the results is not that of the pairs."""
-        self.stopped = False
+        """As the maker's, which is called once for each try of `TOGETHER` pairs; not in the order of the pairs."""
+        self.stopped, pairs = False, iter(pairs)
+        while not self.stopped and (some := list(islice(pairs, TOGETHER))):
+            yield from self._make(some, in_flight)
+
+    def _make(self, pairs: Sequence[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
         left = {pair.index: pair for pair in pairs}
         for number in range(TRIES):
             again = [p if number == 0 else replace(p, seed=seed_of(p.seed, 5, number)) for p in left.values()]

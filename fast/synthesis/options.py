@@ -100,7 +100,8 @@ class LatentOptions(SamplingOptions):
     # fmt: off
     weights: str | Path | None = option(
         None, "folder of <method>-<step>.safetensors, as main.py writes them, or one such file; mini: those that "
-        "come with the project (./mini is a folder); needed by methods that learn", "--pt_path", metavar="FOLDER")
+        "come with the project (./mini is a folder); needed by methods that learn; or a list by commas, the weights of "
+        "several parts, each into a folder of its name", "--pt_path", metavar="FOLDER[,FOLDER]")
     step: int | None = option(None, "step of the weights (default: the last)", "--weight_idx")
     base: str | None = option(
         None, "the base checkpoint, if it is no longer where training found it", "--actual_resume", metavar="CKPT")
@@ -122,7 +123,8 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
     # fmt: off
     method: str = option("fast", "what makes the defects (default fast)")
     data_root: str | None = option(
-        None, "normal images, or a dataset (needed by all but dfmgan)", metavar="FOLDER")
+        None, "normal images, or a dataset (needed by all but dfmgan); with a list of --pt_path one for all, or "
+        "one for each by commas, as --mask_path", metavar="FOLDER")
     mask_path: str | None = option(
         None, "masks, white = defect; folders inside it name defect types", metavar="FOLDER")
     anomaly_name: str | None = option(
@@ -157,7 +159,11 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
         "mask_asked/; where next to nothing changed the pair is made again")
     preview: str | None = option(None, "PNG of the first masks over their pictures", metavar="FILE")
     sample_name: str = option(
-        MISSING, "output: image/, mask/, triptych/, manifest.jsonl", metavar="FOLDER")
+        MISSING, "output: image/, mask/, triptych/, manifest.jsonl; with --shards a folder or a URL such as "
+        "s3://bucket/name", metavar="FOLDER")
+    shards: int | None = option(
+        None, "write WebDataset tar files of N pairs each, with their records beside them, in the place of folders",
+        metavar="N", least=1)
     count: int = option(500, "pairs in all (default 500)", least=1)
     counterfeits: float = option(
         0.0, "methods on a latent base: beside the pairs, this share of their number with normal content in the same "

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -13,8 +13,8 @@ import numpy as np
 
 from fast.data.images import resize_image, resize_mask, write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
-from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import held, parse_json
+from fast.synthesis.records import Place, as_line, each_record, lines_of, numbers_in, texts_at, write_lines
 from ldm.errors import UserError
 
 COMMAND = "command.json"  # the options that the folder was last filled with
@@ -88,7 +88,7 @@ class OutputFolder:
                 raise UserError(f"{mark} is damaged; give a new --sample_name folder") from None
             differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
             grown = bool(differing) and all(k in GROWING and _grown(before.get(k), settings.get(k)) for k in differing)
-            if differing and not (extend and grown) and self._read():
+            if differing and not (extend and grown) and self._found():
                 way = "add --extend to go on with what was added" if grown else "give the same settings to go on"
                 raise UserError(
                     f"--sample_name {self.folder} holds another run (differs in {', '.join(differing)}); "
@@ -114,7 +114,7 @@ class OutputFolder:
         leaves nothing. Does nothing while other processes fill it."""
         if (locks := list(self.folder.glob(".lock*"))) and len(locks) > 2:
             return
-        if self._read() or any(p.is_file() for p in self.folder.glob("**/*/*")):
+        if self._found() or any(p.is_file() for p in self.folder.glob("**/*/*")):
             return
         for path in (self.manifest, self.folder / "settings.json", self.folder / COMMAND, *locks):
             path.unlink(missing_ok=True)
@@ -123,27 +123,48 @@ class OutputFolder:
             with suppress(OSError):  # not there, or not empty
                 path.rmdir()
 
+    def share(self, groups: Sequence[range], rank: int, world: int) -> list[int]:
+        """The numbers that process `rank` of `world` makes: every `world`-th."""
+        return [i for group in groups for i in group][rank::world]
+
     def done(self) -> set[int]:
         """Numbers of the pairs that are complete."""
         with self._lock():
-            return set(self._read())
+            return set(self._found())
+
+    def each(self) -> Iterator[dict[str, Any]]:
+        """Records of the complete pairs in order, the rejected ones too, read one by one."""
+        with self._lock():
+            found = self._found()
+            yield from map(parse_json, texts_at(found[i] for i in sorted(found)))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Records of the complete pairs in order, the rejected ones too."""
-        with self._lock():
-            found = self._read()
-        return [found[i] for i in sorted(found)]
+        """All of `each` at once."""
+        return list(self.each())
 
-    def _read(self) -> dict[int, dict[str, Any]]:
-        """Records by number, without those whose pictures somebody has removed."""
+    def brief(self) -> list[dict[str, Any]]:
+        """Of each record what the end of a run tells: all of a hundred thousand would be gigabytes."""
+        return [told(row) for row in self.each()]
+
+    def _found(self) -> dict[int, Place]:
+        """Where the records stand, by number, without those whose pictures somebody has removed."""
+        found: dict[int, Place] = {}
+        there = {folder: [numbers_in(folder / kind) for kind in (*PICTURES, ASKED)]
+                 for folder in (self.folder, self.rejects)}  # fmt: skip
+        files = [self.manifest, self.rejects / self.manifest.name, *self.records.glob("*.json")]
         try:
-            manifests = [p for p in (self.manifest, self.rejects / self.manifest.name) if p.is_file()]
-            lines = [line for p in manifests for line in p.read_text(encoding="utf-8").splitlines()]
-            texts = lines + [p.read_text(encoding="utf-8") for p in self.records.glob("*.json")]
-            rows = {int(row["index"]): row for row in map(parse_json, texts)}
+            for file in files:
+                for offset, text in lines_of(file):
+                    row = parse_json(text)
+                    number, rejected = int(row["index"]), bool(row.get("rejected"))
+                    kinds = there[self.rejects if rejected else self.folder][: 4 if ASKED in row else 3]
+                    if all(number in numbers for numbers in kinds):
+                        found[number] = Place(file, offset, rejected)
+                    else:
+                        found.pop(number, None)
         except (ValueError, KeyError, TypeError, OverflowError):
             raise UserError(f"{self.manifest} is damaged; restore it or give a new --sample_name folder") from None
-        return {i: row for i, row in rows.items() if all(p.is_file() for p in self._pictures(row))}
+        return found
 
     def _pictures(self, record: dict[str, Any]) -> list[Path]:
         """Files of a pair: image, mask, triptych, and the asked mask where there is one."""
@@ -177,28 +198,38 @@ class OutputFolder:
         if asked is not None:
             write_mask(asked_path[0], asked)
         with self._lock():
-            write_bytes(self.records / f"{image_path.stem}.json", json.dumps(record).encode())
+            write_bytes(self.records / f"{image_path.stem}.json", as_line(record).encode())
 
     def gather(self) -> int:
         """Bring all records into the manifest, sorted, those of rejected pairs into that of `rejected/`. Returns how
         many pairs the manifest holds."""
         with self._lock():
-            files = list(self.records.glob("*.json"))
-            rows = self._read()
-            self._list([rows[i] for i in sorted(rows)])
+            files, found = list(self.records.glob("*.json")), self._found()
+            places = [found[i] for i in sorted(found)]
+            kept, rejected = ([p for p in places if p.rejected == out] for out in (False, True))
+            if not self._listed(kept, rejected):
+                self._list(texts_at(kept), texts_at(rejected), bool(rejected))
             for file in files:
                 file.unlink()
             if self.records.is_dir() and not any(self.records.iterdir()):
                 self.records.rmdir()
-        return sum(not row.get("rejected") for row in rows.values())
+        return len(kept)
 
-    def _list(self, rows: list[dict[str, Any]]) -> None:
+    def _listed(self, *parts: list[Place]) -> bool:
+        """Whether the manifests hold these records, and nothing else, already."""
+        for path, places in zip((self.manifest, self.rejects / self.manifest.name), parts, strict=True):
+            if [p.offset for p in places if p.file == path] != [offset for offset, _ in lines_of(path)]:
+                return False
+            if any(p.file != path for p in places) or (path == self.manifest and not path.is_file()):
+                return False
+        return True
+
+    def _list(self, kept: Iterable[str], rejected: Iterable[str], any_rejected: bool) -> None:
         """Write the manifests."""
-        rejected = self.rejects / self.manifest.name
-        for path, own in ((self.manifest, False), (rejected, True)):
-            lines = [json.dumps(row) + "\n" for row in rows if bool(row.get("rejected")) == own]
-            if lines or path == self.manifest or path.is_file():
-                write_bytes(path, "".join(lines).encode())
+        other = self.rejects / self.manifest.name
+        write_lines(self.manifest, kept)
+        if any_rejected or other.is_file():
+            write_lines(other, rejected)
 
     def sort(self, rows: list[dict[str, Any]]) -> None:
         """Take `rows`, all that `rows()` gave with other values in them, for the pairs' records, and bring each pair's
@@ -206,7 +237,7 @@ class OutputFolder:
         opened.
         """
         with self._lock():
-            write_bytes(self._plan, "".join(json.dumps(row) + "\n" for row in rows).encode())
+            write_lines(self._plan, map(as_line, rows))
             self._settle()
 
     def _settle(self) -> None:
@@ -214,7 +245,8 @@ class OutputFolder:
         if not self._plan.is_file():
             return
         rows = [parse_json(line) for line in self._plan.read_text(encoding="utf-8").splitlines()]
-        self._list(rows)
+        kept, rejected = ([as_line(row) for row in rows if bool(row.get("rejected")) == out] for out in (False, True))
+        self._list(kept, rejected, bool(rejected))
         for row in rows:
             elsewhere = self._pictures({**row, "rejected": not row.get("rejected")})
             for source, target in zip(elsewhere, self._pictures(row), strict=True):
@@ -255,30 +287,11 @@ def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.nda
     return np.concatenate([normal, gap, white, gap, image], axis=1)
 
 
+def told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the end of a run tells of a record."""
+    return {key: record[key] for key in ("counterfeit", "honest", "rejected") if key in record}
+
+
 def read_records(output: Path, counterfeits: bool = False, rejected: bool = False) -> list[dict[str, Any]]:
-    """The lines of a synthesis output's manifest, whose files lie in its folder, without those of counterfeits and of
-    pairs that a person has rejected (`fast.review`), unless they are asked for. Raises `UserError`."""
-    manifest = output / "manifest.jsonl"
-    try:
-        text = manifest.read_text(encoding="utf-8")
-        rows = [dict(parse_json(line)) for line in text.splitlines() if line.strip()]
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{output} has no manifest.jsonl; give an output folder of generate_with_mask.py") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{manifest} is damaged ({error}); restore it or synthesize again") from None
-    for number, row in enumerate(rows, 1):
-        for key in {"image", "mask"} & row.keys():
-            name = row[key]
-            if not isinstance(name, str) or not name or "\0" in name or not _inside(name):
-                raise UserError(
-                    f"{manifest} is damaged (line {number}: {key}={str(name)[:60]!r} names no file in the folder); "
-                    "restore it or synthesize again"
-                )
-    refused = set() if rejected else rejected_pairs(output)
-    return [row for row in rows if (counterfeits or not row.get("counterfeit")) and row.get("index") not in refused]
-
-
-def _inside(name: str) -> bool:
-    """Whether a relative path stays in the folder that it starts from."""
-    path = Path(name)
-    return not path.is_absolute() and ".." not in path.parts
+    """All of `each_record` at once. Raises `UserError`."""
+    return list(each_record(output, counterfeits, rejected))

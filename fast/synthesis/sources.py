@@ -114,11 +114,24 @@ class Sources:
             return replace(self.pair(index - FIRST_COUNTERFEIT, seed), index=index, counterfeit=True)
         normals, masks = self._marks
         normal = self.normals[drawn(normals, seed, 1, index)] if self.normals else None
-        mask = self.masks[turn(masks, index, seed, 2)] if self.masks else None
+        mask = self.masks[self._turn(masks, index, seed)] if self.masks else None
         own = seed_of(seed, 3, index)
         category, kind = normal.category if normal else "", mask.kind if mask else ""
         files = normal.path if normal else None, mask.path if mask else None
         return Pair(index, *files, self._type(category, kind, own), own)
+
+    def _turn(self, masks: np.ndarray, index: int, seed: int) -> int:
+        """The mask for a pair: all come round in an order of their own every time through, sorted once each time."""
+        lap, place = divmod(index, len(masks))
+        if (seed, lap) not in self._orders:
+            if len(self._orders) > 1:
+                self._orders.clear()
+            self._orders[seed, lap] = order(masks, lap, seed, 2)
+        return int(self._orders[seed, lap][place])
+
+    @cached_property
+    def _orders(self) -> dict[tuple[int, int], np.ndarray]:
+        return {}
 
     def _type(self, category: str, kind: str, seed: int) -> int:
         """A seeded choice among the allowed types that the normal's category and the mask's folder name."""
@@ -315,10 +328,15 @@ def drawn(candidates: np.ndarray, *key: int) -> int:
     return int(np.argmax(_mixed(candidates, seed_of(*key))))
 
 
+def order(candidates: np.ndarray, lap: int, *key: int) -> np.ndarray:
+    """The order of the candidates, by their `marks`, in time through number `lap`: (N,) numbers."""
+    return np.argsort(_mixed(candidates, seed_of(*key, lap)), kind="stable")
+
+
 def turn(candidates: np.ndarray, index: int, *key: int) -> int:
-    """The candidate, by its `marks`, for number `index`, all of them in an order of their own every time through."""
+    """The candidate for number `index`, all of them by `order` every time through."""
     lap, place = divmod(index, len(candidates))
-    return int(np.argsort(_mixed(candidates, seed_of(*key, lap)), kind="stable")[place])
+    return int(order(candidates, lap, *key)[place])
 
 
 def _mixed(values: np.ndarray, key: int) -> np.ndarray:

@@ -138,7 +138,7 @@ def test_the_bench_takes_as_large_a_share_of_them_as_of_the_pairs(reference: Pat
     [
         (["--counterfeits", "-1"], "--counterfeits -1.0 must not be negative"),
         (["--counterfeits", "nan"], "--counterfeits nan is no share"),
-        (["--counterfeits", "0.1", "--count", "2000000"], "--count 2000000 leaves no numbers for --counterfeits"),
+        (["--counterfeits", "0.1", "--count", "2000000"], "--count 2000000 is more than a set holds"),
     ],
 )
 def test_what_is_no_share_is_refused(

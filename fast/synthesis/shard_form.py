@@ -1,0 +1,45 @@
+"""What a shard of pairs is called and holds; the same in synthesis and in exports."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from typing import Any
+
+
+def add_entry(shard: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A file in a shard, without a time or an owner: the same files give the same bytes."""
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o644
+    shard.addfile(entry, BytesIO(data))
+
+
+def about_pair(kind: str, classes: Sequence[str], record: Mapping[str, Any]) -> bytes:
+    """`<name>.json` of a pair in a shard: its type, the type's number, and its line of the manifest."""
+    return json.dumps({"type": kind, "label": classes.index(kind), "provenance": record}).encode()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The pairs of these numbers, which `<name>.tar` holds; `<name>.jsonl` holds their records and is written last: a
+    shard that has one is complete."""
+
+    numbers: range
+
+    @property
+    def name(self) -> str:
+        return f"pairs-{self.numbers[0]:06d}-{self.numbers[-1]:06d}"
+
+
+def shards_of(groups: Iterable[range], size: int) -> list[Shard]:
+    """The shards of all numbers in `groups`. Those of one shard agree in their number divided by `size`, so that a
+    larger group has the same shards, and its last one and some more in the place of the last."""
+    return [
+        Shard(range((own := list(numbers))[0], own[-1] + 1))
+        for group in groups
+        for _, numbers in groupby(group, key=lambda i: i // size)
+    ]

@@ -1,0 +1,226 @@
+"""The output of a synthesis run as WebDataset shards, in a folder or behind a URL: tar files of so many pairs each."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from threading import Lock
+from typing import IO, Any
+
+import numpy as np
+
+from fast.data.images import encoded, natural_key
+from fast.data.index import GOOD
+from fast.data.source_mode import like_source
+from fast.runtime.folders import is_litter, parse_json
+from fast.synthesis.options import FIRST_COUNTERFEIT
+from fast.synthesis.output import ASKED, told
+from fast.synthesis.shard_form import Shard, about_pair, add_entry, shards_of
+from fast.synthesis.shard_table import write_table
+from fast.synthesis.stores import Store
+from ldm.errors import UserError
+
+SETTINGS, CLASSES, TABLE = "settings.json", "classes.json", "manifest.parquet"
+RANGE = re.compile(r"pairs-(\d{6,})-(\d{6,})\.jsonl")
+
+
+@dataclass
+class _Open:
+    """A shard that is being filled: its files one behind the other as they came, and where each pair's lie."""
+
+    shard: Shard
+    spool: IO[bytes] = field(default_factory=TemporaryFile)
+    places: dict[int, list[tuple[str, int, int]]] = field(default_factory=dict)
+    records: dict[int, str] = field(default_factory=dict)
+
+
+class ShardFolder:
+    """`pairs-000000-000999.tar`, ... with `<name>.image.png`, `<name>.mask.png` and `<name>.json` of each pair, a
+    `.jsonl` of records beside each, `settings.json`, `classes.json`.
+
+    A shard is there whole or not at all, and one that is there is done: a stopped run goes on with the others, and
+    loses the pairs of those that it was at. Several processes make different shards. Pairs whose record says why they
+    are `rejected` are in the `.jsonl` alone. `settings` is what makes two runs the same run, `size` the pairs in a
+    shard. Raises `UserError` for a place that holds something else.
+    """
+
+    def __init__(self, url: str, settings: Mapping[str, Any], size: int):
+        self.store, self.size = Store(url), size
+        self._shards: list[Shard] = []
+        self._open: dict[str, _Open] = {}
+        self._lock, self._fresh = Lock(), False
+        self._honest = bool(settings.get("honest_masks"))
+        self._settings = json.dumps({**settings, "shards": size}, indent=1).encode()
+        self._claim()
+        categories = list(dict.fromkeys(kind.partition("/")[0] for kind in settings["types"]))
+        self._several = len(categories) > 1
+        defects = sorted({self._class_of(kind) for kind in settings["types"]}, key=natural_key)
+        # Those of counterfeits come last, so that the others' numbers are the same without.
+        self.classes = list(dict.fromkeys([*defects, *(self._class_of(f"{c}/{GOOD}") for c in categories)]))
+        self._defects = len(defects)
+
+    def _class_of(self, kind: str) -> str:
+        """A type's name: with its category where there is more than one, as exports have it."""
+        return kind.lstrip("/") if self._several else kind.rpartition("/")[2]
+
+    def _claim(self) -> None:
+        names = {name for name in self.store.names() if not is_litter(name) and not name.endswith(".part")}
+        self._new = SETTINGS not in names
+        if self._new:
+            if names:
+                raise UserError(f"--sample_name {self.store.url} holds other files; give an empty or a new folder")
+            self.store.write(SETTINGS, self._settings)
+            return
+        try:
+            before = dict(parse_json(self.store.read(SETTINGS)))
+        except (ValueError, TypeError):
+            raise UserError(f"{self.store.url}/{SETTINGS} is damaged; give a new --sample_name") from None
+        settings = json.loads(self._settings)
+        differing = sorted(k for k in settings.keys() | before.keys() if settings.get(k) != before.get(k))
+        if differing and self._marks():
+            raise UserError(
+                f"--sample_name {self.store.url} holds another run (differs in {', '.join(differing)}); "
+                "give a new folder, or give the same settings to go on"
+            )
+        if differing:
+            self.store.write(SETTINGS, self._settings)
+
+    def _marks(self) -> list[Shard]:
+        """The shards that are complete, in order."""
+        names = self.store.names()
+        found = [m for name in names if (m := RANGE.fullmatch(name)) and f"{name[:-6]}.tar" in names]
+        return [Shard(range(first, last + 1)) for first, last in sorted((int(m[1]), int(m[2])) for m in found)]
+
+    def share(self, groups: Sequence[range], rank: int, world: int) -> list[int]:
+        """The numbers that process `rank` of `world` makes: every `world`-th shard."""
+        self._shards = shards_of(groups, self.size)
+        return [i for shard in self._shards[rank::world] for i in shard.numbers]
+
+    def done(self) -> set[int]:
+        """Numbers of the pairs in complete shards of those that are asked for."""
+        return {i for shard in self._complete() for i in shard.numbers}
+
+    def write(
+        self,
+        record: dict[str, Any],
+        normal: np.ndarray,
+        image: np.ndarray,
+        mask: np.ndarray,
+        shown: tuple[slice, slice],
+        asked: np.ndarray | None = None,
+    ) -> None:
+        """Take a pair, as `OutputFolder.write` does, without a triptych. The last one of a shard writes the shard."""
+        number = record["index"]
+        shard = self._shards[bisect_right(self._shards, number, key=lambda s: s.numbers[0]) - 1]
+        files = {} if record.get("rejected") else self._files(record, image, mask, asked)
+        names = {"image": f"{number:06d}.image.png", "mask": f"{number:06d}.mask.png"}
+        if ASKED in record:
+            names[ASKED] = f"{number:06d}.{ASKED}.png"
+        record = {**record, **names, "shard": f"{shard.name}.tar"}
+        if files:
+            same = {key: value for key, value in record.items() if key != "seconds"}  # the same bytes every time
+            files["json"] = about_pair(self._class_of(record["type"]), self.classes, same)
+        with self._lock:
+            filling = self._open.setdefault(shard.name, _Open(shard))
+            places = filling.places.setdefault(number, [])
+            for suffix, data in files.items():
+                places.append((f"{number:06d}.{suffix}", filling.spool.tell(), len(data)))
+                filling.spool.write(data)
+            filling.records[number] = json.dumps(record)
+            complete = len(filling.records) == len(shard.numbers)
+            if complete:
+                del self._open[shard.name]
+        if complete:
+            self._finish(filling)
+
+    def _files(
+        self, record: dict[str, Any], image: np.ndarray, mask: np.ndarray, asked: np.ndarray | None
+    ) -> dict[str, bytes]:
+        stored = like_source(image, record.get("normal_source"))
+        image_png = encoded(stored.array) if stored.array.dtype == np.uint8 else stored.png()
+        shown = np.zeros_like(mask) if record.get("counterfeit") else mask
+        files = {"image.png": image_png, "mask.png": encoded((shown != 0).astype(np.uint8) * 255)}
+        return files if asked is None else {**files, f"{ASKED}.png": encoded((asked != 0).astype(np.uint8) * 255)}
+
+    def _finish(self, filling: _Open) -> None:
+        """Write a shard, in the order of its numbers, then its records, then remove a shorter one in its place."""
+        name = filling.shard.name
+        with TemporaryDirectory() as aside, filling.spool as spool:
+            local = Path(aside) / f"{name}.tar"
+            with tarfile.open(local, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for number in filling.shard.numbers:
+                    for entry, offset, length in filling.places[number]:
+                        spool.seek(offset)
+                        add_entry(tar, entry, spool.read(length))
+            self.store.write(f"{name}.tar", local)
+        lines = [filling.records[number] + "\n" for number in filling.shard.numbers]
+        self.store.write(f"{name}.jsonl", "".join(lines).encode())
+        self._fresh = True
+        first, last = filling.shard.numbers[0], filling.shard.numbers[-1]
+        for other in self._marks():
+            if other.numbers[0] == first and other.numbers[-1] < last:
+                self.store.remove(f"{other.name}.jsonl")
+                self.store.remove(f"{other.name}.tar")
+
+    def gather(self) -> int:
+        """Complete `classes.json` and, once all shards that are asked for are there, `manifest.parquet`. Returns how
+        many pairs they hold."""
+        self.close()
+        names = self.store.names()
+        if SETTINGS not in names:  # another process of this run, which was refused something, has taken it away
+            self.store.write(SETTINGS, self._settings)
+        fakes = bool(self._shards) and self._shards[-1].numbers[-1] >= FIRST_COUNTERFEIT
+        if CLASSES not in names or fakes:
+            named = self.classes if fakes else self.classes[: self._defects]
+            numbered = {str(i): name for i, name in enumerate(named)}
+            self.store.write(CLASSES, (json.dumps(numbered, indent=1, ensure_ascii=False) + "\n").encode())
+        complete = self._complete()
+        if len(complete) == len(self._shards) and (self._fresh or TABLE not in names):
+            write_table(self.store, TABLE, (records_of(self.store, shard.name) for shard in complete))
+        return sum(not row.get("rejected") for row in self.brief())
+
+    def _complete(self) -> list[Shard]:
+        """The complete ones of those that are asked for, in order."""
+        asked = {shard.name for shard in self._shards}
+        return [shard for shard in self._marks() if shard.name in asked]
+
+    def brief(self) -> list[dict[str, Any]]:
+        """Of each record what the end of a run tells: read only where the numbers do not say it, for a million of them
+        are a gigabyte."""
+        if self._honest:
+            return [told(row) for row in self.each()]
+        return [
+            {"counterfeit": True} if i >= FIRST_COUNTERFEIT else {} for shard in self._complete() for i in shard.numbers
+        ]
+
+    def each(self) -> Iterator[dict[str, Any]]:
+        """Records of the pairs in complete shards of those that are asked for, in order, a shard in memory."""
+        for shard in self._complete():
+            yield from records_of(self.store, shard.name)
+
+    def close(self) -> None:
+        """Let go of what is not complete."""
+        for filling in self._open.values():
+            filling.spool.close()
+        self._open.clear()
+
+    def abandon(self) -> None:
+        """Remove what this object wrote where no shard came of it: a refused input leaves nothing."""
+        if self._new and not self._marks():
+            for name in (SETTINGS, CLASSES):
+                self.store.remove(name)
+            self.store.remove_folder()
+
+
+def records_of(store: Store, name: str) -> list[dict[str, Any]]:
+    """The records of a complete shard. Raises `UserError`."""
+    try:
+        return [dict(parse_json(line)) for line in store.read(f"{name}.jsonl").splitlines()]
+    except (ValueError, TypeError):
+        raise UserError(f"{store.url}/{name}.jsonl is damaged; remove it, and the shard is made again") from None
