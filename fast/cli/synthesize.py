@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fast.cli.score import judge, real_defects, table
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # heavy: imported only once the flags are understood
 
     from fast.cli.synthesis_job import Maker, SynthesisJob
     from fast.segmentation.data import SegmentationSample
-    from fast.synthesis.output import OutputFolder
     from fast.synthesis.sources import Pair
 
 
@@ -75,8 +75,8 @@ def synthesize(options: SynthesisOptions) -> None:
         preview(job, options)
     with closing(_output(options, settings_of(job), rank)) as output:
         try:
-            if rank == 0 and isinstance(output, OutputFolder):
-                keep_command(output, options)
+            if rank == 0 and not options.shards:
+                keep_command(options)
             total, stopped = _made(output, job, options)
         except UserError:
             output.abandon()
@@ -207,12 +207,12 @@ def fill(
     return total, bool(signals) and left > 0
 
 
-def keep_command(output: OutputFolder, options: SynthesisOptions) -> None:
+def keep_command(options: SynthesisOptions) -> None:
     """Write the options into the folder, so that pairs of it can be made anew."""
     from fast.data.images import write_bytes
     from fast.synthesis.output import COMMAND
 
-    write_bytes(output.folder / COMMAND, json.dumps(asdict(options), default=str, indent=1).encode())
+    write_bytes(Path(options.sample_name) / COMMAND, json.dumps(asdict(options), default=str, indent=1).encode())
 
 
 def made(
