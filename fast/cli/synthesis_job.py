@@ -124,6 +124,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     maker, mask_of = made.synthesizer, masks.of(sources.types)
     assert maker is not None
     maker.mask_of = mask_of
+    regions = None
     if isinstance(maker.draft_of, Drafter | Mixed):
         regions = None if masks.source is not None else _regions(options)
         for drafter in maker.draft_of.drafters:
@@ -131,6 +132,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     making: Maker = HonestMaker(maker, recipe.composite) if options.honest_masks else maker
     common = {
         "method": options.method, "seed": options.seed, **making.settings(), **masks.settings(),
+        **({} if regions is None else regions.settings()),
         **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
     }  # fmt: skip
     return SynthesisJob(making, sources, common, masks.source, mask_of, masks.rejected)

@@ -90,6 +90,11 @@ class Recipe(SamplingOptions):
     detail: bool = False
     blend: int = 0
 
+    @property
+    def from_draft(self) -> bool:
+        """Whether pairs start from a draft's picture; at strength 1 they have its mask alone."""
+        return self.draft != "none" and self.strength < 1
+
 
 @dataclass(frozen=True)
 class LatentOptions(SamplingOptions):
