@@ -23,7 +23,7 @@ from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
 from fast.synthesis.honest import HonestMaker
-from fast.synthesis.options import SamplingOptions, SynthesisOptions
+from fast.synthesis.options import SamplingOptions, SynthesisOptions, transplants
 from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
 from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
 from ldm.errors import UserError
@@ -152,7 +152,7 @@ def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Chose
 
 def _with_types_of_drafts(options: SynthesisOptions) -> SynthesisOptions:
     """Where nothing names defect types, those whose real defects the drafts are cut from."""
-    if options.draft not in ("transplant", "mixed") or options.anomaly_name or options.init_word:
+    if not transplants(options) or options.anomaly_name or options.init_word:
         return options
     kinds = open_dataset(str(options.defects or options.data_root)).types
     return replace(options, anomaly_name=",".join(f"{category}/{anomaly}" for category, anomaly in kinds) or None)

@@ -180,6 +180,11 @@ class SynthesisOptions(LatentOptions):
     # fmt: on
 
 
+def transplants(options: SynthesisOptions) -> bool:
+    """Whether real defects are set into the pictures, as pairs or as drafts."""
+    return options.method == "transplant" or options.draft in ("transplant", "mixed")
+
+
 def check_latent(options: LatentOptions, method: str) -> None:
     """What can be refused of a method's options before its weights are looked at. Raises `UserError`."""
     check_limits(options)
