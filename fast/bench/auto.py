@@ -116,7 +116,8 @@ def _choose(
     report: Callable[[str], None],
 ) -> Choice:  # fmt: skip
     sides = nested_sides(index, split, SPLITS)
-    judge = QuickJudge(None if plan.native else plan.size, plan.augment, cache=out / "features")
+    size = None if plan.native else plan.size
+    judge = QuickJudge(size, plan.augment, cache=out / "features")
     budget = Budget(60 * CHOOSING * plan.minutes)
     adapted = {label: 60 * ADAPT_MINUTES for label in pairs.rows if CANDIDATES[label].adapted}
 
@@ -124,7 +125,9 @@ def _choose(
         if label in adapted:
             adapt(CANDIDATES[label].method, index, sides[number].split, out, str(number), ADAPT_MINUTES)
 
-    trials = Trials(sides, pairs, judge, budget, out / "choice.json", prepare, report)
+    trials = Trials(
+        sides, pairs, judge, budget, out / "choice.json", prepare, report, {"size": size, "augment": plan.augment}
+    )
     trials.left_out.update(undrawable)
     # At the end the weights are adapted once more, to all of the training side.
     labels = [label for label in pairs.rows if label not in adapted or _room(plan)]

@@ -73,16 +73,17 @@ def score_of(row: Mapping[str, Any]) -> float:
 
 
 class Trials:
-    """Trials of rows on nested splits. Those in `file` are not done again. `prepare(label, split)` is called before the
-    first of a label on a split, and counts as part of it."""
+    """Trials of rows on nested splits. Those in `file` are not done again, if they were done with the same `settings`,
+    what decides the figures beside the pairs. `prepare(label, split)` is called before the first of a label on a split,
+    and counts as part of it."""
 
     def __init__(
         self, sides: Sequence[Sides], pairs: RowPairs, judge: Judge, budget: Budget, file: Path,
         prepare: Callable[[str, int], None] = lambda label, split: None,
-        report: Callable[[str], None] = print,
+        report: Callable[[str], None] = print, settings: Mapping[str, Any] | None = None,
     ):  # fmt: skip
         self.sides, self.pairs, self.judge, self.budget = sides, pairs, judge, budget
-        self.file, self.prepare, self.report = file, prepare, report
+        self.file, self.prepare, self.report, self.settings = file, prepare, report, dict(settings or {})
         known = json.loads(file.read_text()) if file.is_file() else []
         self.rows: list[dict[str, Any]] = [row for row in known if self._same(row)]
         self.left_out: dict[str, str] = {}
@@ -90,7 +91,7 @@ class Trials:
     def _how(self, label: str) -> dict[str, Any]:
         rows, row = self.pairs.rows, self.pairs.rows.get(label, Row())
         of = {name: rows[name].describe() for name in row.mix or ()}
-        found = {**row.describe(), "of": of, "per_type": self.pairs.per_type}
+        found = {**row.describe(), "of": of, "per_type": self.pairs.per_type, **self.settings}
         return dict(json.loads(json.dumps(found)))
 
     def _same(self, row: Mapping[str, Any]) -> bool:
@@ -207,7 +208,8 @@ def ranked(rows: Sequence[Mapping[str, Any]]) -> list[Score]:
 
 
 def _chosen(trials: Trials) -> Choice:
-    scores = ranked(trials.rows)
+    # A mixture of an earlier run is no candidate where this one did not come to it.
+    scores = [score for score in ranked(trials.rows) if score.label in trials.pairs.rows]
     taken = next((score.label for score in scores if score.helps), None)
     alone = float(np.mean([score_of(row) for row in trials.rows if row["label"] == ALONE]))
     return Choice(taken, scores, dict(trials.left_out), list(trials.rows), alone)

@@ -46,6 +46,11 @@ class Row:
         if self.masks not in OF_FILES:
             raise UserError(f"masks={self.masks} is unknown; use one of {', '.join(OF_FILES)}")
 
+    @property
+    def drafted(self) -> bool:
+        """Whether its pairs start from drafts, which bring their masks."""
+        return self.options.get("draft", "none") != "none"
+
     def options_for(self, run: str) -> dict[str, Any]:
         """The options with `run` in place of `{seed}`."""
         return {k: v.replace(SEED, run) if isinstance(v, str) else v for k, v in self.options.items()}
@@ -54,7 +59,7 @@ class Row:
         """What decides its pairs, as plain data."""
         named = {"method": self.method, "folder": self.folder, "mix": None if self.mix is None else list(self.mix)}
         found = {name: value for name, value in named.items() if value is not None}
-        given = self.method and not method_class(self.method).own_masks and "draft" not in self.options
+        given = self.method and not method_class(self.method).own_masks and not self.drafted
         masks = {"masks": self.masks} if given else {}
         return {**found, **masks, **({"options": dict(self.options)} if self.options else {})}
 
@@ -186,9 +191,16 @@ def _finished(folder: str, sides: Sides, run: str) -> list[Made]:
     place = Path(folder.replace(SEED, run))
     file = place / "settings.json"
     settings: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    for recorded in (settings.get("split"), (settings.get("training") or {}).get("split")):
+    for recorded in _splits(settings):
         _check_split(recorded, sides, str(place))
     return [Made(sample, {"type": sample.kind}) for sample in from_output(place, sides.forbidden)[0]]
+
+
+def _splits(settings: Mapping[str, Any]) -> list[Any]:
+    """What a run's settings say of splits: of its method, of the training of its weights, and of its drafts."""
+    drafts = settings.get("draft_settings") or {}
+    parts = (settings, settings.get("options"), settings.get("training"), drafts, *drafts.values())
+    return [part.get("split") for part in parts if isinstance(part, Mapping)]
 
 
 def _check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None:

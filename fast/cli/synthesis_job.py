@@ -23,7 +23,7 @@ from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
 from fast.synthesis.honest import HonestMaker
-from fast.synthesis.options import SamplingOptions, SynthesisOptions
+from fast.synthesis.options import SamplingOptions, SynthesisOptions, transplants
 from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
 from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
 from ldm.errors import UserError
@@ -124,6 +124,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     maker, mask_of = made.synthesizer, masks.of(sources.types)
     assert maker is not None
     maker.mask_of = mask_of
+    regions = None
     if isinstance(maker.draft_of, Drafter | Mixed):
         regions = None if masks.source is not None else _regions(options)
         for drafter in maker.draft_of.drafters:
@@ -131,6 +132,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     making: Maker = HonestMaker(maker, recipe.composite) if options.honest_masks else maker
     common = {
         "method": options.method, "seed": options.seed, **making.settings(), **masks.settings(),
+        **({} if regions is None else regions.settings()),
         **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
     }  # fmt: skip
     return SynthesisJob(making, sources, common, masks.source, mask_of, masks.rejected)
@@ -150,7 +152,7 @@ def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Chose
 
 def _with_types_of_drafts(options: SynthesisOptions) -> SynthesisOptions:
     """Where nothing names defect types, those whose real defects the drafts are cut from."""
-    if options.draft not in ("transplant", "mixed") or options.anomaly_name or options.init_word:
+    if not transplants(options) or options.anomaly_name or options.init_word:
         return options
     kinds = open_dataset(str(options.defects or options.data_root)).types
     return replace(options, anomaly_name=",".join(f"{category}/{anomaly}" for category, anomaly in kinds) or None)

@@ -14,7 +14,7 @@ from fast.generators import FREE, LATENT, METHODS
 from fast.runtime.flags import add_flags, default_of, flag_of
 from fast.runtime.options import Parser
 from fast.runtime.runner import check_runner
-from fast.synthesis.options import FIRST_COUNTERFEIT, LatentOptions, SynthesisOptions, check_latent
+from fast.synthesis.options import FIRST_COUNTERFEIT, LatentOptions, SynthesisOptions, check_latent, transplants
 from ldm.errors import UserError
 
 # Of the options of methods on a latent base those that others have too, and those of all methods that learn.
@@ -116,7 +116,7 @@ def _check_counterfeits(options: SynthesisOptions) -> None:
 def _check_kept(options: SynthesisOptions) -> None:
     """Raises `UserError` for a choice among the pairs that cannot be made."""
     if options.keep is not None:
-        check_keep(options.keep, options.defects, options.split if options.method != "transplant" else None)
+        check_keep(options.keep, options.defects, None if transplants(options) else options.split)
     flag = "--regenerate" if options.regenerate else f"--keep {options.keep}"
     several = options.runner != "local" or int(os.environ.get("WORLD_SIZE", "1")) > 1
     if (options.keep is not None or options.regenerate) and several:

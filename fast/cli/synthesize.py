@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fast.cli.score import judge, real_defects, table
 from fast.runtime.signals import handled_by
-from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions
+from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions, transplants
 from ldm.errors import UserError
 
 ROUNDS = 5  # of pairs made for others that show nothing
@@ -110,7 +110,7 @@ def tell(
         print(again, flush=True)
     if rejected:
         print(f"{rejected} drawn masks were rejected and drawn again", flush=True)
-    fakes = sum(bool(row.get("counterfeit")) for row in rows)
+    fakes = sum(bool(row.get("counterfeit")) and not row.get("rejected") for row in rows)
     pairs = total - fakes
     if stopped:
         also = f" and {fakes} of {len(counterfeits(options))} counterfeits" if options.counterfeits else ""
@@ -160,7 +160,7 @@ def _real_defects(options: SynthesisOptions) -> list[SegmentationSample]:
     """Those that the pairs are to be compared with. Raises `UserError`."""
     if options.keep is None:
         return []
-    own = options.data_root if options.method == "transplant" else None
+    own = options.data_root if transplants(options) else None
     return real_defects(options.defects or own, options.split)
 
 

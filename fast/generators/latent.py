@@ -102,6 +102,7 @@ class LatentGenerator(Learned):
         names = {f.name for f in fields(LatentOptions)}
         self.options = LatentOptions(**{name: value for name, value in options.items() if name in names})
         self.synthesizer: Synthesizer | None = None
+        self.drafter: Drafter | Mixed | None = None
         training = {name: value for name, value in options.items() if name not in names}
         super().__init__(self.options.weights, self.options.step, **training)
 
@@ -121,7 +122,7 @@ class LatentGenerator(Learned):
         self.base_hash = artifact.base_sha256
         self.synthesizer = Synthesizer(model, recipe, self._device)
         self.own_masks = recipe.draft != "none"
-        self.drafter: Drafter | Mixed | None = None
+        self.drafter = None
         if recipe.draft == "procedural" or (self.own_masks and "defects" in recipe.draft_options):
             self._start_from(drafter(recipe.draft, recipe.draft_options, self.types))
 
@@ -141,7 +142,8 @@ class LatentGenerator(Learned):
     def change(self, **sampling: Any) -> None:
         """Sample otherwise from now on with the weights as they are loaded: any of `CHANGES`, by name.
 
-        Takes no time, so that somebody may try values. Raises `UserError`; then all is as it was.
+        Takes no time, so that somebody may try values; only another draft reads its real defects. Raises `UserError`;
+        then all is as it was.
         """
         synthesizer = self._ready()
         if foreign := sorted(sampling.keys() - set(CHANGES)):
@@ -150,13 +152,14 @@ class LatentGenerator(Learned):
         check_latent(options, self.name)
         self.options = options
         try:
-            recipe = self._recipe(self._artifact)
-            draft = None if recipe.draft == "none" else drafter(recipe.draft, recipe.draft_options, self.types)
+            recipe, draft = self._recipe(self._artifact), self.drafter
+            if _draft_of(recipe) != _draft_of(synthesizer.recipe):
+                draft = None if recipe.draft == "none" else drafter(recipe.draft, recipe.draft_options, self.types)
         except UserError:
             self.options = before
             raise
         synthesizer.recipe = synthesizer.engine.recipe = recipe
-        self.own_masks, self.drafter, synthesizer.draft_of = draft is not None, draft, draft
+        self.own_masks, self.drafter, synthesizer.draft_of = recipe.draft != "none", draft, draft
 
     @property
     def _device(self) -> str:
@@ -207,6 +210,10 @@ class LatentGenerator(Learned):
         if self.synthesizer is None:
             return {}
         return {"weights": self.hash, "base": self.base_hash, **self.synthesizer.settings()}
+
+
+def _draft_of(recipe: Recipe) -> tuple[str, dict[str, Any]]:
+    return recipe.draft, dict(recipe.draft_options)
 
 
 def drafter(

@@ -36,6 +36,7 @@ def _record(index: int, made: Made, normal: Path) -> dict[str, Any]:
         "prompt": "",
         "type": made.wish.kind,
         "painted_mask": made.wish.mask is not None,
+        **made.origin,
         **wish,
         "settings": made.settings,
         "size": made.settings.get("size"),

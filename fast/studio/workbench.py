@@ -48,7 +48,8 @@ class Wish:
 
 @dataclass(frozen=True)
 class Made:
-    """A finished pair: uint8 normal and image (H,W,3), mask (H,W) in {0,1}. `settings`: what made it."""
+    """A finished pair: uint8 normal and image (H,W,3), mask (H,W) in {0,1}. `settings`: what made it; `origin`: which
+    real defects took part, for the manifest."""
 
     wish: Wish
     normal: np.ndarray
@@ -56,6 +57,7 @@ class Made:
     mask: np.ndarray
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 class Workbench:
@@ -158,7 +160,8 @@ class Workbench:
             known = wish.kind if wish.kind in generator.types or generator.words else None
             image, found = generator.synthesize(normal, mask, np.random.default_rng(wish.seed), known)
             seconds, settings = time.perf_counter() - start, generator.settings()
-        return Made(wish, resize_image(normal, image.shape[:2]), image, found, seconds, settings)
+            origin = generator.origin(np.random.default_rng(wish.seed), known)
+        return Made(wish, resize_image(normal, image.shape[:2]), image, found, seconds, settings, origin)
 
     def _ready(self, wish: Wish, mask: np.ndarray | None) -> Generator:
         generator = self._generator(wish.method)

@@ -13,7 +13,7 @@ STRENGTH = 0.1
 
 def counterfeit_strength(recipe: Recipe) -> float:
     """How far the normal is noised, as a share of T: as far as drafts are, where defects start from those."""
-    return STRENGTH if recipe.draft == "none" else recipe.strength
+    return recipe.strength if recipe.from_draft else STRENGTH
 
 
 def renewed(

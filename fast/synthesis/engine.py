@@ -258,7 +258,7 @@ class Engine:
         denoise = self._denoiser(context, self._columns[list(types)], shown, known)
         noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
         recipe = self.recipe
-        first = None if drafts is None or recipe.strength == 1 else self._encoded(drafts)
+        first = None if drafts is None else self._encoded(drafts)
         options = {"use_farm": recipe.use_farm, "stop_at": recipe.stop_at, **recipe.own}
         place = SamplingInputs(
             mask, background, prompts, known, noise, recipe.sampler, recipe.steps, denoise, options, self.dtype,
@@ -283,7 +283,7 @@ class Engine:
         """As `generate`, but with normal content inside each mask: AIAS from the normal itself as the draft, noised to
         t = `strength` * T (None: `counterfeit_strength`), under the empty prompt, without guidance or FARM. Every
         method on a base has the same."""
-        model, drafted = self.model, self.recipe.draft != "none"
+        model, drafted = self.model, self.recipe.from_draft
         strength = counterfeit_strength(self.recipe) if strength is None else strength
         background = self._background(normals, keys or [None] * len(normals))
         pixels = torch.stack([torch.from_numpy(m)[None] for m in masks]).to(self.device)
@@ -321,7 +321,7 @@ class Engine:
         seeds: Sequence[int],
         keys: Sequence[Hashable] | None,
     ) -> list[np.ndarray]:
-        """The made windows with what the first stage lost of the normals, or of drafts, if the recipe says so."""
+        """The made windows with what the first stage lost of the normals, if the recipe says so."""
         if not self.recipe.detail:
             return made
         decoded = self._decoded_normals(background, keys or [None] * len(normals))

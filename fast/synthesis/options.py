@@ -91,6 +91,11 @@ class Recipe(SamplingOptions):
     detail: bool = False
     blend: int = 0
 
+    @property
+    def from_draft(self) -> bool:
+        """Whether pairs start from a draft's picture; at strength 1 they have its mask alone."""
+        return self.draft != "none" and self.strength < 1
+
 
 @dataclass(frozen=True)
 class LatentOptions(SamplingOptions):
@@ -180,6 +185,11 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
     batch_size: int = option(8, "pairs in flight; does not change the pairs", least=1)
     overrides: list[str] = option([], None)
     # fmt: on
+
+
+def transplants(options: SynthesisOptions) -> bool:
+    """Whether real defects are set into the pictures, as pairs or as drafts."""
+    return options.method == "transplant" or options.draft in ("transplant", "mixed")
 
 
 def check_latent(options: LatentOptions, method: str) -> None:

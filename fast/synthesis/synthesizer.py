@@ -164,9 +164,12 @@ class Synthesizer:
         return self.engine.model.prompts.text(type_index)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the bytes of a pair, beside the weights."""
+        """What decides the bytes of a pair, beside the weights. Of a draft's options, which may name places, what its
+        method says of itself."""
         draft = {} if self.draft_of is None else {"draft_settings": self.draft_of.settings()}
-        return {**asdict(self.recipe), **draft, "device": self.device.type, "lane": self.lane}
+        idle = ("draft_options", "strength") if self.recipe.draft == "none" else ("draft_options",)
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in idle}
+        return {**recipe, **draft, "device": self.device.type, "lane": self.lane}
 
     def stop(self) -> None:
         """End `make` soon: lanes that are under way are given up at their next network evaluation."""
@@ -299,7 +302,9 @@ class Synthesizer:
         image = image if image.flags.writeable else image.copy()
         crops = [cut(image, region) for region in regions]
         seconds = time.perf_counter() - start
-        drafts = None if draft is None else [cut(draft, region) for region in regions]
+        # At strength 1 nothing but the mask is the draft's: all else is as without one.
+        drafted = draft is not None and self.recipe.from_draft
+        drafts = [cut(draft, region) for region in regions] if drafted and draft is not None else None
         normal, left = panel(image[shown]), len(regions)
         return _Picture(pair, image, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
 
@@ -347,7 +352,8 @@ def _seed(pair: int, window: int) -> int:
 def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
     """The manifest line of a pair: everything needed to make it again."""
     pixels, fake = int(made.mask.sum()), made.pair.counterfeit
-    strength = STRENGTH if common.get("draft", "none") == "none" else common["strength"]
+    drafted = common.get("draft", "none") != "none" and common["strength"] < 1
+    strength = common["strength"] if drafted else STRENGTH
     return {
         "index": made.pair.index,
         "image": f"image/{made.pair.index:06d}.png",

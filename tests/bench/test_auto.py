@@ -62,10 +62,11 @@ class Bench:
 
         monkeypatch.setattr(module, "measured", measured)
 
-    def choose(self, budget: float, extra: Mapping[str, float] | None = None) -> Choice:
+    def choose(self, budget: float, extra: Mapping[str, float] | None = None, **settings: Any) -> Choice:
         sides = [SimpleNamespace(split=SimpleNamespace(hash=str(seed)), train=[]) for seed in range(3)]
         pairs = RowPairs({label: Row("cutpaste") for label in self.labels}, 4)
-        trials = Trials(sides, pairs, None, Budget(budget, self.clock), self.file, report=lambda _: None)  # type: ignore[arg-type]
+        budgeted = Budget(budget, self.clock)
+        trials = Trials(sides, pairs, None, budgeted, self.file, report=lambda _: None, settings=settings)  # type: ignore[arg-type]
         return choose(trials, self.labels, extra)
 
 
@@ -86,6 +87,25 @@ def test_the_highest_gain_above_its_standard_error_is_taken(monkeypatch: pytest.
     assert len(bench.done) == 5 * 3
     bench.choose(1000)
     assert len(bench.done) == 5 * 3  # what was measured is not measured again
+
+
+def test_what_was_measured_at_another_size_is_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = Bench(monkeypatch, tmp_path, SCORES, {})
+    bench.choose(1000, size=256)
+    bench.choose(1000, size=256)
+    assert len(bench.done) == 5 * 3
+    bench.choose(1000, size=320)
+    assert len(bench.done) == 2 * 5 * 3
+
+
+def test_a_mixture_of_an_earlier_run_is_not_taken_by_one_that_does_not_come_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = Bench(monkeypatch, tmp_path, SCORES, {})
+    assert bench.choose(1000).taken == "a + b"
+    bench.labels = ["a"]
+    found = bench.choose(1000)
+    assert (found.taken, [score.label for score in found.scores]) == ("a", ["a"])
 
 
 def test_nothing_is_taken_where_nothing_helps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fast.data.images import read_image, write_mask
+from fast.generators.latent import LatentGenerator
 from fast.segmentation.data import from_output
 from fast.studio.kept import keep
 from fast.studio.workbench import Wish, Workbench
@@ -59,6 +60,23 @@ def test_steps_guidance_and_drafts_change_with_the_weights_loaded(bench: Workben
         assert bench._generator("fast") is loaded
         assert (made.image != first.image).any()
     assert (bench.make(wish).image == first.image).all()  # nothing of the others is left
+
+
+def test_real_defects_of_a_draft_are_read_once_and_a_kept_pair_says_which_it_holds(
+    bench: Workbench, drawn_root: Path, tmp_path: Path
+) -> None:
+    wish = Wish("fast", "wood/crack", 0, steps=2, draft="transplant")
+    first, fast = bench.make(wish), bench._generator("fast")
+    assert isinstance(fast, LatentGenerator)
+    drafts = fast.drafter
+    made = bench.make(replace(wish, steps=3, strength=0.5, seed=7))
+    assert fast.drafter is drafts
+    for index, pair in enumerate((first, made)):
+        keep(tmp_path / "kept", pair, bench.normals[0].path)
+        row = read_records(tmp_path / "kept")[index]
+        assert Path(row["defect_source"]).parent == drawn_root / "wood/test/crack"
+    held = [Path(row["defect_source"]) for row in read_records(tmp_path / "kept")]
+    assert from_output(tmp_path / "kept", held)[1] == 2
 
 
 def test_what_does_not_fit_is_said(bench: Workbench, mask: np.ndarray) -> None:

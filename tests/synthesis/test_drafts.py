@@ -9,12 +9,13 @@ import torch
 
 import fast.generators
 from fast.aias import AIASOptions, Guidance
-from fast.data.images import read_image, read_mask, resize_image
+from fast.data.images import read_image, read_mask, resize_image, write_mask
 from fast.generators import create
 from fast.generators.drafts import Drafter
 from fast.generators.latent import drafter
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
+from fast.synthesis.counterfeit import counterfeit_strength
 from fast.synthesis.sources import Pair
 from fast.synthesis.synthesizer import Recipe, Synthesizer
 from ldm.errors import UserError
@@ -114,6 +115,15 @@ def test_at_strength_one_nothing_but_the_mask_is_the_draft_s(tiny_fast: FAST) ->
     assert (image == synthesizer.fill(normal(), mask, 0, 5)).all()
 
 
+def test_at_strength_one_detail_and_border_are_as_without_a_draft(tiny_fast: FAST) -> None:
+    recipe = Recipe(SIDE, steps=3, draft="procedural", strength=1.0, detail=True, blend=2)
+    synthesizer = Synthesizer(tiny_fast, recipe)
+    synthesizer.draft_of = Dot()
+    image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
+    assert (image == synthesizer.fill(normal(), mask, 0, 5)).all()
+    assert counterfeit_strength(recipe) == counterfeit_strength(Recipe(SIDE))
+
+
 def test_below_it_the_draft_decides_and_outside_the_mask_every_byte_is_the_normal_s(tiny_fast: FAST) -> None:
     synthesizer = drafted(tiny_fast, 0.3)
     image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
@@ -204,6 +214,24 @@ def test_the_command_starts_from_real_defects_and_says_which(
                               "--batch_size", "1")) == 0  # fmt: skip
     a, b = whole_set(tmp_path / "a"), whole_set(tmp_path / "b")
     assert a == b
+
+
+def test_where_the_real_defects_lie_decides_nothing_and_the_regions_of_drafts_do(
+    drawn_root: Path, tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved, regions, out = tmp_path / "moved", tmp_path / "regions", tmp_path / "out"
+    shutil.copytree(drawn_root, moved)
+    for file in (drawn_root / "wood" / "train" / "good").iterdir():
+        write_mask(regions / f"{file.stem}.png", np.ones(read_image(file).shape[:2], np.uint8))
+    flags = ("--draft", "transplant", "--split", "all", "--on_object", str(regions))
+    assert synthesize(command(drawn_root, tiny_artifact, out, *flags, "--defects", str(drawn_root))) == 0
+    assert synthesize(command(drawn_root, tiny_artifact, out, *flags, "--defects", str(moved))) == 0
+    for file in regions.iterdir():
+        region = np.ones(read_mask(file).shape, np.uint8)
+        region[:, :20] = 0
+        write_mask(file, region)
+    assert synthesize(command(drawn_root, tiny_artifact, out, *flags, "--defects", str(moved))) == 2
+    assert "differs in on_object" in capsys.readouterr().err
 
 
 def test_drawn_defects_fill_the_masks_that_are_given(drawn_root: Path, tiny_artifact: Path, tmp_path: Path) -> None:
