@@ -45,16 +45,20 @@ def _read(path: Path, text: str, rows: Sequence[dict[str, Any]]) -> dict[int, De
     if key is None or "decision" not in names:
         raise UserError(f"--decisions {path} needs the columns index (or file), decision and, if you like, reason; "
                         f"it has {', '.join(names) or 'none'}")  # fmt: skip
-    numbers = {str(row["index"]): int(row["index"]) for row in rows}
-    if key == "file":
-        numbers = {PurePosixPath(row["image"]).name: int(row["index"]) for row in rows}
+    files = {PurePosixPath(row["image"]).name: int(row["index"]) for row in rows}
+    numbers = files if key == "file" else {str(row["index"]): int(row["index"]) for row in rows}
     found: dict[int, Decision] = {}
     for cells in reader:
         place = f"--decisions {path}, line {reader.line_num}"
         value = (cells[names[key]] or "").strip()
         index = numbers.get(_name(value, key))
         if index is None:
-            raise UserError(f"{place}: {key} {value!r} is no pair of this folder")
+            raise UserError(f"{place}: {key} {value!r} is no pair of this folder; see its manifest.jsonl")
+        if cells.get(None):  # type: ignore[call-overload]
+            raise UserError(f"{place} has more cells than the table has columns; quote what holds a {delimiter!r}")
+        other = (cells[names["file"]] or "").strip() if key == "index" and "file" in names else ""
+        if other and files.get(PurePosixPath(other).name) != index:
+            raise UserError(f"{place}: index {value} and file {other!r} are two pairs; drop one column")
         if index in found:
             raise UserError(f"{place}: pair {index} is decided a second time; leave one of the two out")
         word = (cells[names["decision"]] or "").strip().lower()

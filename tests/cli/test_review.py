@@ -73,9 +73,14 @@ def test_accepted_pairs_are_exported(pairs: Path, capsys: pytest.CaptureFixture[
 
 def test_a_table_with_one_bad_line_decides_nothing(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = pairs.parent / "d.csv"
-    table.write_text("index,decision\n0,rejected\n9,rejected\n")
-    assert review(pairs, "--decisions", table) == 2
-    assert "index '9' is no pair" in capsys.readouterr().err
+    for text, says in (
+        ("index,decision\n0,rejected\n9,rejected\n", "index '9' is no pair"),
+        ("index,file,decision\n0,000001.png,rejected\n", "index 0 and file '000001.png' are two pairs"),
+        ("index,decision\n0,rejected,floats\n", "more cells than the table has columns"),
+    ):
+        table.write_text(text)
+        assert review(pairs, "--decisions", table) == 2
+        assert says in capsys.readouterr().err
     assert not (pairs / "review.jsonl").exists()
 
 

@@ -26,6 +26,8 @@ def read_yolo(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageF
     names, files = class_names(source, options), ImageFiles(images_folder(options, source))
     labels = {p.relative_to(source).as_posix(): p for p in list_files(source) if p.suffix.lower() == ".txt"}
     labels = {name: p for name, p in labels.items() if p.name.lower() not in NOT_LABELS and not _is_readme(p)}
+    if not labels:
+        raise UserError(f"{source} holds no label file (labels/*.txt); is it YOLO's, and not another --import?")
     drafts, used = [], set()
     for name, image in files.files.items():
         place = image.relative_to(source).as_posix() if image.is_relative_to(source) else name
