@@ -12,7 +12,7 @@ from fast.cli.synthesis_job import SynthesisJob, prepare
 from fast.cli.synthesize import fill, settings_of
 from fast.review.decisions import Review
 from fast.runtime.folders import parse_json
-from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions
+from fast.synthesis.options import FIRST_AGAIN, SynthesisOptions
 from fast.synthesis.output import COMMAND, OutputFolder
 from fast.synthesis.sources import Pair
 from ldm.errors import UserError
@@ -39,8 +39,9 @@ def command_of(folder: Path) -> SynthesisOptions:
 def regenerate(folder: Path) -> int:
     """Make every rejected pair of a finished run anew. Returns how many.
 
-    A new pair has the next free number, the normal image, type and mask file of the one in whose place it comes, and a
-    seed derived from both. Stopped, the same call goes on. Raises `UserError`, for a folder without rejected pairs too.
+    A new pair has a number from `FIRST_AGAIN` on, the normal image, type and mask file of the one in whose place it
+    comes, and a seed derived from both. Stopped, the same call goes on. Raises `UserError`, for a folder without
+    rejected pairs too.
     """
     options, review = command_of(folder), Review(folder)
     job = prepare(options, say=False)
@@ -69,9 +70,8 @@ def _set_aside(rows: Rows, review: Review) -> int:
     refused = [
         i for i, row in rows.items() if i in found and found[i].decision == "rejected" and not row.get("rejected")
     ]
-    free = max((i for i in rows if i < FIRST_COUNTERFEIT), default=-1) + 1
-    free = max([free, *(row["replaced_by"] + 1 for row in rows.values() if "replaced_by" in row)])
-    for number, index in enumerate(sorted(i for i in refused if i < FIRST_COUNTERFEIT), free):
+    free = max([FIRST_AGAIN, *(row["replaced_by"] + 1 for row in rows.values() if "replaced_by" in row)])
+    for number, index in enumerate(sorted(i for i in refused if not rows[i].get("counterfeit")), free):
         rows[index] |= {"rejected": found[index].reason or BY_REVIEW, "replaced_by": number}
     for index in refused:  # a counterfeit belongs to its pair: nothing comes in its place
         rows[index].setdefault("rejected", found[index].reason or BY_REVIEW)
@@ -83,8 +83,18 @@ def _missing(rows: Rows, job: SynthesisJob, seed: int) -> Iterator[tuple[int, Pa
     for index, row in rows.items():
         number = row.get("replaced_by")
         if number is not None and number not in rows:
-            pair = job.sources.pair(_first(rows, index), seed)
+            first = _first(rows, index)
+            pair = replace(job.sources.pair(first, seed), **_files(rows[first], job))
             yield number, replace(pair, index=number, seed=seed_of(pair.seed, 6, number))
+
+
+def _files(row: dict[str, Any], job: SynthesisJob) -> dict[str, Any]:
+    """What a record says its pair was made from: since then normal images or masks may have been added."""
+    files = {
+        name: None if row.get(f"{name}_source") is None else Path(row[f"{name}_source"]) for name in ("normal", "mask")
+    }
+    types = list(job.sources.types)
+    return {**files, **({"type_index": types.index(row["type"])} if row.get("type") in types else {})}
 
 
 def _first(rows: Rows, index: int) -> int:

@@ -1,5 +1,6 @@
 """From the options of synthesis to what makes the pairs: method, normals, masks, what decides their bytes."""
 
+import re
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
@@ -100,6 +101,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     artifact = replace(artifact, tokenizer=options.tokenizer)
     sampling = {**method_options(options, artifact.path), **given(options, SamplingOptions)}
     recipe = recipe_for(artifact, **sampling)  # refused before the data are read
+    _check_drafts(options, artifact)
     note = guidance_note(artifact, recipe)
     if say and note is not None:
         print(f"warning: {note}", flush=True)
@@ -148,6 +150,16 @@ def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Chose
     else:
         types, allowed = artifact.types, match_types(artifact.types, options.anomaly_name, options.init_word)
     return _told(Sources(normals, found, types, allowed).narrowed(), say)
+
+
+def _check_drafts(options: SynthesisOptions, artifact: Artifact) -> None:
+    """UserError where drafts might be cut from defects that the weights' split keeps for the test."""
+    split = weights_settings(artifact.path)["training"]["split"]
+    if transplants(options) and options.split is None and re.fullmatch("[0-9a-f]{64}", str(split)):
+        raise UserError(
+            f"{artifact.path.name} was adapted to the training side of a split; say with --split FILE, third or all "
+            "which real defects drafts may be cut from"
+        )
 
 
 def _with_types_of_drafts(options: SynthesisOptions) -> SynthesisOptions:

@@ -13,6 +13,7 @@ from fast.runtime.runner import RunnerOptions
 from ldm.errors import UserError
 
 MOST_SIDE = 65535  # of PNG's and JPEG's pictures
+FIRST_AGAIN = 2_000_000  # number of the first pair that comes in the place of a rejected one, behind all others
 FIRST_COUNTERFEIT = 1_000_000  # number of the first counterfeit in a set, behind those of all pairs
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 

@@ -91,12 +91,12 @@ def test_rejected_pairs_are_made_anew_and_kept_aside(pairs: Path, capsys: pytest
     assert review(pairs, "--decisions", table) == 0
     assert review(pairs, "--regenerate") == 0
     after, again = bytes_of(pairs), by_index(pairs)
-    assert sorted(again) == [0, 3, 4, 5]
+    assert sorted(again) == [0, 3, 2_000_000, 2_000_001]
     aside = by_index(pairs / "rejected")
     assert {i: row["rejected"] for i, row in aside.items()} == {1: "floats", 2: "in review"}
     assert bytes_of(pairs / "rejected") == {n: b for n, b in before.items() if n[-5] in "12"}
     assert {n: after[n] for n in before if n in after} == {n: b for n, b in before.items() if n[-5] in "03"}
-    for old, new in ((1, 4), (2, 5)):
+    for old, new in ((1, 2_000_000), (2, 2_000_001)):
         assert again[new]["again_of"] == old
         assert again[new]["pair_seed"] != rows[old]["pair_seed"]
         assert [again[new][k] for k in ("type", "normal_source")] == [rows[old][k] for k in ("type", "normal_source")]
@@ -117,23 +117,27 @@ def test_regenerating_goes_on_where_it_was_stopped_with_the_same_bytes(pairs: Pa
     assert review(pairs, "--regenerate") == 0
     made = bytes_of(pairs)
     for kind in ("image", "mask", "triptych"):  # as if the second had not been made yet
-        (pairs / kind / "000005.png").unlink()
+        (pairs / kind / "2000001.png").unlink()
     assert review(pairs, "--regenerate") == 0
     assert bytes_of(pairs) == made
 
 
 def test_a_new_pair_may_be_rejected_again_and_the_run_goes_on_as_before(pairs: Path, drawn_root: Path) -> None:
     table = pairs.parent / "d.csv"
-    for number in (1, 4):
+    for number in (1, 2_000_000):
         table.write_text(f"index,decision\n{number},rejected\n")
         assert review(pairs, "--decisions", table) == 0
         assert review(pairs, "--regenerate") == 0
-    assert by_index(pairs)[5]["again_of"] == 4
+    assert by_index(pairs)[2_000_001]["again_of"] == 2_000_000
     command = json.loads((pairs / "command.json").read_text())
     argv = ["--method", "procedural", "--data_root", command["data_root"], "--sample_name", str(pairs)]
     before = bytes_of(pairs)
     assert synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "4"]) == 0  # nothing is missing
     assert bytes_of(pairs) == before
+    assert (
+        synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "6"]) == 0
+    )  # a larger set has pairs of its own
+    assert sorted(by_index(pairs)) == [0, 2, 3, 4, 5, 2_000_001]
 
 
 def test_a_folder_that_says_no_command_is_refused(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:

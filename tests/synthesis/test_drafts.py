@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import fast.cli.synthesis_job
 import fast.generators
 from fast.aias import AIASOptions, Guidance
 from fast.data.images import read_image, read_mask, resize_image, write_mask
@@ -265,6 +266,19 @@ def test_what_does_not_go_together_is_refused_and_nothing_is_written(
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *more)) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "a" / "manifest.jsonl").exists()
+
+
+def test_weights_of_a_split_ask_which_defects_drafts_may_hold(
+    drawn_root: Path, tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    own = fast.cli.synthesis_job.weights_settings
+    adapted = {"split": "ab" * 32}
+    monkeypatch.setattr(fast.cli.synthesis_job, "weights_settings", lambda path: {**own(path), "training": adapted})
+    flags = ("--draft", "transplant", "--defects", str(drawn_root), "--on_object", "off")
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags)) == 2
+    assert "say with --split FILE" in capsys.readouterr().err
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, "--split", "all")) == 0
 
 
 def test_from_python_a_pair_needs_no_mask(drawn_root: Path, tiny_artifact: Path) -> None:
