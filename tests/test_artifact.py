@@ -330,8 +330,10 @@ def test_the_base_is_hashed_once(artifact: Artifact, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("ldm.checkpoint.file_hash", count)
     monkeypatch.setattr("fast.latent.prompted.file_hash", count)
-    assert load_model(artifact).base_hash == artifact.base_sha256
-    assert hashed == [artifact.base]
+    monkeypatch.setattr("fast.artifact._VERIFIED", {})  # other tests have read it
+    for _ in range(2):
+        assert load_model(artifact).base_hash == artifact.base_sha256
+    assert hashed == [artifact.base], "parts share a base that is as it was"
 
 
 MEASURE = """
