@@ -2,10 +2,10 @@
 
 import re
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,28 +26,11 @@ from fast.runtime.flags import given
 from fast.synthesis.honest import HonestMaker
 from fast.synthesis.options import SamplingOptions, SynthesisOptions, transplants
 from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
-from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
+from fast.synthesis.synthesizer import Maker, MaskOf
+from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 
 SHOWN, CELL = 18, 192  # pictures of a preview, and their side in pixels
-
-
-class Maker(Protocol):
-    """What makes pairs: the windows of a method on a latent base, or a method that takes whole pictures.
-
-    `size`: side of the square that pictures are resized to; None: they are not.
-    """
-
-    @property
-    def size(self) -> int | None: ...
-
-    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]: ...
-
-    def stop(self) -> None: ...
-
-    def prompt(self, type_index: int) -> str: ...
-
-    def settings(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -154,7 +137,7 @@ def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Chose
 
 def _check_drafts(options: SynthesisOptions, artifact: Artifact) -> None:
     """UserError where drafts might be cut from defects that the weights' split keeps for the test."""
-    split = weights_settings(artifact.path)["training"]["split"]
+    split = read_metadata(artifact.path).get("split")
     if transplants(options) and options.split is None and re.fullmatch("[0-9a-f]{64}", str(split)):
         raise UserError(
             f"{artifact.path.name} was adapted to the training side of a split; say with --split FILE, third or all "

@@ -11,7 +11,7 @@ from io import StringIO
 from typing import Any
 
 from fast.cli.synthesis_job import SynthesisJob, prepare, preview
-from fast.cli.synthesize import counterfeits, made, settings_of, tell
+from fast.cli.synthesize import counterfeits, keep_command, made, settings_of, tell
 from fast.generators import FREE
 from fast.runtime.number_queue import MOST_LOSSES, NumberQueue
 from fast.runtime.on_ray import GONE, cause_of, go_to, joined, machines, wants_gpu
@@ -183,8 +183,9 @@ def _synthesize(ray: Any, options: SynthesisOptions) -> None:
         actor, settings, said = crew.first()
         print(said, end="", flush=True)
         with closing(OutputFolder(options.sample_name, settings, 0, options.extend)) as output, handled_by(came.append):
+            keep_command(options)
             total = _fill(ray, crew, output, options, actor, came)
-            rows = output.rows()
+            rows = output.brief()
     finally:
         crew.stop()
     tell(options, rows, total, bool(came), crew.rejected, True)

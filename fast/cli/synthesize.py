@@ -23,9 +23,10 @@ ROUNDS = 5  # of pairs made for others that show nothing
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
     import numpy as np
 
-    from fast.cli.synthesis_job import Maker, SynthesisJob
+    from fast.cli.synthesis_job import SynthesisJob
     from fast.segmentation.data import SegmentationSample
     from fast.synthesis.sources import Pair
+    from fast.synthesis.synthesizer import Maker
 
 
 class Output(Protocol):

@@ -9,7 +9,6 @@ import numpy as np
 
 from fast.generators.seam import ring_of
 
-KNOTS = 4  # of a side of the grid whose displacements bend a piece
 UNKNOWN = 50.0  # grey levels by which a ground counts as unlike that cannot be compared
 
 
@@ -42,23 +41,6 @@ def warped(image: np.ndarray, mask: np.ndarray, degrees: float, scale: float) ->
     valid = cv2.warpAffine(np.ones_like(mask), turn, size, flags=cv2.INTER_NEAREST)
     found = (shares >= 0.5).astype(np.uint8)
     return moved, found if found.any() else (shares >= 0.5 * shares.max()).astype(np.uint8), valid
-
-
-def bent(
-    image: np.ndarray, mask: np.ndarray, valid: np.ndarray, rng: np.random.Generator, most: float
-) -> tuple[np.ndarray, ...]:
-    """A piece under a smooth random displacement of at most `most` times its shorter side, as `warped` returns it."""
-    height, width = mask.shape
-    reach = most * min(height, width)
-    field = rng.uniform(-1, 1, (2, KNOTS, KNOTS)).astype(np.float32) * reach
-    dy, dx = (cv2.resize(f, (width, height), interpolation=cv2.INTER_CUBIC).clip(-reach, reach) for f in field)
-    rows, cols = np.mgrid[:height, :width].astype(np.float32)
-    at = cols + dx, rows + dy
-    moved = cv2.remap(np.ascontiguousarray(image), *at, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-    shares = cv2.remap(mask.astype(np.float32), *at, cv2.INTER_LINEAR)
-    inside = cv2.remap(valid, *at, cv2.INTER_NEAREST)
-    found = (shares >= 0.5).astype(np.uint8)
-    return (moved, found, inside) if found.any() else (image, mask, valid)
 
 
 def overlap(

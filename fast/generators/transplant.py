@@ -16,7 +16,7 @@ from fast.data.split import make_split
 from fast.generators.base import Placing, Split
 from fast.generators.blend import Pair, change, check_range, given_mask
 from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place
-from fast.generators.moved import Moved, bent, grey_of, overlap, unlike, warped
+from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
 from fast.generators.seam import BLENDS, fitted
 from fast.masks.foreground import Ground
 from ldm.errors import UserError
@@ -38,10 +38,8 @@ class Transplant(Placing):
     draws it), `all`, or a split file, of which the training side counts. Without `defects` call `fit`. `scale`: least
     and greatest size, of the defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or
     those and half a turn. `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects
-    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own. `bend`:
-    the most that a smooth random bending moves anything, as a share of the defect's shorter side. `contrast`: least and
-    greatest factor of its change of the new ground. `on_object`: where defects may lie, a rule of
-    `fast.masks.foreground`, a mask file, or `off`.
+    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own.
+    `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
 
     A defect that a border of the picture cuts off stays at that border. Of ten tries the place is taken whose ground is
     most like the defect's own. Defects that fill their picture serve only types that have no others. The mask is the
@@ -62,17 +60,12 @@ class Transplant(Placing):
         blend: str = "poisson",
         keep_place: bool = True,
         on_object: str = "auto",
-        bend: float = 0.0,
-        contrast: Sequence[float] = (1.0, 1.0),
     ):
         if blend not in BLENDS:
             raise UserError(f"blend={blend!r} is unknown; use one of {', '.join(BLENDS)}")
         if not 0 <= turn <= 180:
             raise UserError(f"turn={turn} is out of range; give 0 to 180 degrees")
         self.scale, self.turn = check_range("scale", scale, 0.2, 5), float(turn)
-        if not 0 <= bend <= 0.5:
-            raise UserError(f"bend={bend} is out of range; give 0 to 0.5, a share of the defect's shorter side")
-        self.bend, self.contrast = float(bend), check_range("contrast", contrast, 0.1, 3)
         self.blend, self.keep_place = blend, keep_place
         self.ground = None if on_object == "off" else Ground(on_object)
         self.cutouts: dict[str, list[Cutout]] = {}
@@ -109,8 +102,6 @@ class Transplant(Placing):
             "scale": list(self.scale),
             "turn": self.turn,
             "blend": self.blend,
-            "bend": self.bend,
-            "contrast": list(self.contrast),
             "near": {kind: self.near[kind] for kind in self.types},
             "on_object": None if self.ground is None else self.ground.settings(),
         }
@@ -179,8 +170,6 @@ class Transplant(Placing):
         touches = (top, bottom, right, left) if mirror else cutout.touches
         image, mask = (a[:, ::-1] if mirror else a for a in (cutout.image, cutout.mask))
         turned, own, valid = warped(image, mask, turn, scale)
-        if self.bend:
-            turned, own, valid = bent(turned, own, valid, rng, self.bend)
         return Moved(turned, own, valid, (y, 1 - x if mirror else x), near, touches)
 
     def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[tuple[int, int], float]:
@@ -224,10 +213,6 @@ class Transplant(Placing):
             return None
         made = image.copy()
         made[here] = fitted(moved.image[there], image[here], mask[here], moved.valid[there], rng, self.blend)
-        if self.contrast[0] < self.contrast[1]:
-            factor = float(np.exp(rng.uniform(*np.log(self.contrast))))
-            change = made[here].astype(np.float32) - image[here]
-            made[here] = np.clip(np.rint(image[here] + factor * change), 0, 255).astype(np.uint8)
         return made, mask
 
 

@@ -5,34 +5,19 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from fast.data.images import read_image, resize_image
 from fast.masks.changed import MARGIN, NEARLY, changed_mask
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import SynthesizedSample
+from fast.synthesis.synthesizer import Maker, SynthesizedSample
 from ldm.rng import seed_of
 
 TOGETHER = 256  # pairs that are all done before the next are begun
 TRIES = 4  # of a pair, the first included
 UNCHANGED = "next to nothing changed"  # why a pair is rejected
-
-
-class Making(Protocol):
-    """What makes pairs, such as `Synthesizer`."""
-
-    @property
-    def size(self) -> int | None: ...
-
-    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]: ...
-
-    def stop(self) -> None: ...
-
-    def prompt(self, type_index: int) -> str: ...
-
-    def settings(self) -> dict[str, Any]: ...
 
 
 class HonestMaker:
@@ -43,7 +28,7 @@ class HonestMaker:
     change within `MARGIN` pixels of it counts too.
     """
 
-    def __init__(self, maker: Making, composite: bool):
+    def __init__(self, maker: Maker, composite: bool):
         self.maker, self.margin, self.stopped = maker, 0 if composite else MARGIN, False
 
     @property

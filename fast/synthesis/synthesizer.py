@@ -130,6 +130,24 @@ class DraftOf(Protocol):
         """What decides a draft's bytes."""
 
 
+class Maker(Protocol):
+    """What makes pairs: the windows of a method on a latent base, or a method that takes whole pictures.
+
+    `size`: side of the square that pictures are resized to; None: they are not.
+    """
+
+    @property
+    def size(self) -> int | None: ...
+
+    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]: ...
+
+    def stop(self) -> None: ...
+
+    def prompt(self, type_index: int) -> str: ...
+
+    def settings(self) -> dict[str, Any]: ...
+
+
 Job = tuple[_Picture, int]
 Item = TypeVar("Item")
 Result = TypeVar("Result")

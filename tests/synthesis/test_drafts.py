@@ -272,9 +272,8 @@ def test_weights_of_a_split_ask_which_defects_drafts_may_hold(
     drawn_root: Path, tiny_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    own = fast.cli.synthesis_job.weights_settings
-    adapted = {"split": "ab" * 32}
-    monkeypatch.setattr(fast.cli.synthesis_job, "weights_settings", lambda path: {**own(path), "training": adapted})
+    own = fast.cli.synthesis_job.read_metadata
+    monkeypatch.setattr(fast.cli.synthesis_job, "read_metadata", lambda path: {**own(path), "split": "ab" * 32})
     flags = ("--draft", "transplant", "--defects", str(drawn_root), "--on_object", "off")
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags)) == 2
     assert "say with --split FILE" in capsys.readouterr().err
