@@ -41,6 +41,11 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         help="base to start from, with the FARM beside it; its first stage is taken as it is",
     )
     add("--no_graphs", action="store_true", help="on a GPU, launch the U-Net's kernels one by one: slower")
+    add(
+        "--no_compile",
+        action="store_true",
+        help="on a GPU, take the U-Net's kernels as they are: starts sooner, slower",
+    )
     add("--precision", choices=("auto", "32", "bf16"), default="auto", help="bf16: mixed, where the processor has it")
     add("--seed", type=int, default=0)
     add("--sheet", type=Path, help="image of samples on held-out materials, written last (default: OUT/samples.png)")
@@ -88,6 +93,7 @@ def run(args: argparse.Namespace) -> None:
         workers=args.workers or max(1, cores() - 1),
         start=args.start,
         graphs=not args.no_graphs,
+        fuse=not args.no_compile,
         bf16=args.precision == "bf16" or (args.precision == "auto" and (on_gpu or _has_bf16())),
         seed=args.seed,
         overrides=list(args.overrides),

@@ -152,6 +152,8 @@ def _work(
 ) -> None:
     """A worker process: draws sheets first, first + stride, ... into free slots until `stop` is set."""
     leave_interrupts()
+    if hasattr(os, "nice"):  # what trains goes first
+        os.nice(5)
     cv2.setNumThreads(1)
     number = first
     while not stop.is_set():

@@ -12,14 +12,30 @@ Call = tuple[Tensor, Tensor, Tensor]  # x, t and context of a U-Net
 
 
 class _Positional(nn.Module):
-    """A U-Net whose context is no keyword."""
+    """A U-Net whose context is no keyword; `call` computes it."""
 
-    def __init__(self, unet: nn.Module):
+    def __init__(self, unet: nn.Module, call: Callable[..., Any]):
         super().__init__()
-        self.unet = unet
+        self.unet = unet  # for its weights, which the graph's gradients are of
+        self._call = [call]  # in a list, so that a compiled twin is not counted as weights of its own
 
     def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Any:
-        return self.unet(x, t, context=context)
+        return self._call[0](x, t, context=context)
+
+
+def compiled(unet: nn.Module, calls: Sequence[Call], report: Callable[[str], None] = print) -> Callable[..., Any]:
+    """`unet` with its norms, activations and casts fused into few kernels, tried forwards and backwards on each of
+    `calls`; `unet` itself, and a line to `report`, where that fails here."""
+    fused = torch.compile(unet, fullgraph=True, dynamic=False)
+    try:
+        for x, t, context in calls:
+            fused(x, t, context=context).sum().backward()
+    except Exception as error:  # a compiler may fail in any way, and training goes on without it
+        report(f"the U-Net is not compiled: {' '.join(str(error).split())[:160]}")
+        return unet
+    finally:
+        unet.zero_grad(set_to_none=True)
+    return fused
 
 
 def recorded_calls(unet: nn.Module, losses: Sequence[Callable[[], Tensor]]) -> list[Call]:
@@ -49,18 +65,25 @@ def _alike(given: Tensor) -> Tensor:
 
 
 @contextmanager
-def replayed(unet: nn.Module, losses: Sequence[Callable[[], Tensor]], bf16: bool) -> Iterator[None]:
+def replayed(
+    unet: nn.Module,
+    losses: Sequence[Callable[[], Tensor]],
+    bf16: bool,
+    fuse: bool = False,
+    report: Callable[[str], None] = print,
+) -> Iterator[None]:
     """Within it, calls of `unet` of the shapes that `losses` call it with are graphs of the current CUDA device,
-    forwards and backwards; others are as they were. `bf16`: under mixed precision.
+    forwards and backwards; others are as they were. `bf16`: under mixed precision; `fuse`: see `compiled`.
 
     Weights may change in place but must stay where they are in memory. Raises whatever recording raises.
     """
     # Weights that a cache of casts holds would be recorded as they are now.
     with torch.autocast("cuda", torch.bfloat16, enabled=bf16, cache_enabled=False):
         calls = recorded_calls(unet, losses)
+        call = compiled(unet, calls, report) if fuse else unet
         graphs = {
-            call[0].shape: torch.cuda.make_graphed_callables(_Positional(unet), call, allow_unused_input=True)
-            for call in calls
+            given[0].shape: torch.cuda.make_graphed_callables(_Positional(unet, call), given, allow_unused_input=True)
+            for given in calls
         }
     plain = unet.forward
 

@@ -216,7 +216,8 @@ class Pretraining:
                 batches = [batch_of(step) for step in (0, WHOLE_EVERY - 1)]
                 losses = [partial(lambda batch: model.loss(batch)[0], batch) for batch in batches]
                 try:
-                    stack.enter_context(replayed(model.model.diffusion_model, losses, self.settings.bf16))
+                    unet, bf16, fuse = model.model.diffusion_model, self.settings.bf16, self.settings.fuse
+                    stack.enter_context(replayed(unet, losses, bf16, fuse, self.report))
                 except (RuntimeError, ValueError) as error:
                     reason = " ".join(str(error).split())[:160]
                     raise UserError(f"CUDA graphs fail here ({reason}); add --no_graphs to the same command") from None

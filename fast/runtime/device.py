@@ -25,7 +25,19 @@ def pick_device(name: str, flag: str) -> torch.device:
         raise UserError(f"{flag}{name} is unknown; use cpu or cuda") from None
     if device.type == "cuda" and not here:
         raise no_gpu(flag, name)
+    settle_attention()
     return device
+
+
+def settle_attention() -> None:
+    """Keep cuDNN's attention out of PyTorch's choice of kernels.
+
+    On Hopper cards its backward pass gives NaN for some lengths (64 of each 128), which a U-Net's inner blocks have:
+    adaptations ended there in NaN. PyTorch's other kernels take its place.
+    """
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def no_gpu(flag: str, name: str) -> UserError:

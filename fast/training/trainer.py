@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from fast.runtime.command import is_first_process
-from fast.runtime.device import no_gpu
+from fast.runtime.device import no_gpu, settle_attention
 from fast.runtime.options import TrainingOptions, gpu_numbers
 from fast.runtime.precision import has_bf16, settled
 from fast.training.config import PRECISIONS
@@ -45,6 +45,7 @@ def say(text: str) -> None:
 
 def devices(options: TrainingOptions, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Accelerator and devices for the trainer, from the flags or else from `lightning.trainer`."""
+    settle_attention()
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     accelerator = options.accelerator or settings.get("accelerator") or "auto"
     if options.gpus is not None and options.accelerator != "cpu":

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fast.pretraining.graphs import recorded_calls
+from fast.pretraining.graphs import compiled, recorded_calls
 
 
 class Net(nn.Module):
@@ -46,3 +46,24 @@ def test_a_loss_with_two_calls_or_other_arguments_is_refused() -> None:
     with pytest.raises(ValueError, match="not recorded"):
         recorded_calls(net, [lambda: net(torch.zeros(1), torch.zeros(1))])
     assert not net._forward_pre_hooks
+
+
+def test_a_net_that_does_not_compile_is_told_and_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> object:
+        def call(*_: object, **__: object) -> Tensor:
+            raise RuntimeError("no\ncompiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    net, said = Net(), list[str]()
+    assert compiled(net, [(torch.zeros(1), torch.zeros(1), torch.zeros(1))], said.append) is net
+    assert said == ["the U-Net is not compiled: no compiler"]
+
+
+def test_a_net_that_compiles_computes_the_same_and_keeps_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda net, **_: net.forward)  # no compiler in tests
+    net, call = Net(), (torch.zeros(2), torch.zeros(1), torch.ones(1))
+    fused = compiled(net, [call], pytest.fail)
+    assert fused == net.forward
+    assert net.weight.grad is None

@@ -217,7 +217,8 @@ def test_a_start_from_another_network_is_refused(toy: Path, alone: list[int]) ->
 
 
 @pytest.mark.gpu
-def test_replayed_as_a_graph_the_gradients_are_the_same(toy: Path, alone: list[int]) -> None:
+@pytest.mark.parametrize("fuse", [False, True])
+def test_replayed_as_a_graph_the_gradients_are_the_same(toy: Path, alone: list[int], fuse: bool) -> None:
     run = Pretraining(settings(toy, device=torch.device("cuda")), report=lambda _: None)
     run.drawing = Alone(run.settings.recipe)  # type: ignore[assignment]
     model = run._new_base()
@@ -231,7 +232,7 @@ def test_replayed_as_a_graph_the_gradients_are_the_same(toy: Path, alone: list[i
         return [p.grad.clone() for p in model.model.parameters() if p.grad is not None]
 
     plain = gradients()
-    with replayed(model.model.diffusion_model, [lambda: model.loss(batch)[0]], bf16=False):
+    with replayed(model.model.diffusion_model, [lambda: model.loss(batch)[0]], False, fuse, pytest.fail):
         torch.testing.assert_close(gradients(), plain, rtol=1e-3, atol=1e-5)
 
 

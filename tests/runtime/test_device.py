@@ -27,3 +27,9 @@ def test_what_is_not_there_is_said(name: str, flag: str, said: str, monkeypatch:
     with pytest.raises(UserError) as error:
         pick_device(name, flag)
     assert str(error.value) == said
+
+
+def test_cudnn_attention_is_left_out_for_its_gradients_can_be_nan() -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    pick_device("cpu", "--device ")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
