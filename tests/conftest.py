@@ -1,7 +1,6 @@
 """A tiny dataset, a tiny base and a FAST artifact on it: random weights, made once per test run."""
 
 import copy
-import json
 import os
 import shutil
 import signal
@@ -14,8 +13,18 @@ import torch
 from fast.model import FAST
 from fast.procedural import draw_dataset
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
-from ldm.models.diffusion.ddpm import LatentDiffusion
-from support.tiny import BASE, DRAWN, MATERIALS, SIZE, STEPS, TYPES, fast_section, randomize
+from support.tiny import (
+    BASE,
+    DRAWN,
+    MATERIALS,
+    SIZE,
+    STEPS,
+    TYPES,
+    fast_section,
+    randomize,
+    write_artifacts,
+    write_base,
+)
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,27 +56,13 @@ def tiny_fast_config() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny base as main.py writes one. Its random network answers with about unit noise, not with zeros."""
-    model = LatentDiffusion(**BASE["params"])
-    randomize(model, 1)
-    path = tmp_path_factory.mktemp("base") / "ldm-5.safetensors"
-    save_safetensors(model.artifact()[1], path, {"step": "5", "config": json.dumps({"model": BASE}), "split": ""})
-    return path
+    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """Folder with `checkpoints/fast-3.safetensors` and `fast-7.safetensors`, as main.py writes them. Read only."""
-    folder = tmp_path_factory.mktemp("run")
-    config = {"model": fast_section(), "data": {"target": "fast.data.module.DefectData", "params": {"size": SIZE}}}
-    config["model"]["params"] |= {"types": TYPES, "ckpt_path": str(tiny_base)}
-    for step in STEPS:
-        model = FAST(**config["model"]["params"])
-        for part in (model.farm, model.prompts):
-            randomize(part, step)
-        name, tensors = model.artifact()
-        metadata = {"step": str(step), "config": json.dumps(config), "split": "none", **model.artifact_metadata()}
-        save_safetensors(tensors, folder / "checkpoints" / f"{name}-{step}.safetensors", metadata)
-    return folder
+    return write_artifacts(tmp_path_factory.mktemp("run"), tiny_base, *STEPS)
 
 
 @pytest.fixture(scope="session")

@@ -90,11 +90,10 @@ def test_ctrl_c_while_threads_sample(drawn_root: Path, tiny_artifact: Path, tmp_
     process = started(drawn_root, tiny_artifact, out, "--steps", "20")
     wait_for(process, lambda: len(list(out.glob(".records/*.json"))) > 0)
     process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
     _, error = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 10  # 500 pairs would take far longer
     assert process.returncode == 2
     count = len(manifest(out))
+    assert count < 500
     assert error == f"error: interrupted: {count} of 500 pairs are made; the same command goes on\n"
     assert leftovers(out) == []
     goes_on_to_the_same_set(drawn_root, tiny_artifact, out, tmp_path / "fresh", "20")
