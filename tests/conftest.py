@@ -2,11 +2,13 @@
 
 import copy
 import os
+import random
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +32,14 @@ from support.tiny import (
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # rounding depends on their number, and a program under test may set it
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for programs that tests start
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Every test starts from the same random numbers, whichever tests its process ran before."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from it
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
