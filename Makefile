@@ -1,6 +1,8 @@
-# make demo: what the shipped base does for parts it never saw, as a page. make test: the tests. Both work offline once installed.
+# make demo: what the shipped base does for parts it never saw, as a page. make test: the tests, in WORKERS processes. Both work offline
+# once installed.
 # make solar: real solar cells, fetched once with pip; no real defect is trained on (docs/solar.md).
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 
 .PHONY: demo solar test lint clean
@@ -12,7 +14,7 @@ solar: .venv/installed
 	$(BIN)/python examples/solar.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,26 +1,45 @@
 """A tiny dataset, a tiny base and a FAST artifact on it: random weights, made once per test run."""
 
 import copy
-import json
 import os
+import random
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fast.model import FAST
 from fast.procedural import draw_dataset
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
-from ldm.models.diffusion.ddpm import LatentDiffusion
-from support.tiny import BASE, DRAWN, MATERIALS, SIZE, STEPS, TYPES, fast_section, randomize
+from support.tiny import (
+    BASE,
+    DRAWN,
+    MATERIALS,
+    SIZE,
+    STEPS,
+    TYPES,
+    fast_section,
+    randomize,
+    write_artifacts,
+    write_base,
+)
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, which some of them are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # rounding depends on their number, and a program under test may set it
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for programs that tests start
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Every test starts from the same random numbers, whichever tests its process ran before."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from it
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -47,27 +66,13 @@ def tiny_fast_config() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny base as main.py writes one. Its random network answers with about unit noise, not with zeros."""
-    model = LatentDiffusion(**BASE["params"])
-    randomize(model, 1)
-    path = tmp_path_factory.mktemp("base") / "ldm-5.safetensors"
-    save_safetensors(model.artifact()[1], path, {"step": "5", "config": json.dumps({"model": BASE}), "split": ""})
-    return path
+    return write_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """Folder with `checkpoints/fast-3.safetensors` and `fast-7.safetensors`, as main.py writes them. Read only."""
-    folder = tmp_path_factory.mktemp("run")
-    config = {"model": fast_section(), "data": {"target": "fast.data.module.DefectData", "params": {"size": SIZE}}}
-    config["model"]["params"] |= {"types": TYPES, "ckpt_path": str(tiny_base)}
-    for step in STEPS:
-        model = FAST(**config["model"]["params"])
-        for part in (model.farm, model.prompts):
-            randomize(part, step)
-        name, tensors = model.artifact()
-        metadata = {"step": str(step), "config": json.dumps(config), "split": "none", **model.artifact_metadata()}
-        save_safetensors(tensors, folder / "checkpoints" / f"{name}-{step}.safetensors", metadata)
-    return folder
+    return write_artifacts(tmp_path_factory.mktemp("run"), tiny_base, *STEPS)
 
 
 @pytest.fixture(scope="session")

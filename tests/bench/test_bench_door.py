@@ -164,8 +164,8 @@ def test_a_program_that_fails_is_quoted(tmp_path: Path) -> None:
 
     cell = Cell("pairs", "x", {}, tmp_path)
     cell.folder.mkdir(parents=True)
-    with pytest.raises(UserError, match=r"main\.py ended with 2: .*nothing\.yaml does not exist"):
-        work._run(cell, "main.py", "--base", "nothing.yaml", "-t")
+    with pytest.raises(UserError, match=r"main\.py ended with 2: .*unrecognized arguments: --nothing"):
+        work._run(cell, "main.py", "--nothing")
 
 
 def test_a_dataset_alone_is_answered_with_a_page(

@@ -143,18 +143,30 @@ def stopped(command: list[str], sent: signal.Signals, reached: Callable[[str], b
 SENT = pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 2)], ids=["KILL", "TERM"])
 
 
+def training(folder: Path, data: Path, name: str) -> list[str]:
+    path = recipe(folder, FIRST_STAGE, data, steps=12, cache=False, crop=32, use="both")
+    return [str(a) for a in ("-b", path, "-t", "-l", folder, "-n", name)]
+
+
+@pytest.fixture(scope="module")
+def whole(drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `training` that nothing stopped. Read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert door(*training(folder, drawn_root, "whole")) == 0
+    return folder / "whole"
+
+
 @SENT
 def test_a_stopped_training_goes_on_to_the_same_bytes(
-    sent: signal.Signals, code: int, drawn_root: Path, tmp_path: Path
+    sent: signal.Signals, code: int, drawn_root: Path, whole: Path, tmp_path: Path
 ) -> None:
-    path = recipe(tmp_path, FIRST_STAGE, drawn_root, steps=12, cache=False, crop=32, use="both")
-    flags = [str(a) for a in ("-b", path, "-t", "-l", tmp_path)]
-    got, error = stopped(["main.py", *flags, "-n", "run"], sent, lambda line: line.startswith("step 5/12"))
+    got, error = stopped(
+        ["main.py", *training(tmp_path, drawn_root, "run")], sent, lambda line: line.startswith("step 5/12")
+    )
     assert got == code, error
     assert ("go on with -t -r" in error) == (code == 2)
     assert door("-r", tmp_path / "run", "-t") == 0
-    assert door(*flags, "-n", "whole") == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "run", 12)
+    assert_same_run(whole, tmp_path / "run", 12)
     assert not list(tmp_path.rglob("*.part"))
 
 

@@ -1,9 +1,15 @@
 """The tiny dataset's materials and types, and the tiny base and FAST as `model:` sections of a recipe."""
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from fast.model import FAST
+from ldm.checkpoint import save_safetensors
+from ldm.models.diffusion.ddpm import LatentDiffusion
 
 MATERIALS = ("leather", "wood")
 STEPS = (3, 7)
@@ -85,3 +91,27 @@ BASE: dict[str, Any] = {
         },
     },
 }
+
+
+def write_base(folder: Path, **params: Any) -> Path:
+    """The tiny base as main.py writes one, `params` changed. Its random network answers with about unit noise."""
+    config = {**BASE, "params": {**BASE["params"], **params}}
+    model = LatentDiffusion(**config["params"])
+    randomize(model, 1)
+    path = folder / "ldm-5.safetensors"
+    save_safetensors(model.artifact()[1], path, {"step": "5", "config": json.dumps({"model": config}), "split": ""})
+    return path
+
+
+def write_artifacts(folder: Path, base: Path, *steps: int, **params: Any) -> Path:
+    """Folder with `checkpoints/fast-<step>.safetensors` as main.py writes them, FAST's `params` changed."""
+    config = {"model": fast_section(), "data": {"target": "fast.data.module.DefectData", "params": {"size": SIZE}}}
+    config["model"]["params"] |= {"types": TYPES, "ckpt_path": str(base), **params}
+    for step in steps:
+        model = FAST(**config["model"]["params"])
+        for part in (model.farm, model.prompts):
+            randomize(part, step)
+        name, tensors = model.artifact()
+        metadata = {"step": str(step), "config": json.dumps(config), "split": "none", **model.artifact_metadata()}
+        save_safetensors(tensors, folder / "checkpoints" / f"{name}-{step}.safetensors", metadata)
+    return folder

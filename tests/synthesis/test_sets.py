@@ -15,11 +15,13 @@ from PIL import Image
 
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.model import FAST
 from fast.runtime.precision import has_bf16
 from fast.synthesis.synthesizer import Recipe, Synthesizer
 from ldm.hashing import file_hash
 from support.paths import ROOT
 from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
+from support.tiny import write_artifacts, write_base
 
 
 @pytest.fixture(scope="module")
@@ -153,13 +155,23 @@ def test_every_way_of_making_pairs(
 
 
 def test_ddpm_takes_every_step_and_says_so(
-    drawn_root: Path, tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With a schedule of 60 steps: what is asked of the network is counted."""
+    own, times = FAST.apply_model, []
+
+    def counted(self: FAST, x: torch.Tensor, t: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
+        times.append(int(t[0]))
+        return own(self, x, t, *rest, **named)
+
+    monkeypatch.setattr(FAST, "apply_model", counted)
+    artifact = write_artifacts(tmp_path / "run", write_base(tmp_path, timesteps=60), 3, timesteps=60)
     out = tmp_path / "out"
-    argv = arguments(drawn_root, tiny_artifact, out, "--count", "1", "--sampler", "ddpm", "--size", "16")
+    argv = arguments(drawn_root, artifact, out, "--count", "1", "--sampler", "ddpm", "--size", "16")
     assert synthesize(argv) == 0
-    assert manifest(out)[0]["steps"] == 1000
-    assert "--steps 3 is not used: ddpm always takes all 1000" in capsys.readouterr().out
+    assert manifest(out)[0]["steps"] == 60
+    assert times == [*range(59, -1, -1)]
+    assert "--steps 3 is not used: ddpm always takes all 60" in capsys.readouterr().out
 
 
 def test_any_camera_s_pictures_serve(drawn_root: Path, tiny_artifact: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 import fast.training.saver as saver
 from fast.model import FAST
 from support.paths import ROOT
+from support.tiny import fast_section
 from support.training import FIRST_STAGE, assert_same_run, door, recipe
 
 
@@ -25,13 +26,23 @@ def flags(tiny_fast_config: Any, tiny_base: Path, drawn_root: Path, tmp_path: Pa
     return ["-b", path, "--actual_resume", tiny_base, "-t", "-l", tmp_path, "-n", "run"]
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_base: Path, drawn_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `flags` that nothing stopped. Read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    path = recipe(folder, fast_section(), drawn_root)
+    assert door("-b", path, "--actual_resume", tiny_base, "-t", "-l", folder, "-n", "run") == 0
+    return folder / "run"
+
+
 def kept(run: Path) -> list[str]:
     return sorted(p.name for p in (run / "checkpoints").iterdir())
 
 
 def test_nan_loss(
-    flags: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    flags: list[object], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     original = FAST.loss
 
     def loss(self: FAST, batch: Any) -> Any:
@@ -47,9 +58,8 @@ def test_nan_loss(
     )
     assert kept(tmp_path / "run") == ["fast-3.safetensors", "last.ckpt"]
     monkeypatch.undo()
-    assert door(*flags[:-1], "whole") == 0
     assert door("-r", tmp_path / "run", "-t") == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "run", 7)
+    assert_same_run(whole, tmp_path / "run", 7)
 
 
 def test_nan_weights_are_never_saved(
@@ -67,8 +77,9 @@ def test_nan_weights_are_never_saved(
 
 @pytest.mark.parametrize("part", ["checkpoint", "artifact", "table"])
 def test_full_disk(
-    part: str, flags: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    part: str, flags: list[object], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     places = {
         "checkpoint": (saver.torch, "save"),
         "artifact": (saver, "save_safetensors"),
@@ -90,9 +101,8 @@ def test_full_disk(
     )
     assert not list((tmp_path / "run").rglob("*.part"))
     monkeypatch.undo()
-    assert door(*flags[:-1], "whole") == 0
     assert door("-r", tmp_path / "run", "-t") == 0
-    assert_same_run(tmp_path / "whole", tmp_path / "run", 7)
+    assert_same_run(whole, tmp_path / "run", 7)
 
 
 @pytest.mark.parametrize(("limit", "text"), [(60_000, "/cache/latents-"), (300_000, "step 3 was not saved in")])
