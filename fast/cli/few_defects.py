@@ -77,9 +77,10 @@ def run(options: argparse.Namespace) -> None:
             print(file)
         return
     size = None if options.native else options.size
-    judge = QuickJudge(size, "upright" if options.upright else "classical", cache=options.out / "features")
+    judged: dict[str, Any] = {"size": size, "augment": "upright" if options.upright else "classical"}
+    judge = QuickJudge(**judged, cache=options.out / "features")
     seeds = tuple(options.seeds or (range(options.nested) if options.nested else (0, 1, 2)))
-    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), nested=options.nested is not None)
+    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, judged)
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     parts = [f"{metric}\n\n{table(found, metric)}\n" for metric in METRICS]
     write_bytes(options.out / "table.md", "\n".join(parts).encode())

@@ -21,6 +21,7 @@ from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
 from fast.runtime.command import run_cli
+from fast.segmentation import quick
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 
@@ -244,6 +245,29 @@ def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: P
         measure(index, split, Few((None,), (0,), few.rows, 2), judge, out)
     with pytest.raises(UserError, match="other options"):
         measure(index, split, Few((None,), (0,), few.rows, 3, nested=True), judge, out)
+
+
+@pytest.mark.parametrize("changed", [["--size", "48"], ["--native"], ["--upright"]], ids=" ".join)
+def test_rows_that_were_judged_otherwise_are_refused_in_one_line(
+    changed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, asked = Recorder(), []
+    monkeypatch.setattr(quick, "QuickJudge", lambda **given: asked.append(given) or judge)
+    dataset(tmp_path)
+    flags = ["--dataset", str(tmp_path / "part"), "--out", str(tmp_path / "out"), "--methods", "--counts", "all",
+             "--seeds", "0", "--size", "32"]  # fmt: skip
+    assert run_cli(few_defects.main, flags) == 0
+    assert run_cli(few_defects.main, flags) == 0
+    assert len(judge.asked) == 1
+    before = (tmp_path / "out" / "rows.json").read_bytes()
+    capsys.readouterr()
+    assert run_cli(few_defects.main, [*flags, *changed]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "judged otherwise (size=32 augment=classical, now " in error
+    assert error.count("\n") == 1
+    assert len(judge.asked) == 1
+    assert (tmp_path / "out" / "rows.json").read_bytes() == before
 
 
 def test_rows_of_the_command_line() -> None:
