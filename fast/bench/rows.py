@@ -189,11 +189,14 @@ def _types(sides: Sides) -> list[str]:
 def _finished(folder: str, sides: Sides, run: str) -> list[Made]:
     """The pairs of a finished run. UserError where its method learned from another split."""
     place = Path(folder.replace(SEED, run))
-    file = place / "settings.json"
-    settings: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    for recorded in _splits(settings):
+    settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
+    for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not
         _check_split(recorded, sides, str(place))
     return [Made(sample, {"type": sample.kind}) for sample in from_output(place, sides.forbidden)[0]]
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
 
 
 def _splits(settings: Mapping[str, Any]) -> list[Any]:

@@ -147,7 +147,7 @@ def test_pairs_that_were_made_from_what_is_tested_on_are_left_out(tmp_path: Path
         RowPairs(pairs.rows, 1).of("made", sides, sides.train, None, 0)
 
 
-@pytest.mark.parametrize("way", ["options", "draft_settings", "mixed"])
+@pytest.mark.parametrize("way", ["options", "draft_settings", "mixed", "scores"])
 def test_real_defects_of_another_split_are_refused_as_pairs_and_as_drafts(tmp_path: Path, way: str) -> None:
     index = dataset(tmp_path)
     sides = nested_sides(index, make_split(index), 1)[0]
@@ -155,7 +155,8 @@ def test_real_defects_of_another_split_are_refused_as_pairs_and_as_drafts(tmp_pa
         write_output(tmp_path / "run", [sides.train[0].image], sides.split.hash)
         own = {"split": split.hash}
         told = {"draft_settings": {"transplant": own, "procedural": {}}} if way == "mixed" else {way: own}
-        (tmp_path / "run" / "settings.json").write_text(json.dumps(told))
+        note = "scores.json" if way == "scores" else "settings.json"
+        (tmp_path / "run" / note).write_text(json.dumps(own if way == "scores" else told))
         pairs = RowPairs({"made": Row(folder=str(tmp_path / "run"))}, 1)
         if fits:
             assert len(pairs.of("made", sides, sides.train, None, 0)) == 1
