@@ -61,8 +61,7 @@ def recipe_for(artifact: Artifact, **given: Any) -> Recipe:
     size = given.get("size", trained if region == "full" else None)
     window = {"min_window": trained, "max_window": 2 * trained}
     sampling = {"sampler": sampler, "steps": steps, "scale": float(scale)}
-    finish = {"detail": SamplingOptions.detail, "blend": SamplingOptions.blend}
-    return Recipe(**{**window, **finish, **given, **sampling, "region": region, "size": size, "own": own})
+    return Recipe(**{**window, **given, **sampling, "region": region, "size": size, "own": own})
 
 
 class GuidanceWarning(UserWarning):

@@ -78,8 +78,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class Recipe(SamplingOptions):
-    """Sampling options with everything decided, as the engine takes them and the manifest records them; by default what
-    the networks make, and nothing of it changed."""
+    """Sampling options with everything decided, as the engine takes them and the manifest records them."""
 
     sampler: str = "aias"
     steps: int = 10
@@ -89,8 +88,6 @@ class Recipe(SamplingOptions):
     min_window: int = 256
     max_window: int = 512
     scale: float = 1.0
-    detail: bool = False
-    blend: int = 0
 
     @property
     def from_draft(self) -> bool:

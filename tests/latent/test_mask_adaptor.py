@@ -15,11 +15,11 @@ from fast.latent.adaptor import FAST_WIDTHS, MGA
 from fast.latent.prompted import SamplingInputs
 from fast.model import FAST
 from fast.synthesis.engine import Engine
-from fast.synthesis.options import Recipe
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise, generator
 from support.batches import batch
+from support.synthesis import plain_recipe
 from support.tiny import TYPES, randomize
 
 
@@ -142,7 +142,7 @@ def test_the_engine_asks_it_too(tiny_base: Path, tiny_fast_config: dict[str, Any
         model = made(tiny_base, tiny_fast_config, adaptor)
         if model.mask_adaptor is not None:
             model.mask_adaptor.out.weight.data.fill_(answer)
-        engine = Engine(model, Recipe(64, steps=3, precision=precision))
+        engine = Engine(model, plain_recipe(64, steps=3, precision=precision))
         pictures.append(engine.generate([image], [mask], [0], [1])[0].astype(int))
     plain, identity, other = pictures
     assert abs(identity - plain).max() <= (0 if precision == "fp32" else 6)

@@ -18,10 +18,10 @@ from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.counterfeit import counterfeit_strength
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Recipe, Synthesizer
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
-from support.synthesis import manifest, synthesize, whole_set
+from support.synthesis import manifest, plain_recipe, synthesize, whole_set
 
 SIDE = 64
 
@@ -103,7 +103,7 @@ def normal() -> np.ndarray:
 
 
 def drafted(model: FAST, strength: float) -> Synthesizer:
-    made = Synthesizer(model, Recipe(SIDE, steps=3, draft="procedural", strength=strength))
+    made = Synthesizer(model, plain_recipe(SIDE, steps=3, draft="procedural", strength=strength))
     made.draft_of = Dot()
     return made
 
@@ -117,12 +117,12 @@ def test_at_strength_one_nothing_but_the_mask_is_the_draft_s(tiny_fast: FAST) ->
 
 
 def test_at_strength_one_detail_and_border_are_as_without_a_draft(tiny_fast: FAST) -> None:
-    recipe = Recipe(SIDE, steps=3, draft="procedural", strength=1.0, detail=True, blend=2)
+    recipe = plain_recipe(SIDE, steps=3, draft="procedural", strength=1.0, detail=True, blend=2)
     synthesizer = Synthesizer(tiny_fast, recipe)
     synthesizer.draft_of = Dot()
     image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
     assert (image == synthesizer.fill(normal(), mask, 0, 5)).all()
-    assert counterfeit_strength(recipe) == counterfeit_strength(Recipe(SIDE))
+    assert counterfeit_strength(recipe) == counterfeit_strength(plain_recipe(SIDE))
 
 
 def test_below_it_the_draft_decides_and_outside_the_mask_every_byte_is_the_normal_s(tiny_fast: FAST) -> None:
