@@ -19,6 +19,7 @@ from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
 from fast.masks.source import OF_FILES, Masks
 from fast.segmentation.data import SegmentationSample, from_output
+from fast.synthesis.options import draft_methods
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -146,7 +147,7 @@ def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str) -> Ge
     generator = create(row.method, **options)
     if row.method == "transplant":
         generator.fit(replace(sides.index, defects=list(real)))
-    if isinstance(generator, LatentGenerator) and options.get("draft") in ("transplant", "mixed"):
+    if isinstance(generator, LatentGenerator) and "transplant" in draft_methods(options.get("draft", "none")):
         generator.draft_from(replace(sides.index, defects=list(real)))
     return generator
 

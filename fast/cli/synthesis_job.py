@@ -24,7 +24,7 @@ from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
 from fast.synthesis.honest import HonestMaker
-from fast.synthesis.options import SamplingOptions, SynthesisOptions, transplants
+from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
 from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
 from fast.synthesis.synthesizer import Maker, MaskOf
 from ldm.checkpoint import read_metadata
@@ -103,7 +103,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
             device=device_named(options.device),
             types=sources.types if artifact.open_types else None,
             own=recipe.own,
-            **{**chosen, "draft_options": {**_own_flags(options, recipe.draft), **recipe.draft_options}},
+            **{**chosen, "draft_options": {**_flags_of_drafts(options, recipe.draft), **recipe.draft_options}},
         )
     assert isinstance(made, LatentGenerator)
     maker, mask_of = made.synthesizer, masks.of(sources.types)
@@ -185,13 +185,13 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     return SynthesisJob(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
 
 
+def _flags_of_drafts(options: SynthesisOptions, draft: str) -> dict[str, Any]:
+    return {k: v for name in draft_methods(draft) for k, v in _own_flags(options, name).items()}
+
+
 def _own_flags(options: SynthesisOptions, name: str) -> dict[str, Any]:
     """Options of a method, or of the one that makes drafts, that have flags of their own. Of a folder of regions each
     comes with its picture."""
-    if name == "none":
-        return {}
-    if name == "mixed":
-        return {**_own_flags(options, "procedural"), **_own_flags(options, "transplant")}
     flags: dict[str, Any] = {}
     if options.material is not None and name != "transplant":
         flags["material"] = options.material

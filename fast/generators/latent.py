@@ -19,7 +19,7 @@ from fast.generators.drafts import Drafter, Mixed
 from fast.latent.sampling import check_scale
 from fast.runtime.flags import takes
 from fast.runtime.precision import settled
-from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent
+from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent, draft_methods
 from fast.synthesis.sources import Pair
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
@@ -220,7 +220,7 @@ def drafter(
 ) -> Drafter | Mixed:
     """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
     those that have it; `index`: whose real defects are taken, where the options name none. Raises `UserError`."""
-    names = ("transplant", "procedural") if draft == "mixed" else (draft,)
+    names = draft_methods(draft)
     taken = {name: set(signature(method_class(name)).parameters) for name in names}
     unknown = sorted(set(options) - set().union(*taken.values()))
     if unknown:

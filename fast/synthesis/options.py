@@ -185,9 +185,14 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
     # fmt: on
 
 
+def draft_methods(draft: str) -> tuple[str, ...]:
+    """The methods that make the drafts of this name, one of `DRAFTS`."""
+    return {"none": (), "mixed": ("transplant", "procedural")}.get(draft, (draft,))
+
+
 def transplants(options: SynthesisOptions) -> bool:
     """Whether real defects are set into the pictures, as pairs or as drafts."""
-    return options.method == "transplant" or options.draft in ("transplant", "mixed")
+    return "transplant" in (options.method, *draft_methods(options.draft))
 
 
 def check_latent(options: LatentOptions, method: str) -> None:
