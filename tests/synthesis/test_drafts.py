@@ -177,6 +177,8 @@ def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root
         draft = mixed(image, pair)
         own = (one if "defect_source" in draft.origin else other)(image, pair)
         assert (draft.image == own.image).all()
+        method = "transplant" if "defect_source" in draft.origin else "procedural"
+        assert draft.origin == {"draft_by": method, **own.origin} == mixed.origin(pair)
         sources.append("defect_source" in draft.origin)
     assert 2 <= sum(sources) <= 10
     with pytest.raises(UserError, match=r"draft_options\.colour is no option of transplant or procedural"):
@@ -215,6 +217,15 @@ def test_the_command_starts_from_real_defects_and_says_which(
                               "--batch_size", "1")) == 0  # fmt: skip
     a, b = whole_set(tmp_path / "a"), whole_set(tmp_path / "b")
     assert a == b
+
+
+def test_of_mixed_drafts_the_manifest_says_whose_each_is(drawn_root: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+    flags = ("--draft", "mixed", "--defects", str(drawn_root), "--split", "all", "--on_object", "off", "--count", "8")
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags)) == 0
+    rows = manifest(tmp_path / "a")
+    assert {row["draft_by"] for row in rows} == {"transplant", "procedural"}
+    assert all(("defect_source" in row) == (row["draft_by"] == "transplant") for row in rows)
+    assert {row["draft"] for row in rows} == {"mixed"}
 
 
 def test_where_the_real_defects_lie_decides_nothing_and_the_regions_of_drafts_do(
