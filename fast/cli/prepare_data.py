@@ -121,8 +121,8 @@ def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
 def run(args: argparse.Namespace) -> None:
     out = Path(args.out or "split.json")
     if out.is_dir():
-        raise UserError(f"--out {out} is a folder; name the split's file, as in --out {out / 'split.json'} (a folder is "
-                        "for --import)")  # fmt: skip
+        raise UserError(f"--out {out} is a folder; name the split's file, as in --out {out / 'split.json'} (a "
+                        "folder is for --import)")  # fmt: skip
 
     def opened() -> DatasetIndex:
         return open_dataset(args.path, args.layout, args.category, args.anomaly)

@@ -152,7 +152,9 @@ def _check_method(options: SynthesisOptions) -> None:
     for name, method in OWN.items():
         compared = options.keep is not None and name in ("defects", "split")
         if getattr(options, name) is not None and method not in made_by and not compared:
-            raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")
+            drafts = f" or --draft {method} and mixed" if options.method == "fast" else ""
+            used = options.method if options.draft == "none" else f"--draft {options.draft}"
+            raise UserError(f"--{name} is for --method {method}{drafts}, not {used}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
     for name in ("device", *LEARNED, "on_object", *OWN):
         if name in given:

@@ -266,6 +266,11 @@ def test_drawn_defects_fill_the_masks_that_are_given(drawn_root: Path, tiny_arti
         (("--draft", "procedural", "--strength", "0.01", "--steps", "50"), "--strength"),
         (("--strength", "0.5"), "--draft"),
         (("--defects", "somewhere", "--draft", "procedural"), "--defects is for"),
+        (
+            ("--split", "all", "--draft", "procedural"),
+            "--split is for --method transplant or --draft transplant and mixed, not --draft procedural; leave it out",
+        ),
+        (("--material", "wood", "--draft", "transplant"), "or --draft procedural and mixed, not --draft transplant"),
     ],
 )
 def test_what_does_not_go_together_is_refused_and_nothing_is_written(
