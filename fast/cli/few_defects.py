@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,8 @@ def run(options: argparse.Namespace) -> None:
         for file in save_nested(index, split, options.nested, options.write_splits):
             print(file)
         return
+    for note in notes_of(rows.values(), [f"{category}/{anomaly}" for category, anomaly in index.types]):
+        print(note, flush=True)
     size = None if options.native else options.size
     judged: dict[str, Any] = {"size": size, "augment": "upright" if options.upright else "classical"}
     judge = QuickJudge(**judged, cache=options.out / "features")
@@ -145,6 +148,19 @@ def rows_of(options: argparse.Namespace) -> dict[str, Row]:
                             f"{label}=A:B")  # fmt: skip
         rows[label] = Row(mix=(first, second))
     return rows
+
+
+def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
+    """What to tell of types that are drawn as others, each line once."""
+    from fast.generators.looks import looks_note
+    from fast.synthesis.options import draft_methods
+
+    found = []
+    for row in rows:
+        if "procedural" in (row.method, *draft_methods(row.options.get("draft", "none"))):
+            own = row.options if row.method == "procedural" else row.options.get("draft_options", {})
+            found.append(looks_note(kinds, own.get("looks", {}), "--looks {name}=scratch,pit"))
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> Row:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
 from fast.generators.drafts import Drafter, Mixed
 from fast.generators.latent import GuidanceWarning, LatentGenerator, guidance_note, recipe_for
+from fast.generators.looks import looks_note
 from fast.generators.maker import GeneratorMaker
+from fast.generators.procedural import Procedural
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
@@ -108,6 +110,9 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     assert isinstance(made, LatentGenerator)
     maker, mask_of = made.synthesizer, masks.of(sources.types)
     assert maker is not None
+    if "procedural" in draft_methods(recipe.draft):
+        looks = recipe.draft_options.get("looks") or {}
+        _tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
     maker.mask_of = mask_of
     regions = None
     if isinstance(maker.draft_of, Drafter | Mixed):
@@ -174,6 +179,8 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
         knows = "these weights know" if path is not None else f"{options.method} knows"
         wanted = match_types(types, options.anomaly_name, options.init_word, knows)
     sources = _told(Sources(normals, found, types, wanted).narrowed(), say)
+    if isinstance(made, Procedural):
+        _tell_looks(sources, made.own_looks, "method.looks.{name}=[scratch]", say)
     mask_of = masks.of(types)
     regions = None if masks.source is not None or not isinstance(made, Placing) else _regions(options)
     maker = GeneratorMaker(made, types, options.size, mask_of, None if regions is None else _region_of(regions))
@@ -220,6 +227,12 @@ def _region_of(regions: Masks) -> MaskOf:
 
 
 # what both have
+
+
+def _tell_looks(sources: Sources, looks: Mapping[str, Any], change: str, say: bool) -> None:
+    note = looks_note((sources.types[i] for i in sources.allowed), looks, change)
+    if say and note:
+        print(note, flush=True)
 
 
 def _normals(options: SynthesisOptions) -> list[NormalSource]:

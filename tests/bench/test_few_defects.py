@@ -282,6 +282,16 @@ def test_rows_of_the_command_line() -> None:
     assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
 
 
+def test_what_names_are_drawn_as_is_told_once() -> None:
+    kinds = ["part/uneven", "part/crack"]
+    for flags, told in (([], 1), (["--looks", "uneven=oil"], 0)):
+        rows = few_defects.rows_of(few_defects.parser().parse_args(["--dataset", "d", *flags]))
+        notes = few_defects.notes_of([*rows.values(), *rows.values()], kinds)
+        assert len(notes) == told
+        assert all("uneven is drawn as fade or stain" in n and "--looks uneven=scratch,pit" in n for n in notes)
+    assert few_defects.notes_of([Row("transplant")], kinds) == []
+
+
 def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:
     index = dataset(tmp_path / "data")
     make_split(index).save(tmp_path / "split.json")
