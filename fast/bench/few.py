@@ -78,19 +78,23 @@ def measure(
     known = _known(out, few, sides)
     done = {(row["label"], row["count"], row["seed"]) for row in known}
     pairs = RowPairs(few.rows, few.per_type)
-    for count in few.counts:
-        for seed in few.seeds:
-            real = choose(sides[seed].train, count, seed) if count != 0 else []
-            for label in (ALONE, *few.rows):
-                if (label, count, seed) in done or _skipped(label, count, few, pairs):
-                    continue
-                row = measured(label, count, seed, real, sides[seed], pairs, judge)
-                if row is None:
-                    continue
-                about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": dict(few.judged)}
-                known.append({**row, **about})
-                write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
-                report(_line(known[-1]))
+    todo = [
+        (label, count, seed)
+        for count, seed, label in itertools.product(few.counts, few.seeds, (ALONE, *few.rows))
+        if (label, count, seed) not in done and not _skipped(label, count, few, pairs)
+    ]
+    for label, _, seed in todo:  # before anything is trained
+        if label != ALONE:
+            pairs.check(label, sides[seed], str(seed))
+    for label, count, seed in todo:
+        real = choose(sides[seed].train, count, seed) if count != 0 else []
+        row = measured(label, count, seed, real, sides[seed], pairs, judge)
+        if row is None:
+            continue
+        about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": dict(few.judged)}
+        known.append({**row, **about})
+        write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
+        report(_line(known[-1]))
     return known
 
 

@@ -98,14 +98,14 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     from fast.data.layouts import check, open_dataset
     from fast.data.split import Split, make_split
 
+    given = None if options.split == "third" else Split.load(options.split)  # refused before an image is read
     found = open_dataset(options.dataset)
-    if options.split == "third" or not options.nested:
+    if given is None or not options.nested:
         index = check(found).usable
-        return index, make_split(index) if options.split == "third" else Split.load(options.split)
-    split = Split.load(options.split)
-    usable = usable_training_side(found, split)
-    _, test = split.apply(found)
-    return replace(usable, defects=[*usable.defects, *test]), split
+        return index, make_split(index) if given is None else given
+    usable = usable_training_side(found, given)
+    _, test = given.apply(found)
+    return replace(usable, defects=[*usable.defects, *test]), given
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -165,8 +165,9 @@ def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
 
 def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> Row:
     """A row of a method. What is wrong with it is told before anything is computed."""
-    from fast.bench.rows import Row
-    from fast.generators import FREE, create, method_class
+    from fast.bench.rows import SEED, Row
+    from fast.generators import FREE, LATENT, create, method_class
+    from fast.generators.latent import check_options
     from ldm.util import check_params
 
     found = method_class(method)
@@ -181,6 +182,10 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
     check_params(found, given, flag)
     if method in FREE:
         create(method, **given)
+    elif not given.get("weights"):
+        raise UserError(f"{flag} {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
+    elif method in LATENT:
+        check_options(method, given)
     return Row(method, given, **masks)
 
 

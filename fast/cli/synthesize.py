@@ -69,8 +69,8 @@ def synthesize(options: SynthesisOptions) -> None:
     from fast.cli.synthesis_job import prepare, preview
 
     rank = int(os.environ.get("RANK", "0"))
-    job = prepare(options, say=rank == 0)
     real = _real_defects(options)
+    job = prepare(options, say=rank == 0)
     if options.preview and rank == 0:
         preview(job, options)
     with closing(_output(options, settings_of(job), rank)) as output:

@@ -42,7 +42,7 @@ class Engine:
 
     def __init__(self, model: PromptedDiffusion, recipe: Recipe, device: str = "cpu"):
         self.recipe, self.device = recipe, torch.device(device)
-        _check(recipe, self.device)
+        check_recipe(recipe, self.device)
         if recipe.sampler not in model.samplers:
             raise UserError(f"--sampler {recipe.sampler} is none of {model.name}'s; use {', '.join(model.samplers)}")
         self.stopping = False  # no lock: a signal handler may set it at any moment
@@ -353,7 +353,8 @@ class Engine:
         return background
 
 
-def _check(recipe: Recipe, device: torch.device) -> None:
+def check_recipe(recipe: Recipe, device: torch.device) -> None:
+    """Raise `UserError` for a recipe that this machine cannot follow."""
     if recipe.region not in ("auto", "full"):
         raise UserError(f"--region {recipe.region} is unknown; use auto or full")
     check_scale(recipe.scale, "--scale")

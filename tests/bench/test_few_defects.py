@@ -16,6 +16,7 @@ from fast.bench.few import ALONE, Few, choose, measure, table, worth
 from fast.bench.nested import nested_sides
 from fast.bench.rows import Row, RowPairs
 from fast.cli import few_defects
+from fast.data import layouts as module_layouts
 from fast.data.images import write_image, write_mask
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check, open_dataset
@@ -280,6 +281,36 @@ def test_rows_of_the_command_line() -> None:
         "feather": Row("transplant", options), "fast": Row(folder="runs/{seed}"), "half": Row(mix=("feather", "fast"))
     }  # fmt: skip
     assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
+
+
+def test_pairs_and_weights_that_are_not_there_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    index, judge = dataset(tmp_path), Recorder()
+    split = make_split(index)
+    for row in (Row(folder=str(tmp_path / "gone{seed}")), Row("fast", {"weights": str(tmp_path / "gone")})):
+        few = Few((None,), (0,), {"pasted": Row("cutpaste"), "made": row, "half": Row(mix=("pasted", "made"))}, 2)
+        with pytest.raises(UserError, match="gone"):
+            measure(index, split, few, judge, tmp_path / "rows.json", report=lambda _: None)
+    assert judge.asked == []
+    assert not (tmp_path / "rows.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--row", "new=fast"], "new=fast fast needs weights; add weights=RUN"),
+        (["--row", "new=fast,weights=mini,draft=procedural,strength=3"], "--strength 3 lies outside 0..1"),
+        (["--row", "new=fast,weights=mini,draft=procedural", "--looks", "blowhole=ditch"], "looks.blowhole=['ditch']"),
+        (["--row", "new=fast,weights=mini,draft=both"], "--draft"),
+        (["--split", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_options_are_refused_before_the_images_are_read(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_layouts, "open_dataset", lambda *_: pytest.fail("the dataset is opened"))
+    argv = ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--methods", *flags]
+    assert run_cli(few_defects.main, argv) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_what_names_are_drawn_as_is_told_once() -> None:

@@ -296,6 +296,26 @@ def test_weights_of_a_split_ask_which_defects_drafts_may_hold(
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, "--split", "all")) == 0
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--draft", "procedural", "method.draft_options.looks.hole=[ditch]"), "looks.hole="),
+        (("--draft", "procedural", "method.draft_options.colour=3"), "draft_options.colour is no option of procedural"),
+        (("--draft", "transplant", "--split", "nowhere.json"), "nowhere.json"),
+        (("--draft", "transplant", "--keep", "0.5", "--split", "nowhere.json"), "nowhere.json"),
+        (("--draft", "mixed", "method.draft_options.blend=none"), "blend='none' is unknown"),
+    ],
+)
+def test_what_is_wrong_with_drafts_is_told_before_the_weights_are_read(
+    flags: tuple[str, ...], says: str, drawn_root: Path, tiny_artifact: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(fast.generators.latent, "load_model", lambda *_, **__: pytest.fail("the weights are read"))
+    given = ("--defects", str(drawn_root)) * ("procedural" not in flags)
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, *given)) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_from_python_a_pair_needs_no_mask(drawn_root: Path, tiny_artifact: Path) -> None:
     generator = fast.generators.create(
         "fast", weights=tiny_artifact, device="cpu", steps=3, draft="transplant", strength=0.2,
