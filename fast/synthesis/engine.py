@@ -281,8 +281,8 @@ class Engine:
         strength: float | None = None,
     ) -> list[np.ndarray]:
         """As `generate`, but with normal content inside each mask: AIAS from the normal itself as the draft, noised to
-        t = `strength` * T (None: `counterfeit_strength`), under the empty prompt, without guidance or FARM. Every
-        method on a base has the same."""
+        t = `strength` * T (None: `counterfeit_strength`), under the empty prompt, without guidance or FARM; behind
+        the U-Net is what is there for pairs (`corrected_denoiser`)."""
         model, drafted = self.model, self.recipe.from_draft
         strength = counterfeit_strength(self.recipe) if strength is None else strength
         background = self._background(normals, keys or [None] * len(normals))
@@ -293,7 +293,9 @@ class Engine:
             context = context.expand(len(normals), -1, -1)
         columns = torch.zeros_like(self._columns[[0] * len(normals)])
         shown = model.detailed_mask(pixels, (background.shape[-2], background.shape[-1]))
-        denoise = self._denoiser(context, columns, shown, background, scale=1)
+        denoise = model.corrected_denoiser(
+            self._denoiser(context, columns, shown, background, scale=1), mask, self.dtype
+        )
         noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
         z = renewed(denoise, Guidance(model.schedule, mask, background), noise, self.recipe.steps, strength, drafted)
         if drafted and self.recipe.detail:

@@ -149,6 +149,25 @@ def test_the_engine_asks_it_too(tiny_base: Path, tiny_fast_config: dict[str, Any
     assert abs(other - plain).mean() > 1
 
 
+def test_counterfeits_go_the_same_path(tiny_base: Path, tiny_fast_config: dict[str, Any]) -> None:
+    image = np.random.default_rng(0).integers(90, 160, (64, 64, 3)).astype(np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 16:50] = 1
+    model = made(tiny_base, tiny_fast_config, {"widths": [8]})
+    assert model.mask_adaptor is not None
+    model.mask_adaptor.out.weight.data.fill_(1.0)
+    watched: list[Tensor] = []
+    model.mask_adaptor.register_forward_pre_hook(lambda _, given: watched.append(given[1]))
+    evaluations: list[int] = []
+    model.model.register_forward_pre_hook(lambda *_: evaluations.append(1))
+    engine = Engine(model, plain_recipe(64, steps=3))
+    made_so = engine.counterfeit([image], [mask], [1], strength=0.5)[0]
+    assert len(watched) == len(evaluations) > 0
+    assert all(torch.equal(seen, watched[0]) for seen in watched)
+    plain = Engine(made(tiny_base, tiny_fast_config, False), plain_recipe(64, steps=3))
+    assert (made_so != plain.counterfeit([image], [mask], [1], strength=0.5)[0]).any()
+
+
 def test_slips_are_named(tiny_fast_config: dict[str, Any]) -> None:
     for given, message in ((3, "mask_adaptor=3: give true, false"), ({"width": [8]}, "unknown config key width")):
         with pytest.raises(UserError, match=message):
