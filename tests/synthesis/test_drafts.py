@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch
 import fast.cli.synthesis_job
 import fast.generators
 from fast.aias import AIASOptions, Guidance
-from fast.data.images import read_image, read_mask, resize_image, write_mask
+from fast.artifact import find_artifact, load_model
+from fast.data.images import read_image, read_mask, resize_image, write_image, write_mask
 from fast.generators import create
 from fast.generators.drafts import Drafter
 from fast.generators.latent import drafter
@@ -18,7 +20,7 @@ from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.counterfeit import counterfeit_strength
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Synthesizer
+from fast.synthesis.synthesizer import Draft, Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from support.synthesis import manifest, plain_recipe, synthesize, whole_set
@@ -189,6 +191,30 @@ def test_a_transplant_refuses_a_given_mask(drawn_root: Path) -> None:
     method = create("transplant", defects=str(drawn_root), split="all", on_object="off")
     with pytest.raises(UserError, match="own masks"):
         Drafter(method, ["wood/hole"])(normal(), Pair(0, None, None, 0, 1), np.ones((SIDE, SIDE), np.uint8))
+
+
+def test_drafts_are_made_with_one_thread_of_opencv(tiny_artifact: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "normal.png", normal())
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        maker = Synthesizer(
+            load_model(find_artifact(tiny_artifact)), plain_recipe(SIDE, steps=2, draft="procedural", strength=0.2)
+        )
+        maker.mask_of = None
+        asked: list[int] = []
+
+        def draft(image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
+            asked.append(cv2.getNumThreads())
+            found = np.zeros(image.shape[:2], np.uint8)
+            found[10:20, 10:20] = 1
+            return Draft(image, found)
+
+        maker.draft_of = draft  # type: ignore[assignment]
+        list(maker.make(iter([Pair(i, tmp_path / "normal.png", None, 0, i) for i in range(2)]), 2))
+        assert asked == [1, 1]
+    finally:
+        cv2.setNumThreads(before)
 
 
 # command
