@@ -31,7 +31,7 @@ NOTE = "scores.json"  # in the output: what the scores were made from
 SHOWN = 6  # best and worst pairs in a sheet
 
 
-class RealDefects(NamedTuple):
+class TrainingDefects(NamedTuple):
     """What pairs are compared with. `split`: the hash of the split whose training side they are, "all", or None where
     there are none."""
 
@@ -58,7 +58,7 @@ def check_keep(keep: float | None, defects: str | None, split: str | None) -> No
         raise UserError(f"--split {split} is of real defects; name their dataset with --defects")
 
 
-def judge(output: OutputFolder, real: RealDefects, keep: float | None = None, count: int | None = None) -> None:
+def judge(output: OutputFolder, real: TrainingDefects, keep: float | None = None, count: int | None = None) -> None:
     """Score all pairs of `output`, beside the `real` training defects, and write the scores to their records. With
     `keep` that share of them stays, with `count` that number, and all others lie in `rejected/`. Pairs that a person
     has rejected are left as they are. Raises `UserError`."""
@@ -100,15 +100,15 @@ def _noted(note: Path) -> str | None:
         return None
 
 
-def real_defects(defects: str | None, split: str | None) -> RealDefects:
+def real_defects(defects: str | None, split: str | None) -> TrainingDefects:
     """The real defects of the training side. Raises `UserError`."""
     from fast.generators.transplant import training_side
     from fast.segmentation.data import from_samples
 
     if defects is None:
-        return RealDefects()
+        return TrainingDefects()
     samples, hashed = training_side(defects, split or "third", None)
-    return RealDefects([s for s in from_samples(samples) if s.mask is not None], hashed)
+    return TrainingDefects([s for s in from_samples(samples) if s.mask is not None], hashed)
 
 
 def _content(output: OutputFolder, rows: Sequence[dict[str, Any]], real: Sequence[SegmentationSample]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fast.cli.score import RealDefects, judge, real_defects, table
+from fast.cli.score import TrainingDefects, judge, real_defects, table
 from fast.runtime.signals import handled_by
 from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions, transplants
 from ldm.errors import UserError
@@ -156,15 +156,15 @@ def _candidates(options: SynthesisOptions) -> int:
     return math.ceil(options.count / options.keep - 1e-9)
 
 
-def _real_defects(options: SynthesisOptions) -> RealDefects:
+def _real_defects(options: SynthesisOptions) -> TrainingDefects:
     """Those that the pairs are to be compared with. Raises `UserError`."""
     if options.keep is None:
-        return RealDefects()
+        return TrainingDefects()
     own = options.data_root if transplants(options) else None
     return real_defects(options.defects or own, options.split)
 
 
-def _kept(output: Output, options: SynthesisOptions, real: RealDefects) -> int:
+def _kept(output: Output, options: SynthesisOptions, real: TrainingDefects) -> int:
     """Score all pairs and set the worst aside. Returns how many stay."""
     from fast.review.decisions import rejected
     from fast.synthesis.output import OutputFolder

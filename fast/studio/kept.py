@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fast.data.images import resize_mask
-from fast.studio.workbench import Made
+from fast.studio.workbench import WishedPair
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from fast.synthesis.output import ASKED, OutputFolder, panel
 
 SETTINGS = {"made_by": "fast-studio"}
 
 
-def keep(folder: Path, made: Made, normal: Path) -> int:
+def keep(folder: Path, made: WishedPair, normal: Path) -> int:
     """Store a pair in the folder of kept ones, made if it is not there. Returns its number. Raises `UserError`."""
     with closing(OutputFolder(folder, SETTINGS)) as output:
         output.gather()
@@ -27,7 +27,7 @@ def keep(folder: Path, made: Made, normal: Path) -> int:
     return index
 
 
-def _record(index: int, made: Made, normal: Path) -> dict[str, Any]:
+def _record(index: int, made: WishedPair, normal: Path) -> dict[str, Any]:
     height, width = made.mask.shape
     wish = {k: v for k, v in asdict(made.wish).items() if k not in ("kind", "normal", "mask")}
     return {
