@@ -200,6 +200,8 @@ def check_latent(options: LatentOptions, method: str) -> None:
     check_limits(options)
     if options.scale is not None and not 0 <= options.scale < math.inf:
         raise UserError(f"--scale={options.scale} is no guidance scale; give a number from 0, 1 for no guidance")
+    if options.draft not in DRAFTS:
+        raise UserError(f"--draft {options.draft} is unknown; use one of {', '.join(DRAFTS)}")
     if not 0 < options.strength <= 1:
         raise UserError(f"--strength {options.strength:g} lies outside 0..1; give a share above 0, 1 for pure noise")
     if options.draft == "none" and options.strength != DRAFT_STRENGTH:

@@ -300,7 +300,7 @@ def test_pairs_and_weights_that_are_not_there_are_told_before_anything_is_traine
         (["--row", "new=fast"], "new=fast fast needs weights; add weights=RUN"),
         (["--row", "new=fast,weights=mini,draft=procedural,strength=3"], "--strength 3 lies outside 0..1"),
         (["--row", "new=fast,weights=mini,draft=procedural", "--looks", "blowhole=ditch"], "looks.blowhole=['ditch']"),
-        (["--row", "new=fast,weights=mini,draft=both"], "--draft"),
+        (["--row", "new=fast,weights=mini,draft=both"], "--draft both is unknown"),
         (["--split", "nowhere.json"], "nowhere.json"),
     ],
 )
