@@ -3,10 +3,16 @@
 Run it where `parts/normal` lies: python examples/first_pairs.py
 """
 
+import runpy
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # from a checkout that is not installed
+
+if __name__ == "__main__":  # as a command: what is amiss, a missing folder say, is told in one line
+    from fast.runtime.command import run_cli
+
+    sys.exit(run_cli(lambda _: runpy.run_path(__file__, run_name="example")))
 
 # %% [markdown]
 # # From a folder of normal images to a trained segmentation network

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -169,7 +170,7 @@ class FAST(PromptedDiffusion):
         use_farm = self.use_farm and place.options.get("use_farm", True)
         guidance = Guidance(self.schedule, place.mask, place.background, farm if use_farm else None)
         return sample_latents(
-            self._denoiser(place),
+            self.corrected_denoiser(place.denoise, place.mask, place.dtype),
             guidance,
             place.background,
             noise=place.noise,
@@ -179,17 +180,17 @@ class FAST(PromptedDiffusion):
             strength=place.strength,
         )
 
-    def _denoiser(self, place: SamplingInputs) -> Denoise:
-        """The U-Net with its prompts bound and, where there is one, the mask adaptor behind it."""
+    def corrected_denoiser(self, denoise: Denoise, mask: Tensor, dtype: torch.dtype = torch.float32) -> Denoise:
+        """See `PromptedDiffusion`: the mask adaptor, where there is one."""
         adaptor = self.mask_adaptor
         if adaptor is None:
-            return place.denoise
+            return denoise
 
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            eps, dtype = place.denoise(x, t), place.dtype
-            return corrected_noise(adaptor, self.schedule, self.parameterization, x, t + 1, eps, place.mask, dtype)
+        def adapted(x: Tensor, t: Tensor) -> Tensor:
+            eps = denoise(x, t)
+            return corrected_noise(adaptor, self.schedule, self.parameterization, x, t + 1, eps, mask, dtype)
 
-        return denoise
+        return adapted
 
     def log_images(self, batch: Mapping[str, Any], steps: int | None = None) -> dict[str, Tensor]:
         return super().log_images(batch, steps or self.aias_options.steps)

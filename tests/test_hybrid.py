@@ -13,13 +13,14 @@ from torch import Tensor
 import fast.synthesis.engine
 from fast.artifact import find_artifact, load_model
 from fast.model import FAST
-from fast.synthesis.engine import Engine, Recipe
+from fast.synthesis.engine import Engine
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.modules.packed import can_pack, has_int8
 from support.batches import batch
 from support.images import mask, picture
+from support.synthesis import plain_recipe
 from support.tiny import TYPES, randomize
 
 SIDE = 32
@@ -87,7 +88,7 @@ def test_the_sample_grid_is_made(model: FAST) -> None:
 def test_the_engine_shows_the_normal_picture(model: FAST, known: str, sampler: str) -> None:
     model.known = known
     seen = seen_by(model)
-    engine = Engine(model, Recipe(SIDE, steps=3, sampler=sampler))
+    engine = Engine(model, plain_recipe(SIDE, steps=3, sampler=sampler))
     seen.clear()
     normals = [picture(1), picture(2)]
     engine.generate(normals, [mask(), mask()], [0, 5], [1, 2])
@@ -101,7 +102,7 @@ def test_the_engine_shows_the_normal_picture(model: FAST, known: str, sampler: s
 
 def test_the_place_decides(model: FAST) -> None:
     """The same noise and FARM; only what is known under the mask differs."""
-    engine = Engine(model, Recipe(SIDE, steps=3))
+    engine = Engine(model, plain_recipe(SIDE, steps=3))
     full = engine.generate([picture(1)], [mask()], [0], [1])[0]
     engine.model.known = "around"
     around = engine.generate([picture(1)], [mask()], [0], [1])[0]
@@ -110,7 +111,7 @@ def test_the_place_decides(model: FAST) -> None:
 
 @pytest.mark.parametrize("reuse", [1, 2])
 def test_each_tile_sees_its_own_part_of_the_place(model: FAST, reuse: int) -> None:
-    engine = Engine(model, Recipe(None, steps=2, max_window=16, reuse=reuse))
+    engine = Engine(model, plain_recipe(None, steps=2, max_window=16, reuse=reuse))
     seen: list[Tensor] = []
     engine.unet.register_forward_pre_hook(lambda m, given: seen.append(given[0].clone()))
     engine.generate([picture(1)], [mask()], [0], [1])
@@ -123,7 +124,7 @@ def test_each_tile_sees_its_own_part_of_the_place(model: FAST, reuse: int) -> No
 
 
 def test_prompts_are_projected_once(model: FAST) -> None:
-    engine = Engine(model, Recipe(SIDE, steps=2))
+    engine = Engine(model, plain_recipe(SIDE, steps=2))
     assert all(keys is not None for keys in engine._keys)
 
 
@@ -135,10 +136,10 @@ def test_packed_layers_make_the_same_pictures(model: FAST, precision: str, monke
     if not can_pack(torch.bfloat16):
         pytest.skip("this CPU has no packed kernels for bfloat16")
     plain = copy.deepcopy(model)
-    packed = Engine(model, Recipe(SIDE, steps=3, precision=precision))
+    packed = Engine(model, plain_recipe(SIDE, steps=3, precision=precision))
     assert any("Packed" in type(m).__name__ for m in packed.unet.modules())
     monkeypatch.setattr(fast.synthesis.engine, "can_pack", lambda dtype: False)
-    unpacked = Engine(plain, Recipe(SIDE, steps=3, precision="fp32"))
+    unpacked = Engine(plain, plain_recipe(SIDE, steps=3, precision="fp32"))
     made = [e.generate([picture(1)], [mask()], [0], [1])[0].astype(int) for e in (packed, unpacked)]
     assert np.abs(made[0] - made[1])[mask() == 1].mean() < {"fp32": 0.1, "bf16": 3, "int8": 5}[precision]
 
@@ -151,7 +152,7 @@ def test_an_artifact_on_it_comes_back(model: FAST, section: dict[str, Any], tmp_
 
 
 def test_a_base_without_a_place_is_given_none(tiny_fast: FAST) -> None:
-    engine = Engine(tiny_fast, Recipe(SIDE, steps=2))
+    engine = Engine(tiny_fast, plain_recipe(SIDE, steps=2))
     seen: list[Tensor] = []
     engine.unet.register_forward_pre_hook(lambda m, given: seen.append(given[0]))
     engine.generate([picture(1)], [mask()], [0], [1])
@@ -175,7 +176,7 @@ def test_farm_sees_what_the_network_sees(section: dict[str, Any], model: FAST, k
     sees.loss(given)
     assert torch.equal(shown[0], seen[0][:, 5:])
     sees.log_images(given)
-    engine = Engine(sees, Recipe(steps=2))
+    engine = Engine(sees, plain_recipe(steps=2))
     shown.clear()
     engine.generate([picture(0, SIDE, SIDE)], [mask(SIDE, SIDE)], [0], [0])
     background = engine._background([picture(0, SIDE, SIDE)], [None])

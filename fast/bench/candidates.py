@@ -9,6 +9,7 @@ from typing import Any
 
 from fast.bench.rows import SEED, SHIPPED, Row
 from fast.generators import create
+from fast.synthesis.options import draft_methods
 from ldm.errors import UserError
 
 
@@ -53,7 +54,7 @@ def rows_of(
     for label, one in candidates.items():
         options = dict(one.options)
         named = {"looks": {name: list(types) for name, types in looks.items()}}
-        draws = one.method == "procedural" or options.get("draft") in ("procedural", "mixed")
+        draws = "procedural" in (one.method, *draft_methods(options.get("draft", "none")))
         if draws and (why := _undrawable(kinds, named)):
             left_out[label] = why
             continue

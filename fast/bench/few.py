@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Few:
     `rows`: where pairs come from, by label; `per_type`: pairs of each type; `only_all`: rows that are measured beside
     all real defects alone, as those of a finished run or of trained weights are always, whose pairs may hold any of
     the training side. `nested`: measure seed k on nested split k of the training side, and nothing on the test side.
+    `judged`: how the judge sees images, as plain data: options that change every figure.
     """
 
     counts: tuple[int | None, ...]
@@ -47,6 +48,7 @@ class Few:
     per_type: int
     only_all: tuple[str, ...] = ()
     nested: bool = False
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose(samples: Sequence[Sample], count: int | None, seed: int) -> list[Sample]:
@@ -76,18 +78,23 @@ def measure(
     known = _known(out, few, sides)
     done = {(row["label"], row["count"], row["seed"]) for row in known}
     pairs = RowPairs(few.rows, few.per_type)
-    for count in few.counts:
-        for seed in few.seeds:
-            real = choose(sides[seed].train, count, seed) if count != 0 else []
-            for label in (ALONE, *few.rows):
-                if (label, count, seed) in done or _skipped(label, count, few, pairs):
-                    continue
-                row = measured(label, count, seed, real, sides[seed], pairs, judge)
-                if row is None:
-                    continue
-                known.append({**row, "split": sides[seed].split.hash, "how": _how(label, few)})
-                write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
-                report(_line(known[-1]))
+    todo = [
+        (label, count, seed)
+        for count, seed, label in itertools.product(few.counts, few.seeds, (ALONE, *few.rows))
+        if (label, count, seed) not in done and not _skipped(label, count, few, pairs)
+    ]
+    for label, _, seed in todo:  # before anything is trained
+        if label != ALONE:
+            pairs.check(label, sides[seed], str(seed))
+    for label, count, seed in todo:
+        real = choose(sides[seed].train, count, seed) if count != 0 else []
+        row = measured(label, count, seed, real, sides[seed], pairs, judge)
+        if row is None:
+            continue
+        about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": dict(few.judged)}
+        known.append({**row, **about})
+        write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
+        report(_line(known[-1]))
     return known
 
 
@@ -125,9 +132,16 @@ def _known(out: Path, few: Few, sides: Mapping[int, Sides]) -> list[dict[str, An
         seed, label = row["seed"], row["label"]
         if seed in sides and row.get("split") != sides[seed].split.hash:
             raise UserError(f"{out} holds rows of another split (seed {seed}); choose another --out")
+        if (judged := row.get("judged", {})) != few.judged:
+            raise UserError(f"{out} holds rows judged otherwise ({_told(judged)}, now {_told(few.judged)}); choose "
+                            "another --out, or give the same options")  # fmt: skip
         if (label == ALONE or label in few.rows) and row.get("how") != _how(label, few):
             raise UserError(f"{out} holds '{label}' with other options ({row.get('how')}); change --out or label")
     return known
+
+
+def _told(judged: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in judged.items()) or "not recorded how"
 
 
 def _how(label: str, few: Few) -> dict[str, Any]:
@@ -141,7 +155,7 @@ def _how(label: str, few: Few) -> dict[str, Any]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    shown = {key: value for key, value in row.items() if key not in ("types", "split", "how")}
+    shown = {key: value for key, value in row.items() if key not in ("types", "split", "how", "judged")}
     return " ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
 
 

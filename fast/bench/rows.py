@@ -19,6 +19,8 @@ from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
 from fast.masks.source import OF_FILES, Masks
 from fast.segmentation.data import SegmentationSample, from_output
+from fast.synthesis.options import draft_methods
+from fast.synthesis.records import read_lines
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -99,6 +101,16 @@ class RowPairs:
         trained = row.method is not None and issubclass(method_class(row.method), Learned)
         return row.folder is not None or (trained and row.options.get("weights") != SHIPPED)
 
+    def check(self, label: str, sides: Sides, run: str) -> None:
+        """Raise `UserError` for weights and finished pairs of a row that are not there, or of another split."""
+        row = self.rows[label]
+        for name in row.mix or ():
+            self.check(name, sides, run)
+        if row.folder is not None:
+            _check_finished(Path(row.folder.replace(SEED, run)), sides)
+        elif row.method is not None and issubclass(method_class(row.method), Learned):
+            _check_weights(row.method, row.options_for(run), sides)
+
     def of(
         self, label: str, sides: Sides, real: Sequence[Sample], count: int | None, seed: int
     ) -> list[SegmentationSample]:
@@ -146,7 +158,7 @@ def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str) -> Ge
     generator = create(row.method, **options)
     if row.method == "transplant":
         generator.fit(replace(sides.index, defects=list(real)))
-    if isinstance(generator, LatentGenerator) and options.get("draft") in ("transplant", "mixed"):
+    if isinstance(generator, LatentGenerator) and "transplant" in draft_methods(options.get("draft", "none")):
         generator.draft_from(replace(sides.index, defects=list(real)))
     return generator
 
@@ -189,11 +201,19 @@ def _types(sides: Sides) -> list[str]:
 def _finished(folder: str, sides: Sides, run: str) -> list[Made]:
     """The pairs of a finished run. UserError where its method learned from another split."""
     place = Path(folder.replace(SEED, run))
-    file = place / "settings.json"
-    settings: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    for recorded in _splits(settings):
-        _check_split(recorded, sides, str(place))
+    _check_finished(place, sides)
     return [Made(sample, {"type": sample.kind}) for sample in from_output(place, sides.forbidden)[0]]
+
+
+def _check_finished(place: Path, sides: Sides) -> None:
+    next(read_lines(place), None)  # says what is no output
+    settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
+    for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not
+        _check_split(recorded, sides, str(place))
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
 
 
 def _splits(settings: Mapping[str, Any]) -> list[Any]:

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> None:
     from fast.bench.auto import STEPS, Plan, deliver
     from fast.bench.auto_page import page
     from fast.data.images import write_bytes
+    from fast.generators.looks import looks_note, own_looks
     from fast.reports.report import render
     from fast.segmentation.export import require_onnx
 
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> None:
         if not (name and sign and value):
             raise UserError(f"--looks {text} is not TYPE=A,B; see --help")
         looks[name] = value.split(",")
+    own_looks(looks)  # refused before the images are read
     given = {"minutes": options.minutes, "per_type": options.count, "size": options.size, "steps": options.steps}
     plan = Plan(
         **{"steps": STEPS, **{name: value for name, value in given.items() if value is not None}},
@@ -72,6 +74,9 @@ def run(options: argparse.Namespace) -> None:
         looks=looks,
     )
     index, split = opened(options)
+    kinds = (f"{category}/{anomaly}" for category, anomaly in index.types)
+    if note := looks_note(kinds, looks, "--looks {name}=scratch,pit"):
+        print(note, flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     with sole(options.out / "report.html", "--out"):
         found = deliver(index, split, options.out, plan, lambda line: print(line, flush=True))
@@ -88,10 +93,11 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     from fast.data.layouts import check, open_dataset, require_defects
     from fast.data.split import Split, make_split
 
+    given = Split.load(options.split) if options.split else None  # refused before the images are read
     index = check(open_dataset(Path(options.dataset), category=options.category)).usable
     require_defects(index)
     if len(index.categories) > 1:
         raise UserError(f"{options.dataset} holds {', '.join(index.categories)}; choose one with --category")
-    split = Split.load(options.split) if options.split else make_split(index)
+    split = make_split(index) if given is None else given
     split.apply(index)  # one of another dataset is told before anything is written
     return replace(index, test_normals=[]), split

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +77,13 @@ def run(options: argparse.Namespace) -> None:
         for file in save_nested(index, split, options.nested, options.write_splits):
             print(file)
         return
+    for note in notes_of(rows.values(), [f"{category}/{anomaly}" for category, anomaly in index.types]):
+        print(note, flush=True)
     size = None if options.native else options.size
-    judge = QuickJudge(size, "upright" if options.upright else "classical", cache=options.out / "features")
+    judged: dict[str, Any] = {"size": size, "augment": "upright" if options.upright else "classical"}
+    judge = QuickJudge(**judged, cache=options.out / "features")
     seeds = tuple(options.seeds or (range(options.nested) if options.nested else (0, 1, 2)))
-    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), nested=options.nested is not None)
+    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, judged)
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     parts = [f"{metric}\n\n{table(found, metric)}\n" for metric in METRICS]
     write_bytes(options.out / "table.md", "\n".join(parts).encode())
@@ -94,14 +98,14 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     from fast.data.layouts import check, open_dataset
     from fast.data.split import Split, make_split
 
+    given = None if options.split == "third" else Split.load(options.split)  # refused before an image is read
     found = open_dataset(options.dataset)
-    if options.split == "third" or not options.nested:
+    if given is None or not options.nested:
         index = check(found).usable
-        return index, make_split(index) if options.split == "third" else Split.load(options.split)
-    split = Split.load(options.split)
-    usable = usable_training_side(found, split)
-    _, test = split.apply(found)
-    return replace(usable, defects=[*usable.defects, *test]), split
+        return index, make_split(index) if given is None else given
+    usable = usable_training_side(found, given)
+    _, test = given.apply(found)
+    return replace(usable, defects=[*usable.defects, *test]), given
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -146,10 +150,24 @@ def rows_of(options: argparse.Namespace) -> dict[str, Row]:
     return rows
 
 
+def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
+    """What to tell of types that are drawn as others, each line once."""
+    from fast.generators.looks import looks_note
+    from fast.synthesis.options import draft_methods
+
+    found = []
+    for row in rows:
+        if "procedural" in (row.method, *draft_methods(row.options.get("draft", "none"))):
+            own = row.options if row.method == "procedural" else row.options.get("draft_options", {})
+            found.append(looks_note(kinds, own.get("looks", {}), "--looks {name}=scratch,pit"))
+    return list(dict.fromkeys(filter(None, found)))
+
+
 def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> Row:
     """A row of a method. What is wrong with it is told before anything is computed."""
-    from fast.bench.rows import Row
-    from fast.generators import FREE, create, method_class
+    from fast.bench.rows import SEED, Row
+    from fast.generators import FREE, LATENT, create, method_class
+    from fast.generators.latent import check_options
     from ldm.util import check_params
 
     found = method_class(method)
@@ -164,6 +182,10 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
     check_params(found, given, flag)
     if method in FREE:
         create(method, **given)
+    elif not given.get("weights"):
+        raise UserError(f"{flag} {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
+    elif method in LATENT:
+        check_options(method, given)
     return Row(method, given, **masks)
 
 

@@ -29,7 +29,9 @@ HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", 
 
 def parser() -> argparse.ArgumentParser:
     p = Parser(
-        prog="scripts/prepare_data.py", description="Check a dataset and split its defects, whole parts at a time."
+        prog="scripts/prepare_data.py",
+        description="Check a dataset and split its defects, whole parts at a time. Bad files are named and left out of "
+        "the split, which is written all the same (exit code 0); with --strict they are an error (2).",
     )
     p.add_argument("path", help="dataset, one category of it, or the folder of one defect type; or what to --import")
     p.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS], help="default: found out by itself")
@@ -47,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bits", type=int, help="bits in use of 16-bit pictures (default: what their values need)")
     # fmt: on
     p.add_argument("--force", action="store_true", help="overwrite a split file that differs")
+    p.add_argument("--strict", action="store_true", help="write no split, and end with an error, if a file is bad")
     add_import_flags(p)
     return p
 
@@ -116,6 +119,11 @@ def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
 
 
 def run(args: argparse.Namespace) -> None:
+    out = Path(args.out or "split.json")
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder; name the split's file, as in --out {out / 'split.json'} (a "
+                        "folder is for --import)")  # fmt: skip
+
     def opened() -> DatasetIndex:
         return open_dataset(args.path, args.layout, args.category, args.anomaly)
 
@@ -134,7 +142,12 @@ def run(args: argparse.Namespace) -> None:
     if split is None:  # nothing to split: say why
         make_split(report.usable, args.fraction, args.seed)
         return
-    where = keep(split, Path(args.out or "split.json"), args.force)
+    bad = f"{len(report.problems)} problem{'s' * (len(report.problems) > 1)}, see above" if report.problems else ""
+    if bad and args.strict:
+        raise UserError(f"{args.path}: {bad}; with --strict no split is written: mend the files, or leave --strict out")
+    where = keep(split, out, args.force)
+    if bad:
+        print(f"{bad}: what is bad is left out")
     print(f"split {split.hash}\n{len(split.train)} train, {len(split.test)} test -> {where}")
 
 

@@ -4,7 +4,7 @@
 %(prog)s samples/part --defects parts --split parts.split.json --keep 0.7 --sheet scores.png
 
 Of each defect type --keep leaves the best share; the others move to rejected/ with their records. Nothing is deleted:
---keep 1 brings them back.
+--keep 1 brings them back. Pairs that somebody has rejected (scripts/review.py) are not scored and never count as kept.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fast.runtime.options import Parser
 from ldm.errors import UserError
@@ -29,6 +29,14 @@ if TYPE_CHECKING:  # heavy: imported only once the flags are understood
 BY_RANK = "by its scores"  # why a pair is rejected
 NOTE = "scores.json"  # in the output: what the scores were made from
 SHOWN = 6  # best and worst pairs in a sheet
+
+
+class TrainingDefects(NamedTuple):
+    """What pairs are compared with. `split`: the hash of the split whose training side they are, "all", or None where
+    there are none."""
+
+    samples: Sequence[SegmentationSample] = ()
+    split: str | None = None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,22 +58,22 @@ def check_keep(keep: float | None, defects: str | None, split: str | None) -> No
         raise UserError(f"--split {split} is of real defects; name their dataset with --defects")
 
 
-def judge(
-    output: OutputFolder, real: Sequence[SegmentationSample], keep: float | None = None, count: int | None = None
-) -> None:
+def judge(output: OutputFolder, real: TrainingDefects, keep: float | None = None, count: int | None = None) -> None:
     """Score all pairs of `output`, beside the `real` training defects, and write the scores to their records. With
-    `keep` that share of them stays, with `count` that number, and all others lie in `rejected/`. Raises `UserError`."""
+    `keep` that share of them stays, with `count` that number, and all others lie in `rejected/`. Pairs that a person
+    has rejected are left as they are. Raises `UserError`."""
     from fast.data.images import write_bytes
     from fast.quality.ranking import kept
+    from fast.review.decisions import rejected
 
-    every = output.rows()
-    rows = [row for row in every if row.get("rejected") in (None, BY_RANK)]
-    content = _content(output, rows, real)
+    every, refused = output.rows(), rejected(output.folder)
+    rows = [row for row in every if row.get("rejected") in (None, BY_RANK) and row["index"] not in refused]
+    content = _content(output, rows, real.samples)
     note = output.folder / NOTE
     if _noted(note) == content:
         scores = {row["index"]: row.get("scores") for row in rows}
     else:
-        scores = _scores(output, rows, real)
+        scores = _scores(output, rows, real.samples)
     if keep is not None or count is not None:
         wanted = round((keep or 1) * sum(s is not None for s in scores.values())) if count is None else count
         rank = [(scores[row["index"]] or {}).get("rank") for row in rows]
@@ -78,7 +86,7 @@ def judge(
         for row in rows
     }
     output.sort([told.get(row["index"], row) for row in every])
-    about = {"content": content, "real_defects": len(real), "pairs": len(rows)}
+    about = {"content": content, "real_defects": len(real.samples), "split": real.split, "pairs": len(rows)}
     write_bytes(note, (json.dumps(about, indent=1) + "\n").encode())
 
 
@@ -92,14 +100,15 @@ def _noted(note: Path) -> str | None:
         return None
 
 
-def real_defects(defects: str | None, split: str | None) -> list[SegmentationSample]:
+def real_defects(defects: str | None, split: str | None) -> TrainingDefects:
     """The real defects of the training side. Raises `UserError`."""
     from fast.generators.transplant import training_side
     from fast.segmentation.data import from_samples
 
     if defects is None:
-        return []
-    return [s for s in from_samples(training_side(defects, split or "third", None)[0]) if s.mask is not None]
+        return TrainingDefects()
+    samples, hashed = training_side(defects, split or "third", None)
+    return TrainingDefects([s for s in from_samples(samples) if s.mask is not None], hashed)
 
 
 def _content(output: OutputFolder, rows: Sequence[dict[str, Any]], real: Sequence[SegmentationSample]) -> str:
@@ -166,6 +175,8 @@ def opened(folder: Path) -> OutputFolder:
 
 def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
+    from fast.review.decisions import rejected
+
     check_keep(options.keep, options.defects, options.split)
     if options.sheet is not None and options.pairs.resolve() in options.sheet.resolve().parents:
         raise UserError(f"--sheet {options.sheet} lies in {options.pairs}; choose a file outside that folder")
@@ -174,14 +185,16 @@ def run(options: argparse.Namespace) -> None:
         output.gather()
         judge(output, real, options.keep)
         rows = output.rows()
-    print(table(rows), flush=True)
+    refused = rejected(options.pairs)
+    print(table(rows, refused), flush=True)
     if options.sheet is not None:
-        _sheet(options.pairs, rows, options.sheet)
+        _sheet(options.pairs, [row for row in rows if row["index"] not in refused], options.sheet)
         print(options.sheet)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line for each type: pairs kept, and the median of each score over all of them."""
+def table(rows: Sequence[dict[str, Any]], refused: Collection[int] = ()) -> str:
+    """A line for each type: pairs kept, and the median of each score over all of them. `refused`: numbers of the pairs
+    that a person has rejected; they are not kept, and their scores do not count."""
     import numpy as np
 
     from fast.quality.scores import SCORES
@@ -191,9 +204,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for kind in sorted({row["type"] for row in rows}):
         own = [row for row in rows if row["type"] == kind]
-        values = [[s for row in own if (s := row.get("scores", {}).get(name)) is not None] for name in names]
+        judged = [row for row in own if row["index"] not in refused]
+        values = [[s for row in judged if (s := row.get("scores", {}).get(name)) is not None] for name in names]
         medians = [f"{np.median(v):.2f}" if v else "-" for v in values]
-        lines.append([kind, f"{sum(not row.get('rejected') for row in own)} of {len(own)}", *medians])
+        lines.append([kind, f"{sum(not row.get('rejected') for row in judged)} of {len(own)}", *medians])
     return plain(["type", "kept", *names], lines)
 
 

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
 from fast.generators.drafts import Drafter, Mixed
 from fast.generators.latent import GuidanceWarning, LatentGenerator, guidance_note, recipe_for
+from fast.generators.looks import looks_note
 from fast.generators.maker import GeneratorMaker
+from fast.generators.procedural import Procedural
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
 from fast.synthesis.honest import HonestMaker
-from fast.synthesis.options import SamplingOptions, SynthesisOptions, transplants
+from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
 from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
 from fast.synthesis.synthesizer import Maker, MaskOf
 from ldm.checkpoint import read_metadata
@@ -103,11 +105,14 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
             device=device_named(options.device),
             types=sources.types if artifact.open_types else None,
             own=recipe.own,
-            **{**chosen, "draft_options": {**_own_flags(options, recipe.draft), **recipe.draft_options}},
+            **{**chosen, "draft_options": {**_flags_of_drafts(options, recipe.draft), **recipe.draft_options}},
         )
     assert isinstance(made, LatentGenerator)
     maker, mask_of = made.synthesizer, masks.of(sources.types)
     assert maker is not None
+    if "procedural" in draft_methods(recipe.draft):
+        looks = recipe.draft_options.get("looks") or {}
+        _tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
     maker.mask_of = mask_of
     regions = None
     if isinstance(maker.draft_of, Drafter | Mixed):
@@ -174,6 +179,8 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
         knows = "these weights know" if path is not None else f"{options.method} knows"
         wanted = match_types(types, options.anomaly_name, options.init_word, knows)
     sources = _told(Sources(normals, found, types, wanted).narrowed(), say)
+    if isinstance(made, Procedural):
+        _tell_looks(sources, made.own_looks, "method.looks.{name}=[scratch]", say)
     mask_of = masks.of(types)
     regions = None if masks.source is not None or not isinstance(made, Placing) else _regions(options)
     maker = GeneratorMaker(made, types, options.size, mask_of, None if regions is None else _region_of(regions))
@@ -185,13 +192,13 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     return SynthesisJob(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
 
 
+def _flags_of_drafts(options: SynthesisOptions, draft: str) -> dict[str, Any]:
+    return {k: v for name in draft_methods(draft) for k, v in _own_flags(options, name).items()}
+
+
 def _own_flags(options: SynthesisOptions, name: str) -> dict[str, Any]:
     """Options of a method, or of the one that makes drafts, that have flags of their own. Of a folder of regions each
     comes with its picture."""
-    if name == "none":
-        return {}
-    if name == "mixed":
-        return {**_own_flags(options, "procedural"), **_own_flags(options, "transplant")}
     flags: dict[str, Any] = {}
     if options.material is not None and name != "transplant":
         flags["material"] = options.material
@@ -220,6 +227,12 @@ def _region_of(regions: Masks) -> MaskOf:
 
 
 # what both have
+
+
+def _tell_looks(sources: Sources, looks: Mapping[str, Any], change: str, say: bool) -> None:
+    note = looks_note((sources.types[i] for i in sources.allowed), looks, change)
+    if say and note:
+        print(note, flush=True)
 
 
 def _normals(options: SynthesisOptions) -> list[NormalSource]:

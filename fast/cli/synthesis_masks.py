@@ -20,7 +20,7 @@ from fast.generators.large import LARGE, is_large
 from fast.masks.proportions import check_proportions
 from fast.masks.source import MADE, Masks
 from fast.runtime.folders import parse_json
-from fast.synthesis.options import SynthesisOptions
+from fast.synthesis.options import SynthesisOptions, transplants
 from fast.synthesis.sources import MaskSource, Pair, find_masks
 from fast.synthesis.synthesizer import MaskOf
 from ldm.errors import UserError
@@ -94,7 +94,7 @@ def choose_masks(options: SynthesisOptions, method: type[Method]) -> ChosenMasks
 def _mask_kind(options: SynthesisOptions, method: type[Method]) -> str:
     kind = options.masks or ("given" if options.mask_path else "own")
     drafted = options.draft != "none"
-    if kind != "own" and (not method.takes_mask or options.draft in ("transplant", "mixed")):
+    if kind != "own" and (not method.takes_mask or transplants(options)):
         name = f"--draft {options.draft}" if drafted else options.method
         raise UserError(f"{name} draws its own masks; leave --mask_path and --masks out")
     if kind == "own" and not method.own_masks and not drafted:

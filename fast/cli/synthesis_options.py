@@ -14,7 +14,14 @@ from fast.generators import FREE, LATENT, METHODS
 from fast.runtime.flags import add_flags, default_of, flag_of
 from fast.runtime.options import Parser
 from fast.runtime.runner import check_runner
-from fast.synthesis.options import FIRST_COUNTERFEIT, LatentOptions, SynthesisOptions, check_latent, transplants
+from fast.synthesis.options import (
+    FIRST_COUNTERFEIT,
+    LatentOptions,
+    SynthesisOptions,
+    check_latent,
+    draft_methods,
+    transplants,
+)
 from ldm.errors import UserError
 
 # Of the options of methods on a latent base those that others have too, and those of all methods that learn.
@@ -141,11 +148,13 @@ def _check_method(options: SynthesisOptions) -> None:
             f"--honest_masks is for methods on a latent base ({', '.join(LATENT)}): {options.method} marks what it "
             "changed"
         )
-    made_by = (options.method, *(OWN.values() if options.draft == "mixed" else (options.draft,)))
+    made_by = (options.method, *draft_methods(options.draft))
     for name, method in OWN.items():
         compared = options.keep is not None and name in ("defects", "split")
         if getattr(options, name) is not None and method not in made_by and not compared:
-            raise UserError(f"--{name} is for --method {method}, not {options.method}; leave it out")
+            drafts = f" or --draft {method} and mixed" if options.method == "fast" else ""
+            used = options.method if options.draft == "none" else f"--draft {options.draft}"
+            raise UserError(f"--{name} is for --method {method}{drafts}, not {used}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
     for name in ("device", *LEARNED, "on_object", *OWN):
         if name in given:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fast.cli.score import judge, real_defects, table
+from fast.cli.score import TrainingDefects, judge, real_defects, table
 from fast.runtime.signals import handled_by
 from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions, transplants
 from ldm.errors import UserError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # heavy: imported only once the flags are understood
     import numpy as np
 
     from fast.cli.synthesis_job import SynthesisJob
-    from fast.segmentation.data import SegmentationSample
     from fast.synthesis.sources import Pair
     from fast.synthesis.synthesizer import Maker
 
@@ -70,8 +69,8 @@ def synthesize(options: SynthesisOptions) -> None:
     from fast.cli.synthesis_job import prepare, preview
 
     rank = int(os.environ.get("RANK", "0"))
-    job = prepare(options, say=rank == 0)
     real = _real_defects(options)
+    job = prepare(options, say=rank == 0)
     if options.preview and rank == 0:
         preview(job, options)
     with closing(_output(options, settings_of(job), rank)) as output:
@@ -157,23 +156,24 @@ def _candidates(options: SynthesisOptions) -> int:
     return math.ceil(options.count / options.keep - 1e-9)
 
 
-def _real_defects(options: SynthesisOptions) -> list[SegmentationSample]:
+def _real_defects(options: SynthesisOptions) -> TrainingDefects:
     """Those that the pairs are to be compared with. Raises `UserError`."""
     if options.keep is None:
-        return []
+        return TrainingDefects()
     own = options.data_root if transplants(options) else None
     return real_defects(options.defects or own, options.split)
 
 
-def _kept(output: Output, options: SynthesisOptions, real: Sequence[SegmentationSample]) -> int:
+def _kept(output: Output, options: SynthesisOptions, real: TrainingDefects) -> int:
     """Score all pairs and set the worst aside. Returns how many stay."""
+    from fast.review.decisions import rejected
     from fast.synthesis.output import OutputFolder
 
     assert isinstance(output, OutputFolder)  # shards hold all pairs, see `check_options`
     judge(output, real, options.keep, options.count if options.regenerate else None)
-    rows = output.rows()
-    print(table(rows), flush=True)
-    return sum(not row.get("rejected") for row in rows)
+    rows, refused = output.rows(), rejected(output.folder)
+    print(table(rows, refused), flush=True)
+    return sum(not row.get("rejected") and row["index"] not in refused for row in rows)
 
 
 def fill(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fast.data.formats.outlines import borders, contours, one_outline, straightened, without_holes
 from fast.data.formats.rle import pack, to_runs
-from fast.export.pairs import Instance, Pair, Run
+from fast.export.pairs import ExportedPair, Instance, Run
 from fast.export.write import Target
 
 JOINED = "a part of a mask that touches no other, not with a corner either, is an instance: touching defects are one"
@@ -126,7 +126,7 @@ def write_labelme(run: Run, target: Target) -> None:
     target.notes += [JOINED, *([CUT] if target.polygons else [])]
 
 
-def _shapes(run: Run, pair: Pair, instance: Instance, number: int, polygons: bool) -> list[dict[str, Any]]:
+def _shapes(run: Run, pair: ExportedPair, instance: Instance, number: int, polygons: bool) -> list[dict[str, Any]]:
     common = {"label": run.class_of(pair), "group_id": number, "description": "", "flags": {}}
     x, y, width, height = instance.xywh
     if not polygons:

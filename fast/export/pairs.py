@@ -40,7 +40,7 @@ class Instance:
 
 
 @dataclass
-class Pair:
+class ExportedPair:
     """One pair: its files, defect type, and `line` of the manifest, as text, for a hundred thousand parsed ones take
     gigabytes. `name`: what its files are called in an export."""
 
@@ -89,7 +89,7 @@ class Run:
     """A finished run: its pairs in order, and the normal images that they were made from, as far as they are there."""
 
     folder: Path
-    pairs: list[Pair]
+    pairs: list[ExportedPair]
 
     @cached_property
     def categories(self) -> list[str]:
@@ -99,7 +99,7 @@ class Run:
         """Names of the defect types, sorted; with their category where there is more than one."""
         return sorted({self.class_of(pair) for pair in self.pairs}, key=natural_key)
 
-    def class_of(self, pair: Pair) -> str:
+    def class_of(self, pair: ExportedPair) -> str:
         return pair.label if len(self.categories) > 1 else pair.defect_type
 
     def normals(self) -> Iterator[tuple[str, Path]]:
@@ -128,7 +128,7 @@ def read_run(folder: Path) -> Run:
     return Run(folder, pairs)
 
 
-def _pair(folder: Path, line: str, record: dict[str, Any]) -> Pair:
+def _pair(folder: Path, line: str, record: dict[str, Any]) -> ExportedPair:
     label = record.get("type")
     if not isinstance(label, str) or not label or not {"image", "mask"} <= record.keys():
         raise UserError(f"{folder / 'manifest.jsonl'} is damaged (a line without image, mask or type); "
@@ -137,7 +137,7 @@ def _pair(folder: Path, line: str, record: dict[str, Any]) -> Pair:
     for kind in (category, defect_type):
         if kind.startswith(".") or re.search(r'[/\\:*?"<>|\x00-\x1f]', kind) or (kind is defect_type and not kind):
             raise UserError(f"{folder / 'manifest.jsonl'} is damaged (type {label!r} names no folder); restore it")
-    pair = Pair(folder / record["image"], folder / record["mask"], category, defect_type, line)
+    pair = ExportedPair(folder / record["image"], folder / record["mask"], category, defect_type, line)
     for path in (pair.image, pair.mask):
         if not path.is_file():
             raise UserError(f"{path}: the manifest names it, and it is not there; run the command again, which makes "

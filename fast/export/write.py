@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fast.export.pairs import Pair, Run
+from fast.export.pairs import ExportedPair, Run
 
 PROVENANCE = "provenance.jsonl"
 
@@ -39,7 +39,7 @@ class Target:
     def json(self, place: str, content: Any) -> None:
         self.text(place, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
-    def came_from(self, pair: Pair, place: str) -> None:
+    def came_from(self, pair: ExportedPair, place: str) -> None:
         """Note that the exported image `place` is this pair's: a line of `provenance.jsonl`."""
         self._lines.append(json.dumps({"file": place, **pair.record}) + "\n")
 

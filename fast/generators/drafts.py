@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,12 @@ class Mixed:
         self.drafters = list(drafters)
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
-        return self._of(pair)(image, pair, mask)
+        return replace(self._of(pair)(image, pair, mask), origin=self.origin(pair))
 
     def origin(self, pair: Pair) -> dict[str, str]:
-        return self._of(pair).origin(pair)
+        """As a drafter's, and under `draft_by` whose draft it is."""
+        drafter = self._of(pair)
+        return {"draft_by": drafter.method.name, **drafter.origin(pair)}
 
     def _of(self, pair: Pair) -> Drafter:
         return self.drafters[seed_of(pair.seed, 9) % len(self.drafters)]

@@ -57,7 +57,7 @@ def _tiles(regions: list[Region]) -> Iterator[Region]:
                     yield Region(r.top + top, r.left + left, part.shape[0], part.shape[1], part)
 
 
-class Budget:
+class MemoryBudget:
     """Lets pictures through as long as the memory that they need together is there; one always passes.
 
     `limit`: in bytes, None for half of what this machine has to spare.

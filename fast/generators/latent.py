@@ -19,7 +19,8 @@ from fast.generators.drafts import Drafter, Mixed
 from fast.latent.sampling import check_scale
 from fast.runtime.flags import takes
 from fast.runtime.precision import settled
-from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent
+from fast.synthesis.engine import check_recipe
+from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent, draft_methods
 from fast.synthesis.sources import Pair
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
@@ -61,8 +62,7 @@ def recipe_for(artifact: Artifact, **given: Any) -> Recipe:
     size = given.get("size", trained if region == "full" else None)
     window = {"min_window": trained, "max_window": 2 * trained}
     sampling = {"sampler": sampler, "steps": steps, "scale": float(scale)}
-    finish = {"detail": SamplingOptions.detail, "blend": SamplingOptions.blend}
-    return Recipe(**{**window, **finish, **given, **sampling, "region": region, "size": size, "own": own})
+    return Recipe(**{**window, **given, **sampling, "region": region, "size": size, "own": own})
 
 
 class GuidanceWarning(UserWarning):
@@ -111,20 +111,29 @@ class LatentGenerator(Learned):
         artifact = replace(find_artifact(weights, step, self.name), tokenizer=options.tokenizer)
         check_latent(options, self.name)
         recipe = self._recipe(artifact)
+        check_recipe(recipe, torch.device(self._device))
+        if options.types is not None and not artifact.open_types:
+            raise UserError(f"{artifact.path} knows its own types only; leave types out")
+        types = list(artifact.types if options.types is None else options.types)
+        start = self._drafter(recipe, types)  # whatever of it is refused, nobody waits for the weights
         dtype = None if recipe.precision == "fp32" else torch.bfloat16
         model = load_model(artifact, options.base, dtype=dtype, cache=options.weights_cache)
         if options.types is not None:
-            if not artifact.open_types:
-                raise UserError(f"{artifact.path} knows its own types only; leave types out")
             model.set_classes(options.types)
         self._artifact = artifact
-        self.types, self.hash = list(model.prompts.types), file_hash(artifact.path)
+        self.types, self.hash = types, file_hash(artifact.path)
         self.base_hash = artifact.base_sha256
         self.synthesizer = Synthesizer(model, recipe, self._device)
         self.own_masks = recipe.draft != "none"
-        self.drafter = None
-        if recipe.draft == "procedural" or (self.own_masks and "defects" in recipe.draft_options):
-            self._start_from(drafter(recipe.draft, recipe.draft_options, self.types))
+        self.drafter = self.synthesizer.draft_of = start
+
+    def _drafter(self, recipe: Recipe, types: Sequence[str]) -> Drafter | Mixed | None:
+        """What makes the recipe's drafts; None without drafts, and where `draft_from` is to give the real defects."""
+        methods = draft_methods(recipe.draft)
+        if not methods or ("transplant" in methods and "defects" not in recipe.draft_options):
+            check_drafts(recipe.draft, recipe.draft_options)
+            return None
+        return drafter(recipe.draft, recipe.draft_options, types)
 
     def draft_from(self, index: DatasetIndex) -> None:
         """Take the real defects that drafts are made of out of `index`, all of them. Raises `UserError`."""
@@ -221,13 +230,34 @@ def drafter(
 ) -> Drafter | Mixed:
     """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
     those that have it; `index`: whose real defects are taken, where the options name none. Raises `UserError`."""
-    names = ("transplant", "procedural") if draft == "mixed" else (draft,)
+    found = [_drafter(name, own, types, index) for name, own in _options_of_drafts(draft, options).items()]
+    return found[0] if len(found) == 1 else Mixed(found)
+
+
+def _options_of_drafts(draft: str, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Those of `options` that each method has which makes the drafts. Raises `UserError` for one that none has."""
+    names = draft_methods(draft)
     taken = {name: set(signature(method_class(name)).parameters) for name in names}
     unknown = sorted(set(options) - set().union(*taken.values()))
-    if unknown:
+    if unknown and names:
         raise UserError(f"draft_options.{unknown[0]} is no option of {' or '.join(names)}; leave it out")
-    found = [_drafter(name, {k: v for k, v in options.items() if k in taken[name]}, types, index) for name in names]
-    return found[0] if len(found) == 1 else Mixed(found)
+    return {name: {k: v for k, v in options.items() if k in taken[name]} for name in names}
+
+
+def check_drafts(draft: str, options: Mapping[str, Any]) -> None:
+    """Raise `UserError` for options of drafts that their methods refuse, as far as no real defect is read for it."""
+    for name, own in _options_of_drafts(draft, options).items():
+        create(name, **{k: v for k, v in own.items() if k not in ("defects", "split")})
+
+
+def check_options(method: str, options: Mapping[str, Any]) -> None:
+    """Raise `UserError` for arguments of `create(method, ...)`, a method on a latent base, that are refused whatever
+    its weights are."""
+    given = {f.name: options[f.name] for f in fields(LatentOptions) if f.name in options}
+    check_values(LatentOptions, given, "method")
+    found = LatentOptions(**given)
+    check_latent(found, method)
+    check_drafts(found.draft, found.draft_options)
 
 
 def _drafter(method: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None) -> Drafter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fast.procedural.defects import DEFECTS
@@ -50,3 +50,14 @@ def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             raise UserError(f"looks.{name}={types} must be a list of types to draw, of {', '.join(DEFECTS)}")
         found[str(name)] = listed
     return found
+
+
+def looks_note(types: Iterable[str], given: Mapping[str, Any], change: str) -> str:
+    """One line about the types "category/type" that are drawn as others because of their names, and how to change that;
+    empty where there are none. `given`: the option `looks`; `change`: how to set it, {name} for the type's word."""
+    words = dict.fromkeys(key.rpartition("/")[2] for key in types)
+    taken = [word for word in words if word in SYNONYMS and word not in DEFECTS and word not in given]
+    if not taken:
+        return ""
+    told = "; ".join(f"{word} is drawn as {' or '.join(SYNONYMS[word])}" for word in taken)
+    return f"note: {told}; if it looks otherwise, say how: {change.format(name=taken[0])}"

@@ -14,7 +14,7 @@ import torch
 from fast.data.images import read_image, resize_image, resize_mask
 from fast.generators.base import Generator as Method
 from fast.generators.base import Placing
-from fast.generators.large import Budget, bytes_of, in_windows, is_large
+from fast.generators.large import MemoryBudget, bytes_of, in_windows, is_large
 from fast.runtime.workers import cores, overlapped
 from fast.synthesis.output import panel
 from fast.synthesis.sources import Pair
@@ -39,7 +39,7 @@ class GeneratorMaker:
     ):
         self.method, self.types, self.size, self.mask_of, self.region_of = method, types, size, mask_of, region_of
         self.stopping = False
-        self.budget = Budget()
+        self.budget = MemoryBudget()
 
     def prompt(self, type_index: int) -> str:
         """No words take part."""

@@ -22,7 +22,7 @@ from ldm.errors import UserError
 from ldm.hashing import file_hash
 from ldm.models.diffusion.ddim import bind
 from ldm.models.diffusion.ddpm import LatentDiffusion
-from ldm.models.diffusion.samplers import Noise
+from ldm.models.diffusion.samplers import Denoise, Noise
 from ldm.modules.encoders.modules import TextEncoder
 from ldm.rng import PairNoise, generator
 from ldm.util import check_params
@@ -311,6 +311,11 @@ class PromptedDiffusion(LatentDiffusion):
     def placeholder(self, types: Tensor) -> Tensor:
         """Which tokens of the types' prompts are learned: (B,L) bool."""
         return self.prompts.positions(self._text_encoder(self.prompts.tokens), types)
+
+    def corrected_denoiser(self, denoise: Denoise, mask: Tensor, dtype: torch.dtype = torch.float32) -> Denoise:
+        """`denoise`, and behind it what corrects its answer by the mask (B,1,h,w), in `dtype`, where a method has that
+        for whatever its mask is filled with."""
+        return denoise
 
     @abstractmethod
     def fill(self, place: SamplingInputs) -> Tensor:

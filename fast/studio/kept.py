@@ -7,24 +7,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fast.studio.workbench import Made
+from fast.data.images import resize_mask
+from fast.studio.workbench import WishedPair
 from fast.synthesis.options import FIRST_COUNTERFEIT
-from fast.synthesis.output import OutputFolder, panel
+from fast.synthesis.output import ASKED, OutputFolder, panel
 
 SETTINGS = {"made_by": "fast-studio"}
 
 
-def keep(folder: Path, made: Made, normal: Path) -> int:
+def keep(folder: Path, made: WishedPair, normal: Path) -> int:
     """Store a pair in the folder of kept ones, made if it is not there. Returns its number. Raises `UserError`."""
     with closing(OutputFolder(folder, SETTINGS)) as output:
         output.gather()
         index = max((r["index"] for r in output.rows() if r["index"] < FIRST_COUNTERFEIT), default=-1) + 1
-        output.write(_record(index, made, normal), panel(made.normal), made.image, made.mask)
+        asked = None if made.wish.mask is None else resize_mask(made.wish.mask, made.mask.shape)
+        record = _record(index, made, normal)
+        output.write(record, panel(made.normal), made.image, made.mask, asked=asked)
         output.gather()
     return index
 
 
-def _record(index: int, made: Made, normal: Path) -> dict[str, Any]:
+def _record(index: int, made: WishedPair, normal: Path) -> dict[str, Any]:
     height, width = made.mask.shape
     wish = {k: v for k, v in asdict(made.wish).items() if k not in ("kind", "normal", "mask")}
     return {
@@ -36,6 +39,7 @@ def _record(index: int, made: Made, normal: Path) -> dict[str, Any]:
         "prompt": "",
         "type": made.wish.kind,
         "painted_mask": made.wish.mask is not None,
+        **({} if made.wish.mask is None else {ASKED: f"{ASKED}/{index:06d}.png"}),
         **made.origin,
         **wish,
         "settings": made.settings,

@@ -14,7 +14,7 @@ from fast.data.shown import around, data_url, outlined
 from fast.studio.kept import keep
 from fast.studio.pictures import difference
 from fast.studio.said import guarded, line
-from fast.studio.workbench import SHAPE_NAMES, Made, Wish, Workbench
+from fast.studio.workbench import SHAPE_NAMES, Wish, WishedPair, Workbench
 from fast.synthesis.options import DRAFT_STRENGTH
 from fast.synthesis.output import panel
 
@@ -166,7 +166,7 @@ class MakeTab:
         following = wish.seed + 1 if again else wish.seed
         return line(told), *pictures, made, gr.Button(interactive=True), following
 
-    def _keep(self, made: Made | None) -> tuple[Any, ...]:
+    def _keep(self, made: WishedPair | None) -> tuple[Any, ...]:
         if made is None:
             return line("Make a pair first."), gr.skip()
         index = keep(self.kept, made, self.bench.normals[made.wish.normal].path)

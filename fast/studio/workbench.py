@@ -47,7 +47,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Made:
+class WishedPair:
     """A finished pair: uint8 normal and image (H,W,3), mask (H,W) in {0,1}. `settings`: what made it; `origin`: which
     real defects took part, for the manifest."""
 
@@ -145,7 +145,7 @@ class Workbench:
                             f"{height}: other proportions; give a mask of this image")  # fmt: skip
         return resize_mask(mask, (height, width))
 
-    def make(self, wish: Wish) -> Made:
+    def make(self, wish: Wish) -> WishedPair:
         """The pair that somebody wishes for. One at a time; the weights stay loaded. Raises `UserError`."""
         if wish.method not in self.methods:
             raise UserError(f"method {wish.method!r} is not to be had here; use one of {', '.join(self.methods)}")
@@ -161,7 +161,7 @@ class Workbench:
             image, found = generator.synthesize(normal, mask, np.random.default_rng(wish.seed), known)
             seconds, settings = time.perf_counter() - start, generator.settings()
             origin = generator.origin(np.random.default_rng(wish.seed), known)
-        return Made(wish, resize_image(normal, image.shape[:2]), image, found, seconds, settings, origin)
+        return WishedPair(wish, resize_image(normal, image.shape[:2]), image, found, seconds, settings, origin)
 
     def _ready(self, wish: Wish, mask: np.ndarray | None) -> Generator:
         generator = self._generator(wish.method)

@@ -11,13 +11,18 @@ from fast.runtime.folders import new_folder
 from fast.synthesis.output import ASKED, PICTURES, read_records
 from ldm.errors import UserError
 
+NOTES = ("settings.json", "scores.json")  # what decided the pairs: their split is asked for before they are trained on
+
 
 def export_accepted(folder: Path, out: Path, flag: str = "--export") -> int:
     """Copy what was accepted of `folder` into the new folder `out`, with its lines of the manifest: what
     `generate_with_mask.py` writes, as every program takes it that takes pairs. Returns how many pairs.
 
-    Whole or not at all. Raises `UserError` where nothing is accepted, a picture is gone or `out` is there.
+    Whole or not at all. Raises `UserError` where nothing is accepted, a picture is gone, or `out` is there or lies in
+    `folder`.
     """
+    if folder.resolve() in (inside := Path(out).resolve(), *inside.parents):
+        raise UserError(f"{flag} {out} lies in {folder}, whose pairs it is to hold; choose a folder outside")
     found = Review(folder).decisions()
     rows = [r for r in read_records(folder, counterfeits=True) if r["index"] in found]
     if not rows:
@@ -33,6 +38,9 @@ def export_accepted(folder: Path, out: Path, flag: str = "--export") -> int:
                     raise UserError(
                         f"{folder / place}: the manifest names it, and it is not there; restore it"
                     ) from None
+        for name in NOTES:
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, target / name)
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (target / "manifest.jsonl").write_text(lines, encoding="utf-8")
     return len(rows)

@@ -42,7 +42,7 @@ class Engine:
 
     def __init__(self, model: PromptedDiffusion, recipe: Recipe, device: str = "cpu"):
         self.recipe, self.device = recipe, torch.device(device)
-        _check(recipe, self.device)
+        check_recipe(recipe, self.device)
         if recipe.sampler not in model.samplers:
             raise UserError(f"--sampler {recipe.sampler} is none of {model.name}'s; use {', '.join(model.samplers)}")
         self.stopping = False  # no lock: a signal handler may set it at any moment
@@ -281,8 +281,8 @@ class Engine:
         strength: float | None = None,
     ) -> list[np.ndarray]:
         """As `generate`, but with normal content inside each mask: AIAS from the normal itself as the draft, noised to
-        t = `strength` * T (None: `counterfeit_strength`), under the empty prompt, without guidance or FARM. Every
-        method on a base has the same."""
+        t = `strength` * T (None: `counterfeit_strength`), under the empty prompt, without guidance or FARM; behind
+        the U-Net is what is there for pairs (`corrected_denoiser`)."""
         model, drafted = self.model, self.recipe.from_draft
         strength = counterfeit_strength(self.recipe) if strength is None else strength
         background = self._background(normals, keys or [None] * len(normals))
@@ -293,7 +293,9 @@ class Engine:
             context = context.expand(len(normals), -1, -1)
         columns = torch.zeros_like(self._columns[[0] * len(normals)])
         shown = model.detailed_mask(pixels, (background.shape[-2], background.shape[-1]))
-        denoise = self._denoiser(context, columns, shown, background, scale=1)
+        denoise = model.corrected_denoiser(
+            self._denoiser(context, columns, shown, background, scale=1), mask, self.dtype
+        )
         noise = PairNoise([torch.Generator().manual_seed(s) for s in seeds])
         z = renewed(denoise, Guidance(model.schedule, mask, background), noise, self.recipe.steps, strength, drafted)
         if drafted and self.recipe.detail:
@@ -353,7 +355,8 @@ class Engine:
         return background
 
 
-def _check(recipe: Recipe, device: torch.device) -> None:
+def check_recipe(recipe: Recipe, device: torch.device) -> None:
+    """Raise `UserError` for a recipe that this machine cannot follow."""
     if recipe.region not in ("auto", "full"):
         raise UserError(f"--region {recipe.region} is unknown; use auto or full")
     check_scale(recipe.scale, "--scale")

@@ -78,8 +78,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class Recipe(SamplingOptions):
-    """Sampling options with everything decided, as the engine takes them and the manifest records them; by default what
-    the networks make, and nothing of it changed."""
+    """Sampling options with everything decided, as the engine takes them and the manifest records them."""
 
     sampler: str = "aias"
     steps: int = 10
@@ -89,8 +88,6 @@ class Recipe(SamplingOptions):
     min_window: int = 256
     max_window: int = 512
     scale: float = 1.0
-    detail: bool = False
-    blend: int = 0
 
     @property
     def from_draft(self) -> bool:
@@ -188,9 +185,14 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
     # fmt: on
 
 
+def draft_methods(draft: str) -> tuple[str, ...]:
+    """The methods that make the drafts of this name, one of `DRAFTS`."""
+    return {"none": (), "mixed": ("transplant", "procedural")}.get(draft, (draft,))
+
+
 def transplants(options: SynthesisOptions) -> bool:
     """Whether real defects are set into the pictures, as pairs or as drafts."""
-    return options.method == "transplant" or options.draft in ("transplant", "mixed")
+    return "transplant" in (options.method, *draft_methods(options.draft))
 
 
 def check_latent(options: LatentOptions, method: str) -> None:
@@ -198,6 +200,8 @@ def check_latent(options: LatentOptions, method: str) -> None:
     check_limits(options)
     if options.scale is not None and not 0 <= options.scale < math.inf:
         raise UserError(f"--scale={options.scale} is no guidance scale; give a number from 0, 1 for no guidance")
+    if options.draft not in DRAFTS:
+        raise UserError(f"--draft {options.draft} is unknown; use one of {', '.join(DRAFTS)}")
     if not 0 < options.strength <= 1:
         raise UserError(f"--strength {options.strength:g} lies outside 0..1; give a share above 0, 1 for pure noise")
     if options.draft == "none" and options.strength != DRAFT_STRENGTH:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
+import cv2
 import numpy as np
 import torch
 
@@ -158,8 +159,8 @@ class Synthesizer:
 
     `mask_of(image, pair)`: the mask for a picture (H,W,3) of the recipe's size; by default the pair's file. `draft_of`,
     an attribute: makes the draft that each pair starts from, in that mask, or where `mask_of` is None in one of its
-    own; None: from noise. On the CPU torch is set to one thread per window, in the whole process: rounding depends on
-    their number.
+    own; None: from noise. OpenCV, and on the CPU torch, are set to one thread per window, in the whole process:
+    rounding depends on their number.
     Raises `UserError` for what this machine cannot do.
     """
 
@@ -194,6 +195,7 @@ class Synthesizer:
         self.engine.stopping = True
 
     def _single_thread(self) -> None:
+        cv2.setNumThreads(1)  # in drafts and where images are resized
         if self.device.type == "cpu":
             torch.set_num_threads(1)
 

@@ -17,13 +17,14 @@ from fast.anomalydiffusion.prompts import TEMPLATES, templates_of
 from fast.anomalydiffusion.weights import code_weights, dilated, dilation_radius, paper_weights
 from fast.artifact import find_artifact, load_model
 from fast.latent.prompted import SamplingInputs
-from fast.synthesis.engine import Engine, Recipe
+from fast.synthesis.engine import Engine
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise
 from support.batches import batch
 from support.images import mask as round_mask
 from support.images import picture
+from support.synthesis import plain_recipe
 from support.tiny import TYPES, randomize
 
 SIDE = 32
@@ -284,7 +285,7 @@ def test_weights_are_handed_over_by_the_chosen_form(
 
 @pytest.mark.parametrize("reweight", [None, "code"])
 def test_the_engine_makes_pairs(section: dict[str, Any], reweight: str | None) -> None:
-    engine = Engine(built(section, reweight=reweight), Recipe(SIDE, sampler="ddim", steps=2))
+    engine = Engine(built(section, reweight=reweight), plain_recipe(SIDE, sampler="ddim", steps=2))
     made, again, other = (
         engine.generate([picture(1)], [round_mask()], [kind], [seed])[0] for kind, seed in ((0, 1), (0, 1), (5, 1))
     )

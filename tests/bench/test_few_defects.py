@@ -16,11 +16,13 @@ from fast.bench.few import ALONE, Few, choose, measure, table, worth
 from fast.bench.nested import nested_sides
 from fast.bench.rows import Row, RowPairs
 from fast.cli import few_defects
+from fast.data import layouts as module_layouts
 from fast.data.images import write_image, write_mask
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
 from fast.runtime.command import run_cli
+from fast.segmentation import quick
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 
@@ -146,7 +148,7 @@ def test_pairs_that_were_made_from_what_is_tested_on_are_left_out(tmp_path: Path
         RowPairs(pairs.rows, 1).of("made", sides, sides.train, None, 0)
 
 
-@pytest.mark.parametrize("way", ["options", "draft_settings", "mixed"])
+@pytest.mark.parametrize("way", ["options", "draft_settings", "mixed", "scores"])
 def test_real_defects_of_another_split_are_refused_as_pairs_and_as_drafts(tmp_path: Path, way: str) -> None:
     index = dataset(tmp_path)
     sides = nested_sides(index, make_split(index), 1)[0]
@@ -154,7 +156,8 @@ def test_real_defects_of_another_split_are_refused_as_pairs_and_as_drafts(tmp_pa
         write_output(tmp_path / "run", [sides.train[0].image], sides.split.hash)
         own = {"split": split.hash}
         told = {"draft_settings": {"transplant": own, "procedural": {}}} if way == "mixed" else {way: own}
-        (tmp_path / "run" / "settings.json").write_text(json.dumps(told))
+        note = "scores.json" if way == "scores" else "settings.json"
+        (tmp_path / "run" / note).write_text(json.dumps(own if way == "scores" else told))
         pairs = RowPairs({"made": Row(folder=str(tmp_path / "run"))}, 1)
         if fits:
             assert len(pairs.of("made", sides, sides.train, None, 0)) == 1
@@ -246,6 +249,29 @@ def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: P
         measure(index, split, Few((None,), (0,), few.rows, 3, nested=True), judge, out)
 
 
+@pytest.mark.parametrize("changed", [["--size", "48"], ["--native"], ["--upright"]], ids=" ".join)
+def test_rows_that_were_judged_otherwise_are_refused_in_one_line(
+    changed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, asked = Recorder(), []
+    monkeypatch.setattr(quick, "QuickJudge", lambda **given: asked.append(given) or judge)
+    dataset(tmp_path)
+    flags = ["--dataset", str(tmp_path / "part"), "--out", str(tmp_path / "out"), "--methods", "--counts", "all",
+             "--seeds", "0", "--size", "32"]  # fmt: skip
+    assert run_cli(few_defects.main, flags) == 0
+    assert run_cli(few_defects.main, flags) == 0
+    assert len(judge.asked) == 1
+    before = (tmp_path / "out" / "rows.json").read_bytes()
+    capsys.readouterr()
+    assert run_cli(few_defects.main, [*flags, *changed]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "judged otherwise (size=32 augment=classical, now " in error
+    assert error.count("\n") == 1
+    assert len(judge.asked) == 1
+    assert (tmp_path / "out" / "rows.json").read_bytes() == before
+
+
 def test_rows_of_the_command_line() -> None:
     flags = ["--dataset", "d", "--methods", "--row", "feather=transplant,blend=feather,scale=[0.5,2],turn=9",
              "--folder", "fast=runs/{seed}", "--mix", "half=feather:fast"]  # fmt: skip
@@ -255,6 +281,46 @@ def test_rows_of_the_command_line() -> None:
         "feather": Row("transplant", options), "fast": Row(folder="runs/{seed}"), "half": Row(mix=("feather", "fast"))
     }  # fmt: skip
     assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
+
+
+def test_pairs_and_weights_that_are_not_there_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    index, judge = dataset(tmp_path), Recorder()
+    split = make_split(index)
+    for row in (Row(folder=str(tmp_path / "gone{seed}")), Row("fast", {"weights": str(tmp_path / "gone")})):
+        few = Few((None,), (0,), {"pasted": Row("cutpaste"), "made": row, "half": Row(mix=("pasted", "made"))}, 2)
+        with pytest.raises(UserError, match="gone"):
+            measure(index, split, few, judge, tmp_path / "rows.json", report=lambda _: None)
+    assert judge.asked == []
+    assert not (tmp_path / "rows.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--row", "new=fast"], "new=fast fast needs weights; add weights=RUN"),
+        (["--row", "new=fast,weights=mini,draft=procedural,strength=3"], "--strength 3 lies outside 0..1"),
+        (["--row", "new=fast,weights=mini,draft=procedural", "--looks", "blowhole=ditch"], "looks.blowhole=['ditch']"),
+        (["--row", "new=fast,weights=mini,draft=both"], "--draft both is unknown"),
+        (["--split", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_options_are_refused_before_the_images_are_read(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_layouts, "open_dataset", lambda *_: pytest.fail("the dataset is opened"))
+    argv = ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--methods", *flags]
+    assert run_cli(few_defects.main, argv) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_names_are_drawn_as_is_told_once() -> None:
+    kinds = ["part/uneven", "part/crack"]
+    for flags, told in (([], 1), (["--looks", "uneven=oil"], 0)):
+        rows = few_defects.rows_of(few_defects.parser().parse_args(["--dataset", "d", *flags]))
+        notes = few_defects.notes_of([*rows.values(), *rows.values()], kinds)
+        assert len(notes) == told
+        assert all("uneven is drawn as fade or stain" in n and "--looks uneven=scratch,pit" in n for n in notes)
+    assert few_defects.notes_of([Row("transplant")], kinds) == []
 
 
 def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:

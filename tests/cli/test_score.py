@@ -1,5 +1,6 @@
 """`scripts/score.py`, `--keep` and `--regenerate`: scores in the manifest, the worst set aside, whatever interrupts."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,7 +13,10 @@ import fast.quality.scores
 import generate_with_mask
 from fast.cli import score
 from fast.data.images import list_images
+from fast.data.layouts import check, open_dataset
+from fast.data.split import make_split
 from fast.quality.scores import SCORES
+from fast.review.decisions import Decision, Review
 from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
 from fast.synthesis.output import OutputFolder, read_records
@@ -90,6 +94,35 @@ def test_without_real_defects_what_can_be_said_is_said(made: Path, tmp_path: Pat
         assert row["scores"]["distance"] is row["scores"]["closest"] is None
         assert 0 <= row["scores"]["rank"] <= 1
         assert row["scores"]["visible"] > 0
+
+
+def test_pairs_that_a_person_rejected_are_not_kept(
+    made: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(made, tmp_path / "out"))
+    Review(out).decide({0: Decision("rejected", "blurred"), 1: Decision("rejected"), 2: Decision("accepted")})
+    assert run_cli(score.main, [str(out), "--keep", "0.5"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    counts = [line.split("  ") for line in lines if " of " in line]
+    kept = {int(r["index"]) for r in read_records(out)}
+    assert len(kept) == 3  # half of the six that nobody rejected
+    assert sum(int(next(c for c in line if " of " in c).split(" of ")[0]) for line in counts) == 3
+    rows = [*read_records(out, rejected=True), *read_records(out / "rejected")]
+    assert {r["index"] for r in rows if "scores" not in r} == {0, 1}
+    assert all((out / f"image/{i:06d}.png").is_file() for i in (0, 1))  # where the person who decided looks for them
+    Review(out).undo()
+    assert run_cli(score.main, [str(out), "--keep", "0.5"]) == 0
+    assert len(read_records(out)) == 4
+
+
+def test_the_note_names_the_split(made: Path, drawn_root: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(made, tmp_path / "out"))
+    wood = str(drawn_root / "wood")
+    for split, recorded in (("third", make_split(check(open_dataset(wood)).usable).hash), ("all", "all")):
+        assert run_cli(score.main, [str(out), "--defects", wood, "--split", split]) == 0
+        assert json.loads((out / "scores.json").read_text())["split"] == recorded
+    assert run_cli(score.main, [str(out)]) == 0
+    assert json.loads((out / "scores.json").read_text())["split"] is None
 
 
 def test_scores_are_not_made_twice(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,36 @@ def test_as_a_command(dataset: Path, tmp_path: Path) -> None:
         "note: masks: 7 with values 0, 255: 255 is the defect",
         "note: pictures of bottle: 9 grey, 8 bit",
     ]
-    assert lines[9:] == [f"split {split.hash}", "2 train, 5 test -> split.json"]
+    assert lines[9:] == [
+        "1 problem, see above: what is bad is left out",
+        f"split {split.hash}",
+        "2 train, 5 test -> split.json",
+    ]
     assert split.excluded == ["test/crack/3.png"]
+
+
+def test_bad_files_are_an_error_if_that_is_asked(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "s.json"
+    assert main([str(dataset), "--out", str(out), "--strict"]) == 2
+    said = capsys.readouterr()
+    assert "ground_truth/crack/3_mask.png: empty mask" in said.out
+    assert said.err.startswith(f"error: {dataset}: 1 problem, see above; with --strict no split is written")
+    assert said.err.count("\n") == 1
+    assert not out.exists()
+    (dataset / "ground_truth/crack/3_mask.png").unlink()
+    (dataset / "test/crack/3.png").unlink()
+    assert main([str(dataset), "--out", str(out), "--strict"]) == 0
+    assert out.is_file()
+
+
+def test_a_folder_is_no_split_file(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for force in ([], ["--force"]):
+        assert main([str(dataset), "--out", str(tmp_path), *force]) == 2
+        said = capsys.readouterr()
+        assert f"--out {tmp_path} is a folder; name the split's file, as in --out {tmp_path / 'split.json'}" in said.err
+        assert not said.out
 
 
 def test_never_overwrites_another_split(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

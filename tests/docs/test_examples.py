@@ -82,6 +82,18 @@ def test_the_script_runs(place: Path) -> None:
     assert re.search(r"'miou': 0\.\d+", run.stdout)
 
 
+def test_without_its_folder_the_script_says_so_in_one_line(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, str(SCRIPT)], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={"PATH": "", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert "parts/normal" in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_are_text_where_a_notebook_shows_a_pair(tmp_path: Path) -> None:
     import numpy as np
 

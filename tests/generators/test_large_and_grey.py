@@ -11,7 +11,7 @@ from PIL import Image
 import fast.generators.large
 import fast.generators.maker
 from fast.generators import create
-from fast.generators.large import PER_PIXEL, Budget, bytes_of, in_windows, is_large
+from fast.generators.large import PER_PIXEL, MemoryBudget, bytes_of, in_windows, is_large
 from fast.generators.maker import GeneratorMaker
 from fast.synthesis.output import panel
 from fast.synthesis.sources import Pair
@@ -80,7 +80,7 @@ def test_the_maker_takes_the_windows(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_budget_lets_one_through_and_makes_others_wait() -> None:
-    budget, order = Budget(100), []
+    budget, order = MemoryBudget(100), []
 
     def second() -> None:
         with budget.take(30):
@@ -101,7 +101,7 @@ def test_half_of_what_there_is_may_be_used(
     available: int | None, limit: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fast.generators.large, "available_bytes", lambda device: available)
-    assert Budget().limit == limit
+    assert MemoryBudget().limit == limit
 
 
 def test_bytes_by_the_header(tmp_path: Path) -> None:

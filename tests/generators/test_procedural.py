@@ -263,6 +263,23 @@ def test_the_command(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert whole_set(tmp_path / "a") == whole_set(tmp_path / "b")
 
 
+def test_what_a_name_of_the_trade_is_drawn_as_is_told(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--method", "procedural", "--data_root", str(parts), "--on_object", "off", "--count", "1"]
+    names = ["--anomaly_name", "part/uneven,part/scratch,part/pore"]
+    note = "note: {}; if it looks otherwise, say how: method.looks.{}=[scratch]"
+    for number, (own, told) in enumerate([
+        ([], note.format("uneven is drawn as fade or stain; pore is drawn as pit", "uneven")),
+        (["method.looks.uneven=[oil]"], note.format("pore is drawn as pit", "pore")),
+        (["method.looks.uneven=[oil]", "method.looks.pore=[hole]"], None),
+    ]):  # fmt: skip
+        assert synthesize([*argv, *names, "--sample_name", str(tmp_path / str(number)), *own]) == 0
+        assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")] == [told][
+            : bool(told)
+        ]
+
+
 def test_without_a_name_it_makes_what_the_material_has(parts: Path, tmp_path: Path) -> None:
     assert synthesize(command(parts, tmp_path / "out", "--material", "cloth", "--size", "64")) == 0
     rows = manifest(tmp_path / "out")

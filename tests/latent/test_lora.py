@@ -12,12 +12,13 @@ from torch import nn
 from fast.artifact import find_artifact, load_model
 from fast.latent.lora import Adapters
 from fast.model import FAST
-from fast.synthesis.engine import Engine, Recipe
+from fast.synthesis.engine import Engine
 from ldm.checkpoint import read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from support.batches import batch
 from support.images import mask, picture
+from support.synthesis import plain_recipe
 from support.tiny import TYPES, randomize
 
 SIDE = 32
@@ -141,9 +142,9 @@ def test_an_artifact_keeps_them_and_the_engine_merges_them(
     else:
         again = load_model(find_artifact(tmp_path), dtype=dtype, cache=cache)
         assert torch.equal(again.loss(batch())[0], back.loss(batch())[0])
-    engine = Engine(back, Recipe(SIDE, steps=3, precision=precision))
+    engine = Engine(back, plain_recipe(SIDE, steps=3, precision=precision))
     adapted.merge_adapters()
-    expected = Engine(adapted, Recipe(SIDE, steps=3, precision=precision))
+    expected = Engine(adapted, plain_recipe(SIDE, steps=3, precision=precision))
     made = [e.generate([picture(1)], [mask()], [0], [1])[0].astype(int) for e in (engine, expected)]
     # A base that is in bfloat16 already is rounded before the adapters come to it, and once more after.
     assert abs(made[0] - made[1]).mean() <= (0 if precision == "fp32" else 3)

@@ -15,11 +15,11 @@ from fast.latent.adaptor import FAST_WIDTHS, MGA
 from fast.latent.prompted import SamplingInputs
 from fast.model import FAST
 from fast.synthesis.engine import Engine
-from fast.synthesis.options import Recipe
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise, generator
 from support.batches import batch
+from support.synthesis import plain_recipe
 from support.tiny import TYPES, randomize
 
 
@@ -142,11 +142,30 @@ def test_the_engine_asks_it_too(tiny_base: Path, tiny_fast_config: dict[str, Any
         model = made(tiny_base, tiny_fast_config, adaptor)
         if model.mask_adaptor is not None:
             model.mask_adaptor.out.weight.data.fill_(answer)
-        engine = Engine(model, Recipe(64, steps=3, precision=precision))
+        engine = Engine(model, plain_recipe(64, steps=3, precision=precision))
         pictures.append(engine.generate([image], [mask], [0], [1])[0].astype(int))
     plain, identity, other = pictures
     assert abs(identity - plain).max() <= (0 if precision == "fp32" else 6)
     assert abs(other - plain).mean() > 1
+
+
+def test_counterfeits_go_the_same_path(tiny_base: Path, tiny_fast_config: dict[str, Any]) -> None:
+    image = np.random.default_rng(0).integers(90, 160, (64, 64, 3)).astype(np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 16:50] = 1
+    model = made(tiny_base, tiny_fast_config, {"widths": [8]})
+    assert model.mask_adaptor is not None
+    model.mask_adaptor.out.weight.data.fill_(1.0)
+    watched: list[Tensor] = []
+    model.mask_adaptor.register_forward_pre_hook(lambda _, given: watched.append(given[1]))
+    evaluations: list[int] = []
+    model.model.register_forward_pre_hook(lambda *_: evaluations.append(1))
+    engine = Engine(model, plain_recipe(64, steps=3))
+    made_so = engine.counterfeit([image], [mask], [1], strength=0.5)[0]
+    assert len(watched) == len(evaluations) > 0
+    assert all(torch.equal(seen, watched[0]) for seen in watched)
+    plain = Engine(made(tiny_base, tiny_fast_config, False), plain_recipe(64, steps=3))
+    assert (made_so != plain.counterfeit([image], [mask], [1], strength=0.5)[0]).any()
 
 
 def test_slips_are_named(tiny_fast_config: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
             "scores": {} if i == 1 else {"seam": [2.0, 0, 1.0, 3.0][i], "closest": "x"},
         })  # fmt: skip
     (tmp_path / "run/manifest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "run/settings.json").write_text(json.dumps({"training": {"split": "ab" * 32}}))
     return tmp_path / "run"
 
 
@@ -109,6 +110,14 @@ def test_only_accepted_pairs_are_exported_whole_or_not_at_all(folder: Path, tmp_
         assert (tmp_path / "out" / kind / "000002.png").read_bytes() == (folder / kind / "000002.png").read_bytes()
     with pytest.raises(UserError, match="is there already"):
         export_accepted(folder, tmp_path / "out")
+    for name in ("settings.json", "manifest.jsonl"):
+        assert (tmp_path / "out" / name).is_file()
+    assert (tmp_path / "out/settings.json").read_bytes() == (folder / "settings.json").read_bytes()
+    for inside in (folder / "good", folder / "deep/good", folder):
+        with pytest.raises(UserError, match="choose a folder outside"):
+            export_accepted(folder, inside)
+    assert not (folder / "good").exists()
+    assert not (folder / "deep").exists()
     (folder / "mask/000002.png").unlink()
     with pytest.raises(UserError, match="it is not there"):
         export_accepted(folder, tmp_path / "other")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fast.data.images import read_image, write_mask
+from fast.data.images import read_image, read_mask, write_mask
 from fast.generators.latent import LatentGenerator
 from fast.segmentation.data import from_output
 from fast.studio.kept import keep
@@ -123,3 +123,8 @@ def test_kept_pairs_are_an_output_folder_that_training_takes(
     assert [(row["index"], row["type"], row["seed"]) for row in rows] == [(0, "/scratch", 1), (1, "/scratch", 1)]
     assert (read_image(tmp_path / "kept/image/000001.png") == made.image).all()
     assert len(from_output(tmp_path / "kept")[0]) == 2
+    painted = bench.make(Wish("procedural", "/scratch", 2, mask, seed=1))
+    number = keep(tmp_path / "kept", painted, bench.normals[2].path)
+    row = read_records(tmp_path / "kept")[number]
+    assert (read_mask(tmp_path / "kept" / row["mask_asked"]) == mask).all()
+    assert all("mask_asked" not in row for row in rows)

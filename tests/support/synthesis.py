@@ -6,6 +6,12 @@ from typing import Any
 
 import generate_with_mask
 from fast.runtime.command import run_cli
+from fast.synthesis.options import Recipe
+
+
+def plain_recipe(*values: Any, **options: Any) -> Recipe:
+    """A recipe for windows as the networks make them: nothing is given back, and no border fades in."""
+    return Recipe(*values, **{"detail": False, "blend": 0, **options})
 
 
 def arguments(root: Path, artifact: Path, out: Path, *more: str) -> list[str]:

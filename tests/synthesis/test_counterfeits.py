@@ -14,14 +14,13 @@ from fast.bench.work import first
 from fast.data.images import read_image, read_mask
 from fast.segmentation.data import SegmentationSample, from_output, is_normal, merged
 from fast.synthesis.counterfeit import renewed
-from fast.synthesis.engine import Recipe
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from fast.synthesis.output import read_records
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from support.images import SIDE, mask, picture
-from support.synthesis import arguments, manifest, synthesize, whole_set
+from support.synthesis import arguments, manifest, plain_recipe, synthesize, whole_set
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +160,7 @@ def test_methods_without_a_base_have_none(drawn_root: Path, tmp_path: Path, caps
 
 
 def test_no_words_take_part(tiny_artifact: Path) -> None:
-    synthesizer = Synthesizer(load_model(find_artifact(tiny_artifact)), Recipe(SIDE, steps=3, scale=2.0))
+    synthesizer = Synthesizer(load_model(find_artifact(tiny_artifact)), plain_recipe(SIDE, steps=3, scale=2.0))
     made = [synthesizer.fill(picture(1), mask(), kind, 5, counterfeit=True) for kind in (0, 3)]
     assert np.array_equal(*made)
     assert (made[0][mask() == 0] == picture(1)[mask() == 0]).all()
@@ -169,7 +168,7 @@ def test_no_words_take_part(tiny_artifact: Path) -> None:
 
 
 def test_where_defects_start_from_drafts_the_normal_is_one(tiny_artifact: Path) -> None:
-    recipe = Recipe(SIDE, steps=3, draft="procedural", strength=0.3, detail=True)
+    recipe = plain_recipe(SIDE, steps=3, draft="procedural", strength=0.3, detail=True)
     engine = Synthesizer(load_model(find_artifact(tiny_artifact)), recipe).engine
     asked: list[int] = []
     engine.model.model.register_forward_pre_hook(lambda _, inputs: asked.append(int(inputs[1][0])))
@@ -183,7 +182,7 @@ def test_where_defects_start_from_drafts_the_normal_is_one(tiny_artifact: Path) 
 
 
 def test_a_restored_window_of_normal_content_is_the_normal(tiny_artifact: Path) -> None:
-    synthesizer = Synthesizer(load_model(find_artifact(tiny_artifact)), Recipe(SIDE, steps=3, detail=True))
+    synthesizer = Synthesizer(load_model(find_artifact(tiny_artifact)), plain_recipe(SIDE, steps=3, detail=True))
     engine = synthesizer.engine
     made = engine.counterfeit([picture(1)], [mask()], [1], ["a"], strength=0)
     assert (made[0] == picture(1)).all()

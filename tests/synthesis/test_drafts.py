@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch
 import fast.cli.synthesis_job
 import fast.generators
 from fast.aias import AIASOptions, Guidance
-from fast.data.images import read_image, read_mask, resize_image, write_mask
+from fast.artifact import find_artifact, load_model
+from fast.data.images import read_image, read_mask, resize_image, write_image, write_mask
 from fast.generators import create
 from fast.generators.drafts import Drafter
 from fast.generators.latent import drafter
@@ -18,10 +20,10 @@ from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.counterfeit import counterfeit_strength
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Recipe, Synthesizer
+from fast.synthesis.synthesizer import Draft, Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
-from support.synthesis import manifest, synthesize, whole_set
+from support.synthesis import manifest, plain_recipe, synthesize, whole_set
 
 SIDE = 64
 
@@ -103,7 +105,7 @@ def normal() -> np.ndarray:
 
 
 def drafted(model: FAST, strength: float) -> Synthesizer:
-    made = Synthesizer(model, Recipe(SIDE, steps=3, draft="procedural", strength=strength))
+    made = Synthesizer(model, plain_recipe(SIDE, steps=3, draft="procedural", strength=strength))
     made.draft_of = Dot()
     return made
 
@@ -117,12 +119,12 @@ def test_at_strength_one_nothing_but_the_mask_is_the_draft_s(tiny_fast: FAST) ->
 
 
 def test_at_strength_one_detail_and_border_are_as_without_a_draft(tiny_fast: FAST) -> None:
-    recipe = Recipe(SIDE, steps=3, draft="procedural", strength=1.0, detail=True, blend=2)
+    recipe = plain_recipe(SIDE, steps=3, draft="procedural", strength=1.0, detail=True, blend=2)
     synthesizer = Synthesizer(tiny_fast, recipe)
     synthesizer.draft_of = Dot()
     image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
     assert (image == synthesizer.fill(normal(), mask, 0, 5)).all()
-    assert counterfeit_strength(recipe) == counterfeit_strength(Recipe(SIDE))
+    assert counterfeit_strength(recipe) == counterfeit_strength(plain_recipe(SIDE))
 
 
 def test_below_it_the_draft_decides_and_outside_the_mask_every_byte_is_the_normal_s(tiny_fast: FAST) -> None:
@@ -177,6 +179,8 @@ def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root
         draft = mixed(image, pair)
         own = (one if "defect_source" in draft.origin else other)(image, pair)
         assert (draft.image == own.image).all()
+        method = "transplant" if "defect_source" in draft.origin else "procedural"
+        assert draft.origin == {"draft_by": method, **own.origin} == mixed.origin(pair)
         sources.append("defect_source" in draft.origin)
     assert 2 <= sum(sources) <= 10
     with pytest.raises(UserError, match=r"draft_options\.colour is no option of transplant or procedural"):
@@ -187,6 +191,30 @@ def test_a_transplant_refuses_a_given_mask(drawn_root: Path) -> None:
     method = create("transplant", defects=str(drawn_root), split="all", on_object="off")
     with pytest.raises(UserError, match="own masks"):
         Drafter(method, ["wood/hole"])(normal(), Pair(0, None, None, 0, 1), np.ones((SIDE, SIDE), np.uint8))
+
+
+def test_drafts_are_made_with_one_thread_of_opencv(tiny_artifact: Path, tmp_path: Path) -> None:
+    write_image(tmp_path / "normal.png", normal())
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        maker = Synthesizer(
+            load_model(find_artifact(tiny_artifact)), plain_recipe(SIDE, steps=2, draft="procedural", strength=0.2)
+        )
+        maker.mask_of = None
+        asked: list[int] = []
+
+        def draft(image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
+            asked.append(cv2.getNumThreads())
+            found = np.zeros(image.shape[:2], np.uint8)
+            found[10:20, 10:20] = 1
+            return Draft(image, found)
+
+        maker.draft_of = draft  # type: ignore[assignment]
+        list(maker.make(iter([Pair(i, tmp_path / "normal.png", None, 0, i) for i in range(2)]), 2))
+        assert asked == [1, 1]
+    finally:
+        cv2.setNumThreads(before)
 
 
 # command
@@ -215,6 +243,15 @@ def test_the_command_starts_from_real_defects_and_says_which(
                               "--batch_size", "1")) == 0  # fmt: skip
     a, b = whole_set(tmp_path / "a"), whole_set(tmp_path / "b")
     assert a == b
+
+
+def test_of_mixed_drafts_the_manifest_says_whose_each_is(drawn_root: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+    flags = ("--draft", "mixed", "--defects", str(drawn_root), "--split", "all", "--on_object", "off", "--count", "8")
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags)) == 0
+    rows = manifest(tmp_path / "a")
+    assert {row["draft_by"] for row in rows} == {"transplant", "procedural"}
+    assert all(("defect_source" in row) == (row["draft_by"] == "transplant") for row in rows)
+    assert {row["draft"] for row in rows} == {"mixed"}
 
 
 def test_where_the_real_defects_lie_decides_nothing_and_the_regions_of_drafts_do(
@@ -255,6 +292,11 @@ def test_drawn_defects_fill_the_masks_that_are_given(drawn_root: Path, tiny_arti
         (("--draft", "procedural", "--strength", "0.01", "--steps", "50"), "--strength"),
         (("--strength", "0.5"), "--draft"),
         (("--defects", "somewhere", "--draft", "procedural"), "--defects is for"),
+        (
+            ("--split", "all", "--draft", "procedural"),
+            "--split is for --method transplant or --draft transplant and mixed, not --draft procedural; leave it out",
+        ),
+        (("--material", "wood", "--draft", "transplant"), "or --draft procedural and mixed, not --draft transplant"),
     ],
 )
 def test_what_does_not_go_together_is_refused_and_nothing_is_written(
@@ -278,6 +320,26 @@ def test_weights_of_a_split_ask_which_defects_drafts_may_hold(
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags)) == 2
     assert "say with --split FILE" in capsys.readouterr().err
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, "--split", "all")) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--draft", "procedural", "method.draft_options.looks.hole=[ditch]"), "looks.hole="),
+        (("--draft", "procedural", "method.draft_options.colour=3"), "draft_options.colour is no option of procedural"),
+        (("--draft", "transplant", "--split", "nowhere.json"), "nowhere.json"),
+        (("--draft", "transplant", "--keep", "0.5", "--split", "nowhere.json"), "nowhere.json"),
+        (("--draft", "mixed", "method.draft_options.blend=none"), "blend='none' is unknown"),
+    ],
+)
+def test_what_is_wrong_with_drafts_is_told_before_the_weights_are_read(
+    flags: tuple[str, ...], says: str, drawn_root: Path, tiny_artifact: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(fast.generators.latent, "load_model", lambda *_, **__: pytest.fail("the weights are read"))
+    given = ("--defects", str(drawn_root)) * ("procedural" not in flags)
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, *given)) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_from_python_a_pair_needs_no_mask(drawn_root: Path, tiny_artifact: Path) -> None:

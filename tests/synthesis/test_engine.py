@@ -20,13 +20,14 @@ import ldm.modules.packed
 from fast.aias import AIASOptions, Guidance, aias, boundaries
 from fast.artifact import find_artifact, load_model
 from fast.model import FAST
-from fast.synthesis.engine import Engine, GivenUp, Recipe
+from fast.synthesis.engine import Engine, GivenUp
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.modules.packed import can_pack, has_int8
 from ldm.rng import PairNoise, generator
 from support.images import SIDE, mask, picture
+from support.synthesis import plain_recipe
 from support.tiny import TYPES
 
 # Grey levels of 255 inside the mask that a picture may lie from float32's after five steps: (mean, largest). The tiny
@@ -53,7 +54,7 @@ def model(trained: FAST) -> FAST:
 @pytest.fixture(scope="module")
 def synthesizer(trained: FAST) -> Synthesizer:
     """Shared: what a test sets in it, it sets in a `variant`."""
-    return Synthesizer(copy.deepcopy(trained), Recipe(SIDE, steps=3))
+    return Synthesizer(copy.deepcopy(trained), plain_recipe(SIDE, steps=3))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_each_type_s_prompt_is_encoded_once_and_alone(model: FAST) -> None:
         return own(rows)
 
     encoder.encode_embeddings = counted
-    engine = Engine(model, Recipe(SIDE, steps=2))
+    engine = Engine(model, plain_recipe(SIDE, steps=2))
     for seed in range(len(TYPES)):
         one(engine, seed)
     assert encoded == [1] * (len(TYPES) + 1), "that of no words too"
@@ -100,7 +101,7 @@ def test_each_type_s_prompt_is_encoded_once_and_alone(model: FAST) -> None:
 def test_the_text_encoder_is_let_go(model: FAST) -> None:
     weights = [weakref.ref(p) for p in model.cond_stage_model.parameters()]
     assert weights
-    engine = Engine(model, Recipe(SIDE, steps=2))
+    engine = Engine(model, plain_recipe(SIDE, steps=2))
     gc.collect()
     assert [ref() for ref in weights] == [None] * len(weights)
     assert isinstance(engine.model.cond_stage_model, nn.Identity)
@@ -194,13 +195,13 @@ def check_against_float32(engine: Engine, plain: Engine) -> None:
 
 
 def test_bfloat16_stays_near_float32(model: FAST, engine: Engine) -> None:
-    check_against_float32(Engine(model, Recipe(64, precision="bf16")), engine)
+    check_against_float32(Engine(model, plain_recipe(64, precision="bf16")), engine)
 
 
 @needs_int8
 def test_8_bits_stay_near_float32(model: FAST, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ldm.modules.packed, "USES", 1)  # the tiny network is too narrow for them otherwise
-    check_against_float32(Engine(model, Recipe(64, precision="int8")), engine)
+    check_against_float32(Engine(model, plain_recipe(64, precision="int8")), engine)
     eight = {"Int8Conv2d", "Int8Linear"}
     assert eight <= {type(m).__name__ for m in model.model.modules()}
     for part in (model.first_stage_model, model.farm):
@@ -214,8 +215,8 @@ def test_packing_changes_no_picture(model: FAST, precision: str, monkeypatch: py
     plain = copy.deepcopy(model)
     with monkeypatch.context() as patch:
         patch.setattr(fast.synthesis.engine, "can_pack", lambda dtype: False)
-        unpacked = Engine(plain, Recipe(SIDE, steps=3, precision=precision))
-    packed = Engine(model, Recipe(SIDE, steps=3, precision=precision))
+        unpacked = Engine(plain, plain_recipe(SIDE, steps=3, precision=precision))
+    packed = Engine(model, plain_recipe(SIDE, steps=3, precision=precision))
     assert any(type(m).__name__ == "PackedConv2d" for m in packed.unet.modules())
     assert not any(type(m).__name__ == "PackedConv2d" for m in unpacked.unet.modules())
     difference = abs(one(unpacked).astype(int) - one(packed))
@@ -223,22 +224,22 @@ def test_packing_changes_no_picture(model: FAST, precision: str, monkeypatch: py
 
 
 def test_bfloat16_halves_what_is_held(model: FAST) -> None:
-    engine = Engine(model, Recipe(SIDE, precision="bf16"))
+    engine = Engine(model, plain_recipe(SIDE, precision="bf16"))
     for part in (engine.unet, engine.model.first_stage_model, engine.model.farm):
         assert {p.dtype for p in part.parameters()} == {torch.bfloat16}
 
 
 def test_precisions_that_cannot_be(model: FAST, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--precision fp64 is unknown; use fp32, bf16, int8"):
-        Engine(model, Recipe(SIDE, precision="fp64"))
+        Engine(model, plain_recipe(SIDE, precision="fp64"))
     monkeypatch.setattr(fast.synthesis.engine, "has_int8", lambda: True)
     with pytest.raises(UserError, match="--compile is for one size of window"):
-        Engine(model, Recipe(SIDE, precision="int8", compiled=True))
+        Engine(model, plain_recipe(SIDE, precision="int8", compiled=True))
     with pytest.raises(UserError, match="--precision int8 needs a CPU"):
-        Engine(model, Recipe(SIDE, precision="int8"), "cuda")
+        Engine(model, plain_recipe(SIDE, precision="int8"), "cuda")
     monkeypatch.setattr(fast.synthesis.engine, "has_int8", lambda: False)
     with pytest.raises(UserError, match=r"--precision int8 needs a CPU with 8-bit dot products .*; use bf16"):
-        Engine(model, Recipe(SIDE, precision="int8"))
+        Engine(model, plain_recipe(SIDE, precision="int8"))
     assert not isinstance(model.cond_stage_model, nn.Identity), "what is refused is left as it was"
 
 
@@ -250,7 +251,7 @@ def test_numbers_that_overflow_are_told_with_the_precision(
     monkeypatch.setattr(ldm.modules.packed, "USES", 1)
     with torch.no_grad():
         model.model.diffusion_model.time_embed[0].bias.fill_(bad)
-    engine = Engine(model, Recipe(SIDE, steps=3, precision=precision))
+    engine = Engine(model, plain_recipe(SIDE, steps=3, precision=precision))
     with pytest.raises(UserError, match=f"no numbers at --precision {precision}; try fp32"):
         one(engine)
 
@@ -269,7 +270,7 @@ def test_no_evaluation_at_times_up_to_stop_at(engine: Engine, steps: int, stop_a
 
 
 def test_a_recipe_sets_the_steps_and_the_stop(model: FAST) -> None:
-    engine = Engine(model, Recipe(SIDE, steps=50, stop_at=2))
+    engine = Engine(model, plain_recipe(SIDE, steps=50, stop_at=2))
     evaluations = calls(engine.model.model)
     one(engine)
     assert len(evaluations) == 48

@@ -22,12 +22,12 @@ from fast.generators.latent import recipe_for
 from fast.latent.prompted import PromptedDiffusion
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
-from fast.synthesis.engine import Engine, Recipe
+from fast.synthesis.engine import Engine
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise
 from support.images import mask, picture
-from support.synthesis import arguments, manifest, synthesize, whole_set
+from support.synthesis import arguments, manifest, plain_recipe, synthesize, whole_set
 from support.tiny import SIZE, TYPES, randomize
 
 SIDE, SCALE = 32, 2.5
@@ -88,7 +88,7 @@ def test_in_every_sampler_it_combines_the_answers_of_two_calls(build: Build, sam
     expected = to_image(model.decode_first_stage(z)[0]).astype(int)
 
     def made(scale: float) -> np.ndarray:
-        engine = Engine(copy.deepcopy(model), Recipe(SIDE, sampler, 4, scale=scale))
+        engine = Engine(copy.deepcopy(model), plain_recipe(SIDE, sampler, 4, scale=scale))
         return engine.generate([picture(1)], [mask()], [1], [5])[0].astype(int)
 
     assert abs(made(SCALE) - expected).max() <= 1
@@ -104,9 +104,9 @@ def test_with_tiles_and_reuse_and_weights_too(
     build: Build, hybrid: bool, reuse: int, max_window: int, form: str | None
 ) -> None:
     """Against the same denoiser without guidance, once under the words and once under none."""
-    engine = Engine(build(hybrid=hybrid), Recipe(SIDE, reuse=reuse, max_window=max_window, scale=SCALE))
+    engine = Engine(build(hybrid=hybrid), plain_recipe(SIDE, reuse=reuse, max_window=max_window, scale=SCALE))
     plain = copy.copy(engine)
-    plain.recipe = Recipe(SIDE, reuse=reuse, max_window=max_window)
+    plain.recipe = plain_recipe(SIDE, reuse=reuse, max_window=max_window)
     source = torch.Generator().manual_seed(3)
     shown = torch.randint(2, (2, 4 if hybrid else 1, 8, 8), generator=source).float()
     known = torch.randn(2, 4, 8, 8, generator=source)
@@ -131,7 +131,7 @@ def test_with_tiles_and_reuse_and_weights_too(
 def test_prompts_that_depend_on_masks_are_guided_too(build: Build, reweight: str | None) -> None:
     def made(scale: float) -> np.ndarray:
         model = build(AnomalyDiffusion, location="small", reweight=reweight)
-        engine = Engine(model, Recipe(SIDE, "ddim", 3, scale=scale))
+        engine = Engine(model, plain_recipe(SIDE, "ddim", 3, scale=scale))
         return engine.generate([picture(1)], [mask()], [1], [5])[0].astype(int)
 
     one, again, more = made(1.0), made(1.0), made(SCALE)

@@ -52,6 +52,12 @@ def test_a_program_s_arguments_are_the_options() -> None:
     assert [f.name for f in fields(Recipe)] == [f.name for f in fields(SamplingOptions)]
 
 
+def test_a_recipe_differs_from_the_options_only_where_those_leave_it_open() -> None:
+    asked, decided = SamplingOptions(), Recipe()
+    open_ones = {f.name for f in fields(Recipe) if getattr(asked, f.name) in (None, "auto")}
+    assert {f.name for f in fields(Recipe) if getattr(asked, f.name) != getattr(decided, f.name)} <= open_ones
+
+
 @pytest.mark.parametrize(
     ("method", "wrong", "says"),
     [

@@ -19,9 +19,9 @@ from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_mask, write_image, write_mask
 from fast.synthesis.output import PANEL, OutputFolder
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Recipe, SynthesizedSample, Synthesizer
+from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer
 from ldm.hashing import file_hash
-from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
+from support.synthesis import arguments, leftovers, manifest, plain_recipe, synthesize, whole_set
 
 STRIDE = 8  # pixels, of the tiny network
 LEAST = 64
@@ -31,7 +31,7 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right, the ends excluded
 @pytest.fixture(scope="module")
 def synthesizer(tiny_artifact: Path) -> Synthesizer:
     """Shared: what a test sets in it, it sets in a `variant`."""
-    recipe = Recipe(steps=2, region="auto", min_window=LEAST, margin=8)
+    recipe = plain_recipe(steps=2, region="auto", min_window=LEAST, margin=8)
     return Synthesizer(load_model(find_artifact(tiny_artifact)), recipe)
 
 

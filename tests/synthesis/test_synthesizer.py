@@ -11,10 +11,11 @@ import torch
 import fast.synthesis.synthesizer
 from fast.model import FAST
 from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import LANE, Recipe, Synthesizer
+from fast.synthesis.synthesizer import LANE, Synthesizer
 from ldm.errors import UserError
+from support.synthesis import plain_recipe
 
-RECIPE = Recipe(64, steps=3)
+RECIPE = plain_recipe(64, steps=3)
 
 
 def normal(seed: int) -> np.ndarray:
@@ -40,7 +41,7 @@ def one_pixel(row: int, column: int) -> np.ndarray:
 def test_a_one_pixel_mask_changes_that_pixel_and_no_other(
     tiny_fast: FAST, place: tuple[int, int], sampler: str
 ) -> None:
-    engine = Synthesizer(tiny_fast, Recipe(64, sampler, steps=3))
+    engine = Synthesizer(tiny_fast, plain_recipe(64, sampler, steps=3))
     before = normal(1)
     made = engine.fill(before, one_pixel(*place), 0, 5)
     changed = (made != before).any(axis=2)
@@ -76,7 +77,7 @@ def test_numbers_that_overflow_are_no_picture(tiny_fast: FAST) -> None:
 def test_stopping_gives_up_what_is_under_way(
     tiny_fast: FAST, drawn_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Synthesizer(tiny_fast, Recipe(64, steps=500))
+    engine = Synthesizer(tiny_fast, plain_recipe(64, steps=500))
     evaluations = 0
     own = tiny_fast.model.forward
 
@@ -97,7 +98,7 @@ def test_stopping_gives_up_what_is_under_way(
 def test_an_error_does_not_wait_for_what_is_under_way(
     tiny_fast: FAST, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Synthesizer(tiny_fast, Recipe(64, steps=300))
+    engine = Synthesizer(tiny_fast, plain_recipe(64, steps=300))
     monkeypatch.setattr(engine, "_workers", lambda in_flight: 2)
     begun, evaluations = threading.Event(), 0
     own_read, own_forward = fast.synthesis.synthesizer.read_image, tiny_fast.model.forward
