@@ -29,6 +29,7 @@ from fast.segmentation.data import from_samples, merged
 from fast.segmentation.export import Described, export
 from fast.segmentation.networks import save
 from fast.segmentation.quick import QuickJudge
+from fast.synthesis.options import FIRST_COUNTERFEIT
 from ldm.errors import UserError
 
 NETWORK, STEPS, NORMALS, REAL_SHARE = "fpn", 700, 0.3, 0.5  # of the final segmenter, as the answer's protocol has them
@@ -186,14 +187,18 @@ def _pairs(choice: Choice, sides: Sides, out: Path, pairs: RowPairs, report: Cal
             adapt(CANDIDATES[label].method, sides.index, sides.split, out, ALL, ADAPT_MINUTES)
     made = pairs.made(choice.taken, sides, sides.train, None, SPLITS, run=ALL)
     write_pairs(made, out / "pairs")
-    report(f"{len(made)} pairs in {out / 'pairs'}")
+    fakes = sum(bool(pair.record.get("counterfeit")) for pair in made)
+    report(f"{len(made) - fakes} pairs{f' and {fakes} counterfeits' if fakes else ''} in {out / 'pairs'}")
     return made
 
 
 def write_pairs(made: Sequence[Made], folder: Path) -> None:
-    """Image, mask and a line of the manifest for each pair, as `generate_with_mask.py` lays them out."""
+    """Image, mask and a line of the manifest for each pair, as `generate_with_mask.py` lays them out: counterfeits come
+    last, under numbers of their own."""
+    real = [pair for pair in made if not pair.record.get("counterfeit")]
+    fakes = [pair for pair in made if pair.record.get("counterfeit")]
     lines = []
-    for number, pair in enumerate(made):
+    for number, pair in (*enumerate(real), *enumerate(fakes, FIRST_COUNTERFEIT)):
         files = {part: f"{part}/{number:06d}.png" for part in ("image", "mask")}
         image, mask = pair.sample.read()
         write_image(folder / files["image"], image)

@@ -16,12 +16,13 @@ from ldm.errors import UserError
 @dataclass(frozen=True)
 class Candidate:
     """A method of `fast.generators` with its options. `what`: for the page. `adapted`: its weights are trained on the
-    training side first, by `configs/methods/<method>.yaml`."""
+    training side first, by `configs/methods/<method>.yaml`. `counterfeits`: see `fast.bench.rows.Row`."""
 
     method: str
     what: str
     options: Mapping[str, Any] = field(default_factory=dict)
     adapted: bool = False
+    counterfeits: float = 0.0
 
 
 SHIPPED_DRAFTS = {"weights": SHIPPED, "strength": 0.3, "steps": 4, "scale": 1.0}
@@ -36,7 +37,10 @@ CANDIDATES: dict[str, Candidate] = {
         {**SHIPPED_DRAFTS, "draft": "mixed"},
     ),
     "fast_drawn": Candidate(
-        "fast", "FAST with the shipped weights from drawn drafts", {**SHIPPED_DRAFTS, "draft": "procedural"}
+        "fast",
+        "FAST with the shipped weights from drawn drafts, and normal content in half of their masks, labelled normal",
+        {**SHIPPED_DRAFTS, "draft": "procedural"},
+        counterfeits=0.5,
     ),
     "fast": Candidate("fast", "FAST, adapted to the training side, in the masks of its defects", adapted=True),
 }
@@ -64,7 +68,7 @@ def rows_of(
             options["draft_options"] = named
         if one.adapted:
             options["weights"] = str(adapted_folder(out, one.method, SEED))
-        rows[label] = Row(one.method, options)
+        rows[label] = Row(one.method, options, counterfeits=one.counterfeits)
     return rows, left_out
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fast.bench.nested import Sides
 from fast.data.images import read_image
-from fast.data.index import Sample
+from fast.data.index import GOOD, Sample
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
@@ -36,6 +36,7 @@ class Row:
 
     `{seed}` in `folder` and in the options stands for the number of the nested split. `masks`: what a method that makes
     none of its own is given, the masks of the real defects as they are (`given`) or varied (`augmented`).
+    `counterfeits`: of a method on a latent base, so many per pair, from 0 to 1, with normal content in the same masks.
     """
 
     method: str | None = None
@@ -43,8 +44,13 @@ class Row:
     folder: str | None = None
     mix: tuple[str, str] | None = None
     masks: str = "augmented"
+    counterfeits: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.counterfeits <= 1:
+            raise UserError(f"counterfeits={self.counterfeits} lies outside 0..1; change it")
+        if self.counterfeits and (self.method is None or not issubclass(method_class(self.method), LatentGenerator)):
+            raise UserError(f"counterfeits are of methods on a latent base, not of {self.method}; leave them out")
         if self.masks not in OF_FILES:
             raise UserError(f"masks={self.masks} is unknown; use one of {', '.join(OF_FILES)}")
 
@@ -63,7 +69,8 @@ class Row:
         found = {name: value for name, value in named.items() if value is not None}
         given = self.method and not method_class(self.method).own_masks and not self.drafted
         masks = {"masks": self.masks} if given else {}
-        return {**found, **masks, **({"options": dict(self.options)} if self.options else {})}
+        fakes = {"counterfeits": self.counterfeits} if self.counterfeits else {}
+        return {**found, **masks, **fakes, **({"options": dict(self.options)} if self.options else {})}
 
 
 @dataclass(frozen=True)
@@ -139,11 +146,13 @@ class RowPairs:
         generator = generator_of(row, sides, real, run)
         masks = {kind: _masks_of(row, kind, real) for kind in _types(sides)} if not generator.own_masks else {}
         normals = [s.image for s in sides.index.normals]
+        fakes = round(row.counterfeits * self.per_type)
         pairs = []
         for number, kind in enumerate(_types(sides)):
-            for k in range(self.per_type):
+            for k, fake in (*((k, False) for k in range(self.per_type)), *((k, True) for k in range(fakes))):
                 rng = np.random.default_rng(seed_of(seed, number, k))
-                pairs.append(one_pair(generator, normals[int(rng.integers(len(normals)))], kind, rng, masks.get(kind)))
+                normal = normals[int(rng.integers(len(normals)))]
+                pairs.append(one_pair(generator, normal, kind, rng, masks.get(kind), fake))
         return pairs
 
 
@@ -164,28 +173,40 @@ def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str) -> Ge
 
 
 def one_pair(
-    generator: Generator, normal: Path, kind: str, rng: np.random.Generator, masks: Masks | None = None
+    generator: Generator,
+    normal: Path,
+    kind: str,
+    rng: np.random.Generator,
+    masks: Masks | None = None,
+    counterfeit: bool = False,
 ) -> Made:
-    """A pair of the type `kind` on a normal image; `masks`: where the masks of a method that makes none come from."""
+    """A pair of the type `kind` on a normal image; `masks`: where the masks of a method that makes none come from. Or
+    the `counterfeit` of the pair that the same `rng` makes, by a method on a latent base."""
     named = kind if generator.types or generator.name == "procedural" else None
     image, mask, file = read_image(normal), None, None
     if masks is not None:
         file = masks.files[int(rng.integers(len(masks.files)))]
         mask = masks.draw(image, rng, file)
     again = _copy(rng)
-    made, made_mask = generator.synthesize(image, mask, rng, named)
+    if counterfeit:
+        assert isinstance(generator, LatentGenerator)
+        made, made_mask = generator.counterfeit(image, mask, rng, named)
+    else:
+        made, made_mask = generator.synthesize(image, mask, rng, named)
+    shown = f"{kind.split('/', 1)[0]}/{GOOD}" if counterfeit else kind
     # Which of its defects a pair holds decides what the threshold may be chosen on.
     origin = generator.origin(again, named).get("defect_source")
     used = [path for path in (file, Path(origin) if origin else None) if path is not None]
     sources = frozenset(path.resolve() for path in used)
     record = {
-        "type": kind,
+        "type": shown,
         "method": generator.name,
         "normal_source": str(normal),
         "mask_source": None if file is None else str(file),
         **({"defect_source": origin} if origin else {}),
+        **({"counterfeit": True} if counterfeit else {}),
     }
-    return Made(SegmentationSample(made, made_mask, kind, synthetic=True, sources=sources), record)
+    return Made(SegmentationSample(made, made_mask, shown, synthetic=True, sources=sources), record)
 
 
 def _masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:

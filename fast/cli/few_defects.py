@@ -179,6 +179,7 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
         own = {"on_object": "off", **({"looks": looks} if looks and given["draft"] != "transplant" else {})}
         given = {"draft_options": own, **given}
     masks = {"masks": given.pop("masks")} if "masks" in given and not found.own_masks else {}
+    fakes = {"counterfeits": given.pop("counterfeits")} if "counterfeits" in given else {}
     check_params(found, given, flag)
     if method in FREE:
         create(method, **given)
@@ -186,7 +187,7 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
         raise UserError(f"{flag} {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
     elif method in LATENT:
         check_options(method, given)
-    return Row(method, given, **masks)
+    return Row(method, given, **masks, **fakes)
 
 
 def _value(text: str) -> Any:

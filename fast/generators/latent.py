@@ -190,6 +190,24 @@ class LatentGenerator(Learned):
     def synthesize(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
+        return self._filled(image, mask, rng, anomaly)
+
+    def counterfeit(
+        self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Normal content in the mask of the pair that `synthesize` makes with the same `rng`: the picture, and an empty
+        mask. Negatives for a segmenter, see `fast.synthesis.counterfeit`."""
+        made, mask = self._filled(image, mask, rng, anomaly, counterfeit=True)
+        return made, np.zeros_like(mask)
+
+    def _filled(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray | None,
+        rng: np.random.Generator,
+        anomaly: str | None,
+        counterfeit: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
         synthesizer = self._ready()
         if self.own_masks and self.drafter is None:
             raise UserError("drafts need real defects; give draft_options={'defects': FOLDER}, or call draft_from")
@@ -197,9 +215,9 @@ class LatentGenerator(Learned):
             raise UserError(f"{self.name} needs a mask with a defect in it; give one (fast.masks draws some)")
         number, seed = self._drawn(rng, anomaly)
         if self.own_masks:
-            return synthesizer.fill_draft(image, mask, number, seed)
+            return synthesizer.fill_draft(image, mask, number, seed, counterfeit)
         assert mask is not None
-        made = synthesizer.fill(image, mask, number, seed)
+        made = synthesizer.fill(image, mask, number, seed, counterfeit)
         return made, resize_mask((mask != 0).astype(np.uint8), made.shape[:2])
 
     def _drawn(self, rng: np.random.Generator, anomaly: str | None) -> tuple[int, int]:

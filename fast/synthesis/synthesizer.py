@@ -266,10 +266,10 @@ class Synthesizer:
         ).image
 
     def fill_draft(
-        self, normal: np.ndarray, mask: np.ndarray | None, type_index: int, seed: int
+        self, normal: np.ndarray, mask: np.ndarray | None, type_index: int, seed: int, counterfeit: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `fill`, from a draft of `draft_of`, in `mask` or with a mask of its own: (image (H,W,3), mask (H,W))."""
-        pair = Pair(0, None, None, type_index, seed)
+        pair = Pair(0, None, None, type_index, seed, counterfeit)
         given = None if mask is None else resize_mask((mask != 0).astype(np.uint8), normal.shape[:2])
         picture = self._filled(self._drafted(normal, pair, given, time.perf_counter()))
         return picture.image, picture.mask

@@ -20,7 +20,7 @@ from fast.bench import choice as module
 from fast.bench.candidates import CANDIDATES, rows_of
 from fast.bench.choice import Budget, Choice, Trials, choose, ranked
 from fast.bench.few import ALONE
-from fast.bench.rows import Row, RowPairs
+from fast.bench.rows import Made, Row, RowPairs
 from fast.cli import bench
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
@@ -28,8 +28,9 @@ from fast.data.split import Split, make_split, nested_split
 from fast.generators import FREE, create, method_class
 from fast.runtime.command import run_cli
 from fast.runtime.options import parse_training
-from fast.segmentation.data import from_output
+from fast.segmentation.data import SegmentationSample, from_output
 from fast.segmentation.quick import QuickJudge
+from fast.synthesis.options import FIRST_COUNTERFEIT
 from ldm.checkpoint import save_safetensors
 from ldm.util import check_params
 
@@ -167,6 +168,22 @@ def test_every_candidate_is_a_method_with_its_options() -> None:
             create(one.method, **one.options)
 
 
+def test_counterfeits_are_written_behind_the_pairs(tmp_path: Path) -> None:
+    picture, mask, empty = np.full((8, 8, 3), 90, np.uint8), np.eye(8, dtype=np.uint8), np.zeros((8, 8), np.uint8)
+    made = [
+        Made(SegmentationSample(picture, own, kind, synthetic=True), {"type": kind, "normal_source": None, **more})
+        for kind, own, more in (
+            ("part/hole", mask, {}), ("part/good", empty, {"counterfeit": True}), ("part/hole", mask, {})
+        )
+    ]  # fmt: skip
+    module_auto.write_pairs(made, tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    assert [(row["index"], row["type"]) for row in rows] == [
+        (0, "part/hole"), (1, "part/hole"), (FIRST_COUNTERFEIT, "part/good")
+    ]  # fmt: skip
+    assert [bool(read_mask(tmp_path / row["mask"]).any()) for row in rows] == [True, True, False]
+
+
 def test_what_cannot_be_drawn_is_left_out_with_the_remedy(tmp_path: Path) -> None:
     rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {})
     assert "procedural" not in rows
@@ -238,7 +255,7 @@ def test_it_delivers_page_pairs_and_a_segmenter_that_answers_the_same_elsewhere(
     split = make_split(index)
     trials = json.loads((out / "choice.json").read_text())
     assert {row["label"] for row in trials} >= {ALONE, "transplant", "procedural"}
-    assert {row["seed"] for row in trials} == {0, 1, 2}
+    assert {row["seed"] for row in trials} == set(range(5))
     page = (out / "report.html").read_text()
     for said in ("transplant", "procedural", "fast", "adapting takes", "segmenter.onnx"):
         assert said in page

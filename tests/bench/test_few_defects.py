@@ -13,7 +13,7 @@ import torch
 
 from fast.bench import rows as module_rows
 from fast.bench.few import ALONE, Few, choose, measure, table, worth
-from fast.bench.nested import nested_sides
+from fast.bench.nested import nested_sides, sides_of
 from fast.bench.rows import Row, RowPairs
 from fast.cli import few_defects
 from fast.data import layouts as module_layouts
@@ -23,6 +23,7 @@ from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
 from fast.runtime.command import run_cli
 from fast.segmentation import quick
+from fast.segmentation.data import is_normal
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 
@@ -281,6 +282,41 @@ def test_rows_of_the_command_line() -> None:
         "feather": Row("transplant", options), "fast": Row(folder="runs/{seed}"), "half": Row(mix=("feather", "fast"))
     }  # fmt: skip
     assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
+
+
+def test_counterfeits_of_a_row_are_normals_in_the_masks_of_its_pairs(drawn_root: Path, tiny_artifact: Path) -> None:
+    index = check(open_dataset(drawn_root)).usable
+    sides = sides_of(index, make_split(index))
+    options = {"weights": str(tiny_artifact), "draft": "procedural", "strength": 0.5, "steps": 2, "scale": 1.0}
+    row = Row("fast", options, counterfeits=0.5)
+    assert row.describe()["counterfeits"] == 0.5
+    made = RowPairs({"a": row}, 2).made("a", sides, sides.train, None, 0)
+    kinds = sorted({f"{s.category}/{s.anomaly}" for s in sides.train})
+    assert [m.record["type"] for m in made] == [
+        name for kind in kinds for name in (kind, kind, f"{kind.split('/')[0]}/good")
+    ]
+    for pair, fake in zip(made[::3], made[2::3], strict=True):
+        assert fake.record["counterfeit"] is True
+        assert is_normal(fake.sample)
+        assert fake.record["normal_source"] == pair.record["normal_source"]
+        (image, mask), (filled, empty) = pair.sample.read(), fake.sample.read()
+        assert not empty.any()
+        assert mask.any()
+        outside = mask == 0
+        assert np.array_equal(filled[outside], image[outside])
+        assert not np.array_equal(filled, image)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"method": "procedural", "counterfeits": 0.5}, "of methods on a latent base, not of procedural"),
+        ({"method": "fast", "counterfeits": 1.5}, "counterfeits=1.5 lies outside 0..1"),
+    ],
+)
+def test_counterfeits_that_no_row_can_have_are_refused(row: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Row(**row)
 
 
 def test_pairs_and_weights_that_are_not_there_are_told_before_anything_is_trained(tmp_path: Path) -> None:
