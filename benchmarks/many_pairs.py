@@ -42,7 +42,7 @@ from fast.synthesis.shard_form import add_entry, shards_of
 
 ROOT = Path(__file__).resolve().parents[1]
 NORMALS, REAL = 20, 100  # files; pairs that the others are links to
-POLL, SELDOM = 0.05, 5.0  # seconds between two looks at a process, and where the pairs are counted too
+POLL, SELDOM = 0.25, 5.0  # seconds between two looks at a process, and where the pairs are counted too
 
 
 @dataclass

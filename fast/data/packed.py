@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ldm.errors import UserError
+
 SUFFIX = ".tar"
 
 
@@ -32,10 +34,23 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def bytes_of(path: Path) -> bytes:
+    """As `read_bytes`, and of a damaged tar file `UserError`."""
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        if not is_packed(path):
+            raise
+        raise UserError(
+            f"{path}: cannot read it ({error.strerror}); restore the tar file, or remove it and give the set's command "
+            "again"
+        ) from None
+
+
 def copy_file(source: Path, target: Path) -> None:
-    """A copy of a file, packed or not, that is not packed. Raises `OSError`."""
+    """A copy of a file, packed or not, that is not packed. Raises `OSError`, and `UserError` for a damaged tar file."""
     if is_packed(source):
-        target.write_bytes(read_bytes(source))
+        target.write_bytes(bytes_of(source))
     else:
         shutil.copyfile(source, target)
 

@@ -181,7 +181,7 @@ def test_what_does_not_go_is_refused_in_a_line(twins: Path, tmp_path: Path, caps
     (tmp_path / "aside").rename(shards / "classes.json")
     whole = (shards / "pairs-000003-000005.tar").read_bytes()
     (shards / "pairs-000003-000005.tar").write_bytes(whole[:1500])
-    assert "pairs-000003-000005.tar/000003.image.png: cannot read the image" in refused(
+    assert "pairs-000003-000005.tar/000003.image.png: cannot read it (pairs" in refused(
         exporting.main, str(shards), *coco
     )
     with pytest.raises(UserError, match=r"pairs-000000-000002\.tar/7\.png: cannot read the image"):
