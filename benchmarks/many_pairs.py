@@ -149,9 +149,9 @@ def multiply(out: Path, count: int, shards: int | None) -> None:
             with tarfile.open(out / f"{shard.name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
                 for i in shard.numbers:
                     about, image, mask = held[i % len(rows)]
-                    names = {"index": i, "image": f"{i:06d}.image.png", "mask": f"{i:06d}.mask.png"}
-                    lines.append(json.dumps({**rows[i % len(rows)], **names, "shard": f"{shard.name}.tar"}) + "\n")
-                    about["provenance"] |= {**names, "shard": f"{shard.name}.tar"}
+                    names = {"image": f"{i:06d}.image.png", "mask": f"{i:06d}.mask.png", "shard": f"{shard.name}.tar"}
+                    lines.append(json.dumps({**rows[i % len(rows)], "index": i, **names}) + "\n")
+                    about["provenance"] |= {"index": i, **names}
                     add_entry(tar, names["image"], image)
                     add_entry(tar, names["mask"], mask)
                     add_entry(tar, f"{i:06d}.json", json.dumps(about).encode())
