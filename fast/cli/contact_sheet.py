@@ -4,6 +4,7 @@
 """
 
 import argparse
+from itertools import islice
 from pathlib import Path
 
 from fast.runtime.options import Parser
@@ -24,11 +25,10 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
 
     from fast.reports.contact_sheet import contact_sheet, read_row
-    from fast.synthesis.output import read_records
+    from fast.synthesis.records import each_record
 
     rows = []
     for output in options.outputs:
-        records = read_records(output)
-        step = max(1, len(records) // options.rows)
-        rows += [read_row(output, r) for r in records[::step][: options.rows]]
+        step = max(1, sum(1 for _ in each_record(output)) // options.rows)
+        rows += [read_row(output, r) for r in islice(each_record(output), 0, step * options.rows, step)]
     print(contact_sheet(rows, options.out, options.cell))

@@ -14,6 +14,7 @@ from fast.review.decisions import Review
 from fast.runtime.folders import parse_json
 from fast.synthesis.options import FIRST_AGAIN, SynthesisOptions
 from fast.synthesis.output import COMMAND, OutputFolder
+from fast.synthesis.records import refuse_shards
 from fast.synthesis.sources import Pair
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -43,6 +44,7 @@ def regenerate(folder: Path) -> int:
     comes, and a seed derived from both. Stopped, the same call goes on. Raises `UserError`, for a folder without
     rejected pairs too.
     """
+    refuse_shards(folder, "review")
     options, review = command_of(folder), Review(folder)
     job = prepare(options, say=False)
     with closing(OutputFolder(folder, settings_of(job), extend=options.extend)) as output:

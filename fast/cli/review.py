@@ -35,10 +35,9 @@ def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
     from fast.review.decisions import Review
     from fast.review.table import read_table
-    from fast.synthesis.output import read_records
 
     folder: Path = options.pairs
-    rows, review = read_records(folder, counterfeits=True, rejected=True), Review(folder)
+    rows, review = brief(folder), Review(folder)
     if options.decisions is not None:
         found = read_table(options.decisions, rows)
         review.decide(found)
@@ -57,8 +56,16 @@ def main(argv: list[str]) -> None:
 
         made = regenerate(folder)
         print(f"{made} pairs made anew; the rejected ones lie in {folder / 'rejected'}")
-        rows = read_records(folder, counterfeits=True, rejected=True)
+        rows = brief(folder)
     print(status(rows, review.decisions()))
+
+
+def brief(folder: Path) -> list[dict[str, Any]]:
+    """Number, type and image of each pair of a folder, or of shards. Raises `UserError`."""
+    from fast.synthesis.records import each_record
+
+    records = each_record(folder, counterfeits=True, rejected=True)
+    return [{key: row[key] for key in ("index", "type", "image")} for row in records]
 
 
 def status(rows: list[dict[str, Any]], found: dict[int, Any]) -> str:

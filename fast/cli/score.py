@@ -161,9 +161,11 @@ def _without(row: dict[str, Any], key: str) -> dict[str, Any]:
 def opened(folder: Path) -> OutputFolder:
     """A finished or begun output folder, held so that nobody else fills it. Raises `UserError`."""
     from fast.runtime.folders import parse_json
-    from fast.synthesis.output import OutputFolder, read_records
+    from fast.synthesis.output import OutputFolder
+    from fast.synthesis.records import manifests, refuse_shards
 
-    read_records(folder)  # says what is no output
+    manifests(folder)  # says what is no output
+    refuse_shards(folder, "score")
     try:
         settings = dict(parse_json((folder / "settings.json").read_bytes()))
     except (OSError, ValueError, TypeError):

@@ -108,9 +108,10 @@ def gather(options: argparse.Namespace) -> Data:
     from fast.data.content import Copies
     from fast.review.decisions import told
     from fast.segmentation.data import from_output, from_samples, merged
-    from fast.synthesis.output import read_records
+    from fast.synthesis.records import each_record, is_output, refuse_urls
     from ldm.errors import UserError
 
+    refuse_urls(*options.train)
     index, chosen = divide(options.test, options)
     real_train, real_test = chosen.apply(index)
     if not real_test:
@@ -121,8 +122,8 @@ def gather(options: argparse.Namespace) -> Data:
     copies = Copies(held_out)
     synthetic, real, left_out = [], [], 0
     for folder in options.train:
-        if (folder / "manifest.jsonl").is_file():
-            if note := told(folder, [row["index"] for row in read_records(folder, rejected=True)]):
+        if is_output(folder):
+            if note := told(folder, [row["index"] for row in each_record(folder, rejected=True)]):
                 print(f"note: {note}", flush=True)
             pairs, without = from_output(folder, held_out)
             synthetic += pairs

@@ -43,10 +43,10 @@ def main(argv: list[str]) -> None:
     from fast.cli.regenerate import regenerate
     from fast.studio.app import LOCAL, build, served
     from fast.studio.workbench import Workbench
-    from fast.synthesis.output import read_records
+    from fast.synthesis.records import manifests
 
     if options.pairs is not None:
-        read_records(options.pairs)  # says what is no output
+        manifests(options.pairs)  # says what is no output
     bench = Workbench(options.data_root, options.pt_path, options.defects, options.split, options.device)
     shown = folders(options.pairs, options.kept)
     with served(lambda: build(bench, shown, options.kept, regenerate), options.host, options.port) as url:

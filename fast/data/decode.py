@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fast.data.packed import is_packed, read_bytes
 from ldm.errors import LFS_REMEDY, UserError, is_lfs_pointer
 
 SUFFIXES = frozenset(
@@ -43,7 +44,7 @@ class Decoded:
 def decode(path: Path) -> Decoded:
     """Decode a picture file wholly. UserError when it is missing, truncated, no picture, or holds several."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read the image ({reason(error)}); check the path") from error
     if is_lfs_pointer(data[:64]):
@@ -65,7 +66,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image turned upright by EXIF, from its first bytes. UserError as for `decode`."""
     Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(read_bytes(Path(path))) if is_packed(Path(path)) else path) as image:
             turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             return image.size if turned else image.size[::-1]
     except (*BROKEN, UnidentifiedImageError) as error:

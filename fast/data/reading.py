@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fast.data.packed import is_packed
 from ldm.errors import UserError
 
 NAME = "reading.json"
@@ -67,6 +68,8 @@ def reading_of(path: Path) -> Reading:
 
 
 def reading_file(path: Path) -> Path | None:
+    if is_packed(path):  # pairs of our own
+        return None
     folder = path if path.is_dir() else path.parent
     for place in (folder, *folder.absolute().parents[:LEVELS]):
         if (place / NAME).is_file():

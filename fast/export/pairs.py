@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import numpy as np
 from fast.data.decode import image_size
 from fast.data.formats.outlines import parts
 from fast.data.images import natural_key, read_mask
+from fast.data.packed import is_packed
 from fast.runtime.folders import parse_json
-from fast.synthesis.records import read_lines
+from fast.synthesis.records import each_line, is_finished, manifests
 from ldm.errors import UserError
 
 
@@ -56,11 +56,11 @@ class ExportedPair:
 
     @property
     def name(self) -> str:
-        return self.image.stem
+        return self.image.name.partition(".")[0] if is_packed(self.image) else self.image.stem
 
     @property
     def file(self) -> str:
-        return self.image.name
+        return self.name + self.image.suffix
 
     @property
     def label(self) -> str:
@@ -109,16 +109,12 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """The pairs of a finished run. UserError for a folder that is none, is not finished, or lacks a file."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give an output folder of generate_with_mask.py")
-    lines = read_lines(folder)
-    first = next(lines, None)  # says what is no output
-    if (folder / ".records").is_dir() and any((folder / ".records").iterdir()):
+    """The pairs of a finished run, in folders or in shards, without those that a person has rejected. UserError for a
+    folder that is none, is not finished, or lacks a file."""
+    manifests(folder)  # says what is no output
+    if not is_finished(folder):
         raise UserError(f"{folder}: the run is not finished; run its command again, which goes on where it stopped")
-    if first is None:
-        raise UserError(f"{folder}: holds no pair; synthesize some")
-    pairs = [_pair(folder, line, row) for line, row in chain([first], lines) if not row.get("counterfeit")]
+    pairs = [_pair(folder, line, row) for line, row in each_line(folder)]
     if not pairs:
         raise UserError(f"{folder}: holds no pair; synthesize some")
     times = Counter(pair.name for pair in pairs)
@@ -129,17 +125,17 @@ def read_run(folder: Path) -> Run:
 
 
 def _pair(folder: Path, line: str, record: dict[str, Any]) -> ExportedPair:
-    label = record.get("type")
+    label, manifest = record.get("type"), record.get("shard", "manifest.jsonl")
     if not isinstance(label, str) or not label or not {"image", "mask"} <= record.keys():
-        raise UserError(f"{folder / 'manifest.jsonl'} is damaged (a line without image, mask or type); "
+        raise UserError(f"{folder / manifest} is damaged (a line without image, mask or type); "
                         "restore it or synthesize again")  # fmt: skip
     category, _, defect_type = label.rpartition("/")
     for kind in (category, defect_type):
         if kind.startswith(".") or re.search(r'[/\\:*?"<>|\x00-\x1f]', kind) or (kind is defect_type and not kind):
-            raise UserError(f"{folder / 'manifest.jsonl'} is damaged (type {label!r} names no folder); restore it")
+            raise UserError(f"{folder / manifest} is damaged (type {label!r} names no folder); restore it")
     pair = ExportedPair(folder / record["image"], folder / record["mask"], category, defect_type, line)
     for path in (pair.image, pair.mask):
-        if not path.is_file():
+        if not is_packed(path) and not path.is_file():  # a shard is there whole or not at all
             raise UserError(f"{path}: the manifest names it, and it is not there; run the command again, which makes "
                             "what is missing")  # fmt: skip
     return pair

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 
+from fast.data.packed import bytes_of
 from fast.export.pairs import Run
 from fast.export.write import Target
 from fast.synthesis.shard_form import about_pair, add_entry
@@ -19,8 +20,8 @@ def write_webdataset(run: Run, target: Target) -> None:
             for pair in run.pairs[first : first + target.shard_size]:
                 pair.read_mask()
                 kind = run.class_of(pair)
-                add_entry(shard, f"{pair.name}.image{pair.image.suffix}", pair.image.read_bytes())
-                add_entry(shard, f"{pair.name}.mask.png", pair.mask.read_bytes())
+                add_entry(shard, f"{pair.name}.image{pair.image.suffix}", bytes_of(pair.image))
+                add_entry(shard, f"{pair.name}.mask.png", bytes_of(pair.mask))
                 add_entry(shard, f"{pair.name}.json", about_pair(kind, classes, pair.record))
                 target.came_from(pair, f"{name}:{pair.name}")
     target.json("classes.json", {str(i): name for i, name in enumerate(classes)})

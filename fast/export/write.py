@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fast.data.packed import copy_file
 from fast.export.pairs import ExportedPair, Run
 
 PROVENANCE = "provenance.jsonl"
@@ -25,10 +25,10 @@ class Target:
     _lines: list[str] = field(default_factory=list)
 
     def copy(self, source: Path, place: str) -> str:
-        """Copy a file as it is. Returns `place`, its path in the folder."""
+        """Copy a file, packed or not, as it is. Returns `place`, its path in the folder."""
         target = self.folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        copy_file(source, target)
         return place
 
     def text(self, place: str, text: str) -> None:

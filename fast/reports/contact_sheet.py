@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fast.data.images import read_image, read_mask, resize_image, write_image
-from fast.synthesis.output import GAP
+from fast.synthesis.output import normal_shown
 from ldm.errors import UserError
 
 HEADINGS = ("normal", "mask", "synthetic", "difference")
@@ -46,11 +46,8 @@ def read_row(output: Path, record: dict[str, Any]) -> Row:
 
 def _row(output: Path, record: dict[str, Any]) -> Row:
     synthetic = read_image(output / record["image"])
-    if record["normal_source"] is None:
-        triptych = read_image(output / "triptych" / Path(record["image"]).name)
-        normal = triptych[:, : (triptych.shape[1] - 2 * GAP) // 3]
-    else:
-        normal = read_image(record["normal_source"])
+    drawn = record["normal_source"] is None
+    normal = normal_shown(output, record) if drawn else read_image(record["normal_source"])
     normal = resize_image(normal, synthetic.shape[:2])
     mask = read_mask(output / record["mask"])
     top, left = (min(w[axis] for w in record["windows"]) for axis in (0, 1))

@@ -14,7 +14,7 @@ from fast.data.index import GOOD, Sample
 from fast.data.samples import SampleImages, read_sample
 from fast.data.shown import figure
 from fast.data.transforms import Window, augmentation
-from fast.synthesis.records import each_record
+from fast.synthesis.records import each_record, manifests
 from ldm.errors import UserError
 
 
@@ -62,7 +62,8 @@ def from_samples(samples: Iterable[Sample]) -> list[SegmentationSample]:
 
 
 def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[list[SegmentationSample], int]:
-    """Pairs of a synthesis output (`fast/output.py`), its counterfeits as made normals, and how many were left out.
+    """Pairs of a synthesis output, in folders or in shards, its counterfeits as made normals, and how many were left
+    out.
 
     Left out are those that the manifest says were made from one of the files `held_out`, a mask or an image that
     tests are done on, or from a copy of one under any name: a segmenter that has seen their shape or surface would have
@@ -71,7 +72,7 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
     says.
     """
     folder, forbidden = Path(folder), set(held_out)
-    manifest, files = folder / "manifest.jsonl", _Sources()
+    manifest, files = manifests(folder)[0], _Sources()
     found: list[tuple[_Used, SegmentationSample]] = []
     told = True  # by every pair, what it was made from
     try:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from fast.data.images import read_image, read_mask, resize_image
+from fast.data.packed import is_packed
 from fast.data.shown import around, data_url, outlined
-from fast.synthesis.output import GAP
+from fast.synthesis.output import normal_shown
 
 DIFFERENCE = 3  # a change of that many times fewer grey levels is shown white
 THUMB = 220  # pixels of a side
@@ -25,20 +26,19 @@ def difference(normal: np.ndarray, image: np.ndarray) -> np.ndarray:
 def four(folder: Path, row: dict[str, Any]) -> tuple[np.ndarray, ...]:
     """Normal image, mask (0 and 255), made image, difference of a pair at full size; the normal as the triptych has it
     where its file is gone or there was none. Raises `UserError`."""
-    name = Path(row["image"]).name
     image, mask = read_image(folder / row["image"]), read_mask(folder / row["mask"])
     source = row.get("normal_source")
     if source and Path(source).is_file():
         normal = resize_image(read_image(source), image.shape[:2])
     else:
-        triptych = read_image(folder / "triptych" / name)
-        normal = resize_image(triptych[:, : (triptych.shape[1] - 2 * GAP) // 3], image.shape[:2])
+        normal = resize_image(normal_shown(folder, row), image.shape[:2])
     return normal, mask * np.uint8(255), image, difference(normal, image)
 
 
 def thumbs(image: Path, mask: Path) -> tuple[str, str]:
     """The defect and what is around it, without and with its outline, as text. Raises `UserError`."""
-    return _thumbs(image, mask, image.stat().st_mtime_ns if image.is_file() else 0)
+    file = image.parent if is_packed(image) else image
+    return _thumbs(image, mask, file.stat().st_mtime_ns if file.is_file() else 0)
 
 
 @lru_cache(maxsize=4096)

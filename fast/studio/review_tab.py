@@ -14,6 +14,7 @@ from fast.studio.gallery import PAGE, cards, chosen, counted, read_items, sortab
 from fast.studio.pictures import four
 from fast.studio.said import guarded, line
 from fast.synthesis.accepted import export_accepted
+from fast.synthesis.records import is_output
 from ldm.errors import UserError
 
 PLACE = Path(__file__).parent / "page"
@@ -90,7 +91,7 @@ class ReviewTab:
     def show(self, folder: str, kind: str, decision: str, by: str, descending: bool, page: float | None) -> Any:
         """The page of cards that the filters leave. Raises `UserError`."""
         place = self._place(folder)
-        if not (place / "manifest.jsonl").is_file():
+        if not is_output(place):
             text = f"{place} holds no pair yet: keep one in the first tab."
             return line(text), "", gr.Dropdown([ALL], value=ALL), gr.Dropdown(["number"], value="number")
         items = read_items(place)

@@ -11,15 +11,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from fast.data.images import resize_image, resize_mask, write_bytes, write_image, write_mask
+from fast.data.images import read_image, resize_image, resize_mask, write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
 from fast.runtime.folders import held, parse_json
-from fast.synthesis.records import Place, as_line, each_record, lines_of, numbers_in, texts_at, write_lines
+from fast.synthesis.records import ASKED, Place, as_line, each_record, lines_of, numbers_in, texts_at, write_lines
 from ldm.errors import UserError
 
 COMMAND = "command.json"  # the options that the folder was last filled with
 PICTURES = ("image", "mask", "triptych")
-ASKED = "mask_asked"  # beside them, of pairs whose mask is what of the asked one really changed
 GAP = 4  # pixels between the parts of a triptych
 GROWING = ("normals", "masks", "types")  # settings that --extend may add to
 PANEL = 1024  # pixels; a larger picture's defects are looked at in the picture itself
@@ -285,6 +284,17 @@ def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.nda
     white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
     gap = np.full((mask.shape[0], GAP, 3), 255, np.uint8)
     return np.concatenate([normal, gap, white, gap, image], axis=1)
+
+
+def normal_shown(folder: Path, record: Mapping[str, Any]) -> np.ndarray:
+    """The normal image (h,w,3) that a pair's triptych shows, for a method that draws its own. Raises `UserError`."""
+    if "shard" in record:
+        raise UserError(
+            f"{folder / record['image']}: its normal image is not there, and shards hold none; make the pairs without "
+            "--shards to see it"
+        )
+    triptych = read_image(folder / "triptych" / Path(record["image"]).name)
+    return triptych[:, : (triptych.shape[1] - 2 * GAP) // 3]
 
 
 def told(record: Mapping[str, Any]) -> dict[str, Any]:

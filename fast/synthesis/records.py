@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import new_file, parse_json
+from fast.synthesis.shard_form import CLASSES, complete_shards
 from ldm.errors import UserError
+
+MANIFEST = "manifest.jsonl"
+ASKED = "mask_asked"  # a file of pairs whose mask is what of the asked one really changed
+FILES = ("image", "mask", ASKED)  # what a record calls its files by
 
 
 class Place(NamedTuple):
@@ -68,20 +74,79 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
             file.write(f"{line}\n".encode())
 
 
-def read_lines(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(text, record) of each line of a synthesis output's manifest, whose files lie in its folder. Raises
-    `UserError`."""
-    manifest = output / "manifest.jsonl"
-    if not manifest.is_file():
-        raise UserError(f"{output} has no manifest.jsonl; give an output folder of generate_with_mask.py")
-    number = 0
+def shard_files(output: Path) -> list[Path]:
+    """The records of the complete shards in a folder, in order; none in a folder of images and masks."""
+    if (output / MANIFEST).is_file():
+        return []
     try:
-        for number, (_, text) in enumerate(lines_of(manifest), 1):
-            row = dict(parse_json(text))
-            _check_names(manifest, number, row)
-            yield text.rstrip("\n"), row
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{manifest} is damaged ({error}); restore it or synthesize again") from None
+        with os.scandir(output) as entries:
+            names = {entry.name for entry in entries}
+    except OSError:  # not there, or a file: `manifests` says so
+        return []
+    return [output / f"{shard.name}.jsonl" for shard in complete_shards(names)]
+
+
+def is_output(folder: Path) -> bool:
+    """Whether a folder holds pairs that were synthesized: images and masks, or shards."""
+    return (folder / MANIFEST).is_file() or bool(shard_files(folder))
+
+
+def manifests(output: Path) -> list[Path]:
+    """The files with the records of a synthesis output: of a folder its manifest, of shards one for each. Raises
+    `UserError` for what is none."""
+    found = [output / MANIFEST] if (output / MANIFEST).is_file() else shard_files(output)
+    if not found:
+        refuse_urls(output)
+    if not found and not output.exists():
+        raise UserError(f"{output}: no such folder; give an output folder of generate_with_mask.py")
+    if not found:
+        raise UserError(f"{output} has no {MANIFEST} and no shards; give an output folder of generate_with_mask.py")
+    return found
+
+
+def is_finished(output: Path) -> bool:
+    """Whether a synthesis output holds all that its command asked for."""
+    if (output / MANIFEST).is_file():
+        waiting = output / ".records"
+        return not waiting.is_dir() or not any(waiting.iterdir())
+    tars = [tar for tar in output.glob("pairs-*.tar") if not tar.with_suffix(".jsonl").is_file()]
+    return (output / CLASSES).is_file() and not tars
+
+
+def refuse_urls(*outputs: Path) -> None:
+    """`UserError` for a URL: reading pairs one by one, in any order, over a network is for nobody."""
+    for output in outputs:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(output)) and not output.exists():
+            raise UserError(f"{output} is a URL, and pairs are read from a folder; copy all that is there to one")
+
+
+def refuse_shards(output: Path, what: str) -> None:
+    """`UserError` for a folder of shards, where `what` is done to pairs in place."""
+    if shard_files(output):
+        raise UserError(
+            f"{output} holds shards, which stay as they are; make the pairs without --shards, {what} them, and pack "
+            "them with scripts/export.py --format webdataset"
+        )
+
+
+def read_lines(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(text, record) of each pair of a synthesis output that has files, in order; the record calls them by their paths
+    in the folder, those in a shard `pairs-000000-000999.tar/000003.image.png`, as `fast.data.packed` reads them. Raises
+    `UserError`."""
+    for manifest in manifests(output):
+        packed = manifest.name != MANIFEST
+        number = 0
+        try:
+            for number, (_, text) in enumerate(lines_of(manifest), 1):
+                row = dict(parse_json(text))
+                _check_names(manifest, number, row)
+                if packed and row.get("rejected"):
+                    continue  # its line is all there is of it
+                if packed:
+                    row |= {key: f"{manifest.stem}.tar/{row[key]}" for key in FILES if key in row}
+                yield text.rstrip("\n"), row
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{manifest} is damaged ({error}); restore it or synthesize again") from None
 
 
 def _check_names(manifest: Path, number: int, row: dict[str, Any]) -> None:
@@ -99,13 +164,18 @@ def _inside(name: str) -> bool:
     return not name.startswith("/") and ".." not in name.split("/")
 
 
-def each_record(output: Path, counterfeits: bool = False, rejected: bool = False) -> Iterator[dict[str, Any]]:
-    """The lines of an output's manifest one by one, without those of counterfeits and of pairs that a person has
-    rejected (`fast.review`), unless they are asked for. Raises `UserError`."""
+def each_line(output: Path, counterfeits: bool = False, rejected: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Those of `read_lines`, without counterfeits and pairs that a person has rejected (`fast.review`), unless they are
+    asked for. Raises `UserError`."""
     refused = set() if rejected else rejected_pairs(output)
-    for _, row in read_lines(output):
+    for text, row in read_lines(output):
         if (counterfeits or not row.get("counterfeit")) and row.get("index") not in refused:
-            yield row
+            yield text, row
+
+
+def each_record(output: Path, counterfeits: bool = False, rejected: bool = False) -> Iterator[dict[str, Any]]:
+    """The records of `each_line` one by one. Raises `UserError`."""
+    return (row for _, row in each_line(output, counterfeits, rejected))
 
 
 def as_line(record: dict[str, Any]) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
 from typing import Any
+
+CLASSES = "classes.json"  # numbers of the types; written once all shards are there
+RANGE = re.compile(r"pairs-(\d{6,})-(\d{6,})\.jsonl")
 
 
 def add_entry(shard: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -43,3 +47,9 @@ def shards_of(groups: Iterable[range], size: int) -> list[Shard]:
         for group in groups
         for _, numbers in groupby(group, key=lambda i: i // size)
     ]
+
+
+def complete_shards(names: Collection[str]) -> list[Shard]:
+    """The complete shards in a place that holds files of these names, in order."""
+    found = [m for name in names if (m := RANGE.fullmatch(name)) and f"{name.removesuffix('.jsonl')}.tar" in names]
+    return [Shard(range(first, last + 1)) for first, last in sorted((int(m[1]), int(m[2])) for m in found)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tarfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +19,14 @@ from fast.data.index import GOOD
 from fast.data.source_mode import like_source
 from fast.runtime.folders import is_litter, parse_json
 from fast.synthesis.options import FIRST_COUNTERFEIT
-from fast.synthesis.output import ASKED, told
-from fast.synthesis.shard_form import Shard, about_pair, add_entry, shards_of
+from fast.synthesis.output import told
+from fast.synthesis.records import ASKED
+from fast.synthesis.shard_form import CLASSES, Shard, about_pair, add_entry, complete_shards, shards_of
 from fast.synthesis.shard_table import write_table
 from fast.synthesis.stores import Store
 from ldm.errors import UserError
 
-SETTINGS, CLASSES, TABLE = "settings.json", "classes.json", "manifest.parquet"
-RANGE = re.compile(r"pairs-(\d{6,})-(\d{6,})\.jsonl")
+SETTINGS, TABLE = "settings.json", "manifest.parquet"
 
 
 @dataclass
@@ -93,13 +92,14 @@ class ShardFolder:
 
     def _marks(self) -> list[Shard]:
         """The shards that are complete, in order."""
-        names = self.store.names()
-        found = [m for name in names if (m := RANGE.fullmatch(name)) and f"{name[:-6]}.tar" in names]
-        return [Shard(range(first, last + 1)) for first, last in sorted((int(m[1]), int(m[2])) for m in found)]
+        return complete_shards(self.store.names())
 
     def share(self, groups: Sequence[range], rank: int, world: int) -> list[int]:
         """The numbers that process `rank` of `world` makes: every `world`-th shard."""
         self._shards = shards_of(groups, self.size)
+        if len(self._complete()) < len(self._shards):  # what says that all are there, and would say so of fewer
+            for name in {CLASSES, TABLE} & self.store.names():
+                self.store.remove(name)
         return [i for shard in self._shards[rank::world] for i in shard.numbers]
 
     def done(self) -> set[int]:
@@ -169,21 +169,24 @@ class ShardFolder:
                 self.store.remove(f"{other.name}.tar")
 
     def gather(self) -> int:
-        """Complete `classes.json` and, once all shards that are asked for are there, `manifest.parquet`. Returns how
-        many pairs they hold."""
+        """Once all shards that are asked for are there, write `classes.json` and `manifest.parquet`. Returns how many
+        pairs they hold."""
         self.close()
         names = self.store.names()
         if SETTINGS not in names:  # another process of this run, which was refused something, has taken it away
             self.store.write(SETTINGS, self._settings)
-        fakes = bool(self._shards) and self._shards[-1].numbers[-1] >= FIRST_COUNTERFEIT
-        if CLASSES not in names or fakes:
-            named = self.classes if fakes else self.classes[: self._defects]
-            numbered = {str(i): name for i, name in enumerate(named)}
-            self.store.write(CLASSES, (json.dumps(numbered, indent=1, ensure_ascii=False) + "\n").encode())
         complete = self._complete()
-        if len(complete) == len(self._shards) and (self._fresh or TABLE not in names):
-            write_table(self.store, TABLE, (records_of(self.store, shard.name) for shard in complete))
+        if len(complete) == len(self._shards):
+            if self._fresh or TABLE not in names:
+                write_table(self.store, TABLE, (records_of(self.store, shard.name) for shard in complete))
+            if self._fresh or CLASSES not in names:
+                self._write_classes()
         return sum(not row.get("rejected") for row in self.brief())
+
+    def _write_classes(self) -> None:
+        fakes = bool(self._shards) and self._shards[-1].numbers[-1] >= FIRST_COUNTERFEIT
+        numbered = {str(i): name for i, name in enumerate(self.classes if fakes else self.classes[: self._defects])}
+        self.store.write(CLASSES, (json.dumps(numbered, indent=1, ensure_ascii=False) + "\n").encode())
 
     def _complete(self) -> list[Shard]:
         """The complete ones of those that are asked for, in order."""

@@ -218,4 +218,4 @@ def test_several_processes_are_told_to_score_afterwards(
 
 def test_what_is_no_output_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(score.main, [str(tmp_path / "gone")]) == 2
-    assert "has no manifest.jsonl" in capsys.readouterr().err
+    assert "gone: no such folder" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from fast.bench.grid import Cell
 from fast.bench.ray_grid import RayGrid
 from fast.cli import pairs
 from fast.runtime.command import run_cli
+from support.paths import ROOT
 from support.synthesis import arguments, leftovers, whole_set
 
 pytestmark = pytest.mark.cluster
@@ -67,9 +68,10 @@ def once(cell: Cell) -> dict[str, Any]:
     return {"name": cell.name}
 
 
-def test_a_grid_s_cells_outlive_their_workers(cluster: str, tmp_path: Path) -> None:
+def test_a_grid_s_cells_outlive_their_workers(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fast.runtime.on_ray import joined
 
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))  # workers import this module, for `once`
     first = Cell("fit", "first", {"how": "die"}, tmp_path)
     after = [Cell("pairs", f"after{how}", {"how": how}, tmp_path, (first,)) for how in ("", "fail", "die")]
     never = Cell("fit", "never", {"how": "fail"}, tmp_path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 
 from fast.synthesis.shard_form import shards_of
@@ -175,7 +176,6 @@ def test_a_write_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_table_holds_every_record(whole: Path, drawn_root: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(whole / "manifest.parquet")
     assert table.column("index").to_pylist() == list(range(COUNT))
     assert parquet.ParquetFile(whole / "manifest.parquet").num_row_groups == len(NAMES)
@@ -184,10 +184,12 @@ def test_the_table_holds_every_record(whole: Path, drawn_root: Path, tmp_path: P
     assert table.column("defect_pixels").to_pylist() == [line["defect_pixels"] for line in lines]
 
 
+@pytest.mark.cluster
 def test_s3(whole: Path, drawn_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server of its own on this machine in the place of Amazon's."""
-    server_of = pytest.importorskip("moto.server")
-    s3fs = pytest.importorskip("s3fs")
+    """A server of its own on this machine in the place of Amazon's. Elsewhere `memory://` stands for all stores."""
+    import moto.server as server_of
+    import s3fs
+
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
