@@ -156,11 +156,11 @@ def test_counterfeits_go_the_same_path(tiny_base: Path, tiny_fast_config: dict[s
     model = made(tiny_base, tiny_fast_config, {"widths": [8]})
     assert model.mask_adaptor is not None
     model.mask_adaptor.out.weight.data.fill_(1.0)
+    engine = Engine(model, plain_recipe(64, steps=3))
     watched: list[Tensor] = []
     model.mask_adaptor.register_forward_pre_hook(lambda _, given: watched.append(given[1]))
     evaluations: list[int] = []
     model.model.register_forward_pre_hook(lambda *_: evaluations.append(1))
-    engine = Engine(model, plain_recipe(64, steps=3))
     made_so = engine.counterfeit([image], [mask], [1], strength=0.5)[0]
     assert len(watched) == len(evaluations) > 0
     assert all(torch.equal(seen, watched[0]) for seen in watched)
