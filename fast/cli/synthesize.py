@@ -232,7 +232,8 @@ def made(
         index = made.pair.type_index
         kind = job.sources.types[index]
         kind = f"{kind.split('/', 1)[0]}/{GOOD}" if made.pair.counterfeit else kind
-        entry = record(made, job.maker.prompt(index), {"type": kind, **job.common, **more(made.pair)})
+        spoken = job.maker.prompt(index if made.prompt_index is None else made.prompt_index)
+        entry = record(made, spoken, {"type": kind, **job.common, **more(made.pair)})
         output.write(entry, made.normal, made.image, made.mask, made.shown, made.asked)
         return made.pair.index
 

@@ -133,6 +133,11 @@ class Placing(Generator):
         """As `Generator.synthesize`; `region` (H,W), nonzero = object: where defects may lie, when no mask is given.
         None: as the option `on_object` says."""
 
+    def look(self, rng: np.random.Generator, anomaly: str | None, in_mask: bool) -> str:
+        """What `synthesize` with the same `rng` draws for that type, in a given mask or not, in one word; empty for a
+        method that draws nothing."""
+        return ""
+
 
 class Learned(Generator):
     """A method with weights, `<artifact>-<step>.safetensors`: `weights` is the folder of a run or one artifact, or

@@ -35,7 +35,8 @@ class Drafter:
         rng = np.random.default_rng(pair.seed)
         region = None if self.region_of is None or mask is not None else self.region_of(image, pair)
         made, found = self.method.synthesize(image, mask, rng, name, region)
-        return Draft(made, found, self.origin(pair))
+        look = self.method.look(np.random.default_rng(pair.seed), name, mask is not None)
+        return Draft(made, found, self.origin(pair), look)
 
     def origin(self, pair: Pair) -> dict[str, str]:
         """Which real defect takes part, as `Generator.origin`."""

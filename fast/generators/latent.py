@@ -17,6 +17,7 @@ from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
 from fast.generators.drafts import Drafter, Mixed
 from fast.latent.sampling import check_scale
+from fast.procedural.defects import DEFECTS
 from fast.runtime.flags import takes
 from fast.runtime.precision import settled
 from fast.synthesis.engine import check_recipe
@@ -119,11 +120,13 @@ class LatentGenerator(Learned):
         dtype = None if recipe.precision == "fp32" else torch.bfloat16
         model = load_model(artifact, options.base, dtype=dtype, cache=options.weights_cache)
         if options.types is not None:
-            model.set_classes(options.types)
+            model.set_classes([*types, *_drawn_words(types)])
         self._artifact = artifact
         self.types, self.hash = types, file_hash(artifact.path)
         self.base_hash = artifact.base_sha256
+        known = model.prompts.types
         self.synthesizer = Synthesizer(model, recipe, self._device)
+        self.synthesizer.looks = {key: number for number, key in enumerate(known)} if artifact.open_types else {}
         self.own_masks = recipe.draft != "none"
         self.drafter = self.synthesizer.draft_of = start
 
@@ -237,6 +240,12 @@ class LatentGenerator(Learned):
         if self.synthesizer is None:
             return {}
         return {"weights": self.hash, "base": self.base_hash, **self.synthesizer.settings()}
+
+
+def _drawn_words(types: Sequence[str]) -> list[str]:
+    """ "category/word" of all that can be drawn, for the categories of `types`, but those that are among them."""
+    categories = dict.fromkeys(key.split("/", 1)[0] for key in types)
+    return [key for part in categories for word in DEFECTS if (key := f"{part}/{word}") not in types]
 
 
 def _draft_of(recipe: Recipe) -> tuple[str, dict[str, Any]]:

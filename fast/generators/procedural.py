@@ -108,18 +108,28 @@ class Procedural(Placing):
         region: np.ndarray | None = None,
     ) -> Pair:
         """See `Placing.synthesize`."""
-        names = self.looks_of(anomaly)
         if min(image.shape[:2]) < SMALLEST:
             height, width = image.shape[:2]
             raise UserError(f"procedural needs pictures of {SMALLEST} px or more a side, not {width} x {height}")
         if mask is not None:
-            return self._filled(image, given_mask(mask, image), names, rng)
+            return self._filled(image, given_mask(mask, image), self.look(rng, anomaly, True), rng)
         where = np.ones(image.shape[:2], np.uint8)
         if region is not None:
             where = given_mask(region, image)
         elif self.ground is not None:
             where = self.ground.of(image)
-        return self._drawn(image, where, str(names[int(rng.integers(len(names)))]), rng)
+        return self._drawn(image, where, self.look(rng, anomaly, False), rng)
+
+    def look(self, rng: Rng, anomaly: str | None, in_mask: bool) -> str:
+        """See `Placing.look`."""
+        names = self.looks_of(anomaly)
+        able = [name for name in names if name in FOLLOWERS] if in_mask else names
+        if not able:
+            raise UserError(
+                f"{' and '.join(names)} has a shape of its own and cannot fill a given mask; leave the masks out, "
+                f"or name one of {', '.join(FOLLOWERS)}"
+            )
+        return str(able[int(rng.integers(len(able)))])
 
     def _drawn(self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng) -> Pair:
         """The first defect of a few that lies on the object, or the one of which most does, cut at its outline."""
@@ -169,15 +179,8 @@ class Procedural(Placing):
     def _traits(self, image: np.ndarray, region: np.ndarray) -> Traits:
         return traits_of(image, region) if self.traits is None else self.traits
 
-    def _filled(self, image: np.ndarray, mask: np.ndarray, names: Sequence[str], rng: Rng) -> Pair:
+    def _filled(self, image: np.ndarray, mask: np.ndarray, word: str, rng: Rng) -> Pair:
         """Each connected part of the mask with the look of one and the same type."""
-        able = [name for name in names if name in FOLLOWERS]
-        if not able:
-            raise UserError(
-                f"{' and '.join(names)} has a shape of its own and cannot fill a given mask; leave the masks out, "
-                f"or name one of {', '.join(FOLLOWERS)}"
-            )
-        word = str(able[int(rng.integers(len(able)))])
         whole = np.ones_like(mask)
         photo, traits = look_at(image, whole), self._traits(image, whole)
         made, found = image.copy(), np.zeros_like(mask)

@@ -35,8 +35,9 @@ class SynthesizedSample:
     """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
 
     `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
-    takes it. `origin`: which real defects took part, for the manifest. `asked`: the mask (H,W) that was to be filled,
-    where `mask` is what of it really changed. `rejected`: why the pair is not to be used; empty for one that is.
+    takes it. `origin`: which real defects took part, for the manifest. `prompt_index`: whose prompt it was made by,
+    where that is not its type's. `asked`: the mask (H,W) that was to be filled, where `mask` is what of it really
+    changed. `rejected`: why the pair is not to be used; empty for one that is.
     """
 
     pair: Pair
@@ -47,6 +48,7 @@ class SynthesizedSample:
     windows: list[tuple[int, int, int, int]]
     seconds: float
     origin: dict[str, Any] = field(default_factory=dict)
+    prompt_index: int | None = None
     asked: np.ndarray | None = None
     rejected: str = ""
 
@@ -66,6 +68,7 @@ class _Picture:
     seconds: float
     drafts: list[np.ndarray] | None = None
     origin: dict[str, str] = field(default_factory=dict)
+    prompt_index: int | None = None
     lock: Lock = field(default_factory=Lock)
 
     def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
@@ -99,8 +102,9 @@ class _Picture:
     def made(self) -> SynthesizedSample:
         windows = [(r.top, r.left, r.height, r.width) for r in self.regions]
         return SynthesizedSample(
-            self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds, self.origin
-        )
+            self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds, self.origin,
+            self.prompt_index,
+        )  # fmt: skip
 
 
 def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
@@ -111,11 +115,13 @@ def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
 @dataclass(frozen=True)
 class Draft:
     """A first version of a pair, which sampling starts from: image (H,W,3) uint8, equal to the normal outside the mask
-    (H,W) in {0,1}. `origin`: which real defects took part, for the manifest."""
+    (H,W) in {0,1}. `origin`: which real defects took part, for the manifest. `look`: the word for what was drawn, empty
+    where nothing was."""
 
     image: np.ndarray
     mask: np.ndarray
     origin: dict[str, str] = field(default_factory=dict)
+    look: str = ""
 
 
 MaskOf = Callable[[np.ndarray, Pair], np.ndarray]
@@ -159,7 +165,9 @@ class Synthesizer:
 
     `mask_of(image, pair)`: the mask for a picture (H,W,3) of the recipe's size; by default the pair's file. `draft_of`,
     an attribute: makes the draft that each pair starts from, in that mask, or where `mask_of` is None in one of its
-    own; None: from noise. OpenCV, and on the CPU torch, are set to one thread per window, in the whole process:
+    own; None: from noise. `looks`, likewise: for weights that serve any words, the numbers of their prompts by
+    "category/word": a draft that was drawn is made new by the word for what was drawn, and not by a name that the base
+    may never have read. OpenCV, and on the CPU torch, are set to one thread per window, in the whole process:
     rounding depends on their number.
     Raises `UserError` for what this machine cannot do.
     """
@@ -168,6 +176,7 @@ class Synthesizer:
         self.recipe, self.device = recipe, torch.device(device)
         self.mask_of: MaskOf | None = mask_of
         self.draft_of: DraftOf | None = None
+        self.looks: Mapping[str, int] = {}
         self.lane = LANE[self.device.type]
         self._error: BaseException | None = None
         self._single_thread()
@@ -188,7 +197,8 @@ class Synthesizer:
         draft = {} if self.draft_of is None else {"draft_settings": self.draft_of.settings()}
         idle = ("draft_options", "strength") if self.recipe.draft == "none" else ("draft_options",)
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in idle}
-        return {**recipe, **draft, "device": self.device.type, "lane": self.lane}
+        words = {"draft_prompts": "looks"} if self.draft_of is not None and self.looks else {}
+        return {**recipe, **draft, **words, "device": self.device.type, "lane": self.lane}
 
     def stop(self) -> None:
         """End `make` soon: lanes that are under way are given up at their next network evaluation."""
@@ -299,7 +309,15 @@ class Synthesizer:
         draft, image = self.draft_of(normal, pair, mask), self._sized(normal)
         found = resize_mask(draft.mask, image.shape[:2])
         drawn = np.where(found[..., None] > 0, self._sized(draft.image), image)
-        return self._picture(pair, image, found, start, drawn, draft.origin)
+        picture = self._picture(pair, image, found, start, drawn, draft.origin)
+        picture.prompt_index = self._spoken(pair.type_index, draft.look)
+        return picture
+
+    def _spoken(self, type_index: int, look: str) -> int | None:
+        """The prompt for what a draft of that type shows; None: the type's own."""
+        category = self.engine.model.prompts.types[type_index].split("/", 1)[0]
+        found = self.looks.get(f"{category}/{look}")
+        return None if found == type_index else found
 
     def _sized(self, image: np.ndarray) -> np.ndarray:
         return resize_image(image, self.recipe.size) if self.recipe.size else image
@@ -356,7 +374,7 @@ class Synthesizer:
         if lane[0][0].pair.counterfeit:
             made = self.engine.counterfeit(crops, masks, seeds, keys)
         else:
-            types = [p.pair.type_index for p, _ in filled]
+            types = [p.pair.type_index if p.prompt_index is None else p.prompt_index for p, _ in filled]
             drafts = None if lane[0][0].drafts is None else [p.drafts[n] for p, n in filled if p.drafts is not None]
             made = self.engine.generate(crops, masks, types, seeds, keys, drafts)
         seconds = (time.perf_counter() - start) / len(lane)

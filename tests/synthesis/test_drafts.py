@@ -1,6 +1,7 @@
 """Drafts: AIAS starts from a first version of a defect, noised so far as asked, and everything else is as before."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -145,7 +146,44 @@ def test_settings_say_what_the_draft_came_from(tiny_fast: FAST) -> None:
     assert (settings["draft"], settings["strength"]) == ("procedural", 0.3)
 
 
+def test_a_drawn_draft_is_made_new_by_the_word_for_what_was_drawn(
+    tiny_fast: FAST, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hole(Dot):
+        def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None):  # type: ignore[no-untyped-def]
+            return replace(super().__call__(image, pair, mask), look="hole")
+
+    synthesizer, asked = drafted(tiny_fast, 0.5), []
+    generate, types = synthesizer.engine.generate, tiny_fast.prompts.types
+    monkeypatch.setattr(
+        synthesizer.engine,
+        "generate",
+        lambda *given: asked.append(given[2]) or generate(*given),  # type: ignore[func-returns-value]
+    )
+    synthesizer.draft_of, crack, hole = Hole(), types.index("wood/crack"), types.index("wood/hole")
+    synthesizer.fill_draft(normal(), None, crack, 5)  # weights with types of their own
+    synthesizer.looks = {key: number for number, key in enumerate(types)}
+    for given in (crack, hole, types.index("leather/stain")):
+        synthesizer.fill_draft(normal(), None, given, 5)
+    assert asked == [[crack], [hole], [hole], [types.index("leather/hole")]]
+    assert synthesizer.settings()["draft_prompts"] == "looks"
+
+
 # methods
+
+
+@pytest.mark.parametrize("in_mask", [False, True])
+def test_a_method_that_draws_says_what(in_mask: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    method = create("procedural", looks={"odd": ["hole", "tear", "stain"]}, on_object="off")
+    name, at = ("_filled", 2) if in_mask else ("_drawn", 2)
+    monkeypatch.setattr(method, name, lambda *given: drawn.append(given[at]) or (given[0], given[1]))
+    said = [method.look(np.random.default_rng(seed), "wood/odd", in_mask) for seed in range(20)]
+    for seed in range(20):
+        mask = np.ones((SIDE, SIDE), np.uint8) if in_mask else None
+        method.synthesize(normal(), mask, np.random.default_rng(seed), "wood/odd")
+    assert said == drawn
+    assert set(said) == ({"hole", "stain"} if in_mask else {"hole", "tear", "stain"})
 
 
 def test_a_draft_is_what_its_method_alone_makes_of_the_pair(drawn_root: Path) -> None:

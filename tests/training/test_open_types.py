@@ -155,6 +155,19 @@ def test_a_word_and_masks_make_pairs(shipped: Path, drawn_root: Path, tmp_path: 
     assert {row["prompt"] for row in manifest(tmp_path / "own")} == {"mypart scratch"}
 
 
+def test_a_name_of_one_s_own_is_made_from_drafts_by_the_word_for_its_look(
+    shipped: Path, drawn_root: Path, tmp_path: Path
+) -> None:
+    normals, out = drawn_root / "wood" / "train" / "good", tmp_path / "out"
+    flags = ["--pt_path", str(shipped), "--sample_name", str(out), "--device", "cpu", "--steps", "2", "--count", "2"]
+    drafts = ["--draft", "procedural", "--strength", "0.5", "--on_object", "off", "--min_window", "32"]
+    named = ["--anomaly_name", "mypart/pinprick", "method.draft_options.looks.pinprick=[hole]"]
+    assert synthesize(["--data_root", str(normals), *flags, *drafts, *named]) == 0
+    rows = manifest(out)
+    assert [(row["type"], row["prompt"]) for row in rows] == [("mypart/pinprick", "mypart hole")] * 2
+    assert rows[0]["draft_prompts"] == "looks"
+
+
 def test_folders_of_masks_name_the_defects(
     shipped: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
