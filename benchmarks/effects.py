@@ -95,7 +95,7 @@ def option_recipes(plain: Recipe) -> dict[str, list[tuple[str, Recipe]]]:
 
 def options(artifact: Artifact, base: str | None, pairs: list[Pair], size: int, out: Path) -> None:
     """The table and the picture of the options."""
-    plain = Recipe(size=size, steps=10)
+    plain = Recipe(size=size, steps=10, detail=False, blend=0)
     print("| pairs made with | s per pair | mean difference | 99th percentile | against |")
     print("| --- | --- | --- | --- | --- |")
     columns: list[tuple[str, list[SynthesizedSample]]] = []
@@ -122,7 +122,7 @@ def _row(name: str, outcome: Outcome, found: np.ndarray, reference: str) -> None
 
 def regions(artifact: Artifact, base: str | None, pairs: list[Pair], trained: int, dataset: Path, out: Path) -> None:
     """The table and the picture of `full` and `auto` at the pictures' own size."""
-    plain = Recipe(size=None, steps=10, precision="bf16", min_window=trained)
+    plain = Recipe(size=None, steps=10, precision="bf16", min_window=trained, detail=False, blend=0)
     print("\n| pairs made with | s per pair | share of the picture sampled | step across the mask's border |")
     print("| --- | --- | --- | --- |")
     columns = []

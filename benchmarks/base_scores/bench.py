@@ -167,6 +167,8 @@ class Bench:
             steps=variant.steps,
             use_farm=variant.farm,
             precision=options.precision,
+            detail=False,  # what the network makes, and nothing given back
+            blend=0,
             scale=scale,
         )
         numbers, start = range(len(made.pictures), len(truth)), time.perf_counter()

@@ -35,7 +35,7 @@ def parts(device: str, size: str, steps: int = 10, precision: str = "bf16") -> d
     """Seconds of each part of one pair at the trained size, one thread on a CPU, the GPU's own time on a GPU."""
     side = trained_side(size)
     model = build_fast(size, frozen_precision="fp32" if precision == "fp32" else "bf16")
-    engine = Engine(model, Recipe(size=side, steps=steps, precision=precision), device)
+    engine = Engine(model, Recipe(size=side, steps=steps, precision=precision, detail=False, blend=0), device)
     for part, module in _modules(engine):
         _mark(part, module)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device == "cuda" else [])]

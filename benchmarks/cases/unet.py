@@ -89,7 +89,9 @@ def _ours(device: str, size: str, precision: str, reuse: int) -> tuple[Callable[
     frozen = "fp32" if precision == "fp32" else "bf16"
     model = build_fast(size, light=True, frozen_precision=frozen)
     count = parameter_count(model.model)
-    engine = Engine(model, Recipe(size=trained_side(size), precision=precision, reuse=reuse), device)
+    engine = Engine(
+        model, Recipe(size=trained_side(size), precision=precision, reuse=reuse, detail=False, blend=0), device
+    )
     width, lanes = LANE[device], cores() if device == "cpu" else 1
     evaluations, side = 2 * reuse, cells(size)
     x = torch.randn(width, channels(size), side, side, device=device)

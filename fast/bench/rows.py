@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,7 +48,8 @@ class Row:
     counterfeits: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.counterfeits <= 1:
+        share: Any = self.counterfeits
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise UserError(f"counterfeits={self.counterfeits} lies outside 0..1; change it")
         if self.counterfeits and (self.method is None or not issubclass(method_class(self.method), LatentGenerator)):
             raise UserError(f"counterfeits are of methods on a latent base, not of {self.method}; leave them out")
@@ -146,7 +148,7 @@ class RowPairs:
         generator = generator_of(row, sides, real, run)
         masks = {kind: _masks_of(row, kind, real) for kind in _types(sides)} if not generator.own_masks else {}
         normals = [s.image for s in sides.index.normals]
-        fakes = round(row.counterfeits * self.per_type)
+        fakes = math.ceil(row.counterfeits * self.per_type)
         pairs = []
         for number, kind in enumerate(_types(sides)):
             for k, fake in (*((k, False) for k in range(self.per_type)), *((k, True) for k in range(fakes))):
@@ -234,7 +236,10 @@ def _check_finished(place: Path, sides: Sides) -> None:
 
 
 def _noted(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
+    try:
+        return dict(json.loads(file.read_text())) if file.is_file() else {}
+    except ValueError:
+        raise UserError(f"{file} is damaged; restore it or synthesize again") from None
 
 
 def _splits(settings: Mapping[str, Any]) -> list[Any]:

@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="base to start from, with the FARM beside it; its first stage is taken as it is",
     )
-    add("--no_graphs", action="store_true", help="on a GPU, launch the U-Net's kernels one by one: slower")
+    add("--no_graphs", action="store_true", help="on a GPU, launch the U-Net's kernels one by one, as they are: slower")
     add(
         "--no_compile",
         action="store_true",

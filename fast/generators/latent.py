@@ -120,7 +120,7 @@ class LatentGenerator(Learned):
         dtype = None if recipe.precision == "fp32" else torch.bfloat16
         model = load_model(artifact, options.base, dtype=dtype, cache=options.weights_cache)
         if options.types is not None:
-            model.set_classes([*types, *_drawn_words(types)])
+            model.set_classes([*types, *filter(model.reads, _drawn_words(types))])
         self._artifact = artifact
         self.types, self.hash = types, file_hash(artifact.path)
         self.base_hash = artifact.base_sha256

@@ -294,6 +294,14 @@ class PromptedDiffusion(LatentDiffusion):
         """Know these types, "category/defect", in the place of the learned ones; see `LearnedPrompts.serving`."""
         self.prompts = self.prompts.serving(self._text_encoder(self.prompts.tokens), types)
 
+    def reads(self, key: str) -> bool:
+        """Whether the text encoder can spell the words of a type "category/defect"."""
+        try:
+            check_words(self._text_encoder(self.prompts.tokens), key)
+        except UserError:
+            return False
+        return True
+
     def merge_adapters(self) -> None:
         """Put the adapters, if there are any, into the U-Net's weights: nothing is left of them but what they do."""
         if self.lora is not None:

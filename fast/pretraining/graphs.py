@@ -30,6 +30,8 @@ def compiled(unet: nn.Module, calls: Sequence[Call], report: Callable[[str], Non
     try:
         for x, t, context in calls:
             fused(x, t, context=context).sum().backward()
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # a compiler may fail in any way, and training goes on without it
         report(f"the U-Net is not compiled: {' '.join(str(error).split())[:160]}")
         return unet

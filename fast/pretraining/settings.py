@@ -18,7 +18,7 @@ class Settings:
     `capacity`: sheets of `DEFECTS` defects that are held at once, `first_capacity`: while they are images;
     `first_sheets`: how many the first stage begins with;
     `reuse`: a new defect comes for so many windows seen, at most; `graphs`: train the U-Net by CUDA graphs on a GPU;
-    `fuse`: with its kernels compiled;
+    `fuse`: within those with its kernels compiled;
     `start`: a base to start from, whose first stage is taken as it is, and with FARM's
     weights beside it, FARM from those; `bf16`: mixed precision; `channels`: of the
     latents, where they are not the recipe's; `overrides`: of the base's recipe.

@@ -32,8 +32,8 @@ def pick_device(name: str, flag: str) -> torch.device:
 def settle_attention() -> None:
     """Keep cuDNN's attention out of PyTorch's choice of kernels.
 
-    On Hopper cards its backward pass gives NaN for some lengths (64 of each 128), which a U-Net's inner blocks have:
-    adaptations ended there in NaN. PyTorch's other kernels take its place.
+    On Hopper cards its backward pass may give NaN for some lengths (64 beyond a multiple of 128), which a U-Net's inner
+    blocks have; adaptations ended there in NaN, and this is the suspected cause. PyTorch's other kernels take over.
     """
     import torch
 

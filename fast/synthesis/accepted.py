@@ -30,6 +30,11 @@ def export_accepted(folder: Path, out: Path, flag: str = "--export") -> int:
     pictures = ("image", "mask") if shard_files(folder) else PICTURES
     if not rows:
         raise UserError(f"{folder}: no pair is accepted yet; accept some first")
+    for row in rows:
+        if not {"image", "mask"} <= row.keys():
+            raise UserError(
+                f"{folder}: the record of pair {row['index']} names no image or no mask; restore its manifest"
+            )
     with new_folder(out, flag) as target:
         for row in rows:
             for kind in (*pictures, ASKED) if ASKED in row else pictures:

@@ -150,7 +150,7 @@ def read_lines(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _check_names(manifest: Path, number: int, row: dict[str, Any]) -> None:
-    for key in {"image", "mask"} & row.keys():
+    for key in set(FILES) & row.keys():
         name = row[key]
         if not isinstance(name, str) or not name or "\0" in name or not _inside(name):
             raise UserError(

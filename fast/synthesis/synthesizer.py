@@ -197,7 +197,8 @@ class Synthesizer:
         draft = {} if self.draft_of is None else {"draft_settings": self.draft_of.settings()}
         idle = ("draft_options", "strength") if self.recipe.draft == "none" else ("draft_options",)
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in idle}
-        words = {"draft_prompts": "looks"} if self.draft_of is not None and self.looks else {}
+        drawn = self.recipe.draft in ("procedural", "mixed") and self.recipe.from_draft
+        words = {"draft_prompts": "looks"} if drawn and self.looks else {}
         return {**recipe, **draft, **words, "device": self.device.type, "lane": self.lane}
 
     def stop(self) -> None:
@@ -310,10 +311,11 @@ class Synthesizer:
         found = resize_mask(draft.mask, image.shape[:2])
         drawn = np.where(found[..., None] > 0, self._sized(draft.image), image)
         picture = self._picture(pair, image, found, start, drawn, draft.origin)
-        picture.prompt_index = self._spoken(pair.type_index, draft.look)
+        if self.recipe.from_draft:  # else nothing but the mask is the draft's
+            picture.prompt_index = self._prompt_of_look(pair.type_index, draft.look)
         return picture
 
-    def _spoken(self, type_index: int, look: str) -> int | None:
+    def _prompt_of_look(self, type_index: int, look: str) -> int | None:
         """The prompt for what a draft of that type shows; None: the type's own."""
         category = self.engine.model.prompts.types[type_index].split("/", 1)[0]
         found = self.looks.get(f"{category}/{look}")

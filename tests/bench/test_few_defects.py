@@ -312,6 +312,7 @@ def test_counterfeits_of_a_row_are_normals_in_the_masks_of_its_pairs(drawn_root:
     [
         ({"method": "procedural", "counterfeits": 0.5}, "of methods on a latent base, not of procedural"),
         ({"method": "fast", "counterfeits": 1.5}, "counterfeits=1.5 lies outside 0..1"),
+        ({"method": "fast", "counterfeits": "half"}, "counterfeits=half lies outside 0..1"),
     ],
 )
 def test_counterfeits_that_no_row_can_have_are_refused(row: dict[str, Any], said: str) -> None:

@@ -61,7 +61,7 @@ def test_a_net_that_does_not_compile_is_told_and_taken_as_it_is(monkeypatch: pyt
     assert said == ["the U-Net is not compiled: no compiler"]
 
 
-def test_a_net_that_compiles_computes_the_same_and_keeps_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_net_that_compiles_keeps_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda net, **_: net.forward)  # no compiler in tests
     net, call = Net(), (torch.zeros(2), torch.zeros(1), torch.ones(1))
     fused = compiled(net, [call], pytest.fail)

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from fast.runtime.device import pick_device
+from fast.runtime.options import TrainingOptions
+from fast.training.trainer import devices
 from ldm.errors import UserError
 
 
@@ -30,6 +32,13 @@ def test_what_is_not_there_is_said(name: str, flag: str, said: str, monkeypatch:
 
 
 def test_cudnn_attention_is_left_out_for_its_gradients_can_be_nan() -> None:
-    torch.backends.cuda.enable_cudnn_sdp(True)
-    pick_device("cpu", "--device ")
-    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        pick_device("cpu", "--device ")
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        devices(TrainingOptions(), {})
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
