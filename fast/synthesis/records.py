@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import new_file, parse_json
-from fast.synthesis.shard_form import CLASSES, complete_shards
+from fast.synthesis.shard_form import CLASSES, complete_shards, without_gaps
 from ldm.errors import UserError
 
 MANIFEST = "manifest.jsonl"
@@ -110,7 +110,8 @@ def is_finished(output: Path) -> bool:
         waiting = output / ".records"
         return not waiting.is_dir() or not any(waiting.iterdir())
     tars = [tar for tar in output.glob("pairs-*.tar") if not tar.with_suffix(".jsonl").is_file()]
-    return (output / CLASSES).is_file() and not tars
+    found = complete_shards({path.name for path in output.glob("pairs-*")})
+    return (output / CLASSES).is_file() and not tars and without_gaps(found)
 
 
 def refuse_urls(*outputs: Path) -> None:

@@ -11,6 +11,8 @@ from io import BytesIO
 from itertools import groupby
 from typing import Any
 
+from fast.synthesis.options import FIRST_COUNTERFEIT
+
 CLASSES = "classes.json"  # numbers of the types; written once all shards are there
 RANGE = re.compile(r"pairs-(\d{6,})-(\d{6,})\.jsonl")
 
@@ -53,3 +55,10 @@ def complete_shards(names: Collection[str]) -> list[Shard]:
     """The complete shards in a place that holds files of these names, in order."""
     found = [m for name in names if (m := RANGE.fullmatch(name)) and f"{name.removesuffix('.jsonl')}.tar" in names]
     return [Shard(range(first, last + 1)) for first, last in sorted((int(m[1]), int(m[2])) for m in found)]
+
+
+def without_gaps(shards: Sequence[Shard]) -> bool:
+    """Whether no shard is missing between these: each begins behind the one before it, the first at 0, and those of
+    counterfeits at their own first number."""
+    expected = (0, *(shard.numbers[-1] + 1 for shard in shards))
+    return all(shard.numbers[0] in (last, FIRST_COUNTERFEIT) for shard, last in zip(shards, expected, strict=False))

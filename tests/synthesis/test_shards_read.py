@@ -176,6 +176,11 @@ def test_what_does_not_go_is_refused_in_a_line(twins: Path, tmp_path: Path, caps
     (shards / "pairs-000003-000005.jsonl").rename(tmp_path / "aside")
     assert "is not finished" in refused(exporting.main, str(shards), *coco)
     (tmp_path / "aside").rename(shards / "pairs-000003-000005.jsonl")
+    for kind in ("jsonl", "tar"):
+        (shards / f"pairs-000003-000005.{kind}").rename(tmp_path / kind)
+    assert "is not finished" in refused(exporting.main, str(shards), *coco)
+    for kind in ("jsonl", "tar"):
+        (tmp_path / kind).rename(shards / f"pairs-000003-000005.{kind}")
     (shards / "classes.json").rename(tmp_path / "aside")
     assert "is not finished" in refused(exporting.main, str(shards), *coco)
     (tmp_path / "aside").rename(shards / "classes.json")
