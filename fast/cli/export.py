@@ -32,4 +32,6 @@ def main(argv: Sequence[str]) -> None:
     print(plain(("type", "pairs"), [(kind, str(counts[kind])) for kind in run.classes()]))
     for note in notes:
         print(f"note: {note}")
+    if run.counterfeits:
+        print(f"note: {run.counterfeits} counterfeits, normal content made like defects, are left out")
     print(f"{len(run.pairs)} pairs -> {args.out} ({args.format})")

@@ -233,6 +233,10 @@ def _tell_looks(sources: Sources, looks: Mapping[str, Any], change: str, say: bo
     note = looks_note((sources.types[i] for i in sources.allowed), looks, change)
     if say and note:
         print(note, flush=True)
+    words = {sources.types[i].rpartition("/")[2] for i in sources.allowed}
+    if say and (unused := sorted(set(looks) - words)):
+        made = ", ".join(sorted(words))
+        print(f"looks of {', '.join(unused)} are not used: no type of that name is made here ({made})", flush=True)
 
 
 def _normals(options: SynthesisOptions) -> list[NormalSource]:

@@ -17,7 +17,7 @@ from fast.data.formats.outlines import parts
 from fast.data.images import natural_key, read_mask
 from fast.data.packed import is_packed
 from fast.runtime.folders import parse_json
-from fast.synthesis.records import each_line, is_finished, manifests
+from fast.synthesis.records import each_line, each_record, is_finished, manifests
 from ldm.errors import UserError
 
 
@@ -90,6 +90,7 @@ class Run:
 
     folder: Path
     pairs: list[ExportedPair]
+    counterfeits: int = 0  # how many there are, which are left out: for segmenters of this project
 
     @cached_property
     def categories(self) -> list[str]:
@@ -121,7 +122,8 @@ def read_run(folder: Path) -> Run:
     if len(times) < len(pairs):
         twice = next(name for name, count in times.items() if count > 1)
         raise UserError(f"{folder}: its manifest names the image {twice} twice; restore it or synthesize again")
-    return Run(folder, pairs)
+    every = sum(1 for _ in each_record(folder, counterfeits=True))
+    return Run(folder, pairs, every - len(pairs))
 
 
 def _pair(folder: Path, line: str, record: dict[str, Any]) -> ExportedPair:

@@ -74,7 +74,10 @@ class Mixed:
 def _name(method: Placing, key: str) -> str:
     """What the drafts' method calls a type: the same, or what has the same word."""
     if method.words:
-        method.check_word(key)
+        try:
+            method.check_word(key)
+        except UserError as error:  # it names the option as the method alone would be given it
+            raise UserError(str(error).replace("method.looks.", "method.draft_options.looks.")) from None
         return key
     own = list(method.types)
     word = key.rpartition("/")[2].replace("_", " ")

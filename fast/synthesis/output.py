@@ -14,7 +14,17 @@ import numpy as np
 from fast.data.images import read_image, resize_image, resize_mask, write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
 from fast.runtime.folders import held, parse_json
-from fast.synthesis.records import ASKED, Place, as_line, each_record, lines_of, numbers_in, texts_at, write_lines
+from fast.synthesis.records import (
+    ASKED,
+    Place,
+    as_line,
+    each_record,
+    lines_of,
+    numbers_in,
+    shard_files,
+    texts_at,
+    write_lines,
+)
 from ldm.errors import UserError
 
 COMMAND = "command.json"  # the options that the folder was last filled with
@@ -56,6 +66,10 @@ class OutputFolder:
     def _check_free(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--sample_name {self.folder} is a file; give a folder")
+        if shard_files(self.folder):
+            raise UserError(
+                f"--sample_name {self.folder} holds shards; give a new folder, or --shards to go on with them"
+            )
         # A second process may see the folder between its making and its mark.
         others = [n for n in held(self.folder) if n != "settings.json.part" and not n.startswith(".lock")]
         if others and not (self.folder / "settings.json").is_file():

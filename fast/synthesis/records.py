@@ -95,6 +95,8 @@ def manifests(output: Path) -> list[Path]:
     """The files with the records of a synthesis output: of a folder its manifest, of shards one for each. Raises
     `UserError` for what is none."""
     found = [output / MANIFEST] if (output / MANIFEST).is_file() else shard_files(output)
+    if found and found[0].name != MANIFEST:
+        _check_shards(output)
     if not found:
         refuse_urls(output)
     if not found and not output.exists():
@@ -102,6 +104,16 @@ def manifests(output: Path) -> list[Path]:
     if not found:
         raise UserError(f"{output} has no {MANIFEST} and no shards; give an output folder of generate_with_mask.py")
     return found
+
+
+def _check_shards(output: Path) -> None:
+    """UserError for records whose pairs are gone."""
+    for records in sorted(output.glob("pairs-*.jsonl")):
+        if not records.with_suffix(".tar").is_file():
+            raise UserError(
+                f"{records.with_suffix('.tar')} is not there, and {records.name} says that it should be; restore it, "
+                "or run the command again, which makes what is missing"
+            )
 
 
 def is_finished(output: Path) -> bool:

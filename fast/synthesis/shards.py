@@ -20,7 +20,7 @@ from fast.data.source_mode import like_source
 from fast.runtime.folders import is_litter, parse_json
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from fast.synthesis.output import told
-from fast.synthesis.records import ASKED
+from fast.synthesis.records import ASKED, MANIFEST
 from fast.synthesis.shard_form import CLASSES, Shard, about_pair, add_entry, complete_shards, shards_of
 from fast.synthesis.shard_table import write_table
 from fast.synthesis.stores import Store
@@ -70,6 +70,8 @@ class ShardFolder:
 
     def _claim(self) -> None:
         names = {name for name in self.store.names() if not is_litter(name) and not name.endswith(".part")}
+        if MANIFEST in names:
+            raise UserError(f"--sample_name {self.store.url} holds a run in folders; give a new one for shards")
         self._new = SETTINGS not in names
         if self._new:
             if names:

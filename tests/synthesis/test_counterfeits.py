@@ -11,6 +11,7 @@ from torch import Tensor
 from fast.aias import Guidance
 from fast.artifact import find_artifact, load_model
 from fast.bench.work import first
+from fast.cli import export as exporting
 from fast.data.images import read_image, read_mask
 from fast.segmentation.data import SegmentationSample, from_output, is_normal, merged
 from fast.synthesis.counterfeit import renewed
@@ -106,6 +107,15 @@ def test_segmenters_see_them_as_normal(reference: Path) -> None:
     assert (len(found), left_out) == (8, 0)
     assert [is_normal(pair) for pair in found] == [False] * 5 + [True] * 3
     assert not found[-1].read()[1].any()
+
+
+def test_an_export_says_that_it_leaves_them_out(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exporting.main([str(reference), "--format", "imagefolder", "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert "note: 3 counterfeits, normal content made like defects, are left out" in said
+    assert "5 pairs ->" in said
 
 
 def test_they_take_nothing_from_the_defects_share(reference: Path) -> None:

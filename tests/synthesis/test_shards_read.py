@@ -176,6 +176,11 @@ def test_what_does_not_go_is_refused_in_a_line(twins: Path, tmp_path: Path, caps
     (shards / "pairs-000003-000005.jsonl").rename(tmp_path / "aside")
     assert "is not finished" in refused(exporting.main, str(shards), *coco)
     (tmp_path / "aside").rename(shards / "pairs-000003-000005.jsonl")
+    (shards / "pairs-000006-000006.tar").rename(tmp_path / "aside")
+    assert "pairs-000006-000006.tar is not there" in refused(exporting.main, str(shards), *coco)
+    with pytest.raises(UserError, match=r"pairs-000006-000006\.tar is not there"):
+        from_output(shards)
+    (tmp_path / "aside").rename(shards / "pairs-000006-000006.tar")
     for kind in ("jsonl", "tar"):
         (shards / f"pairs-000003-000005.{kind}").rename(tmp_path / kind)
     assert "is not finished" in refused(exporting.main, str(shards), *coco)
@@ -191,3 +196,14 @@ def test_what_does_not_go_is_refused_in_a_line(twins: Path, tmp_path: Path, caps
     )
     with pytest.raises(UserError, match=r"pairs-000000-000002\.tar/7\.png: cannot read the image"):
         read_image(shards / "pairs-000000-000002.tar/7.png")
+
+
+def test_folders_and_shards_do_not_share_a_place(
+    twins: Path, drawn_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--method", "cutpaste", "--data_root", str(drawn_root / "wood" / "train" / "good"), "--count", "2"]
+    for name, more, said in (("folder", ["--shards", "2"], "holds a run in folders"), ("shards", [], "holds shards")):
+        before = contents(twins / name)
+        assert synthesize([*common, "--sample_name", str(twins / name), *more]) == 2
+        assert said in capsys.readouterr().err
+        assert contents(twins / name) == before

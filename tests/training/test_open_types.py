@@ -156,13 +156,17 @@ def test_a_word_and_masks_make_pairs(shipped: Path, drawn_root: Path, tmp_path: 
 
 
 def test_a_name_of_one_s_own_is_made_from_drafts_by_the_word_for_its_look(
-    shipped: Path, drawn_root: Path, tmp_path: Path
+    shipped: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     normals, out = drawn_root / "wood" / "train" / "good", tmp_path / "out"
     flags = ["--pt_path", str(shipped), "--sample_name", str(out), "--device", "cpu", "--steps", "2", "--count", "2"]
     drafts = ["--draft", "procedural", "--strength", "0.5", "--on_object", "off", "--min_window", "32"]
     named = ["--anomaly_name", "mypart/pinprick", "method.draft_options.looks.pinprick=[hole]"]
-    assert synthesize(["--data_root", str(normals), *flags, *drafts, *named]) == 0
+    unused = "method.draft_options.looks.pinprik=[stain]"
+    assert synthesize(["--data_root", str(normals), *flags, *drafts, *named[:2]]) == 2
+    assert "say what it looks like: method.draft_options.looks.pinprick=[scratch]" in capsys.readouterr().err
+    assert synthesize(["--data_root", str(normals), *flags, *drafts, *named, unused]) == 0
+    assert "looks of pinprik are not used: no type of that name is made here (pinprick)" in capsys.readouterr().out
     rows = manifest(out)
     assert [(row["type"], row["prompt"]) for row in rows] == [("mypart/pinprick", "mypart hole")] * 2
     assert rows[0]["draft_prompts"] == "looks"
