@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,7 +112,9 @@ class FeatureStore:
     def _save(self, key: str, features: Features) -> None:
         if self.folder is not None:
             state = {str(i): m for i, m in enumerate(features.maps)} | {"shape": torch.tensor(features.shape)}
-            save_safetensors(state, self._file(key), {})
+            own = self._file(key).with_suffix(f".{os.getpid()}")  # others may fill the same folder
+            save_safetensors(state, own, {})
+            own.replace(self._file(key))
             return
         self.free -= sum(m.nbytes for m in features.maps)
         if self.free >= 0:

@@ -165,3 +165,19 @@ def test_shares_of_cells() -> None:
     mask = np.zeros((6, 8), np.uint8)
     mask[0, :3], mask[5, 7] = 1, 1
     np.testing.assert_allclose(shares(mask, (8, 8))[:2, :2] * CELL * CELL, [[3, 0], [0, 1]])
+
+
+def test_two_processes_may_fill_one_folder_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fast.segmentation import features as module
+
+    written: list[Path] = []
+    save = module.save_safetensors
+    monkeypatch.setattr(
+        module, "save_safetensors", lambda state, path, about: (written.append(path), save(state, path, about))
+    )
+    for pid in (7, 8):
+        monkeypatch.setattr(module.os, "getpid", lambda pid=pid: pid)
+        store = FeatureStore(tmp_path / str(pid))
+        store([image_of(0)])
+        assert [p.suffix for p in (tmp_path / str(pid)).rglob("*") if p.is_file()] == [".safetensors"]
+    assert [path.suffix for path in written] == [".7", ".8"]
