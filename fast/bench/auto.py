@@ -187,7 +187,7 @@ def _pairs(choice: Choice, sides: Sides, out: Path, pairs: RowPairs, report: Cal
             adapt(CANDIDATES[label].method, sides.index, sides.split, out, ALL, ADAPT_MINUTES)
     made = pairs.made(choice.taken, sides, sides.train, None, SPLITS, run=ALL)
     write_pairs(made, out / "pairs")
-    fakes = sum(bool(pair.record.get("counterfeit")) for pair in made)
+    fakes = sum(pair.counterfeit for pair in made)
     report(f"{len(made) - fakes} pairs{f' and {fakes} counterfeits' if fakes else ''} in {out / 'pairs'}")
     return made
 
@@ -195,10 +195,9 @@ def _pairs(choice: Choice, sides: Sides, out: Path, pairs: RowPairs, report: Cal
 def write_pairs(made: Sequence[Made], folder: Path) -> None:
     """Image, mask and a line of the manifest for each pair, as `generate_with_mask.py` lays them out: counterfeits come
     last, under numbers of their own."""
-    real = [pair for pair in made if not pair.record.get("counterfeit")]
-    fakes = [pair for pair in made if pair.record.get("counterfeit")]
+    shown, fakes = ([pair for pair in made if pair.counterfeit == wanted] for wanted in (False, True))
     lines = []
-    for number, pair in (*enumerate(real), *enumerate(fakes, FIRST_COUNTERFEIT)):
+    for number, pair in (*enumerate(shown), *enumerate(fakes, FIRST_COUNTERFEIT)):
         files = {part: f"{part}/{number:06d}.png" for part in ("image", "mask")}
         image, mask = pair.sample.read()
         write_image(folder / files["image"], image)

@@ -80,7 +80,7 @@ def _best(found: Delivered) -> str:
 
 def _sentence(found: Delivered) -> str:
     choice = found.choice
-    count = sum(not made.record.get("counterfeit") for made in found.final.made)
+    count = sum(not made.counterfeit for made in found.final.made)
     if choice.taken is None:
         why = "Nothing raised the score above that of real defects with classical augmentation by more than chance"
         few = any(score.splits < LEAST for score in choice.scores)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
 from fast.masks.source import OF_FILES, Masks
+from fast.runtime.folders import parse_json
 from fast.segmentation.data import SegmentationSample, from_output
 from fast.synthesis.options import draft_methods
 from fast.synthesis.records import read_lines
@@ -81,6 +81,10 @@ class Made:
 
     sample: SegmentationSample
     record: Mapping[str, Any]
+
+    @property
+    def counterfeit(self) -> bool:
+        return bool(self.record.get("counterfeit"))
 
 
 def learns(row: Row) -> bool:
@@ -237,8 +241,8 @@ def _check_finished(place: Path, sides: Sides) -> None:
 
 def _noted(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
-    except ValueError:
+        return dict(parse_json(file.read_text())) if file.is_file() else {}
+    except (ValueError, TypeError):
         raise UserError(f"{file} is damaged; restore it or synthesize again") from None
 
 

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     from fast.bench.auto import STEPS, Plan, deliver
     from fast.bench.auto_page import page
     from fast.data.images import write_bytes
-    from fast.generators.looks import looks_note, own_looks
+    from fast.generators.looks import looks_notes, own_looks
     from fast.reports.report import render
     from fast.segmentation.export import require_onnx
 
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     )
     index, split = opened(options)
     kinds = (f"{category}/{anomaly}" for category, anomaly in index.types)
-    if note := looks_note(kinds, looks, "--looks {name}=scratch,pit"):
+    for note in looks_notes(kinds, looks, "--looks {name}=scratch,pit"):
         print(note, flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     with sole(options.out / "report.html", "--out"):

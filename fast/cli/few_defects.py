@@ -3,7 +3,7 @@ each type of the training side, alone and with the pairs of each method; the tes
 With --nested the test side is left alone: choices are made on splits inside the training side.
 
 %(prog)s --dataset parts --split parts.split.json --out few
-%(prog)s --dataset parts --split parts.split.json --out nested --nested 3 --counts all \\
+%(prog)s --dataset parts --split parts.split.json --out nested --nested 5 --counts all \\
     --row feather=transplant,blend=feather --folder fast=samples/{seed} --mix half=feather:fast
 """
 
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
                         "given several times")
     p.add_argument("--row", action="append", default=[], metavar="LABEL=METHOD[,KEY=VALUE...]",
                    help="a row of a method with options, e.g. feather=transplant,blend=feather or "
-                        "fast=fast,weights=logs/{seed},masks=given; may be given several times")
+                        "fast=fast,weights=logs/{seed},masks=given,counterfeits=0.5; may be given several times")
     p.add_argument("--mix", action="append", default=[], metavar="LABEL=A:B",
                    help="a row of half of the pairs of each of two rows; may be given several times")
     p.add_argument("--looks", action="append", default=[], metavar="TYPE=A,B",
@@ -152,15 +152,15 @@ def rows_of(options: argparse.Namespace) -> dict[str, Row]:
 
 def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
     """What to tell of types that are drawn as others, each line once."""
-    from fast.generators.looks import looks_note
+    from fast.generators.looks import looks_notes
     from fast.synthesis.options import draft_methods
 
-    found = []
+    found: list[str] = []
     for row in rows:
         if "procedural" in (row.method, *draft_methods(row.options.get("draft", "none"))):
             own = row.options if row.method == "procedural" else row.options.get("draft_options", {})
-            found.append(looks_note(kinds, own.get("looks", {}), "--looks {name}=scratch,pit"))
-    return list(dict.fromkeys(filter(None, found)))
+            found += looks_notes(kinds, own.get("looks", {}), "--looks {name}=scratch,pit")
+    return list(dict.fromkeys(found))
 
 
 def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> Row:

@@ -19,7 +19,7 @@ from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
 from fast.generators.drafts import Drafter, Mixed
 from fast.generators.latent import GuidanceWarning, LatentGenerator, guidance_note, recipe_for
-from fast.generators.looks import looks_note
+from fast.generators.looks import looks_notes
 from fast.generators.maker import GeneratorMaker
 from fast.generators.procedural import Procedural
 from fast.masks.preview import cell, preview_sheet
@@ -230,13 +230,8 @@ def _region_of(regions: Masks) -> MaskOf:
 
 
 def _tell_looks(sources: Sources, looks: Mapping[str, Any], change: str, say: bool) -> None:
-    note = looks_note((sources.types[i] for i in sources.allowed), looks, change)
-    if say and note:
+    for note in looks_notes((sources.types[i] for i in sources.allowed), looks, change) if say else ():
         print(note, flush=True)
-    words = {sources.types[i].rpartition("/")[2] for i in sources.allowed}
-    if say and (unused := sorted(set(looks) - words)):
-        made = ", ".join(sorted(words))
-        print(f"looks of {', '.join(unused)} are not used: no type of that name is made here ({made})", flush=True)
 
 
 def _normals(options: SynthesisOptions) -> list[NormalSource]:

@@ -17,7 +17,7 @@ from fast.data.formats.outlines import parts
 from fast.data.images import natural_key, read_mask
 from fast.data.packed import is_packed
 from fast.runtime.folders import parse_json
-from fast.synthesis.records import each_line, each_record, is_finished, manifests
+from fast.synthesis.records import each_line, is_finished, manifests
 from ldm.errors import UserError
 
 
@@ -115,15 +115,19 @@ def read_run(folder: Path) -> Run:
     manifests(folder)  # says what is no output
     if not is_finished(folder):
         raise UserError(f"{folder}: the run is not finished; run its command again, which goes on where it stopped")
-    pairs = [_pair(folder, line, row) for line, row in each_line(folder)]
+    pairs, counterfeits = [], 0
+    for line, row in each_line(folder, counterfeits=True):
+        if row.get("counterfeit"):
+            counterfeits += 1
+        else:
+            pairs.append(_pair(folder, line, row))
     if not pairs:
         raise UserError(f"{folder}: holds no pair; synthesize some")
     times = Counter(pair.name for pair in pairs)
     if len(times) < len(pairs):
         twice = next(name for name, count in times.items() if count > 1)
         raise UserError(f"{folder}: its manifest names the image {twice} twice; restore it or synthesize again")
-    every = sum(1 for _ in each_record(folder, counterfeits=True))
-    return Run(folder, pairs, every - len(pairs))
+    return Run(folder, pairs, counterfeits)
 
 
 def _pair(folder: Path, line: str, record: dict[str, Any]) -> ExportedPair:

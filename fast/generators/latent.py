@@ -243,7 +243,7 @@ class LatentGenerator(Learned):
 
 
 def _drawn_words(types: Sequence[str]) -> list[str]:
-    """ "category/word" of all that can be drawn, for the categories of `types`, but those that are among them."""
+    """All that can be drawn, as "category/word", for the categories of `types`, but those that are among them."""
     categories = dict.fromkeys(key.split("/", 1)[0] for key in types)
     return [key for part in categories for word in DEFECTS if (key := f"{part}/{word}") not in types]
 

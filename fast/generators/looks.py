@@ -52,12 +52,18 @@ def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def looks_note(types: Iterable[str], given: Mapping[str, Any], change: str) -> str:
-    """One line about the types "category/type" that are drawn as others because of their names, and how to change that;
-    empty where there are none. `given`: the option `looks`; `change`: how to set it, {name} for the type's word."""
+def looks_notes(types: Iterable[str], given: Mapping[str, Any], change: str) -> list[str]:
+    """A line about the types "category/type" that are drawn as others because of their names, and how to change that,
+    and one about looks that are given for none of them. `given`: the option `looks`; `change`: how to set it, {name}
+    for the type's word."""
     words = dict.fromkeys(key.rpartition("/")[2] for key in types)
     taken = [word for word in words if word in SYNONYMS and word not in DEFECTS and word not in given]
-    if not taken:
-        return ""
-    told = "; ".join(f"{word} is drawn as {' or '.join(SYNONYMS[word])}" for word in taken)
-    return f"note: {told}; if it looks otherwise, say how: {change.format(name=taken[0])}"
+    found = []
+    if taken:
+        told = "; ".join(f"{word} is drawn as {' or '.join(SYNONYMS[word])}" for word in taken)
+        found.append(f"note: {told}; if it looks otherwise, say how: {change.format(name=taken[0])}")
+    if unused := [name for name in given if name not in words]:
+        found.append(
+            f"note: looks of {', '.join(unused)} are not used: no type here has that name ({', '.join(words)})"
+        )
+    return found

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader
 
+from fast.runtime.device import settle_attention
 from fast.segmentation.data import SegmentationSample, Views
 from fast.segmentation.module import Batches, Segmentation
 from fast.segmentation.recipes import find, published
@@ -67,6 +68,7 @@ def train(
     if loss == "published" or (loss is None and recipe == "published"):
         loss, defect_weight = published(model).loss, 1.0
     device = torch.device(device)
+    settle_attention()
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     batches = Batches(Views(pairs, size, native, crop), steps or _ENDLESS, batch_size, seed, augment)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import new_file, parse_json
-from fast.synthesis.shard_form import CLASSES, complete_shards, without_gaps
+from fast.synthesis.shard_form import CLASSES, complete_shards, shard_parts, without_gaps
 from ldm.errors import UserError
 
 MANIFEST = "manifest.jsonl"
@@ -76,14 +76,17 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 def shard_files(output: Path) -> list[Path]:
     """The records of the complete shards in a folder, in order; none in a folder of images and masks."""
-    if (output / MANIFEST).is_file():
-        return []
+    names = _names(output)
+    return [] if MANIFEST in names else [output / f"{shard.name}.jsonl" for shard in complete_shards(names)]
+
+
+def _names(output: Path) -> set[str]:
+    """Names of what is in a folder; none where it is not there, or a file: `manifests` says so."""
     try:
         with os.scandir(output) as entries:
-            names = {entry.name for entry in entries}
-    except OSError:  # not there, or a file: `manifests` says so
-        return []
-    return [output / f"{shard.name}.jsonl" for shard in complete_shards(names)]
+            return {entry.name for entry in entries}
+    except OSError:
+        return set()
 
 
 def is_output(folder: Path) -> bool:
@@ -108,12 +111,11 @@ def manifests(output: Path) -> list[Path]:
 
 def _check_shards(output: Path) -> None:
     """UserError for records whose pairs are gone."""
-    for records in sorted(output.glob("pairs-*.jsonl")):
-        if not records.with_suffix(".tar").is_file():
-            raise UserError(
-                f"{records.with_suffix('.tar')} is not there, and {records.name} says that it should be; restore it, "
-                "or run the command again, which makes what is missing"
-            )
+    for lost in sorted(shard_parts(_names(output), ".jsonl") - shard_parts(_names(output), ".tar")):
+        raise UserError(
+            f"{output / lost}.tar is not there, and {lost}.jsonl says that it should be; restore it, or run the "
+            "command again, which makes what is missing"
+        )
 
 
 def is_finished(output: Path) -> bool:
@@ -121,9 +123,9 @@ def is_finished(output: Path) -> bool:
     if (output / MANIFEST).is_file():
         waiting = output / ".records"
         return not waiting.is_dir() or not any(waiting.iterdir())
-    tars = [tar for tar in output.glob("pairs-*.tar") if not tar.with_suffix(".jsonl").is_file()]
-    found = complete_shards({path.name for path in output.glob("pairs-*")})
-    return (output / CLASSES).is_file() and not tars and without_gaps(found)
+    names = _names(output)
+    begun = shard_parts(names, ".tar") - shard_parts(names, ".jsonl")
+    return CLASSES in names and not begun and without_gaps(complete_shards(names))
 
 
 def refuse_urls(*outputs: Path) -> None:

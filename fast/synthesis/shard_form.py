@@ -14,7 +14,7 @@ from typing import Any
 from fast.synthesis.options import FIRST_COUNTERFEIT
 
 CLASSES = "classes.json"  # numbers of the types; written once all shards are there
-RANGE = re.compile(r"pairs-(\d{6,})-(\d{6,})\.jsonl")
+RANGE = re.compile(r"pairs-(\d{6,})-(\d{6,})")
 
 
 def add_entry(shard: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -53,8 +53,14 @@ def shards_of(groups: Iterable[range], size: int) -> list[Shard]:
 
 def complete_shards(names: Collection[str]) -> list[Shard]:
     """The complete shards in a place that holds files of these names, in order."""
-    found = [m for name in names if (m := RANGE.fullmatch(name)) and f"{name.removesuffix('.jsonl')}.tar" in names]
-    return [Shard(range(first, last + 1)) for first, last in sorted((int(m[1]), int(m[2])) for m in found)]
+    found = shard_parts(names, ".jsonl") & shard_parts(names, ".tar")
+    ends = sorted((int(m[1]), int(m[2])) for name in found if (m := RANGE.fullmatch(name)))
+    return [Shard(range(first, last + 1)) for first, last in ends]
+
+
+def shard_parts(names: Collection[str], suffix: str) -> set[str]:
+    """Names of the shards of which these files are the ones with that suffix."""
+    return {stem for name in names if name.endswith(suffix) and RANGE.fullmatch(stem := name.removesuffix(suffix))}
 
 
 def without_gaps(shards: Sequence[Shard]) -> bool:

@@ -18,6 +18,7 @@ from fast.runtime.workers import cores, overlapped
 from fast.synthesis.counterfeit import STRENGTH
 from fast.synthesis.detail import faded
 from fast.synthesis.engine import Engine, GivenUp, Recipe
+from fast.synthesis.options import draft_methods
 from fast.synthesis.output import panel
 from fast.synthesis.sources import Pair
 from fast.windows.regions import Region, cut, paste, plan, view, whole
@@ -197,7 +198,7 @@ class Synthesizer:
         draft = {} if self.draft_of is None else {"draft_settings": self.draft_of.settings()}
         idle = ("draft_options", "strength") if self.recipe.draft == "none" else ("draft_options",)
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in idle}
-        drawn = self.recipe.draft in ("procedural", "mixed") and self.recipe.from_draft
+        drawn = "procedural" in draft_methods(self.recipe.draft) and self.recipe.from_draft
         words = {"draft_prompts": "looks"} if drawn and self.looks else {}
         return {**recipe, **draft, **words, "device": self.device.type, "lane": self.lane}
 

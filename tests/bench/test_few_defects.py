@@ -358,6 +358,9 @@ def test_what_names_are_drawn_as_is_told_once() -> None:
         assert len(notes) == told
         assert all("uneven is drawn as fade or stain" in n and "--looks uneven=scratch,pit" in n for n in notes)
     assert few_defects.notes_of([Row("transplant")], kinds) == []
+    rows = few_defects.rows_of(few_defects.parser().parse_args(["--dataset", "d", "--looks", "unevn=oil"]))
+    (_, unused) = few_defects.notes_of(rows.values(), kinds)
+    assert unused == "note: looks of unevn are not used: no type here has that name (uneven, crack)"
 
 
 def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:
