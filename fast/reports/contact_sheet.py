@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fast.data.images import read_image, read_mask, resize_image, write_image
 from fast.synthesis.output import normal_shown
-from ldm.errors import UserError
+from fast.synthesis.records import damaged, file_of
 
 HEADINGS = ("normal", "mask", "synthetic", "difference")
 
@@ -38,10 +38,7 @@ def read_row(output: Path, record: dict[str, Any]) -> Row:
     try:
         return _row(output, record)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{output / 'manifest.jsonl'} is damaged (the line of {record.get('image')}: {error!r}); "
-            "restore it or synthesize again"
-        ) from None
+        raise damaged(file_of(output, record), f"the line of {record.get('image')}: {error!r}") from None
 
 
 def _row(output: Path, record: dict[str, Any]) -> Row:
