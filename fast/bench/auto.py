@@ -202,7 +202,8 @@ def write_pairs(made: Sequence[Made], folder: Path) -> None:
         image, mask = pair.sample.read()
         write_image(folder / files["image"], image)
         write_mask(folder / files["mask"], mask)
-        lines.append(json.dumps({"index": number, **files, **pair.record}))
+        about = {"prompt": "", "windows": [[0, 0, *mask.shape]]}  # for those who show them
+        lines.append(json.dumps({"index": number, **files, **about, **pair.record}))
     write_bytes(folder / "manifest.jsonl", ("\n".join(lines) + "\n").encode())
 
 

@@ -26,6 +26,7 @@ from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
 from fast.generators import FREE, create, method_class
+from fast.reports.contact_sheet import read_row
 from fast.runtime.command import run_cli
 from fast.runtime.options import parse_training
 from fast.segmentation.data import SegmentationSample, from_output
@@ -182,6 +183,9 @@ def test_counterfeits_are_written_behind_the_pairs(tmp_path: Path) -> None:
         (0, "part/hole"), (1, "part/hole"), (FIRST_COUNTERFEIT, "part/good")
     ]  # fmt: skip
     assert [bool(read_mask(tmp_path / row["mask"]).any()) for row in rows] == [True, True, False]
+    write_image(tmp_path / "normal.png", picture)
+    shown = read_row(tmp_path, {**rows[0], "normal_source": str(tmp_path / "normal.png")})
+    assert (shown.caption, shown.mask.shape) == ("part/hole", (8, 8))
 
 
 def test_what_cannot_be_drawn_is_left_out_with_the_remedy(tmp_path: Path) -> None:
