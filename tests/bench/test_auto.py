@@ -16,6 +16,7 @@ import torch
 
 from fast.artifact import find_weights
 from fast.bench import auto as module_auto
+from fast.bench import auto_pairs as module_pairs
 from fast.bench import choice as module
 from fast.bench.candidates import CANDIDATES, rows_of
 from fast.bench.choice import Budget, Choice, Trials, choose, ranked
@@ -177,7 +178,7 @@ def test_counterfeits_are_written_behind_the_pairs(tmp_path: Path) -> None:
             ("part/hole", mask, {}), ("part/good", empty, {"counterfeit": True}), ("part/hole", mask, {})
         )
     ]  # fmt: skip
-    module_auto.write_pairs(made, tmp_path)
+    module_pairs.write_pairs(made, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
     assert [(row["index"], row["type"]) for row in rows] == [
         (0, "part/hole"), (1, "part/hole"), (FIRST_COUNTERFEIT, "part/good")
@@ -229,9 +230,9 @@ def test_weights_are_adapted_once_to_the_training_side_of_the_split(
         weights = folder / asked[-1].name / "checkpoints" / "fast-3.safetensors"
         save_safetensors({"a": torch.zeros(1)}, weights, {"step": "3"})
 
-    monkeypatch.setattr(module_auto, "run_program", main)
+    monkeypatch.setattr(module_pairs, "run_program", main)
     for _ in range(2):
-        folder = module_auto.adapt("fast", index, split, tmp_path / "out", "1", 2.5)
+        folder = module_pairs.adapt("fast", index, split, tmp_path / "out", "1", 2.5)
     (options,) = asked
     assert Split.load(options.split) == split
     assert (options.train, options.max_minutes, options.data) == (True, 2.5, str(index.root))
