@@ -14,9 +14,9 @@ from torch import nn
 
 from fast.bench.auto_pairs import adapt, final_pairs
 from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, rows_of
-from fast.bench.choice import SPLITS, Budget, Choice, Trials, choose
+from fast.bench.choice import SPLITS, Choice, Trials, choose
 from fast.bench.few import ALONE
-from fast.bench.foresight import LEAST_STEPS, LOOKED_AT, Foreseen, advised, foresee, measure, minutes
+from fast.bench.foresight import LEAST_STEPS, LOOKED_AT, Budget, Foreseen, advised, foresee, measure, minutes
 from fast.bench.nested import Sides, nested_sides, sides_of
 from fast.bench.rows import Made, Row, RowPairs
 from fast.bench.trial import NetworkJudge
@@ -159,7 +159,7 @@ class Job:
                 f"--minutes {advised(spent, found.smallest)} at least, and {choosing}"
             )
         self.report(f"by what was measured on {LOOKED_AT} images, {parts}")
-        if found.choosing > self.budget.left:
+        if found.choosing > self.budget.left and not (first and self.trials.done(first, 1)):
             self.report(f"note: --minutes {plan.minutes:g} suffices for one nested split alone; give {choosing}")
         return found
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fast.bench.few import ALONE, measured
-from fast.bench.foresight import minutes
+from fast.bench.foresight import Budget, minutes
 from fast.bench.nested import Sides
 from fast.bench.rows import Row, RowPairs, learns
 from fast.bench.trial import Judge
@@ -20,22 +19,6 @@ from fast.data.images import write_bytes
 
 SPLITS = 5  # nested splits, at most: three differ among themselves by more than methods do (docs/results.md)
 LEAST = 2  # of them, below which nothing is chosen: one says nothing about chance
-
-
-@dataclass
-class Budget:
-    """Seconds of the clock. `clock`: reads it."""
-
-    seconds: float
-    clock: Callable[[], float] = time.monotonic
-    start: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.start = self.clock()
-
-    @property
-    def left(self) -> float:
-        return self.seconds - (self.clock() - self.start)
 
 
 @dataclass(frozen=True)
@@ -201,7 +184,7 @@ def _outlook(trials: Trials, labels: Sequence[str], begun: Sequence[str], extra:
 def _rounds(trials: Trials, begun: Sequence[str]) -> int:
     """Try the rows on further splits; returns on how many real defects alone were measured. The second split is made as
     far as the minutes go, for it decides; later ones are made whole or not at all, so that gains stay comparable."""
-    for number in range(1, len(trials.sides)):
+    for number in range(1, len(trials.sides) if len(begun) > 1 else 1):
         needed = [trials.estimate(label) for label in begun if not trials.done(label, number)]
         # Real defects alone say nothing alone: one row at least has to fit beside them.
         first = needed[: 1 if trials.done(ALONE, number) else 2]
@@ -213,7 +196,7 @@ def _rounds(trials: Trials, begun: Sequence[str]) -> int:
                 trials.run(label, number)
             else:
                 trials.left_out[f"{label} on nested split {number + 1}"] = "the minutes did not suffice"
-    return len(trials.sides)
+    return len(trials.sides) if len(begun) > 1 else 1
 
 
 def _try_mixture(trials: Trials, labels: Sequence[str], rounds: int) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +18,22 @@ LOOKED_AT = 4  # images that are measured on
 STEPS = 3  # of the final training that are measured, the first not counted
 LEAST_STEPS = 100  # of the final training, below which it is not worth its name
 SLACK = 1.25  # of the minutes that are advised, for what was not measured: above all making the pairs
+
+
+@dataclass
+class Budget:
+    """Seconds of the clock. `clock`: reads it."""
+
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    start: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.start = self.clock()
+
+    @property
+    def left(self) -> float:
+        return self.seconds - (self.clock() - self.start)
 
 
 @dataclass(frozen=True)

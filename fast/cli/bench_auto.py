@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
     from fast.bench.auto import STEPS, Job, Plan, deliver
     from fast.bench.auto_page import page
-    from fast.bench.choice import Budget
+    from fast.bench.foresight import Budget
     from fast.data.images import write_bytes
     from fast.generators.looks import looks_notes, own_looks
     from fast.reports.report import render

@@ -91,9 +91,12 @@ class QuickJudge:
         start = time.perf_counter()
         pool = self._pool(samples, np.random.default_rng(0))
         view = (time.perf_counter() - start) / int(self._counts(samples).sum())
-        start = time.perf_counter()
-        self._train(pool, 0, steps)
-        return view, (time.perf_counter() - start) / steps * self.steps * (1 + self.folds)
+        ends = [time.perf_counter()]
+        for count in (1, 1, 1 + steps):  # a training has a beginning of its own, the first one more
+            self._train(pool, 0, count)
+            ends.append(time.perf_counter())
+        begin, whole = ends[2] - ends[1], ends[3] - ends[2]
+        return view, (1 + self.folds) * (begin + max(0.0, whole - begin) / steps * (self.steps - 1))
 
     def looks(self, real: int, others: int) -> int:
         """How many views a training on so many real defects and other samples looks at."""
