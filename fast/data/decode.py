@@ -72,7 +72,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
             turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             return image.size if turned else image.size[::-1]
     except UnidentifiedImageError as error:
-        raise UserError(f"{named(path)} is truncated or no image; {restore}") from error
+        raise UserError(f"{named(path)} cannot read the image (it is truncated or no image); {restore}") from error
     except BROKEN as error:
         raise UserError(f"{named(path)} cannot read the image ({reason(error)}); {restore}") from error
 

@@ -45,6 +45,11 @@ def read_ends(path: Path, head: int, tail: int) -> tuple[bytes, bytes]:
         return first, file.read(min(tail, length))
 
 
+def container(path: Path) -> Path:
+    """The file on the disk: of a packed one the tar file."""
+    return path.parent if is_packed(path) else path
+
+
 def named(path: Path) -> str:
     """What messages call a file: of a packed one the tar file comes first, for it is what there is to look at."""
     return f"{path.parent}: {path.name}" if is_packed(path) else f"{path}:"
@@ -110,9 +115,16 @@ def _check_end(tar: Path, offset: int) -> None:
 
 def _members(tar: Path) -> Members:
     stat = tar.stat()
-    return _known(tar, stat.st_mtime_ns, stat.st_size)
+    found = _known(tar, stat.st_mtime_ns, stat.st_size)
+    if isinstance(found, OSError):
+        raise OSError(*found.args)
+    return found
 
 
 @lru_cache(maxsize=4096)
-def _known(tar: Path, _changed: int, _size: int) -> Members:
-    return Members(tar)
+def _known(tar: Path, _changed: int, _size: int) -> Members | OSError:
+    """Of a damaged tar file what is wrong, so that it is not read again for each of its files."""
+    try:
+        return Members(tar)
+    except OSError as error:
+        return error

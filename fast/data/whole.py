@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fast.data.decode import reason
 from fast.data.images import read_image
-from fast.data.packed import named, read_ends, remedy
+from fast.data.packed import container, named, read_ends, remedy
 from ldm.errors import UserError
 
 AT_ONCE = 4096  # files that are waited for together: a set has hundreds of thousands
@@ -50,7 +50,8 @@ def check_made(paths: Iterable[Path]) -> None:
     if not found:
         return
     path, error = found[0]
-    more = f" (and {len(found) - 1} more, {found[1][0].name} the next)" if len(found) > 1 else ""
+    others = list(dict.fromkeys(container(other) for other, _ in found))[1:]  # a tar file counts once
+    more = f" (and {len(others)} more, {others[0].name} the next)" if others else ""
     again = remedy(path, "remove it and run the set's command again, which makes it anew")
     raise UserError(f"{str(error).partition('; ')[0]}{more}; {again}")
 

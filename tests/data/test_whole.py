@@ -1,12 +1,13 @@
 """Files that are cut off are found before anything is begun, and most whole ones are not decoded for it."""
 
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fast.data import whole
+from fast.data import packed, whole
 from fast.data.images import write_image
 from fast.data.whole import broken_images, check_images, check_made
 from ldm.errors import UserError
@@ -58,3 +59,20 @@ def test_a_file_in_a_shard_is_looked_at_where_it_lies(tmp_path: Path) -> None:
     assert whole.looks_whole(shard / "a.png")
     with pytest.raises(UserError, match=r"set\.tar: b\.png .*; restore the tar file, or remove it and run"):
         check_made([shard / "a.png", shard / "b.png"])
+
+
+def test_a_damaged_tar_file_is_read_once_and_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards, read = [tmp_path / "one.tar", tmp_path / "two.tar"], []
+    for shard in shards:
+        shard.write_bytes(b"none" * 500)
+
+    class Counted(packed.Members):
+        def __init__(self, tar: Path):
+            read.append(tar)
+            super().__init__(tar)
+
+    monkeypatch.setattr(packed, "Members", Counted)
+    monkeypatch.setattr(whole, "ThreadPoolExecutor", lambda: ThreadPoolExecutor(1))
+    with pytest.raises(UserError, match=r"one\.tar: 0\.png .* \(and 1 more, two\.tar the next\); restore the tar"):
+        check_made(shard / f"{i}.png" for shard in shards for i in range(50))
+    assert read == shards
