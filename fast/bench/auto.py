@@ -12,30 +12,25 @@ from typing import Any
 
 from torch import nn
 
-from fast.artifact import find_weights
-from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, adapted_folder, rows_of
-from fast.bench.choice import SPLITS, Budget, Choice, Trials, choose
+from fast.bench.auto_pairs import adapt, final_pairs
+from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, rows_of
+from fast.bench.choice import SPLITS, Choice, Trials, choose
+from fast.bench.few import ALONE
+from fast.bench.foresight import LEAST_STEPS, LOOKED_AT, Budget, Foreseen, advised, foresee, measure, minutes
 from fast.bench.nested import Sides, nested_sides, sides_of
-from fast.bench.rows import SEED, Made, Row, RowPairs
+from fast.bench.rows import Made, Row, RowPairs
 from fast.bench.trial import NetworkJudge
-from fast.bench.work import run_program
-from fast.data.images import write_bytes, write_image, write_mask
+from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex
 from fast.data.split import Split
-from fast.generators.training import recipe_of
-from fast.runtime.flags import as_flags
-from fast.runtime.options import TrainingOptions
 from fast.segmentation.data import from_samples, merged
 from fast.segmentation.export import Described, export
 from fast.segmentation.networks import save
 from fast.segmentation.quick import QuickJudge
-from fast.synthesis.options import FIRST_COUNTERFEIT
 from ldm.errors import UserError
 
 NETWORK, STEPS, NORMALS, REAL_SHARE = "fpn", 700, 0.3, 0.5  # of the final segmenter, as the answer's protocol has them
-CHOOSING = 0.5  # share of the minutes in which it chooses
-ENDING = 0.06  # share for the test, the export and the page
-ALL = "all"  # stands for `{seed}` where the whole training side is meant
+CHOOSING = 0.5  # share of the minutes in which it chooses, at least
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,8 @@ class Final:
 
 @dataclass(frozen=True)
 class Delivered:
-    """All that `deliver` found out. `kinds`: the defect types; `seconds` of all of it."""
+    """All that `deliver` found out. `kinds`: the defect types; `seconds` of all of it, the reading of the dataset and
+    what was measured before it began among them."""
 
     name: str
     plan: Plan
@@ -89,55 +85,103 @@ class Delivered:
     seconds: float
 
 
-def deliver(
-    index: DatasetIndex, split: Split, out: Path, plan: Plan, report: Callable[[str], None] = print
-) -> Delivered:
-    """Choose, make the pairs, train the segmenter, test it once, and write all of it into `out`. Raises `UserError`."""
-    budget, sides = Budget(60 * plan.minutes), sides_of(index, split)
-    kinds = sorted({f"{s.category}/{s.anomaly}" for s in sides.train})
-    rows, undrawable = rows_of(kinds, out, plan.looks)
-    pairs = RowPairs(rows, plan.per_type)
-    choice = _choose(index, split, out, plan, pairs, undrawable, report)
+class Job:
+    """A run of `--auto` that was found to fit into its minutes, as far as can be foreseen: what it takes is measured on
+    a few images here, before anything is written.
+
+    `out`: the folder that it is to fill; `budget`: runs since the command began. UserError where real defects alone and
+    one candidate on one nested split, and the final segmenter, do not fit, and for what cannot be measured.
+    """
+
+    def __init__(
+        self, index: DatasetIndex, split: Split, out: Path, plan: Plan, budget: Budget,
+        report: Callable[[str], None] = print,
+    ):  # fmt: skip
+        self.index, self.out, self.plan, self.budget, self.report = index, out, plan, budget, report
+        self.sides, self.inner = sides_of(index, split), nested_sides(index, split, SPLITS)
+        self.kinds = sorted({f"{s.category}/{s.anomaly}" for s in self.sides.train})
+        rows, undrawable = rows_of(self.kinds, out, plan.looks)
+        self.pairs = RowPairs(rows, plan.per_type)
+        self.size = None if plan.native else plan.size
+        self.judge = QuickJudge(self.size, plan.augment, cache=out / "features")
+        self.trials = self._trials(undrawable)
+        self.described = Described(plan.size, plan.native, self.kinds, NETWORK)
+        self.foreseen = self._foresee()
+        # What final training and test need, and no more than half of the minutes, is kept for them.
+        self.trials.budget = Budget(budget.left - self.foreseen.reserve(budget.left), budget.clock)
+
+    def _trials(self, undrawable: Mapping[str, str]) -> Trials:
+        self.adapted = [label for label in self.pairs.rows if CANDIDATES[label].adapted]
+        settings = {"size": self.size, "augment": self.plan.augment}
+        trials = Trials(
+            self.inner, self.pairs, self.judge, self.budget, self.out / "choice.json", self._prepare, self.report,
+            settings,
+        )  # fmt: skip
+        trials.left_out.update(undrawable)
+        # At the end the weights are adapted once more, to all of the training side.
+        if self.plan.minutes < least_minutes():
+            for label in self.adapted:
+                trials.left_out[label] = (
+                    f"adapting takes {ADAPT_MINUTES:.0f} minutes on each of two nested splits, and again on the whole "
+                    f"training side: give --minutes {least_minutes():.0f} or more"
+                )
+            self.adapted = []
+        self.labels = [label for label in self.pairs.rows if label not in trials.left_out]
+        return trials
+
+    def _prepare(self, label: str, number: int) -> None:
+        if label in self.adapted:
+            method, split = CANDIDATES[label].method, self.inner[number].split
+            adapt(method, self.index, split, self.out, str(number), ADAPT_MINUTES)
+
+    def _foresee(self) -> Foreseen:
+        """What is to come, measured and told. UserError where the minutes are too few for it."""
+        plan, inner, first = self.plan, self.inner[0], next(iter(self.labels), None)
+        probe = replace(self.judge, cache=None)  # leaves nothing
+        costs = measure(probe, _network(plan), self.described, from_samples(self.sides.train))
+        done = 0 if not self.trials.done(ALONE, 0) else 1 if not (first and self.trials.done(first, 0)) else 2
+        found = foresee(
+            costs, self.judge, real=len(inner.train), inner_test=len(inner.test),
+            pairs=plan.per_type * len(self.kinds), test=len(self.sides.test), steps=plan.steps, done=done,
+        )  # fmt: skip
+        if self.adapted:
+            found = replace(found, full=found.full + 60 * ADAPT_MINUTES)
+        spent = self.budget.seconds - self.budget.left
+        parts = (
+            f"one nested split (real defects alone and {first or 'no candidate'}) takes about {minutes(found.first)}, "
+            f"the final segmenter {minutes(found.least)} with {min(plan.steps, LEAST_STEPS)} steps and "
+            f"{minutes(found.full)} with all {plan.steps}; {minutes(spent)} are spent"
+        )
+        choosing = f"{advised(spent, found.choosing)} for two nested splits, below which nothing can be chosen"
+        if found.smallest > self.budget.left:
+            raise UserError(
+                f"--minutes {plan.minutes:g} is too few by what was measured here on {LOOKED_AT} images: {parts}; give "
+                f"--minutes {advised(spent, found.smallest)} at least, and {choosing}"
+            )
+        self.report(f"by what was measured on {LOOKED_AT} images, {parts}")
+        if found.choosing > self.budget.left and not (first and self.trials.done(first, 1)):
+            self.report(f"note: --minutes {plan.minutes:g} suffices for one nested split alone; give {choosing}")
+        return found
+
+
+def deliver(job: Job) -> Delivered:
+    """Choose, make the pairs, train the segmenter, test it once, and write all of it into the job's folder. Raises
+    `UserError`."""
+    plan, out, report = job.plan, job.out, job.report
+    extra = {label: job.foreseen.beside + (60 * ADAPT_MINUTES if label in job.adapted else 0.0) for label in job.labels}
+    choice = choose(job.trials, job.labels, extra)
     report(f"taken: {choice.taken or 'nothing, real defects with classical augmentation'}")
-    made = _pairs(choice, sides, out, pairs, report)
-    final = _final(sides, plan, made, budget.left / 60 - ENDING * plan.minutes, report)
-    described = Described(plan.size, plan.native, kinds, NETWORK)
-    files = export(final.network, out, described)
+    made = final_pairs(choice, job.sides, out, job.pairs, report)
+    final = _final(job, made)
+    files = export(final.network, out, job.described)
     save(final.network, out / "segmenter.safetensors", NETWORK)
-    figures = {**final.figures, "taken": choice.taken, "split": split.hash, "steps": final.steps}
+    figures = {**final.figures, "taken": choice.taken, "split": job.sides.split.hash, "steps": final.steps}
     write_bytes(out / "metrics.json", (json.dumps(figures, indent=1) + "\n").encode())
     shutil.rmtree(out / "features", ignore_errors=True)
     report(f"written: {', '.join(file.name for file in files)}")
-    spent = budget.seconds - budget.left
-    return Delivered(sides.train[0].category, plan, sides, kinds, choice, pairs.rows, final, spent)
-
-
-def _choose(
-    index: DatasetIndex, split: Split, out: Path, plan: Plan, pairs: RowPairs, undrawable: Mapping[str, str],
-    report: Callable[[str], None],
-) -> Choice:  # fmt: skip
-    sides = nested_sides(index, split, SPLITS)
-    size = None if plan.native else plan.size
-    judge = QuickJudge(size, plan.augment, cache=out / "features")
-    budget = Budget(60 * CHOOSING * plan.minutes)
-    adapted = {label: 60 * ADAPT_MINUTES for label in pairs.rows if CANDIDATES[label].adapted}
-
-    def prepare(label: str, number: int) -> None:
-        if label in adapted:
-            adapt(CANDIDATES[label].method, index, sides[number].split, out, str(number), ADAPT_MINUTES)
-
-    trials = Trials(
-        sides, pairs, judge, budget, out / "choice.json", prepare, report, {"size": size, "augment": plan.augment}
-    )
-    trials.left_out.update(undrawable)
-    # At the end the weights are adapted once more, to all of the training side.
-    labels = [label for label in pairs.rows if label not in adapted or _room(plan)]
-    for label in adapted.keys() - set(labels):
-        trials.left_out[label] = (
-            f"adapting takes {ADAPT_MINUTES:.0f} minutes on each of two nested splits, and again on the whole training "
-            f"side: give --minutes {least_minutes():.0f} or more"
-        )
-    return choose(trials, labels, adapted)
+    spent = job.budget.seconds - job.budget.left
+    name = job.sides.train[0].category
+    return Delivered(name, plan, job.sides, job.kinds, choice, job.pairs.rows, final, spent)
 
 
 def least_minutes() -> float:
@@ -145,82 +189,32 @@ def least_minutes() -> float:
     return 2 * 2 * ADAPT_MINUTES / CHOOSING
 
 
-def _room(plan: Plan) -> bool:
-    return plan.minutes >= least_minutes()
-
-
-def adapt(method: str, index: DatasetIndex, split: Split, out: Path, run: str, minutes: float) -> Path:
-    """Train a method on the training side of a split with `main.py`, once; returns its folder. Raises `UserError`."""
-    folder = adapted_folder(out, method, run)
-    try:
-        find_weights(folder, method)
-        return folder
-    except UserError:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    limits = TrainingOptions(train=True, max_minutes=minutes)
-    if (folder / "config.yaml").is_file():
-        run_program(folder.parent, "main.py", *as_flags(replace(limits, resume=str(folder))))
-        return folder
-    file, category = folder.with_name(f"{folder.name}.split.json"), index.categories[0]
-    split.save(file)
-    options = replace(
-        limits,
-        base=[str(recipe_of(method))],
-        logdir=str(folder.parent),
-        name=folder.name,
-        data=str(index.root),
-        split=str(file),
-        category=category if (index.root / category).is_dir() else None,
-    )
-    run_program(folder.parent, "main.py", *as_flags(options))
-    return folder
-
-
-def _pairs(choice: Choice, sides: Sides, out: Path, pairs: RowPairs, report: Callable[[str], None]) -> list[Made]:
-    """The pairs of what was taken, from the whole training side, written as a synthesis output."""
-    shutil.rmtree(out / "pairs", ignore_errors=True)
-    if choice.taken is None:
-        return []
-    row = pairs.rows[choice.taken]
-    for label in row.mix or (choice.taken,):
-        if SEED in str(pairs.rows[label].options.get("weights", "")):
-            adapt(CANDIDATES[label].method, sides.index, sides.split, out, ALL, ADAPT_MINUTES)
-    made = pairs.made(choice.taken, sides, sides.train, None, SPLITS, run=ALL)
-    write_pairs(made, out / "pairs")
-    fakes = sum(pair.counterfeit for pair in made)
-    report(f"{len(made) - fakes} pairs{f' and {fakes} counterfeits' if fakes else ''} in {out / 'pairs'}")
-    return made
-
-
-def write_pairs(made: Sequence[Made], folder: Path) -> None:
-    """Image, mask and a line of the manifest for each pair, as `generate_with_mask.py` lays them out: counterfeits come
-    last, under numbers of their own."""
-    shown, fakes = ([pair for pair in made if pair.counterfeit == wanted] for wanted in (False, True))
-    lines = []
-    for number, pair in (*enumerate(shown), *enumerate(fakes, FIRST_COUNTERFEIT)):
-        files = {part: f"{part}/{number:06d}.png" for part in ("image", "mask")}
-        image, mask = pair.sample.read()
-        write_image(folder / files["image"], image)
-        write_mask(folder / files["mask"], mask)
-        lines.append(json.dumps({"index": number, **files, **pair.record}))
-    write_bytes(folder / "manifest.jsonl", ("\n".join(lines) + "\n").encode())
-
-
-def _final(sides: Sides, plan: Plan, made: Sequence[Made], minutes: float, report: Callable[[str], None]) -> Final:
+def _final(job: Job, made: Sequence[Made]) -> Final:
     """Train on the whole training side and the pairs, test once."""
-    losses: list[float] = []
-    training = {"steps": plan.steps, "minutes": max(0.1, minutes), "batch_size": 8, "augment": plan.augment}
-    seen = {"size": plan.size, "native": plan.native}
-    judge = NetworkJudge(NETWORK, training, seen, progress=lambda _, __, loss: losses.append(loss))
+    plan, sides, report, losses = job.plan, job.sides, job.report, list[float]()
+    left = job.budget.left - job.foreseen.ending
+    least = job.foreseen.least - job.foreseen.ending
+    if left < least:
+        report(f"note: {minutes(left)} are left to train in; it takes {minutes(least)}, for the least of its steps")
+        left = least
+    judge = _network(plan, left / 60, lambda _, __, loss: losses.append(loss))
     normals = from_samples(sides.index.normals)
     samples = merged(
         [pair.sample for pair in made], from_samples(sides.train), normals,
         REAL_SHARE if made else None, NORMALS if normals else 0.0,
     )  # fmt: skip
-    report(f"training {NETWORK}: {plan.steps} steps, or {max(0.1, minutes):.1f} minutes")
+    report(f"training {NETWORK}: {plan.steps} steps, or {minutes(left)}")
     start = time.monotonic()
     network = judge.fit(samples)
     seconds = time.monotonic() - start
     figures = judge.test(network, from_samples(sides.test))
     report(f"test side: IoU {100 * figures['miou']:.1f} %, mean of types {100 * figures['miou_types']:.1f} %")
     return Final(network, figures, len(losses), seconds, made)
+
+
+def _network(
+    plan: Plan, limit: float | None = None, progress: Callable[[int, float, float], None] | None = None
+) -> NetworkJudge:
+    """How the final segmenter is trained, within `limit` minutes, and tested."""
+    training = {"steps": plan.steps, "minutes": limit, "batch_size": 8, "augment": plan.augment}
+    return NetworkJudge(NETWORK, training, {"size": plan.size, "native": plan.native}, progress=progress)

@@ -59,7 +59,7 @@ def page(found: Delivered, commands: Sequence[tuple[str, str]]) -> Report:
     ]
     return Report(
         title=f"What helps on {name}? {_title(found)}.",
-        lead=_sentence(found),
+        lead=f"{_sentence(found)} {_spent(found)}",
         figures=figures,
         sections=[section for section in sections if section],
         foot="Written by FAST. Every number was measured on this dataset.",
@@ -92,6 +92,12 @@ def _sentence(found: Delivered) -> str:
         f"{score.iou - score.gain:.1f} to {score.iou:.1f} %: {_gain(score)} points. The segmenter was trained on "
         f"{len(found.sides.train)} real defects and {count} pairs made so, and tested once on the test side."
     )
+
+
+def _spent(found: Delivered) -> str:
+    asked, taken = found.plan.minutes, found.seconds / 60
+    over = "" if taken < 1.05 * asked else ", more than was foreseen by what was measured at its beginning"
+    return f"Asked for {asked:g} minutes, taken {taken:.1f}{over}."
 
 
 def _why_not(score: Score) -> str:

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fast.bench.few import ALONE, measured
+from fast.bench.foresight import Budget, minutes
 from fast.bench.nested import Sides
-from fast.bench.rows import Row, RowPairs
+from fast.bench.rows import Row, RowPairs, learns
 from fast.bench.trial import Judge
 from fast.data.images import write_bytes
 
 SPLITS = 5  # nested splits, at most: three differ among themselves by more than methods do (docs/results.md)
 LEAST = 2  # of them, below which nothing is chosen: one says nothing about chance
-
-
-@dataclass
-class Budget:
-    """Seconds of the clock. `clock`: reads it."""
-
-    seconds: float
-    clock: Callable[[], float] = time.monotonic
-    start: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.start = self.clock()
-
-    @property
-    def left(self) -> float:
-        return self.seconds - (self.clock() - self.start)
 
 
 @dataclass(frozen=True)
@@ -102,6 +86,14 @@ class Trials:
     def done(self, label: str, split: int) -> bool:
         return any((row["label"], row["seed"]) == (label, split) for row in self.rows)
 
+    @property
+    def left(self) -> float:
+        """Seconds left to choose in. Kept are those in which the pairs of what is taken are made once more, from the
+        whole training side: of a mixture those of two rows."""
+        making = {row["label"]: row.get("making", 0.0) for row in self.rows if row["label"] in self.pairs.rows}
+        again = sorted(seconds for label, seconds in making.items() if learns(self.pairs.rows[label]))
+        return self.budget.left - sum(again[-2:])
+
     def run(self, label: str, split: int) -> None:
         """Try a row on a nested split."""
         if self.done(label, split):
@@ -113,12 +105,14 @@ class Trials:
             self.left_out[label] = "it makes no pairs here"
             return
         seconds = round(self.budget.clock() - start, 1)
-        self.rows.append({**row, "split": sides.split.hash, "how": self._how(label), "seconds": seconds})
+        making = round(self.pairs.seconds.get(label, 0.0), 1)
+        about = {"split": sides.split.hash, "how": self._how(label), "seconds": seconds, "making": making}
+        self.rows.append({**row, **about})
         write_bytes(self.file, (json.dumps(self.rows, indent=1) + "\n").encode())
         self.report(
             f"nested split {split}, {label}: IoU {100 * row['miou']:.1f} %, mean of types "
             f"{100 * row['miou_types']:.1f} %, {seconds:.0f} s; "
-            f"{max(0, self.budget.left) / 60:.1f} minutes left to choose in"
+            f"{minutes(self.left)} left to choose in"
         )
 
     def seconds(self, label: str) -> float | None:
@@ -136,43 +130,73 @@ def choose(trials: Trials, labels: Sequence[str], extra: Mapping[str, float] | N
     """Try real defects alone and the rows `labels`, then the mixture of the two best, and take what helps most.
 
     Real defects alone and the first row are measured on the first split; by what they took, as many of the others as
-    can have two splits are tried, and the rest is left out. `extra`: seconds that a trial of a row takes beside the
-    pairs, such as adapting weights.
+    can have two splits are tried, and the rest is left out, which is reported. `extra`: seconds that a trial of a row
+    takes more than one of real defects alone, such as adapting weights, as far as it is known before the first one.
     """
     extra = extra or {}
     trials.run(ALONE, 0)
     begun = [ALONE]
     for label in labels:
         cost = trials.estimate(label) + (extra.get(label, 0.0) if trials.seconds(label) is None else 0.0)
-        promised = sum(trials.estimate(other) for other in begun)  # each has a second split to come
-        if len(begun) > 1 and not trials.done(label, 0) and LEAST * cost + promised > trials.budget.left:
+        # Each that is begun has a second split to come; the first row is tried if it can have one split.
+        promised = sum(trials.estimate(other) for other in begun) if len(begun) > 1 else 0.0
+        splits = LEAST if len(begun) > 1 else 1
+        if not trials.done(label, 0) and splits * cost + promised > trials.left:
             trials.left_out[label] = (
-                f"{LEAST} nested splits of it would have taken about {LEAST * cost / 60:.1f} minutes, and "
-                f"{max(0.0, trials.budget.left - promised) / 60:.1f} were left to choose in"
+                f"{_count(splits)} of it would have taken about {minutes(splits * cost)}, and "
+                f"{minutes(trials.left - promised)} were left to choose in"
             )
             continue
         trials.run(label, 0)
         begun += [label] if trials.done(label, 0) else []
+        if len(begun) == 2:
+            trials.report(_outlook(trials, labels, begun, extra))
     rounds = _rounds(trials, begun)
     if rounds < len(trials.sides):
         trials.left_out[f"nested split {rounds + 1} of {len(trials.sides)}"] = "the minutes did not suffice"
     _try_mixture(trials, begun[1:], rounds)
+    if trials.left_out:
+        trials.report("left out: " + "; ".join(f"{label} ({why})" for label, why in trials.left_out.items()))
     return _chosen(trials)
+
+
+def _count(splits: int) -> str:
+    return "a nested split" if splits == 1 else f"{splits} nested splits"
+
+
+def _outlook(trials: Trials, labels: Sequence[str], begun: Sequence[str], extra: Mapping[str, float]) -> str:
+    """What fits into the minutes, by what the first two trials took; each trial from here on corrects it."""
+    alone, first = (trials.estimate(label) for label in begun)
+    left, fitting = trials.left - alone - first, 1  # the second split of these comes first
+    for label in (label for label in labels if label not in begun):
+        cost = LEAST * (first + extra.get(label, 0.0) - extra.get(begun[1], 0.0))
+        if cost <= left:
+            left, fitting = left - cost, fitting + 1
+    more = int(max(0.0, left) // (alone + fitting * first)) if left >= 0 else -1
+    splits = max(1, min(len(trials.sides), LEAST + more))
+    return (
+        f"real defects alone took {alone:.0f} s, {begun[1]} {first:.0f} s: {fitting} of {len(labels)} candidates on "
+        f"{splits} of {len(trials.sides)} nested splits fit into the {minutes(trials.left)} left to choose in"
+        + (", and from one split nothing can be chosen" if splits < LEAST else "")
+    )
 
 
 def _rounds(trials: Trials, begun: Sequence[str]) -> int:
     """Try the rows on further splits; returns on how many real defects alone were measured. The second split is made as
     far as the minutes go, for it decides; later ones are made whole or not at all, so that gains stay comparable."""
-    for number in range(1, len(trials.sides)):
+    for number in range(1, len(trials.sides) if len(begun) > 1 else 1):
         needed = [trials.estimate(label) for label in begun if not trials.done(label, number)]
-        if (needed and needed[0] > trials.budget.left) or (number >= LEAST and sum(needed) > trials.budget.left):
+        # Real defects alone say nothing alone: one row at least has to fit beside them.
+        first = needed[: 1 if trials.done(ALONE, number) else 2]
+        least = sum(first if number < LEAST else needed)
+        if needed and least > trials.left:
             return number
         for label in begun:
-            if trials.done(label, number) or trials.estimate(label) <= trials.budget.left:
+            if trials.done(label, number) or trials.estimate(label) <= trials.left:
                 trials.run(label, number)
             else:
                 trials.left_out[f"{label} on nested split {number + 1}"] = "the minutes did not suffice"
-    return len(trials.sides)
+    return len(trials.sides) if len(begun) > 1 else 1
 
 
 def _try_mixture(trials: Trials, labels: Sequence[str], rounds: int) -> None:
@@ -184,7 +208,7 @@ def _try_mixture(trials: Trials, labels: Sequence[str], rounds: int) -> None:
     trials.pairs.rows = {**trials.pairs.rows, label: Row(mix=(best[0], best[1]))}
     trials.rows = [row for row in trials.rows if " + " not in row["label"] or row["how"] == trials._how(label)]
     cost = sum(trials.estimate(ALONE) for split in range(rounds) if not trials.done(label, split))
-    if cost > trials.budget.left:
+    if cost > trials.left:
         trials.left_out[label] = "the minutes did not suffice"
         return
     for split in range(rounds):

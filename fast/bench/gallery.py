@@ -14,15 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fast.data.images import resize_image, resize_mask
 from fast.reports.contact_sheet import Row, read_row
+from fast.reports.zoom import Box, zoom_box
 from fast.synthesis.output import read_records
 from ldm.errors import UserError
 
 GAP, MARGIN, PAD = 6, 12, 5  # pixels between cells, around all, around words
-LEAST_ZOOM = 64  # pixels of a picture that a zoom shows at least
-SMALL = 0.45  # of a picture's side: a box of a defect that is larger needs no zoom
 FRAME = (230, 159, 0)  # orange
 INK, SOFT = (26, 31, 36), (90, 100, 110)
-Box = tuple[int, int, int, int]  # top, left, bottom, right
 
 
 @dataclass(frozen=True)
@@ -199,26 +197,6 @@ def _with_mask(picture: np.ndarray, mask: np.ndarray, cell: int) -> Image.Image:
     tile.paste(white, (x, y))
     ImageDraw.Draw(tile).rectangle((x, y, x + inset[1] - 1, y + inset[0] - 1), outline=FRAME, width=1)
     return tile
-
-
-def zoom_box(mask: np.ndarray) -> Box | None:
-    """A square around a small defect: its box with some margin, `LEAST_ZOOM` pixels at least, within
-    the picture (H,W). None for no defect, or one that is large enough to be seen."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return None
-    height, width = mask.shape
-    box = max(int(np.ptp(rows)), int(np.ptp(columns))) + 1
-    size = min(max(LEAST_ZOOM, round(1.3 * box)), height, width)
-    if box > SMALL * min(height, width) or size >= min(height, width):
-        return None
-    top = _within((rows[0] + rows[-1] + 1) / 2, size, height)
-    left = _within((columns[0] + columns[-1] + 1) / 2, size, width)
-    return top, left, top + size, left + size
-
-
-def _within(middle: float, size: int, limit: int) -> int:
-    return int(min(max(round(middle - size / 2), 0), limit - size))
 
 
 _CORNERS = ((1, 1), (0, 1), (1, 0), (0, 0))  # (bottom, right): right below first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,6 +105,7 @@ class RowPairs:
 
     def __init__(self, rows: Mapping[str, Row], per_type: int):
         self.rows, self.per_type = rows, per_type
+        self.seconds: dict[str, float] = {}  # that making a row's pairs took the last time
         self._made: dict[tuple[Any, ...], list[Made]] = {}
 
     def needs_all(self, label: str) -> bool:
@@ -143,9 +145,11 @@ class RowPairs:
         run = str(seed) if run is None else run
         key = (label, count, seed, run) if learns(row) or row.folder else (label, *_types(sides))
         if key not in self._made:
+            start = time.monotonic()
             self._made[key] = (
                 _finished(row.folder, sides, run) if row.folder else self._make(row, sides, real, seed, run)
             )
+            self.seconds[label] = time.monotonic() - start
         return list(self._made[key])
 
     def _make(self, row: Row, sides: Sides, real: Sequence[Sample], seed: int, run: str) -> list[Made]:

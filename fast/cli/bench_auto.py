@@ -51,8 +51,9 @@ def check_flags(options: argparse.Namespace, plain: argparse.ArgumentParser) -> 
 
 def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
-    from fast.bench.auto import STEPS, Plan, deliver
+    from fast.bench.auto import STEPS, Job, Plan, deliver
     from fast.bench.auto_page import page
+    from fast.bench.foresight import Budget
     from fast.data.images import write_bytes
     from fast.generators.looks import looks_notes, own_looks
     from fast.reports.report import render
@@ -73,18 +74,21 @@ def run(options: argparse.Namespace) -> None:
         augment="upright" if options.upright else "classical",
         looks=looks,
     )
+    budget = Budget(60 * plan.minutes)
     index, split = opened(options)
     kinds = (f"{category}/{anomaly}" for category, anomaly in index.types)
     for note in looks_notes(kinds, looks, "--looks {name}=scratch,pit"):
         print(note, flush=True)
+    job = Job(index, split, options.out, plan, budget, lambda line: print(line, flush=True))
     options.out.mkdir(parents=True, exist_ok=True)
     with sole(options.out / "report.html", "--out"):
-        found = deliver(index, split, options.out, plan, lambda line: print(line, flush=True))
+        found = deliver(job)
         sheet = shlex.join([str(options.out / "pairs"), "--out", "pairs.png"])
         commands = [("This again; trials that are done are not done again", options.command)]
         if found.final.made:
             commands.append(("Look at more of the pairs", f"{command_line('scripts/contact_sheet.py')} {sheet}"))
         write_bytes(options.out / "report.html", render(page(found, commands)).encode(errors="backslashreplace"))
+    print(f"asked for {plan.minutes:g} minutes, taken {(budget.seconds - budget.left) / 60:.1f}")
     print(options.out / "report.html")
 
 

@@ -228,7 +228,7 @@ def _sheet(folder: Path, rows: Sequence[dict[str, Any]], path: Path) -> None:
             words = [f"{name} {s[name]:.2f}" for name in ("rank", "visible", "seam", "texture", "distance", "agreement")
                      if s[name] is not None]  # fmt: skip
             place = folder / "rejected" if row.get("rejected") else folder
-            shown.append(replace(read_row(place, row), caption=f"{row['type']}: {', '.join(words)}"))
+            shown.append(replace(read_row(place, row, zoom=True), caption=f"{row['type']}: {', '.join(words)}"))
     if not shown:
         raise UserError(f"{folder} has fewer than two pairs with a score; there is no best and worst to show")
     contact_sheet(shown, path)

@@ -18,7 +18,7 @@ from fast.data.layouts import open_dataset
 from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
 from fast.generators.drafts import Drafter, Mixed
-from fast.generators.latent import GuidanceWarning, LatentGenerator, guidance_note, recipe_for
+from fast.generators.latent import GuidanceWarning, LatentGenerator, check_drafts, guidance_note, recipe_for
 from fast.generators.looks import looks_notes
 from fast.generators.maker import GeneratorMaker
 from fast.generators.procedural import Procedural
@@ -86,7 +86,9 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     artifact = replace(artifact, tokenizer=options.tokenizer)
     sampling = {**method_options(options, artifact.path), **given(options, SamplingOptions)}
     recipe = recipe_for(artifact, **sampling)  # refused before the data are read
+    drafts = {**_flags_of_drafts(options, recipe.draft), **recipe.draft_options}
     _check_drafts(options, artifact)
+    check_drafts(recipe.draft, drafts)
     note = guidance_note(artifact, recipe)
     if say and note is not None:
         print(f"warning: {note}", flush=True)
@@ -105,7 +107,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
             device=device_named(options.device),
             types=sources.types if artifact.open_types else None,
             own=recipe.own,
-            **{**chosen, "draft_options": {**_flags_of_drafts(options, recipe.draft), **recipe.draft_options}},
+            **{**chosen, "draft_options": drafts},
         )
     assert isinstance(made, LatentGenerator)
     maker, mask_of = made.synthesizer, masks.of(sources.types)

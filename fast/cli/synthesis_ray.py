@@ -12,6 +12,7 @@ from typing import Any
 
 from fast.cli.synthesis_job import SynthesisJob, prepare, preview
 from fast.cli.synthesize import counterfeits, keep_command, made, settings_of, tell
+from fast.data.whole import check_images
 from fast.generators import FREE
 from fast.runtime.number_queue import MOST_LOSSES, NumberQueue
 from fast.runtime.on_ray import GONE, cause_of, go_to, joined, machines, wants_gpu
@@ -21,7 +22,7 @@ from fast.runtime.signals import handled_by
 from fast.runtime.workers import cores
 from fast.synthesis.options import SynthesisOptions
 from fast.synthesis.output import OutputFolder
-from fast.synthesis.sources import Pair, check_images
+from fast.synthesis.sources import Pair
 from ldm.errors import UserError
 
 LOOK = 0.2  # seconds between looks at what the workers have done

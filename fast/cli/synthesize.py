@@ -186,8 +186,8 @@ def fill(
 ) -> tuple[int, bool]:
     """Make what is missing of the pairs with the numbers of `share`, this process's. `pairs_of`: the pairs of numbers;
     `more`: what their records say besides. Returns (pairs in the manifest, stopped early by a signal)."""
+    from fast.data.whole import check_images
     from fast.runtime.progress import Progress
-    from fast.synthesis.sources import check_images
 
     rank = int(os.environ.get("RANK", "0"))
     done = output.done()

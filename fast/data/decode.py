@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fast.data.packed import is_packed, read_bytes
+from fast.data.packed import is_packed, named, read_bytes, remedy
 from ldm.errors import LFS_REMEDY, UserError, is_lfs_pointer
 
 SUFFIXES = frozenset(
@@ -43,34 +43,38 @@ class Decoded:
 
 def decode(path: Path) -> Decoded:
     """Decode a picture file wholly. UserError when it is missing, truncated, no picture, or holds several."""
+    what, restore = named(path), remedy(path, "restore or remove the file")
     try:
         data = read_bytes(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot read the image ({reason(error)}); check the path") from error
+        raise UserError(f"{what} cannot read the image ({reason(error)}); {remedy(path, 'check the path')}") from error
     if is_lfs_pointer(data[:64]):
-        raise UserError(f"{path}: {LFS_REMEDY}")
+        raise UserError(f"{what} {LFS_REMEDY}")
     try:
         return _decode_pillow(data)
     except UnidentifiedImageError as error:
-        what = "is empty" if not data else "is truncated or no image"
-        raise UserError(f"{path}: {what}; restore or remove the file") from error
+        raise UserError(f"{what} is {'truncated or no image' if data else 'empty'}; {restore}") from error
     except _Refused as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{what} {error}") from None
     except (*BROKEN, OverflowError) as error:
-        raise UserError(f"{path}: cannot read the image ({reason(error)}); restore or remove the file") from error
+        raise UserError(f"{what} cannot read the image ({reason(error)}); {restore}") from error
     except MemoryError as error:
-        raise UserError(f"{path}: there is not enough memory to decode it; make it smaller") from error
+        raise UserError(f"{what} there is not enough memory to decode it; make it smaller") from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image turned upright by EXIF, from its first bytes. UserError as for `decode`."""
     Image.MAX_IMAGE_PIXELS = None
+    path = Path(path)
+    restore = remedy(path, "restore or remove the file")
     try:
-        with Image.open(BytesIO(read_bytes(Path(path))) if is_packed(Path(path)) else path) as image:
+        with Image.open(BytesIO(read_bytes(path)) if is_packed(path) else path) as image:
             turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             return image.size if turned else image.size[::-1]
-    except (*BROKEN, UnidentifiedImageError) as error:
-        raise UserError(f"{path}: cannot read the image ({reason(error)}); restore or remove the file") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{named(path)} cannot read the image (it is truncated or no image); {restore}") from error
+    except BROKEN as error:
+        raise UserError(f"{named(path)} cannot read the image ({reason(error)}); {restore}") from error
 
 
 def is_turned(path: Path) -> bool:

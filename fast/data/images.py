@@ -46,19 +46,6 @@ def list_images(folder: str | Path) -> list[Path]:
         raise UserError(f"{folder}: cannot list the folder ({reason(error)}); check the path") from error
 
 
-def looks_whole(path: str | Path) -> bool:
-    """True for a PNG or JPEG file that begins and ends as such: what a full decode would find, for the price of two
-    reads. UserError when the file cannot be opened."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(8)
-            file.seek(-min(64, file.seek(0, os.SEEK_END)), os.SEEK_END)
-            tail = file.read()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the image ({reason(error)}); check the path") from error
-    return (head == b"\x89PNG\r\n\x1a\n" and b"IEND" in tail) or (head[:2] == b"\xff\xd8" and b"\xff\xd9" in tail)
-
-
 def list_files(folder: str | Path, enter: Callable[[Path], bool] | None = None) -> list[Path]:
     """Files in a folder and the folders in it (those for which `enter` is true, at the first level), hidden ones left
     out, in natural order. UserError when a folder cannot be listed."""

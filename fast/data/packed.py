@@ -34,6 +34,34 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
+def read_ends(path: Path, head: int, tail: int) -> tuple[bytes, bytes]:
+    """The first and the last bytes of a file, packed or not, at most so many. Raises `OSError`."""
+    packed = is_packed(path)
+    start, length = _members(path.parent).place(path.name) if packed else (0, path.stat().st_size)
+    with open(path.parent if packed else path, "rb") as file:
+        file.seek(start)
+        first = file.read(min(head, length))
+        file.seek(start + max(0, length - tail))
+        return first, file.read(min(tail, length))
+
+
+def container(path: Path) -> Path:
+    """The file on the disk: of a packed one the tar file."""
+    return path.parent if is_packed(path) else path
+
+
+def named(path: Path) -> str:
+    """What messages call a file: of a packed one the tar file comes first, for it is what there is to look at."""
+    return f"{path.parent}: {path.name}" if is_packed(path) else f"{path}:"
+
+
+def remedy(path: Path, otherwise: str) -> str:
+    """What to do about a file that cannot be read; `otherwise`: about one that is not packed."""
+    if not is_packed(path):
+        return otherwise
+    return "restore the tar file, or remove it and run the set's command again, which makes it anew"
+
+
 def bytes_of(path: Path) -> bytes:
     """As `read_bytes`, and of a damaged tar file `UserError`."""
     try:
@@ -41,10 +69,7 @@ def bytes_of(path: Path) -> bytes:
     except OSError as error:
         if not is_packed(path):
             raise
-        raise UserError(
-            f"{path}: cannot read it ({error.strerror}); restore the tar file, or remove it and give the set's command "
-            "again"
-        ) from None
+        raise UserError(f"{named(path)} cannot be read ({error.strerror}); {remedy(path, '')}") from None
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -62,8 +87,9 @@ class Members:
         try:
             with tarfile.open(tar, "r:") as opened:
                 found = sorted((m.name.encode(), m.offset_data, m.size) for m in opened if m.isreg())
+                _check_end(tar, opened.offset)
         except tarfile.TarError as error:
-            raise OSError(errno.EIO, f"{tar.name} is no whole tar file: {error}") from error
+            raise OSError(errno.EIO, f"this is no whole tar file: {error}") from error
         self._names = np.array([name for name, _, _ in found], dtype=bytes)
         self._places = np.array([place for _, *place in found], dtype=np.int64).reshape(-1, 2)
 
@@ -76,11 +102,29 @@ class Members:
         return int(offset), int(length)
 
 
+def _check_end(tar: Path, offset: int) -> None:
+    """Raise `tarfile.ReadError` where what `tarfile` takes for the end is none: it stops without a word at a header
+    that is damaged or missing. A tar file ends in two blocks of zeros at least, and nothing but zeros behind them."""
+    with open(tar, "rb") as file:
+        file.seek(offset)
+        rest = file.read(4 * tarfile.RECORDSIZE)
+    if len(rest) < 2 * tarfile.BLOCKSIZE or any(rest):
+        what = "damaged" if any(rest) else "cut off"
+        raise tarfile.ReadError(f"{what} at byte {offset}")
+
+
 def _members(tar: Path) -> Members:
     stat = tar.stat()
-    return _known(tar, stat.st_mtime_ns, stat.st_size)
+    found = _known(tar, stat.st_mtime_ns, stat.st_size)
+    if isinstance(found, OSError):
+        raise OSError(*found.args)
+    return found
 
 
 @lru_cache(maxsize=4096)
-def _known(tar: Path, _changed: int, _size: int) -> Members:
-    return Members(tar)
+def _known(tar: Path, _changed: int, _size: int) -> Members | OSError:
+    """Of a damaged tar file what is wrong, so that it is not read again for each of its files."""
+    try:
+        return Members(tar)
+    except OSError as error:
+        return error

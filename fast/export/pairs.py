@@ -16,8 +16,9 @@ from fast.data.decode import image_size
 from fast.data.formats.outlines import parts
 from fast.data.images import natural_key, read_mask
 from fast.data.packed import is_packed
+from fast.data.whole import check_made
 from fast.runtime.folders import parse_json
-from fast.synthesis.records import each_line, is_finished, manifests
+from fast.synthesis.records import damaged, each_line, file_of, is_finished, manifests
 from ldm.errors import UserError
 
 
@@ -123,6 +124,7 @@ def read_run(folder: Path) -> Run:
             pairs.append(_pair(folder, line, row))
     if not pairs:
         raise UserError(f"{folder}: holds no pair; synthesize some")
+    check_made(pair.image for pair in pairs)  # which are copied as they are; masks are decoded
     times = Counter(pair.name for pair in pairs)
     if len(times) < len(pairs):
         twice = next(name for name, count in times.items() if count > 1)
@@ -131,14 +133,13 @@ def read_run(folder: Path) -> Run:
 
 
 def _pair(folder: Path, line: str, record: dict[str, Any]) -> ExportedPair:
-    label, manifest = record.get("type"), record.get("shard", "manifest.jsonl")
+    label, manifest = record.get("type"), file_of(folder, record)
     if not isinstance(label, str) or not label or not {"image", "mask"} <= record.keys():
-        raise UserError(f"{folder / manifest} is damaged (a line without image, mask or type); "
-                        "restore it or synthesize again")  # fmt: skip
+        raise damaged(manifest, "a line without image, mask or type")
     category, _, defect_type = label.rpartition("/")
     for kind in (category, defect_type):
         if kind.startswith(".") or re.search(r'[/\\:*?"<>|\x00-\x1f]', kind) or (kind is defect_type and not kind):
-            raise UserError(f"{folder / manifest} is damaged (type {label!r} names no folder); restore it")
+            raise damaged(manifest, f"type {label!r} names no folder")
     pair = ExportedPair(folder / record["image"], folder / record["mask"], category, defect_type, line)
     for path in (pair.image, pair.mask):
         if not is_packed(path) and not path.is_file():  # a shard is there whole or not at all

@@ -16,6 +16,7 @@ from fast.data.index import DatasetIndex
 from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
 from fast.generators.drafts import Drafter, Mixed
+from fast.generators.transplant import split_file
 from fast.latent.sampling import check_scale
 from fast.procedural.defects import DEFECTS
 from fast.runtime.flags import takes
@@ -275,6 +276,8 @@ def check_drafts(draft: str, options: Mapping[str, Any]) -> None:
     """Raise `UserError` for options of drafts that their methods refuse, as far as no real defect is read for it."""
     for name, own in _options_of_drafts(draft, options).items():
         create(name, **{k: v for k, v in own.items() if k not in ("defects", "split")})
+        if "split" in own:
+            split_file(own["split"])
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:

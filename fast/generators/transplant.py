@@ -216,14 +216,20 @@ class Transplant(Placing):
         return made, mask
 
 
+def split_file(split: str) -> SplitFile | None:
+    """The file that `split` names; None where it is `third` or `all`. Raises `UserError`."""
+    return None if split in ("third", "all") else SplitFile.load(split)
+
+
 def training_side(defects: str, split: str, category: str | None) -> tuple[list[Sample], str]:
     """The defects that may be used, and the hash of the split. Raises `UserError`."""
+    file = split_file(split)  # refused before the images are read
     whole = open_dataset(defects, category=category)
     index = check(replace(whole, normals=[], test_normals=[])).usable
     require_defects(index)
     if split == "all":
         return index.defects, "all"
-    chosen = make_split(index) if split == "third" else SplitFile.load(split)
+    chosen = make_split(index) if file is None else file
     train, _ = chosen.apply(index)
     if not train:
         raise UserError(f"split {split} leaves no defect to cut out; use another, or --split all")

@@ -9,10 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fast.data.images import read_image, read_mask, resize_image, write_image
+from fast.reports.zoom import Box, zoom_box
 from fast.synthesis.output import normal_shown
-from ldm.errors import UserError
+from fast.synthesis.records import ASKED, damaged, file_of
 
 HEADINGS = ("normal", "mask", "synthetic", "difference")
+TITLE = "Counterfeits: the same masks filled with normal content, labelled normal; nothing should be seen in them"
+GAP, HEAD, FOOT, MARGIN = 6, 26, 22, 18  # pixels between cells, of headings, of captions, around all
+AROUND = 2.0  # side of what a zoom shows, in sides of the defect's box
 
 
 @dataclass(frozen=True)
@@ -32,55 +36,95 @@ class Row:
         return [self.normal, white, self.synthetic, difference]
 
 
-def read_row(output: Path, record: dict[str, Any]) -> Row:
+def read_row(output: Path, record: dict[str, Any], zoom: bool = False, mask: np.ndarray | None = None) -> Row:
     """A pair of a synthesis output by its manifest line, cut to the windows that were sampled; its normal image is
-    resized as it was for synthesis, and that of a method that draws its own is the triptych's. Raises `UserError`."""
+    resized as it was for synthesis, and that of a method that draws its own is the triptych's. Raises `UserError`.
+
+    `zoom`: where the defect is small, its surroundings alone. `mask` (H,W): shown in the place of the pair's own."""
     try:
-        return _row(output, record)
+        row = _row(output, record, mask)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{output / 'manifest.jsonl'} is damaged (the line of {record.get('image')}: {error!r}); "
-            "restore it or synthesize again"
-        ) from None
+        raise damaged(file_of(output, record), f"the line of {record.get('image')}: {error!r}") from None
+    box = zoom_box(row.mask, AROUND) if zoom else None
+    if box is None:
+        return row
+    top, left, bottom, right = box
+    near = [picture[top:bottom, left:right] for picture in (row.normal, row.mask, row.synthetic)]
+    return Row(f"{row.caption}, {max(row.mask.shape) / (bottom - top):.1f} x", *near)
 
 
-def _row(output: Path, record: dict[str, Any]) -> Row:
+def read_counterfeit(output: Path, record: dict[str, Any], pair: dict[str, Any] | None, zoom: bool = False) -> Row:
+    """`read_row` of a counterfeit, whose stored mask is empty: it shows where it was filled, by the mask of the `pair`
+    that it is the counterfeit of. Without that, where it changed. Raises `UserError`."""
+    mask, caption = None, "where it changed"
+    if pair is not None and record.get("pair_seed") is not None and record["pair_seed"] == pair.get("pair_seed"):
+        mask, caption = read_mask(output / pair.get(ASKED, pair["mask"])), f"of {_named(pair)}"
+    if mask is None:
+        row = read_row(output, record)
+        mask = read_mask(output / record["mask"])
+        top, left = _shown(record)[:2]
+        changed = (row.synthetic != row.normal).any(axis=2)
+        mask[top : top + changed.shape[0], left : left + changed.shape[1]] = changed
+    return read_row(output, {**record, "prompt": caption}, zoom, mask)
+
+
+def _row(output: Path, record: dict[str, Any], mask: np.ndarray | None) -> Row:
     synthetic = read_image(output / record["image"])
     drawn = record["normal_source"] is None
     normal = normal_shown(output, record) if drawn else read_image(record["normal_source"])
     normal = resize_image(normal, synthetic.shape[:2])
-    mask = read_mask(output / record["mask"])
-    top, left = (min(w[axis] for w in record["windows"]) for axis in (0, 1))
-    bottom, right = (max(w[axis] + w[axis + 2] for w in record["windows"]) for axis in (0, 1))
+    mask = read_mask(output / record["mask"]) if mask is None else mask
+    top, left, bottom, right = _shown(record)
     shown = slice(top, bottom), slice(left, right)
-    return Row(record["prompt"] or record["type"], normal[shown], mask[shown], synthetic[shown])
+    return Row(_named(record), normal[shown], mask[shown], synthetic[shown])
 
 
-def contact_sheet(rows: Sequence[Row], path: Path, cell: int = 160, columns: int = 2) -> Path:
-    """Write rows of equal cells, `columns` of them side by side, with headings and captions."""
-    gap, head, foot = 6, 26, 22
-    width, height = 4 * cell + 3 * gap, cell + foot
-    lines = -(-len(rows) // columns)
-    margin = 3 * gap
-    sheet = Image.new(
-        "RGB", (columns * width + (columns + 1) * margin, head + 2 * margin + lines * (height + gap)), "white"
-    )
+def _named(record: dict[str, Any]) -> str:
+    return str(record.get("prompt") or record["type"])
+
+
+def _shown(record: dict[str, Any]) -> Box:
+    """The part of the picture that was sampled."""
+    windows = record["windows"]
+    top, left = (min(w[axis] for w in windows) for axis in (0, 1))
+    return top, left, max(w[0] + w[2] for w in windows), max(w[1] + w[3] for w in windows)
+
+
+def contact_sheet(
+    rows: Sequence[Row], path: Path, cell: int = 160, columns: int = 2, counterfeits: Sequence[Row] = ()
+) -> Path:
+    """Write rows of equal cells, `columns` of them side by side, with headings and captions; those of counterfeits
+    below, under a title of their own."""
+    height, width = cell + FOOT + GAP, 4 * cell + 3 * GAP
+    lines, more = -(-len(rows) // columns), -(-len(counterfeits) // columns)
+    title = 2 * HEAD if counterfeits else 0
+    size = (columns * (width + MARGIN) + MARGIN, HEAD + 2 * MARGIN + (lines + more) * height + title)
+    sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    bold, small = ImageFont.load_default(15), ImageFont.load_default(12)
+    bold = ImageFont.load_default(15)
     for c in range(columns):
         for k, heading in enumerate(HEADINGS):
-            x = margin + c * (width + margin) + k * (cell + gap) + cell // 2
-            draw.text((x, margin + head // 2), heading, fill="black", font=bold, anchor="mm")
-    for i, row in enumerate(rows):
-        line, column = divmod(i, columns)
-        x, y = margin + column * (width + margin), margin + head + line * (height + gap)
-        for k, picture in enumerate(row.cells()):
-            fitted = _fit(picture, cell)
-            at = (x + k * (cell + gap) + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2)
-            sheet.paste(fitted, at)
-        draw.text((x + 2, y + cell + 3), row.caption, fill=(70, 70, 70), font=small)
+            x = MARGIN + c * (width + MARGIN) + k * (cell + GAP) + cell // 2
+            draw.text((x, MARGIN + HEAD // 2), heading, fill="black", font=bold, anchor="mm")
+    below = MARGIN + HEAD + lines * height
+    if counterfeits:
+        draw.text((MARGIN, below + title // 2), TITLE, fill="black", font=bold, anchor="lm")
+    for place, part in ((MARGIN + HEAD, rows), (below + title, counterfeits)):
+        for i, row in enumerate(part):
+            line, column = divmod(i, columns)
+            _draw_row(sheet, row, (MARGIN + column * (width + MARGIN), place + line * height), cell)
     write_image(path, np.asarray(sheet))
     return path
+
+
+def _draw_row(sheet: Image.Image, row: Row, at: tuple[int, int], cell: int) -> None:
+    x, y = at
+    for k, picture in enumerate(row.cells()):
+        fitted = _fit(picture, cell)
+        left = x + k * (cell + GAP) + (cell - fitted.width) // 2
+        sheet.paste(fitted, (left, y + (cell - fitted.height) // 2))
+    small = ImageFont.load_default(12)
+    ImageDraw.Draw(sheet).text((x + 2, y + cell + 3), row.caption, fill=(70, 70, 70), font=small)
 
 
 def _fit(picture: np.ndarray, cell: int) -> Image.Image:

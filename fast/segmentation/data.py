@@ -14,7 +14,7 @@ from fast.data.index import GOOD, Sample
 from fast.data.samples import SampleImages, read_sample
 from fast.data.shown import figure
 from fast.data.transforms import Window, augmentation
-from fast.synthesis.records import each_record, manifests
+from fast.synthesis.records import damaged, each_record, file_of
 from ldm.errors import UserError
 
 
@@ -72,21 +72,20 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
     says.
     """
     folder, forbidden = Path(folder), set(held_out)
-    manifest, files = manifests(folder)[0], _Sources()
+    files, told = _Sources(), True  # by every pair, what it was made from
     found: list[tuple[_Used, SegmentationSample]] = []
-    told = True  # by every pair, what it was made from
-    try:
-        for row in each_record(folder, counterfeits=True):
+    for row in each_record(folder, counterfeits=True):
+        try:
             used = files.of(row)
             told = told and {"normal_source", "mask_source"} <= row.keys()
             image, mask = folder / row["image"], folder / row["mask"]
             found.append((used, SegmentationSample(image, mask, row["type"], synthetic=True, sources=used.paths)))
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{manifest} is damaged ({error!r}); restore it or synthesize again") from None
+        except (KeyError, TypeError) as error:
+            raise damaged(file_of(folder, row), repr(error)) from None
     lost = files.lost() if forbidden else None
     if lost or (forbidden and not told):
         what = f"{lost}, which a pair was made from, is not there" if lost else "a pair does not say its sources"
-        raise UserError(f"{manifest}: {what}; without it nobody can tell test pictures apart: run where it was made")
+        raise UserError(f"{folder}: {what}; without it nobody can tell test pictures apart: run where it was made")
     copies = Copies(forbidden)
     kept = [pair for used, pair in found if not any(copies.holds(path, mask) for path, mask in used.files)]
     return kept, len(found) - len(kept)

@@ -5,6 +5,7 @@ The encoder is never trained, so that an image's features are computed once and 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,24 @@ class QuickJudge:
             types.setdefault(sample.kind, MetricAccumulator()).add(odds > float(head.threshold), mask, odds)
         return summary(types, {s.kind for s in samples if is_normal(s)}) | {"threshold": float(head.threshold)}
 
+    def costs(self, samples: Sequence[SegmentationSample], steps: int = 20) -> tuple[float, float]:
+        """(seconds of a view, read, made and its features computed; seconds of the training on them), measured on a few
+        samples with so many steps. Raises `UserError`."""
+        self.store([np.zeros((64, 64, 3), np.uint8)])  # whose time would be the encoder's loading
+        start = time.perf_counter()
+        pool = self._pool(samples, np.random.default_rng(0))
+        view = (time.perf_counter() - start) / int(self._counts(samples).sum())
+        ends = [time.perf_counter()]
+        for count in (1, 1, 1 + steps):  # a training has a beginning of its own, the first one more
+            self._train(pool, 0, count)
+            ends.append(time.perf_counter())
+        begin, whole = ends[2] - ends[1], ends[3] - ends[2]
+        return view, (1 + self.folds) * (begin + max(0.0, whole - begin) / steps * (self.steps - 1))
+
+    def looks(self, real: int, others: int) -> int:
+        """How many views a training on so many real defects and other samples looks at."""
+        return real * (self._views_of_real + 1) + others * (self._views_of_others(others) + 1)
+
     # training
 
     def _pool(self, samples: Sequence[SegmentationSample], rng: np.random.Generator) -> PixelPool:
@@ -110,11 +129,15 @@ class QuickJudge:
     def _counts(self, samples: Sequence[SegmentationSample]) -> np.ndarray:
         """How many views of each sample there are, itself included. Real defects have as many with other samples as
         without; of those, fewer where they are many."""
-        if self.augment == "none":
-            return np.ones(len(samples), np.int64)
         real = np.array([not s.synthetic and not is_normal(s) for s in samples])
-        others = max(1, min(self.views, OTHERS // max(1, int((~real).sum()))))
-        return np.where(real, self.views, others) + 1
+        return np.where(real, self._views_of_real, self._views_of_others(int((~real).sum()))) + 1
+
+    @property
+    def _views_of_real(self) -> int:
+        return 0 if self.augment == "none" else self.views
+
+    def _views_of_others(self, count: int) -> int:
+        return 0 if self.augment == "none" else max(1, min(self.views, OTHERS // max(1, count)))
 
     def _views(self, pictures: Views, number: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """A sample's image and mask, then random views. By the content: they are the same whatever set it is in."""
@@ -123,7 +146,8 @@ class QuickJudge:
         generators = [np.random.default_rng(seed_of(start, k)) for k in range(count - 1)]
         return [(image, mask), *(pictures.draw(number, rng, self.augment) for rng in generators)]
 
-    def _train(self, pool: PixelPool, seed: int) -> PixelHead:
+    def _train(self, pool: PixelPool, seed: int, steps: int | None = None) -> PixelHead:
+        steps = self.steps if steps is None else steps
         chosen = torch.Generator().manual_seed(seed_of(seed, 2))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -132,8 +156,8 @@ class QuickJudge:
             head.mean.copy_(features.mean(dim=0))
             head.std.copy_(features.std(dim=0) + 1e-3)
             optimizer = torch.optim.AdamW(head.parameters(), lr=self.lr, weight_decay=0.01)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=self.steps)
-            for _ in range(self.steps):
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
+            for _ in range(steps):
                 rows = torch.randint(len(pool.share), (self.batch,), generator=chosen)
                 loss = F.binary_cross_entropy_with_logits(head.cells(features[rows]), pool.share[rows])
                 optimizer.zero_grad()

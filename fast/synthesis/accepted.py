@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fast.data.packed import copy_file
+from fast.data.packed import copy_file, is_packed
+from fast.data.whole import check_made
 from fast.review.decisions import Review
 from fast.runtime.folders import new_folder
 from fast.synthesis.output import PICTURES
@@ -35,6 +36,8 @@ def export_accepted(folder: Path, out: Path, flag: str = "--export") -> int:
             raise UserError(
                 f"{folder}: the record of pair {row['index']} names no image or no mask; restore its manifest"
             )
+    files = [folder / row[kind] for row in rows for kind in ("image", "mask")]
+    check_made(path for path in files if is_packed(path) or path.is_file())
     with new_folder(out, flag) as target:
         for row in rows:
             for kind in (*pictures, ASKED) if ASKED in row else pictures:

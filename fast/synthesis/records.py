@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import new_file, parse_json
-from fast.synthesis.shard_form import CLASSES, complete_shards, shard_parts, without_gaps
+from fast.synthesis.shard_form import CLASSES, RANGE, complete_shards, shard_parts, without_gaps
 from ldm.errors import UserError
 
 MANIFEST = "manifest.jsonl"
@@ -159,19 +159,33 @@ def read_lines(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     continue  # its line is all there is of it
                 if packed:
                     row |= {key: f"{manifest.stem}.tar/{row[key]}" for key in FILES if key in row}
+                    row["shard"] = f"{manifest.stem}.tar"
                 yield text.rstrip("\n"), row
         except (ValueError, TypeError) as error:
-            raise UserError(f"{manifest} is damaged ({error}); restore it or synthesize again") from None
+            raise damaged(manifest, error) from None
+        shard = RANGE.fullmatch(manifest.stem)
+        if packed and shard and number != (wanted := int(shard[2]) - int(shard[1]) + 1):
+            raise damaged(manifest, f"{number} records of {wanted}")
+
+
+def damaged(file: Path, why: object) -> UserError:
+    """What to say of a file with records that cannot be used."""
+    restore = "restore it or synthesize again"
+    if file.name != MANIFEST:
+        restore = "restore it, or remove it and run the set's command again, which makes that shard anew"
+    return UserError(f"{file} is damaged ({why}); {restore}")
+
+
+def file_of(output: Path, record: Mapping[str, Any]) -> Path:
+    """The file that a record of an output stands in."""
+    return output / (f"{record['shard'].removesuffix('.tar')}.jsonl" if "shard" in record else MANIFEST)
 
 
 def _check_names(manifest: Path, number: int, row: dict[str, Any]) -> None:
     for key in set(FILES) & row.keys():
         name = row[key]
         if not isinstance(name, str) or not name or "\0" in name or not _inside(name):
-            raise UserError(
-                f"{manifest} is damaged (line {number}: {key}={str(name)[:60]!r} names no file in the folder); "
-                "restore it or synthesize again"
-            )
+            raise damaged(manifest, f"line {number}: {key}={str(name)[:60]!r} names no file in the folder")
 
 
 def _inside(name: str) -> bool:

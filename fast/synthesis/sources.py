@@ -10,7 +10,7 @@ import numpy as np
 
 from fast.data.category import NORMAL_DIRS, files_of
 from fast.data.check import looks_inverted
-from fast.data.images import list_images, looks_whole, read_image, read_mask
+from fast.data.images import list_images, read_mask
 from fast.data.labelme import is_annotation
 from fast.data.layouts import holds_dataset, holds_masks, open_dataset
 from fast.data.pairing import split_beside
@@ -201,16 +201,6 @@ def _has_defect(path: Path, read: ReadMask) -> bool:
             f'say what the defect is in {path.parent / NAME}, {{"mask_values": [0]}}; if it is right, say so there too'
         )
     return bool(mask.any())
-
-
-def check_images(paths: Iterable[Path]) -> None:
-    """Look at every image once. Raises `UserError` for one that is cut off or none, before hours are spent on others.
-
-    A large one is decoded only where its ends leave a doubt.
-    """
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(lambda path: looks_whole(path) or read_image(path).shape, sorted(set(paths))):
-            pass
 
 
 def match_types(

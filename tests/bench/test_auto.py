@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +18,19 @@ import torch
 
 from fast.artifact import find_weights
 from fast.bench import auto as module_auto
+from fast.bench import auto_pairs as module_pairs
 from fast.bench import choice as module
 from fast.bench.candidates import CANDIDATES, rows_of
-from fast.bench.choice import Budget, Choice, Trials, choose, ranked
+from fast.bench.choice import Choice, Trials, choose, ranked
 from fast.bench.few import ALONE
+from fast.bench.foresight import Budget, Costs, advised, foresee
 from fast.bench.rows import Made, Row, RowPairs
 from fast.cli import bench
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
 from fast.generators import FREE, create, method_class
+from fast.reports.contact_sheet import read_row
 from fast.runtime.command import run_cli
 from fast.runtime.options import parse_training
 from fast.segmentation.data import SegmentationSample, from_output
@@ -63,11 +68,14 @@ class Bench:
 
         monkeypatch.setattr(module, "measured", measured)
 
+    said: list[str]
+
     def choose(self, budget: float, extra: Mapping[str, float] | None = None, **settings: Any) -> Choice:
         sides = [SimpleNamespace(split=SimpleNamespace(hash=str(seed)), train=[]) for seed in range(3)]
         pairs = RowPairs({label: Row("cutpaste") for label in self.labels}, 4)
         budgeted = Budget(budget, self.clock)
-        trials = Trials(sides, pairs, None, budgeted, self.file, report=lambda _: None, settings=settings)  # type: ignore[arg-type]
+        self.said = []
+        trials = Trials(sides, pairs, None, budgeted, self.file, report=self.said.append, settings=settings)  # type: ignore[arg-type]
         return choose(trials, self.labels, extra)
 
 
@@ -150,6 +158,67 @@ def test_too_few_minutes_for_two_splits_choose_nothing(monkeypatch: pytest.Monke
     assert "nested split 2 of 3" in found.left_out
 
 
+def test_a_first_row_that_does_not_fit_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = Bench(monkeypatch, tmp_path, SCORES, {ALONE: 5.0, "a": 15.0, "b": 15.0, "c": 15.0})
+    found = bench.choose(12, extra={"a": 10.0, "b": 10.0, "c": 10.0})
+    assert bench.done == [(ALONE, 0)]
+    assert found.taken is None
+    assert bench.clock.now <= 12
+    assert bench.said[-1].startswith(
+        "left out: a (a nested split of it would have taken about 0.2 minutes, and 0.1 min"
+    )
+    assert all(f"{label} (" in bench.said[-1] for label in ("a", "b", "c", "nested split 2 of 3"))
+
+
+def test_what_fits_is_told_after_the_first_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # 80 s are left: 20 for the second split of the first row, 30 for two of the next; 30 do not pay for all again.
+    bench = Bench(monkeypatch, tmp_path, SCORES, {ALONE: 5.0, "a": 15.0, "b": 15.0, "c": 15.0, "a + b": 5.0})
+    bench.choose(100)
+    (told,) = (line for line in bench.said if "candidates" in line)
+    assert "real defects alone took 5 s, a 15 s: 3 of 3 candidates on 2 of 3 nested splits fit into the 1.3 m" in told
+    assert bench.clock.now <= 100
+    bench = Bench(monkeypatch, tmp_path / "short", SCORES, {ALONE: 5.0, "a": 15.0})
+    bench.choose(30)
+    assert any("1 of 3 candidates on 1 of 3 nested splits" in line and "nothing can be chosen" in line
+               for line in bench.said)  # fmt: skip
+
+
+def test_time_is_kept_to_make_the_pairs_again(tmp_path: Path) -> None:
+    rows = {"a": Row("transplant"), "b": Row("transplant"), "c": Row("cutpaste")}
+    clock, pairs = Clock(), RowPairs(rows, 4)
+    trials = Trials([], pairs, None, Budget(100, clock), tmp_path / "x.json")  # type: ignore[arg-type]
+    trials.rows = [{"label": label, "making": seconds} for label, seconds in (("a", 7.0), ("b", 9.0), ("c", 50.0))]
+    assert trials.left == 84  # those of cutpaste see no real defect: they are there
+
+
+def test_what_a_run_takes_follows_from_its_steps() -> None:
+    judge = QuickJudge(views=4)
+    costs = Costs(view=0.1, head=3.0, start=2.0, step=0.5, image=0.2, export=4.0)
+    found = foresee(costs, judge, real=20, inner_test=10, pairs=50, test=30, steps=700)
+    assert found.alone == pytest.approx(0.1 * (20 * 5 + 10) + 3)
+    assert found.beside == pytest.approx(0.1 * 50 * 5)
+    assert (found.ending, found.least, found.full) == (10, 10 + 2 + 50, 10 + 2 + 350)
+    assert found.first == pytest.approx(2 * 14 + 25)
+    assert found.smallest == pytest.approx(28 + 25 + 62)
+    assert found.choosing == pytest.approx(found.smallest + 28 + 25)
+    assert found.reserve(1800) == 362  # all steps need no more
+    assert found.reserve(600) == 300
+    assert found.reserve(116) == 62  # the least
+    assert replace(found, least=20).reserve(80) == pytest.approx(80 - 53)  # the first split comes before half of them
+    assert replace(found, done=1).first == pytest.approx(14 + 25)
+    assert replace(found, done=2).first == 0
+    assert advised(30, 72) == 2  # 30 s + 72 s and a quarter more
+
+
+def test_a_training_s_views_are_foreseen() -> None:
+    picture, mask = np.zeros((64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)
+    for augment in ("classical", "none"):
+        judge = QuickJudge(size=64, augment=augment)
+        for real, made in ((3, 0), (3, 5), (2, 300), (1, 1200)):
+            samples = [SegmentationSample(picture, mask, "a/b", synthetic=i >= real) for i in range(real + made)]
+            assert judge.looks(real, made) == judge._counts(samples).sum()
+
+
 def test_adapting_counts_before_it_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = Bench(monkeypatch, tmp_path, SCORES, {}).choose(100, extra={"c": 60.0})
     assert "c" in found.left_out
@@ -176,12 +245,15 @@ def test_counterfeits_are_written_behind_the_pairs(tmp_path: Path) -> None:
             ("part/hole", mask, {}), ("part/good", empty, {"counterfeit": True}), ("part/hole", mask, {})
         )
     ]  # fmt: skip
-    module_auto.write_pairs(made, tmp_path)
+    module_pairs.write_pairs(made, tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
     assert [(row["index"], row["type"]) for row in rows] == [
         (0, "part/hole"), (1, "part/hole"), (FIRST_COUNTERFEIT, "part/good")
     ]  # fmt: skip
     assert [bool(read_mask(tmp_path / row["mask"]).any()) for row in rows] == [True, True, False]
+    write_image(tmp_path / "normal.png", picture)
+    shown = read_row(tmp_path, {**rows[0], "normal_source": str(tmp_path / "normal.png")})
+    assert (shown.caption, shown.mask.shape) == ("part/hole", (8, 8))
 
 
 def test_what_cannot_be_drawn_is_left_out_with_the_remedy(tmp_path: Path) -> None:
@@ -225,9 +297,9 @@ def test_weights_are_adapted_once_to_the_training_side_of_the_split(
         weights = folder / asked[-1].name / "checkpoints" / "fast-3.safetensors"
         save_safetensors({"a": torch.zeros(1)}, weights, {"step": "3"})
 
-    monkeypatch.setattr(module_auto, "run_program", main)
+    monkeypatch.setattr(module_pairs, "run_program", main)
     for _ in range(2):
-        folder = module_auto.adapt("fast", index, split, tmp_path / "out", "1", 2.5)
+        folder = module_pairs.adapt("fast", index, split, tmp_path / "out", "1", 2.5)
     (options,) = asked
     assert Split.load(options.split) == split
     assert (options.train, options.max_minutes, options.data) == (True, 2.5, str(index.root))
@@ -245,7 +317,7 @@ def run(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_it_delivers_page_pairs_and_a_segmenter_that_answers_the_same_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
@@ -257,6 +329,12 @@ def test_it_delivers_page_pairs_and_a_segmenter_that_answers_the_same_elsewhere(
     assert {row["label"] for row in trials} >= {ALONE, "transplant", "procedural"}
     assert {row["seed"] for row in trials} == set(range(5))
     page = (out / "report.html").read_text()
+    told = capsys.readouterr().out
+    assert "by what was measured on 4 images, one nested split (real defects alone and transplant) takes about" in told
+    assert "candidates on 5 of 5 nested splits fit" in told
+    assert re.search(r"left out: fast \(adapting takes 8 minutes .*--minutes 64 or more\)", told)
+    assert re.search(r"asked for 60 minutes, taken \d+\.\d\n", told)
+    assert re.search(r"Asked for 60 minutes, taken \d+\.\d\.", page)
     for said in ("transplant", "procedural", "fast", "adapting takes", "segmenter.onnx"):
         assert said in page
     figures, about = json.loads((out / "metrics.json").read_text()), json.loads((out / "segmenter.json").read_text())
@@ -281,6 +359,27 @@ def test_it_delivers_page_pairs_and_a_segmenter_that_answers_the_same_elsewhere(
         assert left_out == 0
         normals = {s.image.resolve() for s in index.normals}
         assert {path for pair in pairs for path in pair.sources} <= train | normals
+
+
+def test_minutes_that_cannot_suffice_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
+    costs = Costs(view=1.0, head=10.0, start=5.0, step=1.0, image=0.5, export=5.0)
+    monkeypatch.setattr(module_auto, "measure", lambda *_: costs)
+    flags = ["--dataset", str(dataset(tmp_path)), "--auto", "--count", "2", "--size", "64", "--steps", "300"]
+    assert run_cli(bench.main, [*flags, "--minutes", "3", "--out", str(tmp_path / "auto")]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    # Of 18 defects 6 train, of which 4 train inside; 2 x (4 x 5 views + 2 + 10) + 4 pairs x 5 views are 84 s.
+    assert "--minutes 3 is too few by what was measured here on 4 images: one nested split (real def" in said.err
+    assert (
+        "alone and transplant) takes about 1.4 minutes, the final segmenter 1.9 minutes with 100 steps and 5.3"
+        in said.err
+    )
+    assert "; give --minutes 5 at least, and 6 for two nested splits" in said.err
+    assert "nested split 0" not in said.out
+    assert not (tmp_path / "auto").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from PIL import Image
 from fast.bench import figures, gallery, outcome, paper, tables
 from fast.bench.results import Record
 from fast.data.images import write_image, write_mask
+from fast.reports.zoom import zoom_box
 from ldm.errors import UserError
 
 STEPS = ("5", "50", "1000")
@@ -262,7 +263,7 @@ def test_a_small_defect_is_magnified_in_a_corner_that_is_free_of_it() -> None:
     mask[20:24, 30:36] = 1
     image = np.zeros((256, 256, 3), np.uint8)
     image[mask != 0] = 255
-    box = gallery.zoom_box(mask)
+    box = zoom_box(mask)
     assert box == (0, 1, 64, 65)
     line = gallery.Line("x", image, mask, {})
     shown, plain = (gallery.grid([line], cell=128, zoom=zoom) for zoom in (True, False))
@@ -279,10 +280,10 @@ def test_a_small_defect_is_magnified_in_a_corner_that_is_free_of_it() -> None:
 
 def test_where_nothing_is_magnified() -> None:
     mask = np.zeros((256, 256), np.uint8)
-    assert gallery.zoom_box(mask) is None
+    assert zoom_box(mask) is None
     mask[10:240, 100] = 1
-    assert gallery.zoom_box(mask) is None
-    assert gallery.zoom_box(np.eye(40, dtype=np.uint8)[:, :3]) is None
+    assert zoom_box(mask) is None
+    assert zoom_box(np.eye(40, dtype=np.uint8)[:, :3]) is None
 
 
 @pytest.mark.parametrize(("at", "corner"), [((10, 10), (1, 1)), ((250, 250), (0, 1)), ((10, 250), (1, 0))])

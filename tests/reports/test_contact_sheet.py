@@ -1,15 +1,18 @@
 """The sheet that people look at: four cells a row, the difference doubled, and the scripts around it."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fast.data.images import read_image
-from fast.reports.contact_sheet import Row, contact_sheet
+from fast.data.images import read_image, write_image, write_mask
+from fast.reports.contact_sheet import Row, contact_sheet, read_counterfeit, read_row
 from fast.runtime.command import run_cli
+from fast.synthesis.options import FIRST_COUNTERFEIT
 
 
 def script(name: str) -> ModuleType:
@@ -46,6 +49,72 @@ def test_the_sheet_has_a_line_for_every_two_rows(tmp_path: Path) -> None:
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(script("contact_sheet").main, [str(tmp_path)]) == 2
     assert "has no manifest.jsonl" in capsys.readouterr().err
+
+
+def pairs(folder: Path) -> list[dict[str, Any]]:
+    """A pair of 400 pixels with a defect of 6, one with a large defect, and counterfeits of both; the second's pair is
+    not known."""
+    rng = np.random.default_rng(0)
+    rows = []
+    normal = rng.integers(60, 120, (400, 400, 3)).astype(np.uint8)
+    write_image(folder / "normal.png", normal)
+    small, large = np.zeros((400, 400), np.uint8), np.zeros((400, 400), np.uint8)
+    small[300:306, 100:106], large[50:350, 40:360] = 1, 1
+    for index, mask, value in ((0, small, 255), (1, large, 255), (FIRST_COUNTERFEIT, small, 90),
+                               (FIRST_COUNTERFEIT + 1, small, 90)):  # fmt: skip
+        made, fake = normal.copy(), index >= FIRST_COUNTERFEIT
+        made[mask > 0] = value
+        files = {kind: f"{kind}/{index:06d}.png" for kind in ("image", "mask")}
+        write_image(folder / files["image"], made)
+        write_mask(folder / files["mask"], mask * (not fake))
+        named = {"prompt": "", "type": "tile/good"} if fake else {"prompt": "tile pit", "type": "tile/pit"}
+        seed = 7 if index in (0, FIRST_COUNTERFEIT) else index
+        made_of = {"normal_source": str(folder / "normal.png"), "windows": [[0, 0, 400, 400]], "pair_seed": seed}
+        record = {"index": index, **files, **named, **made_of}
+        rows.append({**record, **({"counterfeit": True} if fake else {})})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def test_a_small_defect_is_shown_with_its_surroundings_alone(tmp_path: Path) -> None:
+    small, large, *_ = pairs(tmp_path)
+    whole, near = read_row(tmp_path, small), read_row(tmp_path, small, zoom=True)
+    assert whole.mask.shape == (400, 400)
+    assert near.mask.shape == (64, 64)
+    assert near.caption == "tile pit, 6.2 x"
+    for one, other in ((near.normal, whole.normal), (near.mask, whole.mask), (near.synthetic, whole.synthetic)):
+        np.testing.assert_array_equal(one, other[271:335, 71:135])
+    assert near.mask.sum() == 36
+    assert read_row(tmp_path, large, zoom=True).mask.shape == (400, 400)
+
+
+def test_a_counterfeit_shows_where_it_was_filled_by_its_pair_or_by_what_changed(tmp_path: Path) -> None:
+    pair, other, known, unknown = pairs(tmp_path)
+    shown = read_counterfeit(tmp_path, known, pair, zoom=True)
+    assert (shown.caption, shown.mask.sum()) == ("of tile pit, 6.2 x", 36)
+    assert (shown.synthetic[shown.mask > 0] == 90).all()
+    for one in (other, None):  # another pair's mask is not where it was filled
+        changed = read_counterfeit(tmp_path, unknown, one)
+        assert changed.caption == "where it changed"
+        np.testing.assert_array_equal(changed.mask > 0, (changed.synthetic != changed.normal).any(axis=2))
+        assert 30 <= changed.mask.sum() <= 36
+
+
+def test_the_command_shows_counterfeits_below_the_pairs_under_a_title(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, sheets = pairs(tmp_path / "set"), {}
+    for name, kept in (("with", rows), ("without", rows[:2])):
+        (tmp_path / "set" / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+        argv = [str(tmp_path / "set"), "--out", str(tmp_path / f"{name}.png"), "--cell", "64"]
+        assert run_cli(script("contact_sheet").main, argv) == 0
+        sheets[name] = read_image(tmp_path / f"{name}.png")
+    more = sheets["with"].shape[0] - sheets["without"].shape[0]
+    assert more == 2 * 26 + 64 + 22 + 6  # the title, and one line of two counterfeits
+    np.testing.assert_array_equal(sheets["with"][: -more - 18], sheets["without"][:-18])
+    title = sheets["with"][-more - 18 :][:52]
+    assert (title < 100).any()
+    assert (sheets["with"][-64 - 28 - 18 :] < 250).any()
 
 
 def test_psnr_of_a_first_stage_by_type(

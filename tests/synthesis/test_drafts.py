@@ -371,17 +371,23 @@ def test_weights_of_a_split_ask_which_defects_drafts_may_hold(
         (("--draft", "procedural", "method.draft_options.colour=3"), "draft_options.colour is no option of procedural"),
         (("--draft", "transplant", "--split", "nowhere.json"), "nowhere.json"),
         (("--draft", "transplant", "--keep", "0.5", "--split", "nowhere.json"), "nowhere.json"),
+        (("--draft", "transplant", "method.draft_options.looks.hole=[pit]"), "draft_options.looks is no option of tr"),
+        (("--draft", "transplant", "--on_object", "sideways"), "sideways"),
         (("--draft", "mixed", "method.draft_options.blend=none"), "blend='none' is unknown"),
     ],
 )
-def test_what_is_wrong_with_drafts_is_told_before_the_weights_are_read(
+def test_what_is_wrong_with_drafts_is_told_before_data_and_weights_are_read(
     flags: tuple[str, ...], says: str, drawn_root: Path, tiny_artifact: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(fast.generators.latent, "load_model", lambda *_, **__: pytest.fail("the weights are read"))
+    for name in ("find_normals", "open_dataset"):
+        monkeypatch.setattr(fast.cli.synthesis_job, name, lambda *_: pytest.fail("the data are read"))
     given = ("--defects", str(drawn_root)) * ("procedural" not in flags)
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, *given)) == 2
-    assert says in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert says in said.err
+    assert "normals" not in said.out
 
 
 def test_from_python_a_pair_needs_no_mask(drawn_root: Path, tiny_artifact: Path) -> None:

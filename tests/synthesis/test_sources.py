@@ -13,7 +13,6 @@ from fast.synthesis.sources import (
     MaskSource,
     NormalSource,
     Sources,
-    check_images,
     find_masks,
     find_normals,
     match_types,
@@ -199,13 +198,3 @@ def test_masks_of_a_folder_and_one_level_below(tmp_path: Path) -> None:
     assert [m.path for m in masks] == kept
     assert [m.kind for m in masks] == [tmp_path.name, tmp_path.name, "cut", "cut"]
     assert refused == [str(empty)]
-
-
-def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
-    good, bad = picture(tmp_path / "good.png"), tmp_path / "bad.png"
-    check_images([good, good])
-    bad.write_bytes(good.read_bytes()[:40])
-    with pytest.raises(UserError, match=r"bad\.png"):
-        check_images([good, bad])
-    with pytest.raises(UserError, match=r"gone\.png"):
-        check_images([tmp_path / "gone.png"])

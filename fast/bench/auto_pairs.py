@@ -1,0 +1,84 @@
+"""The pairs that `scripts/bench.py --auto` delivers, and weights that are adapted for them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fast.artifact import find_weights
+from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, adapted_folder
+from fast.bench.choice import SPLITS, Choice
+from fast.bench.nested import Sides
+from fast.bench.rows import SEED, Made, RowPairs
+from fast.bench.work import run_program
+from fast.data.images import write_bytes, write_image, write_mask
+from fast.data.index import DatasetIndex
+from fast.data.split import Split
+from fast.generators.training import recipe_of
+from fast.runtime.flags import as_flags
+from fast.runtime.options import TrainingOptions
+from fast.synthesis.options import FIRST_COUNTERFEIT
+from ldm.errors import UserError
+
+ALL = "all"  # stands for `{seed}` where the whole training side is meant
+
+
+def adapt(method: str, index: DatasetIndex, split: Split, out: Path, run: str, minutes: float) -> Path:
+    """Train a method on the training side of a split with `main.py`, once; returns its folder. Raises `UserError`."""
+    folder = adapted_folder(out, method, run)
+    try:
+        find_weights(folder, method)
+        return folder
+    except UserError:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    limits = TrainingOptions(train=True, max_minutes=minutes)
+    if (folder / "config.yaml").is_file():
+        run_program(folder.parent, "main.py", *as_flags(replace(limits, resume=str(folder))))
+        return folder
+    file, category = folder.with_name(f"{folder.name}.split.json"), index.categories[0]
+    split.save(file)
+    options = replace(
+        limits,
+        base=[str(recipe_of(method))],
+        logdir=str(folder.parent),
+        name=folder.name,
+        data=str(index.root),
+        split=str(file),
+        category=category if (index.root / category).is_dir() else None,
+    )
+    run_program(folder.parent, "main.py", *as_flags(options))
+    return folder
+
+
+def final_pairs(choice: Choice, sides: Sides, out: Path, pairs: RowPairs, report: Callable[[str], None]) -> list[Made]:
+    """The pairs of what was taken, from the whole training side, written as a synthesis output."""
+    shutil.rmtree(out / "pairs", ignore_errors=True)
+    if choice.taken is None:
+        return []
+    row = pairs.rows[choice.taken]
+    for label in row.mix or (choice.taken,):
+        if SEED in str(pairs.rows[label].options.get("weights", "")):
+            adapt(CANDIDATES[label].method, sides.index, sides.split, out, ALL, ADAPT_MINUTES)
+    made = pairs.made(choice.taken, sides, sides.train, None, SPLITS, run=ALL)
+    write_pairs(made, out / "pairs")
+    fakes = sum(pair.counterfeit for pair in made)
+    report(f"{len(made) - fakes} pairs{f' and {fakes} counterfeits' if fakes else ''} in {out / 'pairs'}")
+    return made
+
+
+def write_pairs(made: Sequence[Made], folder: Path) -> None:
+    """Image, mask and a line of the manifest for each pair, as `generate_with_mask.py` lays them out: counterfeits come
+    last, under numbers of their own."""
+    shown, fakes = ([pair for pair in made if pair.counterfeit == wanted] for wanted in (False, True))
+    lines = []
+    for number, pair in (*enumerate(shown), *enumerate(fakes, FIRST_COUNTERFEIT)):
+        files = {part: f"{part}/{number:06d}.png" for part in ("image", "mask")}
+        image, mask = pair.sample.read()
+        write_image(folder / files["image"], image)
+        write_mask(folder / files["mask"], mask)
+        about = {"prompt": "", "windows": [[0, 0, *mask.shape]]}  # for those who show them
+        lines.append(json.dumps({"index": number, **files, **about, **pair.record}))
+    write_bytes(folder / "manifest.jsonl", ("\n".join(lines) + "\n").encode())

@@ -1,0 +1,78 @@
+"""Files that are cut off are found before anything is begun, and most whole ones are not decoded for it."""
+
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fast.data import packed, whole
+from fast.data.images import write_image
+from fast.data.whole import broken_images, check_images, check_made
+from ldm.errors import UserError
+
+
+def picture(path: Path) -> Path:
+    write_image(path, np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8))
+    return path
+
+
+def cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-80])
+    return path
+
+
+def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
+    good, bad = picture(tmp_path / "good.png"), tmp_path / "bad.png"
+    check_images([good, good])
+    bad.write_bytes(good.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"bad\.png"):
+        check_images([good, bad])
+    with pytest.raises(UserError, match=r"gone\.png"):
+        check_images([tmp_path / "gone.png"])
+
+
+def test_all_of_many_are_found_and_only_the_doubtful_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [picture(tmp_path / f"{i:02d}.png") for i in range(12)]
+    cut(files[7]), cut(files[2])
+    decoded, own = [], whole.read_image
+    monkeypatch.setattr(whole, "AT_ONCE", 5)
+    monkeypatch.setattr(whole, "read_image", lambda path: (decoded.append(path), own(path)))
+    assert [path for path, _ in broken_images(reversed(files))] == [files[2], files[7]]
+    assert sorted(decoded) == [files[2], files[7]]
+    with pytest.raises(UserError) as told:
+        check_made(files)
+    said = str(told.value)
+    assert said.startswith(f"{files[2]}: cannot read the image (")
+    assert said.endswith(
+        "(and 1 more, 07.png the next); remove it and run the set's command again, which makes it anew"
+    )
+
+
+def test_a_file_in_a_shard_is_looked_at_where_it_lies(tmp_path: Path) -> None:
+    good, bad = picture(tmp_path / "a.png"), cut(picture(tmp_path / "b.png"))
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(good, "a.png")
+        tar.add(bad, "b.png")
+    shard = tmp_path / "set.tar"
+    assert whole.looks_whole(shard / "a.png")
+    with pytest.raises(UserError, match=r"set\.tar: b\.png .*; restore the tar file, or remove it and run"):
+        check_made([shard / "a.png", shard / "b.png"])
+
+
+def test_a_damaged_tar_file_is_read_once_and_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards, read = [tmp_path / "one.tar", tmp_path / "two.tar"], []
+    for shard in shards:
+        shard.write_bytes(b"none" * 500)
+
+    class Counted(packed.Members):
+        def __init__(self, tar: Path):
+            read.append(tar)
+            super().__init__(tar)
+
+    monkeypatch.setattr(packed, "Members", Counted)
+    monkeypatch.setattr(whole, "ThreadPoolExecutor", lambda: ThreadPoolExecutor(1))
+    with pytest.raises(UserError, match=r"one\.tar: 0\.png .* \(and 1 more, two\.tar the next\); restore the tar"):
+        check_made(shard / f"{i}.png" for shard in shards for i in range(50))
+    assert read == shards
