@@ -69,8 +69,10 @@ class RayGrid(Grid):
             for cell in self._open(failed, set(running.values())):
                 if self.most is not None and len(running) >= self.most:
                     break
-                need = {**need_of(cell, found, on_gpu), **self._elsewhere(cell)}
-                future = task.options(**need, max_retries=0).remote(cell, self.work, os.getcwd())
+                need = need_of(cell, found, on_gpu)
+                future = task.options(**need, **self._elsewhere(cell, need), max_retries=0).remote(
+                    cell, self.work, os.getcwd()
+                )
                 running[future] = cell
                 self.say(f"[{sum(c.done for c in self.cells)}/{len(self.cells)}] {cell.kind} {cell.folder.name}")
             if not running:
@@ -83,9 +85,18 @@ class RayGrid(Grid):
         waiting = [c for c in self.cells if not c.done and not self._hopeless(c, failed) and c not in running]
         return [c for c in waiting if all(need.done for need in c.needs)]
 
-    def _elsewhere(self, cell: Cell) -> dict[str, Any]:
-        others = [n["NodeID"] for n in self.ray.nodes() if n["Alive"] and n["NodeID"] != self._avoid.get(cell)]
-        if cell not in self._avoid or not others:
+    def _elsewhere(self, cell: Cell, need: dict[str, Any]) -> dict[str, Any]:
+        """Away from the machine where the cell has failed, if another one has what it needs: a head often offers no
+        core, and a task for it alone would wait for ever."""
+        if cell not in self._avoid:
+            return {}
+        least = {"CPU": need["num_cpus"], "GPU": need["num_gpus"]}
+        fit = [
+            node["NodeID"]
+            for node in self.ray.nodes()
+            if node["Alive"] and all(node["Resources"].get(name, 0) >= amount for name, amount in least.items())
+        ]
+        if all(name == self._avoid[cell] for name in fit):
             return {}
         return {"label_selector": {"ray.io/node-id": f"!{self._avoid[cell]}"}}
 

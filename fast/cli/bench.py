@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fast.cli import bench_auto
-from fast.runtime.command import command_line
+from fast.runtime.command import command_line, run_cli
 from fast.runtime.flags import add_flags
 from fast.runtime.options import Parser
 from fast.runtime.project import named
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> None:
         from fast.runtime.on_slurm import submit
 
         asked_for = RunnerOptions(**{name: getattr(options, name) for name in NAMES})
-        submit("fast.cli.bench", without_runner(argv), asked_for, options.out / "slurm")
+        submit("fast.cli.bench", without_runner(argv), asked_for, options.out / "slurm", numbered=False)
         return
     if options.auto:
         bench_auto.run(options)
@@ -155,7 +156,7 @@ def done(options: argparse.Namespace, found: SweepPlan) -> dict[str, str]:
     with joined(address_of(options.runner)) as ray:
         try:
             return RayGrid(found.cells, work, say, ray=ray, most=options.workers, device=options.device).run()
-        except (ray.exceptions.RaySystemError, ConnectionError) as error:
+        except (ray.exceptions.RaySystemError, ray.exceptions.LocalRayletDiedError, ConnectionError) as error:
             raise UserError(GONE) from error
 
 
@@ -212,3 +213,7 @@ def show(found: SweepPlan) -> None:
     for cell in cells:
         print(f"{'done' if cell.done else 'open'}  {cell.kind:8} {cell.folder}")
     print(f"{sum(cell.done for cell in cells)} of {len(cells)} cells are done")
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

@@ -153,7 +153,10 @@ class Crew:
     def _replace(self, rank: int, error: Exception) -> None:
         """Another worker in the place of one that died; what was raised in a living one is raised here."""
         del self.actors[rank]
-        if not isinstance(error, self.ray.exceptions.RayActorError | self.ray.exceptions.WorkerCrashedError):
+        errors = self.ray.exceptions
+        # Out of memory: Ray ends the worker itself, before the machine is full.
+        gone = errors.RayActorError | errors.WorkerCrashedError | errors.NodeDiedError | errors.OutOfMemoryError
+        if not isinstance(error, gone):
             raise cause_of(error)
         self.deaths += 1
         if self.deaths > MOST_LOSSES:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ def joined(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports home otherwise
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray = require("ray", "ray")
+    _as_ray_start()
     # The project's modules, installed or not; as many threads as elsewhere, where somebody has said how many.
     path = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     threads = {name: os.environ[name] for name in ("OMP_NUM_THREADS",) if name in os.environ}
@@ -33,18 +36,45 @@ def joined(address: str | None) -> Iterator[Any]:
         "runtime_env": {"env_vars": {"PYTHONPATH": path, **threads}},
     }
     try:
-        ray.init(address=address or "auto", **how)
+        with _own_signals():
+            ray.init(address=address or "auto", **how)
     except Exception as error:  # Ray has no one class for it
         if address is not None:
             raise UserError(
                 f"--runner ray://{address}: no Ray cluster answers ({_first(error)}); check `ray status`, and set "
-                "RAY_AUTH_MODE=token where `ray start` has said that it wants tokens"
+                "RAY_AUTH_MODE to token or disabled, as `ray start` has said"
             ) from None
-        _start(ray, how)
+        with _own_signals():
+            _start(ray, how)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray's own handler of SIGTERM would end the command in the middle of everything."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _as_ray_start() -> None:
+    """Bring the token of this machine where there is one: since Ray 2.60 a cluster that is started alone makes one, and
+    from then on every `ray start` wants it, which `ray.init` does not know."""
+    try:
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    except ImportError:  # of a Ray that wants tokens only where RAY_AUTH_MODE says so
+        return
+    logger = logging.getLogger("ray")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    logger.setLevel(before)
 
 
 def _start(ray: Any, how: dict[str, Any]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from ldm.errors import UserError
 
 MINUTES = 24 * 60  # of a job, where nobody says --slurm time=
 HOURS_PARTS = (60, 1, 1 / 60)
+GRACE = 60.0  # seconds that a program gets to save what it is at, of the 90 before its time is over
 
 
-@dataclass(frozen=True)
+@dataclass
 class Part:
     """What a job does: `python -m module argv` as number `rank` of `world`, in the folder of the submitting command."""
 
@@ -27,27 +30,70 @@ class Part:
     rank: int
     world: int
     folder: str
+    _program: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __call__(self) -> None:
         env = {**os.environ, "RANK": str(self.rank), "WORLD_SIZE": str(self.world), "PYTHONSAFEPATH": "1"}
         env["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        subprocess.run([sys.executable, "-m", self.module, *self.argv], env=env, cwd=self.folder, check=True)
+        command = [sys.executable, "-m", self.module, *self.argv]
+        self._program = subprocess.Popen(command, env=env, cwd=self.folder, preexec_fn=_ignore_warning)
+        try:
+            code = self._program.wait()
+        except BaseException:
+            self._stop()
+            raise
+        if code:
+            raise subprocess.CalledProcessError(code, command)
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> Any:
-        """When the time is over, or the job has to make room: the same again. What is made is on the disk."""
-        return require("submitit", "slurm").helpers.DelayedSubmission(self)
+        """When the time is over, or the job has to make room: the program saves what it is at, and the same command
+        goes on when the job is queued again."""
+        self._stop()
+        return require("submitit", "slurm").helpers.DelayedSubmission(replace(self))
+
+    def _stop(self) -> None:
+        """End the program as Ctrl-C does, if it does not end so by force. Not by `Popen.wait`, whose lock the code that
+        a signal has interrupted may hold."""
+        end = time.monotonic() + GRACE
+        if self._program is None or _has_ended(self._program.pid):
+            return
+        self._program.send_signal(signal.SIGINT)
+        while not _has_ended(self._program.pid):
+            if time.monotonic() > end:
+                self._program.kill()
+                return
+            time.sleep(0.1)
 
 
-def submit(module: str, argv: list[str], options: RunnerOptions, logs: Path) -> None:
+def _ignore_warning() -> None:
+    """In a job's program: Slurm may send the signal that announces the end to it too, whom it would kill."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child has; it is left to be waited for."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
+    except ChildProcessError:  # and has been waited for
+        return True
+
+
+def submit(module: str, argv: list[str], options: RunnerOptions, logs: Path, numbered: bool = True) -> None:
     """Submit `python -m module argv` as an array of `--workers` jobs that write to `logs`, or print its script with
-    `--dry_run`. Raises `UserError`."""
+    `--dry_run`. `numbered`: each job makes its share; otherwise all do what none of them has claimed, and programs that
+    they start must not take a job's number for their own. Raises `UserError`."""
     count = options.workers or 1
-    parts = [Part(module, argv, rank, count, os.getcwd()) for rank in range(count)]
+    ranks = [(rank, count) if numbered else (0, 1) for rank in range(count)]
+    parts = [Part(module, argv, rank, world, os.getcwd()) for rank, world in ranks]
     try:
         executor = _executor(options, logs, module.rpartition(".")[2])
-        # For readers of the script, which itself names only a file with this in it.
+        # The first line for readers of the script, which itself names only a folder with this in it.
+        share = f"WORLD_SIZE={count}, RANK from 0: " if numbered else ""
         executor.update_parameters(
-            setup=[f"# each job: WORLD_SIZE={count}, RANK from 0: python -m {module} {shlex.join(argv)}"]
+            setup=[
+                f"# each job: {share}python -m {module} {shlex.join(argv)}",
+                f"export PYTHONPATH={shlex.quote(str(PROJECT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            ]
         )
         if options.dry_run:
             print(_script(executor, count), end="")
@@ -73,16 +119,20 @@ def _executor(options: RunnerOptions, logs: Path, name: str) -> Any:
             return 1
 
     known, given = _get_default_parameters(), {"time": MINUTES, "job_name": f"fast-{name}", "stderr_to_stdout": True}
-    other: dict[str, str] = {}
+    other: dict[str, str | bool] = {}
     for text in options.slurm:
-        key, _, value = text.partition("=")
+        key, sign, value = text.partition("=")
         key = key.strip("-").replace("-", "_")
-        if key == "time":
+        if not sign:
+            other[key] = True
+        elif key == "time":
             given[key] = _minutes(value)
         elif key in known and key not in ("setup", "teardown", "srun_args", "additional_parameters"):
             given[key] = int(value) if value.isdigit() else value
         else:
             other[key] = value
+    if "cpus_per_task" in given:  # which srun of Slurm 22.05 and 23.02 does not take over from sbatch
+        given["srun_args"] = [f"--cpus-per-task={given['cpus_per_task']}"]
     executor = (Printing if options.dry_run else SlurmExecutor)(logs)
     executor.update_parameters(**given, additional_parameters=other)
     return executor

@@ -14,6 +14,7 @@ from ldm.errors import UserError
 NAMES = ("runner", "workers", "slurm", "dry_run")
 RAY_CLIENT = "10001"  # the port of Ray Client, another protocol than that of the head
 RAY = "ray://"
+SWITCHES = ("exclusive", "requeue", "no-requeue", "hold", "contiguous", "overcommit", "oversubscribe")  # of sbatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class RunnerOptions:
         None, "ray, slurm: processes (default: with Ray one a GPU, where there is none one a machine; with Slurm 1)",
         metavar="N", least=1)
     slurm: list[str] = option(
-        [], "slurm: an option of sbatch, partition=gpu say; may be given several times", action="append",
+        [], "slurm: an option of sbatch, partition=gpu or exclusive say; may be given several times", action="append",
         metavar="KEY=VALUE")
     dry_run: bool = option(False, "slurm: print the script instead of submitting it", "--dry_run")
     # fmt: on
@@ -46,7 +47,8 @@ def check_runner(options: Any) -> None:
         raise UserError(f"{flag} is for --runner slurm, not {options.runner}; leave it out")
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers} must be at least 1")
-    if bad := next((text for text in options.slurm if not all(text.partition("="))), None):
+    whole = (text for text in options.slurm if text.strip("-").replace("_", "-") not in SWITCHES)
+    if bad := next((text for text in whole if not all(text.partition("="))), None):
         raise UserError(f"--slurm {bad} is not KEY=VALUE; write an option of sbatch so, partition=gpu say")
 
 

@@ -3,10 +3,13 @@
 import json
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fast.bench.grid import Cell, Grid, claimed
+from fast.bench.ray_grid import RayGrid
 from ldm.errors import UserError
 
 
@@ -125,3 +128,19 @@ def test_a_damaged_manifest_names_itself(tmp_path: Path) -> None:
     (cell.folder / "cell.json").write_text("{")
     with pytest.raises(UserError, match=r"cell\.json is damaged"):
         cell.result()
+
+
+def test_a_cell_that_failed_is_tried_on_another_machine_only_where_one_has_room_for_it(tmp_path: Path) -> None:
+    def machine(name: str, cores: float) -> dict[str, Any]:
+        return {"Alive": True, "NodeID": name, "Resources": {"CPU": cores} if cores else {}}
+
+    nodes = [machine("head", 0), machine("first", 4)]
+    cell = Cell("pairs", "p", {}, tmp_path)
+    grid = RayGrid([cell], lambda cell: {}, ray=SimpleNamespace(nodes=lambda: nodes))
+    small, large = ({"num_cpus": cores, "num_gpus": 0} for cores in (1, 2))
+    assert grid._elsewhere(cell, small) == {}
+    grid._avoid[cell] = "first"
+    assert grid._elsewhere(cell, small) == {}
+    nodes.append(machine("second", 1))
+    assert grid._elsewhere(cell, small) == {"label_selector": {"ray.io/node-id": "!first"}}
+    assert grid._elsewhere(cell, large) == {}

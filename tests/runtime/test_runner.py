@@ -33,6 +33,10 @@ def test_flags_that_do_not_go_together_are_refused(options: dict[str, object], t
         check_runner(RunnerOptions(**options))  # type: ignore[arg-type]
 
 
+def test_options_of_sbatch_that_take_no_value() -> None:
+    check_runner(RunnerOptions(runner="slurm", slurm=["exclusive", "no_requeue", "--hold", "exclusive=user"]))
+
+
 def test_an_address_names_the_head() -> None:
     assert (kind_of("ray"), address_of("ray")) == ("ray", None)
     assert (kind_of("ray://10.0.0.1:6379"), address_of("ray://10.0.0.1:6379")) == ("ray", "10.0.0.1:6379")
