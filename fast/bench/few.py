@@ -83,6 +83,8 @@ def measure(
         for count, seed, label in itertools.product(few.counts, few.seeds, (ALONE, *few.rows))
         if (label, count, seed) not in done and not _skipped(label, count, few, pairs)
     ]
+    for line in _left_out(few, pairs):
+        report(line)
     for label, _, seed in todo:  # before anything is trained
         if label != ALONE:
             pairs.check(label, sides[seed], str(seed))
@@ -109,6 +111,17 @@ def _skipped(label: str, count: int | None, few: Few, pairs: RowPairs) -> bool:
     if label == ALONE:
         return count == 0
     return count is not None and (label in few.only_all or pairs.needs_all(label))
+
+
+def _left_out(few: Few, pairs: RowPairs) -> list[str]:
+    """What to tell of rows that were asked for beside fewer real defects than all and cannot be measured there."""
+    fewer = [str(count) for count in few.counts if count is not None]
+    return [
+        f"note: {label} is measured beside all real defects alone, not beside {', '.join(fewer)}: its pairs may hold "
+        "any of them; pairs made within a row (--row) of shipped weights and drawn drafts are measured everywhere"
+        for label in few.rows
+        if fewer and label not in few.only_all and pairs.needs_all(label)
+    ]
 
 
 def measured(

@@ -331,6 +331,16 @@ def test_pairs_and_weights_that_are_not_there_are_told_before_anything_is_traine
     assert not (tmp_path / "rows.json").exists()
 
 
+def test_rows_that_are_not_measured_beside_a_few_defects_are_told(tmp_path: Path) -> None:
+    index, lines = dataset(tmp_path), list[str]()
+    made = Row(folder=str(tmp_path / "made"))
+    asked = Few((0, 1), (0,), {"pasted": Row("cutpaste"), "made": made, "kept": made}, 2, only_all=("kept",))
+    measure(index, make_split(index), asked, Recorder(), tmp_path / "rows.json", report=lines.append)
+    notes = [line for line in lines if line.startswith("note:")]
+    assert len(notes) == 1
+    assert notes[0].startswith("note: made is measured beside all real defects alone, not beside 0, 1")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
