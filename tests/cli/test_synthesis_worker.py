@@ -58,9 +58,10 @@ def test_a_dead_worker_s_shard_is_made_by_another(
             raise MemoryError
         write(self, record, *pictures)
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch:
         patch.setattr(ShardFolder, "write", killed)
-        first.run(Actor(queue))
+        with pytest.raises(MemoryError):
+            first.run(Actor(queue))
     (out / ".pairs-000006-000008.tar.77.part").write_bytes(b"begun")
     assert [shard.numbers for shard in output.missing()] == [range(6, 9), range(9, 11)]
     assert queue.lose(1) == []
