@@ -175,8 +175,8 @@ def _fill(ray: Any, crew: Crew, output: Output, options: SynthesisOptions, actor
     kind, given_out = _work(output, left)
     if options.shards and 0 < len(given_out) < crew.count:
         print(
-            f"{len(given_out)} shards for {crew.count} workers: the others have nothing to do; smaller --shards let "
-            "more of them work",
+            f"work for {len(given_out)} of {crew.count} workers, as many as shards are left; smaller --shards, in a "
+            "new folder, let more of them work",
             flush=True,
         )
     # In this process's own machine: it dies with the command, never before.
