@@ -18,9 +18,8 @@ def main(argv: list[str]) -> None:
     for options in parts.values():
         check_options(options)
     kind = kind_of(asked.runner)
-    if kind != "local" and (len(parts) > 1 or asked.shards):
-        what = "--shards" if asked.shards else "several --pt_path"
-        raise UserError(f"--runner {asked.runner} takes no {what}; leave one of the two out")
+    if kind != "local" and len(parts) > 1:
+        raise UserError(f"--runner {asked.runner} takes no several --pt_path; leave one of the two out")
     if len(parts) > 1:
         from fast.cli.synthesis_method import check_weights
 
@@ -33,9 +32,15 @@ def main(argv: list[str]) -> None:
     elif kind == "slurm":
         from fast.runtime.on_slurm import submit
 
-        submit("fast.cli.pairs", without_runner(argv), asked, Path(f"{asked.sample_name.rstrip('/')}.slurm"))
+        submit("fast.cli.pairs", without_runner(argv), asked, _logs(asked.sample_name))
     else:
         for_each_part(parts, synthesize, say=os.environ.get("RANK", "0") == "0")
+
+
+def _logs(sample_name: str) -> Path:
+    """Where jobs write what they say: beside the output, or here where that is a URL."""
+    name = sample_name.rstrip("/")
+    return Path(f"{name.rpartition('/')[2] if '://' in name else name}.slurm")
 
 
 if __name__ == "__main__":

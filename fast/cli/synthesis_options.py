@@ -103,6 +103,11 @@ def _check_shards(options: SynthesisOptions) -> None:
         if "://" in options.sample_name:
             raise UserError(f"--sample_name {options.sample_name} is a URL, which takes shards; add --shards 1000, say")
         return
+    if options.runner != "local" and options.sample_name.startswith("memory://"):
+        raise UserError(
+            f"--sample_name {options.sample_name} is the memory of one process, and --runner {options.runner} has "
+            "several; give a folder or a URL that all machines see"
+        )
     for name in ("keep", "regenerate", "extend"):
         if getattr(options, name):
             raise UserError(

@@ -1,73 +1,26 @@
-"""Synthesis by the workers of a Ray cluster: each has the model loaded once and takes numbers of pairs from a queue."""
+"""Synthesis by the workers of a Ray cluster, which take numbers of pairs, or of shards, from a queue."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import closing, redirect_stdout, suppress
+from contextlib import closing, suppress
 from dataclasses import replace
-from io import StringIO
 from typing import Any
 
-from fast.cli.synthesis_job import SynthesisJob, prepare, preview
-from fast.cli.synthesize import counterfeits, keep_command, made, settings_of, tell
-from fast.data.whole import check_images
+from fast.cli.synthesis_worker import Worker
+from fast.cli.synthesize import Output, counterfeits, keep_command, output_of, tell
 from fast.generators import FREE
-from fast.runtime.number_queue import MOST_LOSSES, NumberQueue
-from fast.runtime.on_ray import GONE, cause_of, go_to, joined, machines, wants_gpu
+from fast.runtime.number_queue import MOST_LOSSES, LotQueue, NumberQueue
+from fast.runtime.on_ray import GONE, cause_of, joined, machines, wants_gpu
 from fast.runtime.progress import Progress
 from fast.runtime.runner import address_of
 from fast.runtime.signals import handled_by
-from fast.runtime.workers import cores
 from fast.synthesis.options import SynthesisOptions
-from fast.synthesis.output import OutputFolder
-from fast.synthesis.sources import Pair
+from fast.synthesis.shards import ShardFolder
 from ldm.errors import UserError
 
 LOOK = 0.2  # seconds between looks at what the workers have done
-
-
-class Worker:
-    """An actor. `rank`: its own, never used twice; `folder`: the command's; `cpus`: cores of its machine that are its
-    own."""
-
-    def __init__(self, options: SynthesisOptions, rank: int, folder: str, cpus: int):
-        self.options, self.rank, self.folder, self.cpus = options, rank, folder, cpus
-
-    def prepare(self) -> tuple[dict[str, Any], str]:
-        """Load everything. Returns (the run's settings, what the command says of them). Raises `UserError`."""
-        go_to(self.folder)
-        os.environ["LOCAL_WORLD_SIZE"] = str(max(1, cores() // self.cpus))
-        with redirect_stdout(StringIO()) as said:
-            self.job: SynthesisJob = prepare(self.options, say=True)
-        return settings_of(self.job), said.getvalue()
-
-    def check(self, numbers: list[int]) -> str:
-        """Look at the normal images of these pairs and write the preview that is asked for. Returns what is to be said.
-        Raises `UserError` for an image that cannot be read."""
-        pairs = (self.job.sources.pair(i, self.options.seed) for i in numbers)
-        check_images(p.normal for p in pairs if p.normal)
-        with redirect_stdout(StringIO()) as said:
-            if self.options.preview:
-                preview(self.job, self.options)
-        return said.getvalue()
-
-    def run(self, queue: Any) -> int:
-        """Make pairs until the queue has none left. Returns how many drawn masks were rejected."""
-        import ray
-
-        options = self.options
-
-        def pairs() -> Iterator[Pair]:
-            while numbers := ray.get(queue.take.remote(self.rank, options.batch_size)):
-                yield from (self.job.sources.pair(i, options.seed) for i in numbers)
-
-        before = self.job.rejected()
-        with closing(OutputFolder(options.sample_name, settings_of(self.job), self.rank)) as output:
-            for number in made(output, self.job, pairs(), options.batch_size):
-                queue.finish.remote(self.rank, [number])
-        return self.job.rejected() - before
 
 
 class Crew:
@@ -86,6 +39,7 @@ class Crew:
         self.running: dict[Any, int] = {}
         self.idle: set[int] = set()
         self.rank = self.rejected = self.deaths = 0
+        self.settings: dict[str, Any] = {}  # of the first worker that is ready
         for _ in range(self.count):
             self._start()
 
@@ -107,6 +61,7 @@ class Crew:
                 self._replace(rank, error)
                 continue
             self.idle.add(rank)
+            self.settings = settings
             return self.actors[rank], settings, said
 
     def work(self, queue: Any, progress: Progress, stopped: list[int]) -> None:
@@ -139,16 +94,28 @@ class Crew:
         except Exception as error:
             often = self.ray.get(queue.lose.remote(rank))
             if often:
+                what = "shard, which begins with pair" if self.options.shards else "pairs, numbers"
                 raise UserError(
-                    f"{MOST_LOSSES} workers died while they made the same pairs ({', '.join(map(str, often[:5]))}); "
-                    "if memory ran out, lower --batch_size or --workers"
+                    f"{MOST_LOSSES} workers died while they made the same {what} {', '.join(map(str, often[:5]))}; if "
+                    "memory ran out, lower --batch_size or --workers; the same command goes on"
                 ) from None
             self._replace(rank, error)
             return
         self.deaths = 0
         self.idle.add(rank)
-        if not loading:
+        if loading:
+            self._agree(found[0])
+        else:
             self.rejected += found
+
+    def _agree(self, settings: dict[str, Any]) -> None:
+        """Raises `UserError` for a worker that would make other pairs than the first."""
+        both = settings.keys() | self.settings.keys()
+        if differing := sorted(key for key in both if settings.get(key) != self.settings.get(key)):
+            raise UserError(
+                f"the machines of the Ray cluster would make different pairs (they differ in {', '.join(differing)}); "
+                "let all see the same files, and say with --precision and --device what all of them can do"
+            )
 
     def _replace(self, rank: int, error: Exception) -> None:
         """Another worker in the place of one that died; what was raised in a living one is raised here."""
@@ -186,8 +153,9 @@ def _synthesize(ray: Any, options: SynthesisOptions) -> None:
     try:
         actor, settings, said = crew.first()
         print(said, end="", flush=True)
-        with closing(OutputFolder(options.sample_name, settings, 0, options.extend)) as output, handled_by(came.append):
-            keep_command(options)
+        with closing(output_of(options, settings, 0)) as output, handled_by(came.append):
+            if not options.shards:
+                keep_command(options)
             total = _fill(ray, crew, output, options, actor, came)
             rows = output.brief()
     finally:
@@ -195,18 +163,25 @@ def _synthesize(ray: Any, options: SynthesisOptions) -> None:
     tell(options, rows, total, bool(came), crew.rejected, True)
 
 
-def _fill(ray: Any, crew: Crew, output: OutputFolder, options: SynthesisOptions, actor: Any, came: list[int]) -> int:
+def _fill(ray: Any, crew: Crew, output: Output, options: SynthesisOptions, actor: Any, came: list[int]) -> int:
     """Have what is missing made. Returns how many pairs the manifest holds."""
-    numbers, done = [*range(options.count), *counterfeits(options)], output.done()
+    numbers, done = output.share([range(options.count), counterfeits(options)], 0, 1), output.done()
     left = [n for n in numbers if n not in done]
     try:
         print(ray.get(actor.check.remote(left)), end="", flush=True)
     except ray.exceptions.RayTaskError as error:
         output.abandon()
         raise cause_of(error) from None
+    kind, given_out = _work(output, left)
+    if options.shards and 0 < len(given_out) < crew.count:
+        print(
+            f"work for {len(given_out)} of {crew.count} workers, as many as shards are left; smaller --shards, in a "
+            "new folder, let more of them work",
+            flush=True,
+        )
     # In this process's own machine: it dies with the command, never before.
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), False)
-    queue = ray.remote(NumberQueue).options(num_cpus=0, scheduling_strategy=here).remote(left, crew.count)
+    queue = ray.remote(kind).options(num_cpus=0, scheduling_strategy=here).remote(given_out, crew.count)
     try:
         with Progress(len(numbers), "pairs", "pair", initial=len(numbers) - len(left)) as progress:
             crew.work(queue, progress, came)
@@ -214,3 +189,10 @@ def _fill(ray: Any, crew: Crew, output: OutputFolder, options: SynthesisOptions,
         crew.stop()  # nobody writes while the manifest is put together
         total = output.gather()
     return total
+
+
+def _work(output: Output, left: list[int]) -> tuple[type[NumberQueue], list[int]]:
+    """The queue, and what it gives out: the pairs that are `left`, or for each shard the number of its first."""
+    if isinstance(output, ShardFolder):
+        return LotQueue, [shard.numbers[0] for shard in output.missing()]
+    return NumberQueue, left

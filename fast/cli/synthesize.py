@@ -73,7 +73,7 @@ def synthesize(options: SynthesisOptions) -> None:
     job = prepare(options, say=rank == 0)
     if options.preview and rank == 0:
         preview(job, options)
-    with closing(_output(options, settings_of(job), rank)) as output:
+    with closing(output_of(options, settings_of(job), rank)) as output:
         try:
             if rank == 0 and not options.shards:
                 keep_command(options)
@@ -119,7 +119,7 @@ def tell(
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
 
 
-def _output(options: SynthesisOptions, settings: dict[str, Any], rank: int) -> Output:
+def output_of(options: SynthesisOptions, settings: dict[str, Any], rank: int) -> Output:
     """Where the pairs go. Raises `UserError`."""
     if options.shards:
         from fast.synthesis.shards import ShardFolder

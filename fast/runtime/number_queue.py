@@ -46,3 +46,29 @@ class NumberQueue:
     def state(self) -> tuple[int, int, int]:
         """How many numbers are (finished, waiting, in the workers' hands)."""
         return self.done, len(self._waiting), sum(map(len, self._taken.values()))
+
+
+class LotQueue(NumberQueue):
+    """As `NumberQueue`, of numbers that stand for lots: a lot's pieces are made by one worker, one after another, and
+    count once all of them are there. `done` and `state` tell finished pieces, those of a lot under way among them;
+    what a dead worker had of one is taken back."""
+
+    def __init__(self, numbers: Iterable[int], workers: int):
+        super().__init__(numbers, workers)
+        self._begun: Counter[int] = Counter()
+
+    def advance(self, worker: int) -> None:
+        """A worker has made a piece of the lot that it holds."""
+        if self._taken.get(worker):  # else it was taken for dead
+            self.done += 1
+            self._begun[worker] += 1
+
+    def finish(self, worker: int, numbers: Sequence[int]) -> None:
+        """A worker's lots are whole."""
+        self._taken.get(worker, set()).difference_update(numbers)
+        del self._begun[worker]
+
+    def lose(self, worker: int) -> list[int]:
+        """A worker is gone: its lot waits again, whole. Returns those that have been lost `MOST_LOSSES` times."""
+        self.done -= self._begun.pop(worker, 0)
+        return super().lose(worker)

@@ -165,7 +165,8 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
         MISSING, "output: image/, mask/, triptych/, manifest.jsonl; with --shards a folder or a URL such as "
         "s3://bucket/name", metavar="FOLDER")
     shards: int | None = option(
-        None, "write WebDataset tar files of N pairs each, with their records beside them, in the place of folders",
+        None, "write WebDataset tar files of N pairs each, with their records beside them, in the place of folders; a "
+        "process that is stopped or dies loses the shard that it was at (docs/scale.md), so small ones lose less",
         metavar="N", least=1)
     count: int = option(500, "pairs in all (default 500)", least=1)
     counterfeits: float = option(

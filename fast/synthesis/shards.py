@@ -104,6 +104,15 @@ class ShardFolder:
                 self.store.remove(name)
         return [i for shard in self._shards[rank::world] for i in shard.numbers]
 
+    def missing(self) -> list[Shard]:
+        """Those that are asked for and not complete, in order: each is made by one process, from its first pair on."""
+        complete = set(self._complete())
+        return [shard for shard in self._shards if shard not in complete]
+
+    def shard_of(self, number: int) -> Shard:
+        """The shard of a pair that is asked for."""
+        return self._shards[bisect_right(self._shards, number, key=lambda s: s.numbers[0]) - 1]
+
     def done(self) -> set[int]:
         """Numbers of the pairs in complete shards of those that are asked for."""
         return {i for shard in self._complete() for i in shard.numbers}
@@ -119,7 +128,7 @@ class ShardFolder:
     ) -> None:
         """Take a pair, as `OutputFolder.write` does, without a triptych. The last one of a shard writes the shard."""
         number = record["index"]
-        shard = self._shards[bisect_right(self._shards, number, key=lambda s: s.numbers[0]) - 1]
+        shard = self.shard_of(number)
         files = {} if record.get("rejected") else self._files(record, image, mask, asked)
         names = {"image": f"{number:06d}.image.png", "mask": f"{number:06d}.mask.png"}
         if ASKED in record:
@@ -151,7 +160,8 @@ class ShardFolder:
         return files if asked is None else {**files, f"{ASKED}.png": encoded((asked != 0).astype(np.uint8) * 255)}
 
     def _finish(self, filling: _Open) -> None:
-        """Write a shard, in the order of its numbers, then its records, then remove a shorter one in its place."""
+        """Write a shard, in the order of its numbers, remove a shorter one in its place, then write its records. Who is
+        killed in between leaves a shard that is made again, never two of the same pairs."""
         name = filling.shard.name
         with TemporaryDirectory() as aside, filling.spool as spool:
             local = Path(aside) / f"{name}.tar"
@@ -161,14 +171,14 @@ class ShardFolder:
                         spool.seek(offset)
                         add_entry(tar, entry, spool.read(length))
             self.store.write(f"{name}.tar", local)
-        lines = [filling.records[number] + "\n" for number in filling.shard.numbers]
-        self.store.write(f"{name}.jsonl", "".join(lines).encode())
-        self._fresh = True
         first, last = filling.shard.numbers[0], filling.shard.numbers[-1]
         for other in self._marks():
             if other.numbers[0] == first and other.numbers[-1] < last:
                 self.store.remove(f"{other.name}.jsonl")
                 self.store.remove(f"{other.name}.tar")
+        lines = [filling.records[number] + "\n" for number in filling.shard.numbers]
+        self.store.write(f"{name}.jsonl", "".join(lines).encode())
+        self._fresh = True
 
     def gather(self) -> int:
         """Once all shards that are asked for are there, write `classes.json` and `manifest.parquet`. Returns how many
@@ -179,6 +189,9 @@ class ShardFolder:
             self.store.write(SETTINGS, self._settings)
         complete = self._complete()
         if len(complete) == len(self._shards):
+            for name in names:
+                if name.startswith(".pairs-") and name.endswith(".part"):  # of a process that was killed as it wrote
+                    self.store.remove(name)
             if self._fresh or TABLE not in names:
                 write_table(self.store, TABLE, (records_of(self.store, shard.name) for shard in complete))
             if self._fresh or CLASSES not in names:

@@ -17,7 +17,7 @@ from fast.runtime.command import run_cli
 from fast.runtime.signals import interruptible
 from fast.synthesis.options import SynthesisOptions
 from support.paths import ROOT
-from support.synthesis import arguments, leftovers, whole_set
+from support.synthesis import arguments, leftovers, whole_set, whole_shards
 
 pytestmark = pytest.mark.cluster
 
@@ -88,6 +88,33 @@ def test_a_killed_worker_s_pairs_are_made_by_another(
     assert mark.exists()
     assert "died; its pairs are given out again" in capsys.readouterr().out
     assert whole_set(out) == whole_set(tmp_path / "one")
+
+
+def in_shards(root: Path, out: Path, *more: str) -> list[str]:
+    line = ["--method", "procedural", "--data_root", str(root / "wood" / "train" / "good"), "--material", "wood"]
+    return [*line, "--anomaly_name", "scratch", "--sample_name", str(out), "--count", "12", "--shards", "3", *more]
+
+
+def test_a_killed_worker_s_shard_is_made_by_another_and_the_set_goes_on_anywhere(
+    cluster: str, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    kill_at: Callable[[str], Path],
+) -> None:  # fmt: skip
+    one, out, runner = tmp_path / "one", tmp_path / "out", ("--runner", cluster, "--workers", "2")
+    assert run_cli(pairs.main, in_shards(drawn_root, one)) == 0
+    assert run_cli(pairs.main, in_shards(drawn_root, out, "--count", "3")) == 0  # one process begins
+    mark = kill_at("pairs-000006-000008.tar")
+    assert run_cli(pairs.main, in_shards(drawn_root, out, *runner)) == 0
+    assert mark.exists()
+    said = capsys.readouterr().out
+    assert "died; its pairs are given out again" in said
+    assert said.endswith(f"12 pairs in {out}\n")
+    assert whole_shards(out) == whole_shards(one)
+    times = {p: p.stat().st_mtime_ns for p in out.glob("*.tar")}
+    (out / "pairs-000003-000005.jsonl").unlink()
+    assert run_cli(pairs.main, in_shards(drawn_root, out)) == 0  # and one process goes on
+    assert whole_shards(out) == whole_shards(one)
+    again = {p.name for p, t in times.items() if p.stat().st_mtime_ns != t}
+    assert again == {"pairs-000003-000005.tar"}
 
 
 class Actor:

@@ -2,7 +2,7 @@
 
 import random
 
-from fast.runtime.number_queue import MOST_LOSSES, NumberQueue
+from fast.runtime.number_queue import MOST_LOSSES, LotQueue, NumberQueue
 
 
 def test_every_number_is_finished_once_however_workers_die() -> None:
@@ -48,3 +48,21 @@ def test_what_was_lost_comes_first_and_is_given_up_in_the_end() -> None:
     queue.finish(9, [0, 1, 2])
     queue.finish(9, [0])  # told twice
     assert queue.state() == (3, 17, 0)
+
+
+def test_a_lot_is_made_whole_and_what_a_dead_worker_had_of_it_is_taken_back() -> None:
+    queue = LotQueue([0, 3, 6], 2)  # of pairs 0 to 2, 3 to 5, and 6
+    assert [queue.take(1, 1), queue.take(2, 1)] == [[0], [3]]
+    for worker in (1, 1, 2, 1, 2):
+        queue.advance(worker)
+    queue.finish(1, [0])
+    assert queue.state() == (5, 1, 1)
+    assert queue.lose(2) == []
+    queue.advance(2)  # said before it died, heard afterwards
+    assert queue.state() == (3, 2, 0)
+    assert queue.take(1, 1) == [3]
+    queue.advance(1)
+    queue.lose(1)
+    assert queue.state() == (3, 2, 0)  # the lot that was finished stays
+    queue.take(3, 1)
+    assert queue.lose(3) == [3]

@@ -89,6 +89,11 @@ def test_a_part_knows_its_number_and_where_it_runs(tmp_path: Path) -> None:
         Part("no_such_module", [], 0, 1, str(tmp_path))()
 
 
+def test_jobs_write_what_they_say_beside_the_output_or_here() -> None:
+    assert pairs._logs("sets/part/") == Path("sets/part.slurm")
+    assert pairs._logs("s3://bucket/sets/part/") == Path("part.slurm")
+
+
 @pytest.mark.parametrize("command", [pairs, bench])
 def test_a_missing_extra_is_named(
     command: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ from fast.cli import bench, pairs
 from fast.runtime.command import run_cli
 from fast.runtime.on_slurm import Part
 from support.paths import ROOT
-from support.synthesis import whole_set
+from support.synthesis import whole_set, whole_shards
 
 pytestmark = pytest.mark.cluster
 
@@ -117,6 +117,18 @@ def test_jobs_of_an_array_make_the_same_pairs_as_one_process(
         jobs(number)
         assert len(list((tmp_path / "out" / "image").iterdir())) == (2 if number else 5)
     assert whole_set(tmp_path / "out") == whole_set(tmp_path / "one")
+
+
+def test_jobs_of_an_array_make_the_same_shards_as_one_process(
+    drawn_root: Path, tmp_path: Path, jobs: Callable[[int], None]
+) -> None:
+    assert run_cli(pairs.main, [*argv(drawn_root, tmp_path / "one"), "--shards", "2"]) == 0
+    line = [*argv(drawn_root, tmp_path / "out"), "--shards", "2"]
+    assert run_cli(pairs.main, [*line, "--runner", "slurm", "--workers", "2"]) == 0
+    jobs(1)
+    assert [p.name for p in (tmp_path / "out").glob("*.tar")] == ["pairs-000002-000003.tar"]
+    jobs(0)
+    assert whole_shards(tmp_path / "out") == whole_shards(tmp_path / "one")
 
 
 def test_jobs_of_a_grid_make_whole_cells(drawn_root: Path, tmp_path: Path, jobs: Callable[[int], None]) -> None:

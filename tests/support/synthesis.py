@@ -43,5 +43,26 @@ def whole_set(out: Path) -> dict[str, Any]:
     return files
 
 
+def whole_shards(out: Path) -> dict[str, Any]:
+    """Every file of a finished set of shards by name; records and table without the times."""
+    import pyarrow.parquet as parquet
+
+    files: dict[str, Any] = {}
+    for path in out.iterdir():
+        if path.suffix == ".jsonl":
+            files[path.name] = [_timeless(line) for line in path.read_text().splitlines()]
+        elif path.suffix == ".parquet":
+            table = parquet.read_table(path).drop_columns("seconds").to_pylist()
+            groups = parquet.ParquetFile(path).num_row_groups
+            files[path.name] = (groups, [{**row, "record": _timeless(row["record"])} for row in table])
+        else:
+            files[path.name] = path.read_bytes()
+    return files
+
+
+def _timeless(line: str) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(line).items() if key != "seconds"}
+
+
 def leftovers(out: Path) -> list[str]:
     return [str(p.relative_to(out)) for p in out.rglob("*") if p.name.endswith(".part") or ".records" in p.parts]

@@ -217,6 +217,10 @@ def test_what_cannot_be_is_refused(
     (tmp_path / "other" / "notes.txt").write_text("mine")
     for argv, says in (
         (arguments(drawn_root, "memory://x"), "is a URL, which takes shards; add --shards 1000, say"),
+        (
+            arguments(drawn_root, "memory://x", "--shards", "3", "--runner", "ray"),
+            "is the memory of one process, and --runner ray has several",
+        ),
         (arguments(drawn_root, tmp_path / "o", "--shards", "0"), "--shards 0 must be at least 1"),
         (arguments(drawn_root, tmp_path / "o", "--shards", "3", "--extend"), "--extend changes pairs that are made"),
         (arguments(drawn_root, tmp_path / "o", "--count", "1000001"), "is more than a set holds"),
