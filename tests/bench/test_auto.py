@@ -183,6 +183,20 @@ def test_what_fits_is_told_after_the_first_row(monkeypatch: pytest.MonkeyPatch, 
                for line in bench.said)  # fmt: skip
 
 
+def test_what_a_row_takes_more_than_real_defects_alone_counts_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # After 20 + 80 s of 420, the second split of these and two of "b" are 100 + 160 s.
+    bench = Bench(monkeypatch, tmp_path, SCORES, {ALONE: 20.0, "a": 80.0, "b": 80.0, "c": 80.0, "a + b": 20.0})
+    found = bench.choose(420, extra=dict.fromkeys("abc", 60.0))
+    assert any("2 of 3 candidates on 2 of 3 nested splits fit into the 5.3 minutes" in line for line in bench.said)
+    assert {score.label: score.splits for score in found.scores} == {"a + b": 2, "a": 2, "b": 2}
+    assert "2 nested splits of it would have taken about 2.7 minutes" in found.left_out["c"]
+    assert bench.clock.now <= 420
+    bench.choose(60)  # again: nothing is foreseen of what is done
+    assert not any("candidates" in line for line in bench.said)
+
+
 def test_time_is_kept_to_make_the_pairs_again(tmp_path: Path) -> None:
     rows = {"a": Row("transplant"), "b": Row("transplant"), "c": Row("cutpaste")}
     clock, pairs = Clock(), RowPairs(rows, 4)
