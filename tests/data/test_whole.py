@@ -107,3 +107,15 @@ def test_what_was_wrong_for_a_moment_is_not_kept(tmp_path: Path, monkeypatch: py
         with pytest.raises(UserError, match="too many"):
             check_made([shard / "a.png"])
     check_made([shard / "a.png"])
+
+
+def test_the_remedy_is_that_of_what_is_wrong(tmp_path: Path) -> None:
+    bad = cut(picture(tmp_path / "a; b.png"))
+    with pytest.raises(UserError, match=r"/a; b\.png: cannot read .*; remove it and run the set's command again, which"):
+        check_made([bad])
+    with pytest.raises(UserError, match=r"gone\.png: .*; run the set's command again, which makes what is missing$"):
+        check_made([tmp_path / "gone.png"])
+    pointer = tmp_path / "pointer.png"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="git lfs pull"):
+        check_made([pointer])
