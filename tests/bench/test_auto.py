@@ -20,6 +20,7 @@ from fast.artifact import find_weights
 from fast.bench import auto as module_auto
 from fast.bench import auto_pairs as module_pairs
 from fast.bench import choice as module
+from fast.bench.auto_page import _sentence
 from fast.bench.candidates import CANDIDATES, rows_of
 from fast.bench.choice import Choice, Trials, choose, ranked
 from fast.bench.few import ALONE
@@ -32,6 +33,7 @@ from fast.data.split import Split, make_split, nested_split
 from fast.generators import FREE, create, method_class
 from fast.reports.contact_sheet import read_row
 from fast.runtime.command import run_cli
+from fast.runtime.folders import sole
 from fast.runtime.options import parse_training
 from fast.segmentation.data import SegmentationSample, from_output
 from fast.segmentation.quick import QuickJudge
@@ -394,6 +396,24 @@ def test_minutes_that_cannot_suffice_are_refused_before_anything_is_written(
     assert "; give --minutes 5 at least, and 6 for two nested splits" in said.err
     assert "nested split 0" not in said.out
     assert not (tmp_path / "auto").exists()
+
+
+def test_a_folder_that_another_run_writes_to_is_refused_before_its_trials_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(module_auto, "Job", lambda *_: pytest.fail("it begins"))
+    flags = ["--dataset", str(dataset(tmp_path)), "--auto", "--out", str(tmp_path / "auto")]
+    with sole(tmp_path / "auto" / "report.html", "--out"):
+        assert run_cli(bench.main, flags) == 2
+    assert "is being written by another process" in capsys.readouterr().err
+
+
+def test_the_page_does_not_speak_of_pairs_that_were_not_tried() -> None:
+    sides, choice = SimpleNamespace(train=[1, 2]), Choice(None, [], {}, [], 30.0)
+    found: Any = SimpleNamespace(choice=choice, sides=sides, final=SimpleNamespace(made=[]))
+    assert _sentence(found).startswith("No pairs were tried: ")
+    assert _sentence(found).endswith("trained on the 2 real defects alone.")
 
 
 @pytest.mark.parametrize(
