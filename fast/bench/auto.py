@@ -137,7 +137,7 @@ class Job:
     def _foresee(self) -> Foreseen:
         """What is to come, measured and told. UserError where the minutes are too few for it."""
         plan, inner, first = self.plan, self.inner[0], next(iter(self.labels), None)
-        probe = replace(self.judge, cache=None)  # leaves nothing
+        probe, looked_at = replace(self.judge, cache=None), min(LOOKED_AT, len(self.sides.train))  # leaves nothing
         costs = measure(probe, _network(plan), self.described, from_samples(self.sides.train))
         done = 0 if not self.trials.done(ALONE, 0) else 1 if not (first and self.trials.done(first, 0)) else 2
         found = foresee(
@@ -155,10 +155,10 @@ class Job:
         choosing = f"{advised(spent, found.choosing)} for two nested splits, below which nothing can be chosen"
         if found.smallest > self.budget.left:
             raise UserError(
-                f"--minutes {plan.minutes:g} is too few by what was measured here on {LOOKED_AT} images: {parts}; give "
+                f"--minutes {plan.minutes:g} is too few by what was measured here on {looked_at} images: {parts}; give "
                 f"--minutes {advised(spent, found.smallest)} at least, and {choosing}"
             )
-        self.report(f"by what was measured on {LOOKED_AT} images, {parts}")
+        self.report(f"by what was measured on {looked_at} images, {parts}")
         if found.choosing > self.budget.left and not (first and self.trials.done(first, 1)):
             self.report(f"note: --minutes {plan.minutes:g} suffices for one nested split alone; give {choosing}")
         return found

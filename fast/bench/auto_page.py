@@ -85,6 +85,8 @@ def _sentence(found: Delivered) -> str:
         why = "Nothing raised the score above that of real defects with classical augmentation by more than chance"
         few = any(score.splits < LEAST for score in choice.scores)
         short = "; the minutes sufficed for one nested split, which says nothing about chance" if few else ""
+        if not choice.scores:
+            why = "No pairs were tried: the minutes sufficed for none, or none could be made"
         return f"{why}{short}, so the segmenter was trained on the {len(found.sides.train)} real defects alone."
     score = next(s for s in choice.scores if s.label == choice.taken)
     return (

@@ -120,10 +120,14 @@ class Trials:
         found = [row["seconds"] for row in self.rows if row["label"] == label]
         return found[-1] if found else None
 
-    def estimate(self, label: str) -> float:
-        """Seconds of the next trial of a row, by those there were: an unknown one takes as long as the longest."""
-        known = self.seconds(label)
-        return known if known is not None else max((row["seconds"] for row in self.rows), default=0.0)
+    def estimate(self, label: str, extra: Mapping[str, float] | None = None) -> float:
+        """Seconds of the next trial of a row, by those there were: an unknown one takes as long as the longest, each
+        without its own `extra` (see `choose`), and this one's on top."""
+        known, extra = self.seconds(label), extra or {}
+        if known is not None:
+            return known
+        plain = (row["seconds"] - extra.get(row["label"], 0.0) for row in self.rows)
+        return max(plain, default=0.0) + extra.get(label, 0.0)
 
 
 def choose(trials: Trials, labels: Sequence[str], extra: Mapping[str, float] | None = None) -> Choice:
@@ -137,7 +141,7 @@ def choose(trials: Trials, labels: Sequence[str], extra: Mapping[str, float] | N
     trials.run(ALONE, 0)
     begun = [ALONE]
     for label in labels:
-        cost = trials.estimate(label) + (extra.get(label, 0.0) if trials.seconds(label) is None else 0.0)
+        cost = trials.estimate(label, extra)
         # Each that is begun has a second split to come; the first row is tried if it can have one split.
         promised = sum(trials.estimate(other) for other in begun) if len(begun) > 1 else 0.0
         splits = LEAST if len(begun) > 1 else 1
@@ -149,7 +153,7 @@ def choose(trials: Trials, labels: Sequence[str], extra: Mapping[str, float] | N
             continue
         trials.run(label, 0)
         begun += [label] if trials.done(label, 0) else []
-        if len(begun) == 2:
+        if len(begun) == 2 and not trials.done(label, 1):  # by an earlier run, whose trials take no time
             trials.report(_outlook(trials, labels, begun, extra))
     rounds = _rounds(trials, begun)
     if rounds < len(trials.sides):
@@ -169,7 +173,7 @@ def _outlook(trials: Trials, labels: Sequence[str], begun: Sequence[str], extra:
     alone, first = (trials.estimate(label) for label in begun)
     left, fitting = trials.left - alone - first, 1  # the second split of these comes first
     for label in (label for label in labels if label not in begun):
-        cost = LEAST * (first + extra.get(label, 0.0) - extra.get(begun[1], 0.0))
+        cost = LEAST * trials.estimate(label, extra)
         if cost <= left:
             left, fitting = left - cost, fitting + 1
     more = int(max(0.0, left) // (alone + fitting * first)) if left >= 0 else -1

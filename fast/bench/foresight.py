@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,15 +52,13 @@ class Costs:
 def measure(
     judge: QuickJudge, final: NetworkJudge, described: Described, samples: Sequence[SegmentationSample]
 ) -> Costs:
-    """Do a little of each on a few of `samples`, evenly chosen, and export an untrained network. `final`: the network's
-    judge, whose steps are counted by its `progress`. Raises `UserError`."""
+    """Do a little of each on `LOOKED_AT` of `samples`, evenly chosen, or on all where there are fewer, and export the
+    network. `final`: how it is trained and tested; nothing of it is changed. Raises `UserError`."""
     few = samples[:: max(1, len(samples) // LOOKED_AT)][:LOOKED_AT]
     view, head = judge.costs(few)
     began, ends = time.monotonic(), list[float]()
-    short = NetworkJudge(
-        final.network, {**final.training, "steps": STEPS, "minutes": None}, final.seen,
-        progress=lambda *_: ends.append(time.monotonic()),
-    )  # fmt: skip
+    training = {**final.training, "steps": STEPS, "minutes": None}
+    short = replace(final, training=training, progress=lambda *_: ends.append(time.monotonic()))
     network = short.fit(few)
     step = (ends[-1] - ends[0]) / (len(ends) - 1)
     tested = time.monotonic()

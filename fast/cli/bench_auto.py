@@ -79,10 +79,8 @@ def run(options: argparse.Namespace) -> None:
     kinds = (f"{category}/{anomaly}" for category, anomaly in index.types)
     for note in looks_notes(kinds, looks, "--looks {name}=scratch,pit"):
         print(note, flush=True)
-    job = Job(index, split, options.out, plan, budget, lambda line: print(line, flush=True))
-    options.out.mkdir(parents=True, exist_ok=True)
-    with sole(options.out / "report.html", "--out"):
-        found = deliver(job)
+    with sole(options.out / "report.html", "--out"):  # before the trials of an earlier run are read
+        found = deliver(Job(index, split, options.out, plan, budget, lambda line: print(line, flush=True)))
         sheet = shlex.join([str(options.out / "pairs"), "--out", "pairs.png"])
         commands = [("This again; trials that are done are not done again", options.command)]
         if found.final.made:

@@ -25,6 +25,7 @@ LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 # A line camera writes pictures above Pillow's limit. What gives a trap away is its size on disk: real ones take a byte
 # for less than a hundred pixels, an empty one at the highest compression for 900.
 LARGE, PIXELS_PER_BYTE = 89_478_485, 1000
+RESTORE = "restore or remove the file"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Decoded:
 
 def decode(path: Path) -> Decoded:
     """Decode a picture file wholly. UserError when it is missing, truncated, no picture, or holds several."""
-    what, restore = named(path), remedy(path, "restore or remove the file")
+    what, restore = named(path), remedy(path, RESTORE)
     try:
         data = read_bytes(path)
     except OSError as error:
@@ -66,7 +67,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) of an image turned upright by EXIF, from its first bytes. UserError as for `decode`."""
     Image.MAX_IMAGE_PIXELS = None
     path = Path(path)
-    restore = remedy(path, "restore or remove the file")
+    restore = remedy(path, RESTORE)
     try:
         with Image.open(BytesIO(read_bytes(path)) if is_packed(path) else path) as image:
             turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)

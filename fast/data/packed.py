@@ -7,12 +7,14 @@ import shutil
 import tarfile
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from ldm.errors import UserError
 
 SUFFIX = ".tar"
+_READING = Lock()
 
 
 def is_packed(path: Path) -> bool:
@@ -81,15 +83,13 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 class Members:
-    """Where the files of a tar file lie, in arrays: as a dictionary those of a million pairs would be gigabytes."""
+    """Where the files of a tar file lie, in arrays: as a dictionary those of a million pairs would be gigabytes. Raises
+    `tarfile.TarError` for a damaged one, and `OSError`."""
 
     def __init__(self, tar: Path):
-        try:
-            with tarfile.open(tar, "r:") as opened:
-                found = sorted((m.name.encode(), m.offset_data, m.size) for m in opened if m.isreg())
-                _check_end(tar, opened.offset)
-        except tarfile.TarError as error:
-            raise OSError(errno.EIO, f"this is no whole tar file: {error}") from error
+        with tarfile.open(tar, "r:") as opened:
+            found = sorted((m.name.encode(), m.offset_data, m.size) for m in opened if m.isreg())
+            _check_end(tar, opened.offset)
         self._names = np.array([name for name, _, _ in found], dtype=bytes)
         self._places = np.array([place for _, *place in found], dtype=np.int64).reshape(-1, 2)
 
@@ -115,16 +115,18 @@ def _check_end(tar: Path, offset: int) -> None:
 
 def _members(tar: Path) -> Members:
     stat = tar.stat()
-    found = _known(tar, stat.st_mtime_ns, stat.st_size)
-    if isinstance(found, OSError):
-        raise OSError(*found.args)
+    with _READING:  # threads that ask for files of the same tar file wait for the one that reads its headers
+        found = _known(tar, stat.st_mtime_ns, stat.st_size)
+    if isinstance(found, str):
+        raise OSError(errno.EIO, found)
     return found
 
 
 @lru_cache(maxsize=4096)
-def _known(tar: Path, _changed: int, _size: int) -> Members | OSError:
-    """Of a damaged tar file what is wrong, so that it is not read again for each of its files."""
+def _known(tar: Path, _changed: int, _size: int) -> Members | str:
+    """Of a damaged tar file what is wrong, so that it is not read again for each of its files. What may pass, such as
+    too many open files, is raised and not kept."""
     try:
         return Members(tar)
-    except OSError as error:
-        return error
+    except tarfile.TarError as error:
+        return f"this is no whole tar file: {error}"

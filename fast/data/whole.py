@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fast.data.decode import reason
+from fast.data.decode import RESTORE, reason
 from fast.data.images import read_image
 from fast.data.packed import container, named, read_ends, remedy
 from ldm.errors import UserError
@@ -52,8 +52,12 @@ def check_made(paths: Iterable[Path]) -> None:
     path, error = found[0]
     others = list(dict.fromkeys(container(other) for other, _ in found))[1:]  # a tar file counts once
     more = f" (and {len(others)} more, {others[0].name} the next)" if others else ""
-    again = remedy(path, "remove it and run the set's command again, which makes it anew")
-    raise UserError(f"{str(error).partition('; ')[0]}{more}; {again}")
+    what, _, again = str(error).rpartition("; ")
+    if not container(path).exists():
+        again = "run the set's command again, which makes what is missing"
+    elif again == RESTORE:
+        again = "remove it and run the set's command again, which makes it anew"
+    raise UserError(f"{what}{more}; {again}")
 
 
 def _problem(path: Path) -> UserError | None:

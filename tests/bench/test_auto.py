@@ -20,6 +20,7 @@ from fast.artifact import find_weights
 from fast.bench import auto as module_auto
 from fast.bench import auto_pairs as module_pairs
 from fast.bench import choice as module
+from fast.bench.auto_page import _sentence
 from fast.bench.candidates import CANDIDATES, rows_of
 from fast.bench.choice import Choice, Trials, choose, ranked
 from fast.bench.few import ALONE
@@ -32,6 +33,7 @@ from fast.data.split import Split, make_split, nested_split
 from fast.generators import FREE, create, method_class
 from fast.reports.contact_sheet import read_row
 from fast.runtime.command import run_cli
+from fast.runtime.folders import sole
 from fast.runtime.options import parse_training
 from fast.segmentation.data import SegmentationSample, from_output
 from fast.segmentation.quick import QuickJudge
@@ -181,6 +183,20 @@ def test_what_fits_is_told_after_the_first_row(monkeypatch: pytest.MonkeyPatch, 
     bench.choose(30)
     assert any("1 of 3 candidates on 1 of 3 nested splits" in line and "nothing can be chosen" in line
                for line in bench.said)  # fmt: skip
+
+
+def test_what_a_row_takes_more_than_real_defects_alone_counts_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # After 20 + 80 s of 420, the second split of these and two of "b" are 100 + 160 s.
+    bench = Bench(monkeypatch, tmp_path, SCORES, {ALONE: 20.0, "a": 80.0, "b": 80.0, "c": 80.0, "a + b": 20.0})
+    found = bench.choose(420, extra=dict.fromkeys("abc", 60.0))
+    assert any("2 of 3 candidates on 2 of 3 nested splits fit into the 5.3 minutes" in line for line in bench.said)
+    assert {score.label: score.splits for score in found.scores} == {"a + b": 2, "a": 2, "b": 2}
+    assert "2 nested splits of it would have taken about 2.7 minutes" in found.left_out["c"]
+    assert bench.clock.now <= 420
+    bench.choose(60)  # again: nothing is foreseen of what is done
+    assert not any("candidates" in line for line in bench.said)
 
 
 def test_time_is_kept_to_make_the_pairs_again(tmp_path: Path) -> None:
@@ -380,6 +396,24 @@ def test_minutes_that_cannot_suffice_are_refused_before_anything_is_written(
     assert "; give --minutes 5 at least, and 6 for two nested splits" in said.err
     assert "nested split 0" not in said.out
     assert not (tmp_path / "auto").exists()
+
+
+def test_a_folder_that_another_run_writes_to_is_refused_before_its_trials_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(module_auto, "Job", lambda *_: pytest.fail("it begins"))
+    flags = ["--dataset", str(dataset(tmp_path)), "--auto", "--out", str(tmp_path / "auto")]
+    with sole(tmp_path / "auto" / "report.html", "--out"):
+        assert run_cli(bench.main, flags) == 2
+    assert "is being written by another process" in capsys.readouterr().err
+
+
+def test_the_page_does_not_speak_of_pairs_that_were_not_tried() -> None:
+    sides, choice = SimpleNamespace(train=[1, 2]), Choice(None, [], {}, [], 30.0)
+    found: Any = SimpleNamespace(choice=choice, sides=sides, final=SimpleNamespace(made=[]))
+    assert _sentence(found).startswith("No pairs were tried: ")
+    assert _sentence(found).endswith("trained on the 2 real defects alone.")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Files that are cut off are found before anything is begun, and most whole ones are not decoded for it."""
 
+import errno
 import tarfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,18 +64,58 @@ def test_a_file_in_a_shard_is_looked_at_where_it_lies(tmp_path: Path) -> None:
         check_made([shard / "a.png", shard / "b.png"])
 
 
-def test_a_damaged_tar_file_is_read_once_and_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shards, read = [tmp_path / "one.tar", tmp_path / "two.tar"], []
-    for shard in shards:
-        shard.write_bytes(b"none" * 500)
+def counted(monkeypatch: pytest.MonkeyPatch, pause: threading.Barrier | None = None) -> list[Path]:
+    """The tar files whose headers are read from here on. With `pause` other threads may come while one reads."""
+    read: list[Path] = []
 
     class Counted(packed.Members):
         def __init__(self, tar: Path):
             read.append(tar)
+            if pause is not None:
+                with suppress(threading.BrokenBarrierError):
+                    pause.wait(0.2)
             super().__init__(tar)
 
     monkeypatch.setattr(packed, "Members", Counted)
-    monkeypatch.setattr(whole, "ThreadPoolExecutor", lambda: ThreadPoolExecutor(1))
+    return read
+
+
+def test_a_damaged_tar_file_is_read_once_and_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards, read = [tmp_path / "one.tar", tmp_path / "two.tar"], counted(monkeypatch)
+    for shard in shards:
+        shard.write_bytes(b"none" * 500)
     with pytest.raises(UserError, match=r"one\.tar: 0\.png .* \(and 1 more, two\.tar the next\); restore the tar"):
         check_made(shard / f"{i}.png" for shard in shards for i in range(50))
-    assert read == shards
+    assert sorted(read) == shards
+
+
+def test_threads_that_ask_for_one_tar_file_read_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(picture(tmp_path / "a.png"), "a.png")
+    read = counted(monkeypatch, threading.Barrier(2))  # which a second reader would come to
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(whole.looks_whole, [tmp_path / "set.tar" / "a.png"] * 2))
+    assert read == [tmp_path / "set.tar"]
+
+
+def test_what_was_wrong_for_a_moment_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = tmp_path / "set.tar"
+    with tarfile.open(shard, "w") as tar:
+        tar.add(picture(tmp_path / "a.png"), "a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(packed.tarfile, "open", lambda *_: (_ for _ in ()).throw(OSError(errno.EMFILE, "too many")))
+        with pytest.raises(UserError, match="too many"):
+            check_made([shard / "a.png"])
+    check_made([shard / "a.png"])
+
+
+def test_the_remedy_is_that_of_what_is_wrong(tmp_path: Path) -> None:
+    bad = cut(picture(tmp_path / "a; b.png"))
+    with pytest.raises(UserError, match=r"/a; b\.png: cannot read .*; remove it and run the set's command again, which"):
+        check_made([bad])
+    with pytest.raises(UserError, match=r"gone\.png: .*; run the set's command again, which makes what is missing$"):
+        check_made([tmp_path / "gone.png"])
+    pointer = tmp_path / "pointer.png"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="git lfs pull"):
+        check_made([pointer])

@@ -41,9 +41,9 @@ entries:
 """
 SAVES = """
 import os
-with open("begun", "w") as file:
-    file.write(str(os.getpid()))
 try:
+    with open("begun", "w") as file:
+        file.write(str(os.getpid()))
     while True:
         os.read(os.pipe()[0], 1)
 except KeyboardInterrupt:
