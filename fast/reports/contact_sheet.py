@@ -21,12 +21,18 @@ AROUND = 2.0  # side of what a zoom shows, in sides of the defect's box
 
 @dataclass(frozen=True)
 class Row:
-    """uint8 normal and synthetic (H,W,3), mask (H,W) in {0,1}, and a caption."""
+    """uint8 normal and synthetic (H,W,3), mask (H,W) in {0,1}, a caption, and how often they are magnified."""
 
     caption: str
     normal: np.ndarray
     mask: np.ndarray
     synthetic: np.ndarray
+    factor: float = 1.0
+
+    @property
+    def line(self) -> str:
+        """What stands below the row."""
+        return self.caption if self.factor == 1 else f"{self.caption}, {self.factor:.1f} x"
 
     def cells(self) -> list[np.ndarray]:
         change = np.abs(self.synthetic.astype(np.int16) - self.normal.astype(np.int16)).max(axis=2)
@@ -50,18 +56,20 @@ def read_row(output: Path, record: dict[str, Any], zoom: bool = False, mask: np.
         return row
     top, left, bottom, right = box
     near = [picture[top:bottom, left:right] for picture in (row.normal, row.mask, row.synthetic)]
-    return Row(f"{row.caption}, {max(row.mask.shape) / (bottom - top):.1f} x", *near)
+    return Row(row.caption, *near, factor=max(row.mask.shape) / (bottom - top))
 
 
 def read_counterfeit(output: Path, record: dict[str, Any], pair: dict[str, Any] | None, zoom: bool = False) -> Row:
     """`read_row` of a counterfeit, whose stored mask is empty: it shows where it was filled, by the mask of the `pair`
     that it is the counterfeit of. Without that, where it changed. Raises `UserError`."""
-    mask, caption = None, "where it changed"
     if pair is not None and record.get("pair_seed") is not None and record["pair_seed"] == pair.get("pair_seed"):
-        mask, caption = read_mask(output / pair.get(ASKED, pair["mask"])), f"of {_named(pair)}"
-    if mask is None:
-        row = read_row(output, record)
-        mask = read_mask(output / record["mask"])
+        try:
+            mask, caption = read_mask(output / pair.get(ASKED, pair["mask"])), f"of {_named(pair)}"
+        except (KeyError, TypeError) as error:
+            raise damaged(file_of(output, pair), f"the line of {pair.get('image')}: {error!r}") from None
+    else:
+        row = read_row(output, record)  # refuses a record without a mask
+        mask, caption = read_mask(output / record["mask"]), "where it changed"
         top, left = _shown(record)[:2]
         changed = (row.synthetic != row.normal).any(axis=2)
         mask[top : top + changed.shape[0], left : left + changed.shape[1]] = changed
@@ -124,7 +132,7 @@ def _draw_row(sheet: Image.Image, row: Row, at: tuple[int, int], cell: int) -> N
         left = x + k * (cell + GAP) + (cell - fitted.width) // 2
         sheet.paste(fitted, (left, y + (cell - fitted.height) // 2))
     small = ImageFont.load_default(12)
-    ImageDraw.Draw(sheet).text((x + 2, y + cell + 3), row.caption, fill=(70, 70, 70), font=small)
+    ImageDraw.Draw(sheet).text((x + 2, y + cell + 3), row.line, fill=(70, 70, 70), font=small)
 
 
 def _fit(picture: np.ndarray, cell: int) -> Image.Image:

@@ -73,8 +73,10 @@ def _as_ray_start() -> None:
     logger = logging.getLogger("ray")
     before = logger.level
     logger.setLevel(logging.ERROR)
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    logger.setLevel(before)
+    try:
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    finally:
+        logger.setLevel(before)
 
 
 def _start(ray: Any, how: dict[str, Any]) -> None:

@@ -89,9 +89,10 @@ def submit(module: str, argv: list[str], options: RunnerOptions, logs: Path, num
         executor = _executor(options, logs, module.rpartition(".")[2])
         # The first line for readers of the script, which itself names only a folder with this in it.
         share = f"WORLD_SIZE={count}, RANK from 0: " if numbered else ""
+        told = " ".join(shlex.join(argv).splitlines())  # an argument's second line would be a command
         executor.update_parameters(
             setup=[
-                f"# each job: {share}python -m {module} {shlex.join(argv)}",
+                f"# each job: {share}python -m {module} {told}",
                 f"export PYTHONPATH={shlex.quote(str(PROJECT))}${{PYTHONPATH:+:$PYTHONPATH}}",
             ]
         )

@@ -111,7 +111,9 @@ def test_what_was_wrong_for_a_moment_is_not_kept(tmp_path: Path, monkeypatch: py
 
 def test_the_remedy_is_that_of_what_is_wrong(tmp_path: Path) -> None:
     bad = cut(picture(tmp_path / "a; b.png"))
-    with pytest.raises(UserError, match=r"/a; b\.png: cannot read .*; remove it and run the set's command again, which"):
+    with pytest.raises(
+        UserError, match=r"/a; b\.png: cannot read .*; remove it and run the set's command again, which"
+    ):
         check_made([bad])
     with pytest.raises(UserError, match=r"gone\.png: .*; run the set's command again, which makes what is missing$"):
         check_made([tmp_path / "gone.png"])

@@ -81,7 +81,7 @@ def test_a_small_defect_is_shown_with_its_surroundings_alone(tmp_path: Path) -> 
     whole, near = read_row(tmp_path, small), read_row(tmp_path, small, zoom=True)
     assert whole.mask.shape == (400, 400)
     assert near.mask.shape == (64, 64)
-    assert near.caption == "tile pit, 6.2 x"
+    assert near.line == "tile pit, 6.2 x"
     for one, other in ((near.normal, whole.normal), (near.mask, whole.mask), (near.synthetic, whole.synthetic)):
         np.testing.assert_array_equal(one, other[271:335, 71:135])
     assert near.mask.sum() == 36
@@ -91,7 +91,7 @@ def test_a_small_defect_is_shown_with_its_surroundings_alone(tmp_path: Path) -> 
 def test_a_counterfeit_shows_where_it_was_filled_by_its_pair_or_by_what_changed(tmp_path: Path) -> None:
     pair, other, known, unknown = pairs(tmp_path)
     shown = read_counterfeit(tmp_path, known, pair, zoom=True)
-    assert (shown.caption, shown.mask.sum()) == ("of tile pit, 6.2 x", 36)
+    assert (shown.line, shown.mask.sum()) == ("of tile pit, 6.2 x", 36)
     assert (shown.synthetic[shown.mask > 0] == 90).all()
     for one in (other, None):  # another pair's mask is not where it was filled
         changed = read_counterfeit(tmp_path, unknown, one)

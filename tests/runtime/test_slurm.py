@@ -6,8 +6,8 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -142,24 +142,19 @@ def test_jobs_of_a_grid_make_whole_cells(drawn_root: Path, tmp_path: Path, jobs:
     assert "| CutPaste |" in (tmp_path / "out" / "tiny-leather" / "table.md").read_text()
 
 
-def ends_with_an_error(part: Part) -> None:
-    with pytest.raises(subprocess.CalledProcessError):
-        part()
-
-
 def test_a_program_whose_time_is_over_saves_before_its_job_is_queued_again(tmp_path: Path) -> None:
     """It is ended as by Ctrl-C, and not by the signal that Slurm sends to all of a job's processes."""
     (tmp_path / "told.py").write_text(SAVES)
     os.mkfifo(tmp_path / "begun")
     part = Part("told", [], 0, 1, str(tmp_path))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:
         patch.setenv("PYTHONPATH", str(tmp_path))
-        job = Thread(target=ends_with_an_error, args=(part,))
-        job.start()
+        job = thread.submit(part)
         pid = int((tmp_path / "begun").read_text())
         os.kill(pid, signal.SIGUSR2)
         again = part.checkpoint()
-    job.join()
+        with pytest.raises(subprocess.CalledProcessError):
+            job.result()
     assert (tmp_path / "saved").read_text() == "all"
     assert again.function == Part("told", [], 0, 1, str(tmp_path))
     assert pickle.loads(pickle.dumps(again.function)) == part
