@@ -48,7 +48,9 @@ def test_synthesis_commands_parse() -> None:
     commands = _commands("generate_with_mask.py")
     assert len(commands) >= 2
     for argv in commands:
-        assert synthesis_parser().parse_args(argv).count == 500
+        options = synthesis_parser().parse_args(argv)
+        assert options.count >= 100
+        assert options.sample_name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
