@@ -85,6 +85,8 @@ def find_weights(folder: str | os.PathLike[str], name: str, step: int | None = N
     found = {int(m[1]): p for p in places if (m := re.fullmatch(pattern, p.name))}
     if given.is_file() and not found:
         found = {_step_of(given): given}
+    if not given.exists():
+        raise UserError(f"{flag} {folder} is not there; give the run of a training, or mini, the shipped base")
     if not found:
         raise UserError(f"{flag} {folder}: no {name}-<step>.safetensors there; train with main.py first")
     if step is not None and step not in found:

@@ -246,8 +246,8 @@ def test_the_artifact_asked_for_or_the_last(tiny_artifact: Path, tmp_path: Path)
         find_artifact(tiny_artifact, 10000)
     with pytest.raises(UserError, match="--weight_idx 7"):
         find_artifact(tiny_artifact / "checkpoints" / "fast-3.safetensors", 7)
-    for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match="no fast-<step>"):
+    for place, said in ((tmp_path, "no fast-<step>"), (tmp_path / "nowhere", "is not there; give the run")):
+        with pytest.raises(UserError, match=said):
             find_artifact(place)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from fast.bench.nested import Sides
 from fast.data.images import read_image
 from fast.data.index import GOOD, Sample
+from fast.data.whole import check_made
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
@@ -107,6 +108,7 @@ class RowPairs:
         self.rows, self.per_type = rows, per_type
         self.seconds: dict[str, float] = {}  # that making a row's pairs took the last time
         self._made: dict[tuple[Any, ...], list[Made]] = {}
+        self._whole: set[Path] = set()  # finished runs whose files have been looked at
 
     def needs_all(self, label: str) -> bool:
         """Whether a row's pairs may hold any defect of the training side: it is not measured beside a few of them."""
@@ -122,7 +124,12 @@ class RowPairs:
         for name in row.mix or ():
             self.check(name, sides, run)
         if row.folder is not None:
-            _check_finished(Path(row.folder.replace(SEED, run)), sides)
+            place = Path(row.folder.replace(SEED, run))
+            _check_finished(place, sides)
+            if place.resolve() not in self._whole:  # one set for all splits is looked at once
+                self._whole.add(place.resolve())
+                check_made(path for pair in from_output(place)[0] for path in (pair.image, pair.mask)
+                           if isinstance(path, Path))  # fmt: skip
         elif row.method is not None and issubclass(method_class(row.method), Learned):
             _check_weights(row.method, row.options_for(run), sides)
 

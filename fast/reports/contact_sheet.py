@@ -55,8 +55,8 @@ def read_row(output: Path, record: dict[str, Any], zoom: bool = False, mask: np.
     if box is None:
         return row
     top, left, bottom, right = box
-    near = [picture[top:bottom, left:right] for picture in (row.normal, row.mask, row.synthetic)]
-    return Row(row.caption, *near, factor=max(row.mask.shape) / (bottom - top))
+    normal, mask, synthetic = (picture[top:bottom, left:right] for picture in (row.normal, row.mask, row.synthetic))
+    return Row(row.caption, normal, mask, synthetic, max(row.mask.shape) / (bottom - top))
 
 
 def read_counterfeit(output: Path, record: dict[str, Any], pair: dict[str, Any] | None, zoom: bool = False) -> Row:

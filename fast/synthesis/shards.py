@@ -27,6 +27,8 @@ from fast.synthesis.stores import Store
 from ldm.errors import UserError
 
 SETTINGS, TABLE = "settings.json", "manifest.parquet"
+TAR_END = 1024  # zero bytes that a tar file ends with, at least
+AGAIN = "remove it, and the same command makes that shard again"
 
 
 @dataclass
@@ -99,10 +101,23 @@ class ShardFolder:
     def share(self, groups: Sequence[range], rank: int, world: int) -> list[int]:
         """The numbers that process `rank` of `world` makes: every `world`-th shard."""
         self._shards = shards_of(groups, self.size)
+        if self.store.near and not self._new:
+            self._check_whole()
         if len(self._complete()) < len(self._shards):  # what says that all are there, and would say so of fewer
             for name in {CLASSES, TABLE} & self.store.names():
                 self.store.remove(name)
         return [i for shard in self._shards[rank::world] for i in shard.numbers]
+
+    def _check_whole(self) -> None:
+        """Raise `UserError` for a shard that was complete and has lost records, or the end of its tar file."""
+        for shard in self._complete():
+            name, expected = shard.name, len(shard.numbers)
+            records = self.store.read(f"{name}.jsonl").count(b"\n")
+            if records != expected:
+                raise UserError(f"{self.store.url}/{name}.jsonl is damaged ({records} records of {expected}); {AGAIN}")
+            end = self.store.tail(f"{name}.tar", TAR_END)
+            if len(end) < TAR_END or any(end):
+                raise UserError(f"{self.store.url}/{name}.tar is damaged (it is cut off); {AGAIN}")
 
     def missing(self) -> list[Shard]:
         """Those that are asked for and not complete, in order: each is made by one process, from its first pair on."""

@@ -62,6 +62,17 @@ class Store:
         root = self._root.rstrip("/")  # which some stores list among what is in it
         return {path.rsplit("/", 1)[-1] for e in found if (path := e["name"].rstrip("/")) != root}
 
+    @property
+    def near(self) -> bool:
+        """Whether it is a folder of this machine, where a look at every file costs little."""
+        return isinstance(self._fs, LocalFileSystem)
+
+    def tail(self, name: str, size: int) -> bytes:
+        """The last `size` bytes of a file, all of a shorter one."""
+        with self._told():
+            found: bytes = self._fs.tail(self._path(name), size)
+            return found
+
     def read(self, name: str) -> bytes:
         with self._told():
             found: bytes = self._fs.cat_file(self._path(name))

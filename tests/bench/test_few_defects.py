@@ -149,6 +149,18 @@ def test_pairs_that_were_made_from_what_is_tested_on_are_left_out(tmp_path: Path
         RowPairs(pairs.rows, 1).of("made", sides, sides.train, None, 0)
 
 
+def test_a_damaged_picture_of_a_finished_run_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    index, judge = dataset(tmp_path), Recorder()
+    split = make_split(index)
+    write_output(tmp_path / "run", [split.apply(index)[0][0].image], split.hash)
+    bad = sorted((tmp_path / "run" / "image").iterdir())[0]
+    bad.write_bytes(bad.read_bytes()[:30])
+    few = Few((None,), (0,), {"made": Row(folder=str(tmp_path / "run"))}, 2)
+    with pytest.raises(UserError, match=f"{bad.name}.*run the set's command again"):
+        measure(index, split, few, judge, tmp_path / "rows.json", report=lambda _: None)
+    assert judge.asked == []
+
+
 @pytest.mark.parametrize("way", ["options", "draft_settings", "mixed", "scores"])
 def test_real_defects_of_another_split_are_refused_as_pairs_and_as_drafts(tmp_path: Path, way: str) -> None:
     index = dataset(tmp_path)

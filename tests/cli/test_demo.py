@@ -96,7 +96,11 @@ def test_a_folder_of_something_else_is_left_alone(
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["--pt_path", "nowhere"], "no fast-<step>.safetensors"), (["--pairs", "0"], "--pairs 0"), (["--sise"], "--sise")],
+    [
+        (["--pt_path", "nowhere"], "nowhere is not there; give the run of a training, or mini"),
+        (["--pairs", "0"], "--pairs 0"),
+        (["--sise"], "--sise"),
+    ],
 )
 def test_bad_input_is_one_line(
     tmp_path: Path, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]

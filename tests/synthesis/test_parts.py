@@ -87,7 +87,7 @@ def test_lists_that_do_not_fit_are_refused(
         (("--data_root", ",".join([good] * 3)), "names 3, and --pt_path 2 parts"),
         (("--data_root", f"{good},"), "names nothing beside a comma; give folders"),
         (("--pt_path", f"{parts[0]},{parts[0]}/checkpoints"), "--pt_path names two parts left"),
-        (("--pt_path", f"{parts[0]},{tmp_path / 'none'}"), "no fast-<step>.safetensors there"),
+        (("--pt_path", f"{parts[0]},{tmp_path / 'none'}"), "is not there; give the run of a training"),
         (("--preview", str(tmp_path / "p.png"), "--masks", "given"), "--preview shows the masks of one part"),
     ):
         assert synthesize(arguments(drawn_root, Path("x"), tmp_path / "out", *STEP, "--pt_path", both, *more)) == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import tarfile
 from io import BytesIO
@@ -245,3 +246,21 @@ def test_a_refused_picture_leaves_nothing(drawn_root: Path, tmp_path: Path, caps
     assert synthesize([*argv, "--count", "2", "--shards", "2"]) == 2
     assert "a.png" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".jsonl"])
+def test_a_complete_set_that_was_damaged_since_is_not_called_done(
+    whole: Path, drawn_root: Path, tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "set"
+    shutil.copytree(whole, place)
+    file = place / f"{NAMES[1]}{suffix}"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] if suffix == ".tar" else b"".join(data.splitlines(keepends=True)[1:]))
+    assert sharded(drawn_root, str(place)) == 2
+    error = capsys.readouterr().err
+    assert f"{file.name} is damaged" in error
+    assert error.endswith("remove it, and the same command makes that shard again\n")
+    file.unlink()
+    assert sharded(drawn_root, str(place)) == 0
+    assert tars(str(place)) == tars(str(whole))
