@@ -8,7 +8,9 @@ from fast.cli.synthesis_options import check_options, parse_synthesis
 from fast.cli.synthesis_parts import for_each_part, parts_of
 from fast.cli.synthesize import synthesize
 from fast.runtime.command import run_cli
+from fast.runtime.flags import flag_of
 from fast.runtime.runner import kind_of, without_runner
+from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
 
 
@@ -32,9 +34,18 @@ def main(argv: list[str]) -> None:
     elif kind == "slurm":
         from fast.runtime.on_slurm import submit
 
+        _check_inputs(asked)
         submit("fast.cli.pairs", without_runner(argv), asked, _logs(asked.sample_name))
     else:
         for_each_part(parts, synthesize, say=os.environ.get("RANK", "0") == "0")
+
+
+def _check_inputs(options: SynthesisOptions) -> None:
+    """Raise `UserError` for a folder that is not there: a job would find it out in the queue, hours later."""
+    for name in ("data_root", "mask_path", "defects", "mask_weights"):
+        place = getattr(options, name)
+        if place and not Path(place).exists():
+            raise UserError(f"{flag_of(options, name)} {place} is not there; check the path")
 
 
 def _logs(sample_name: str) -> Path:

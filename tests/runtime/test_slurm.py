@@ -160,6 +160,16 @@ def test_a_program_whose_time_is_over_saves_before_its_job_is_queued_again(tmp_p
     assert pickle.loads(pickle.dumps(again.function)) == part
 
 
+def test_inputs_that_are_not_there_are_told_before_anything_is_submitted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*argv(tmp_path / "nowhere", tmp_path / "out"), "--runner", "slurm", "--dry_run"]
+    assert run_cli(pairs.main, flags) == 2
+    told = capsys.readouterr()
+    assert told.err == f"error: --data_root {tmp_path}/nowhere/wood/train/good is not there; check the path\n"
+    assert not told.out
+
+
 def test_no_slurm_here_is_one_line(
     drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
