@@ -244,7 +244,7 @@ def _normals(options: SynthesisOptions) -> list[NormalSource]:
 
 def _told(sources: Sources, say: bool) -> Sources:
     if say:
-        kinds = ", ".join(sources.types[i] for i in sources.allowed)
+        kinds = ", ".join(sources.types[i].lstrip("/") for i in sources.allowed)
         files = f", {len(sources.masks)} masks" if sources.masks else ""
         print(f"{len(sources.normals)} normals{files}, types: {kinds}", flush=True)
     return sources

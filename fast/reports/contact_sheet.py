@@ -88,7 +88,7 @@ def _row(output: Path, record: dict[str, Any], mask: np.ndarray | None) -> Row:
 
 
 def _named(record: dict[str, Any]) -> str:
-    return str(record.get("prompt") or record["type"])
+    return str(record.get("prompt") or record["type"].lstrip("/"))  # "/crack" where the part has no name
 
 
 def _shown(record: dict[str, Any]) -> Box:
