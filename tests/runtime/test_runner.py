@@ -101,7 +101,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, "submitit", None)
     out = "--sample_name" if command is pairs else "--out"
     argv = ["--runner", "slurm", out, str(tmp_path / "out")]
-    argv += ["--method", "procedural", "--data_root", "x"] if command is pairs else ["--dataset", "x"]
+    argv += ["--method", "procedural", "--data_root", str(tmp_path)] if command is pairs else ["--dataset", "x"]
     assert run_cli(command.main, argv) == 2  # type: ignore[attr-defined]
     assert "pip install '.[slurm]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
