@@ -15,13 +15,12 @@ import numpy as np
 from fast.bench.nested import Sides
 from fast.data.images import read_image
 from fast.data.index import GOOD, Sample
-from fast.data.whole import check_made
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
 from fast.masks.source import OF_FILES, Masks
 from fast.runtime.folders import parse_json
-from fast.segmentation.data import SegmentationSample, from_output
+from fast.segmentation.data import SegmentationSample, check_pairs, from_output
 from fast.synthesis.options import draft_methods
 from fast.synthesis.records import read_lines
 from ldm.checkpoint import read_metadata
@@ -128,8 +127,7 @@ class RowPairs:
             _check_finished(place, sides)
             if place.resolve() not in self._whole:  # one set for all splits is looked at once
                 self._whole.add(place.resolve())
-                check_made(path for pair in from_output(place)[0] for path in (pair.image, pair.mask)
-                           if isinstance(path, Path))  # fmt: skip
+                check_pairs(from_output(place)[0])
         elif row.method is not None and issubclass(method_class(row.method), Learned):
             _check_weights(row.method, row.options_for(run), sides)
 

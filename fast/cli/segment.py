@@ -106,9 +106,8 @@ def share_of_real(text: str) -> float | None:
 def gather(options: argparse.Namespace) -> Data:
     """Raises `UserError` when a folder holds nothing of use or the training would see what is tested on."""
     from fast.data.content import Copies
-    from fast.data.whole import check_made
     from fast.review.decisions import told
-    from fast.segmentation.data import from_output, from_samples, merged
+    from fast.segmentation.data import check_pairs, from_output, from_samples, merged
     from fast.synthesis.records import each_record, is_output, refuse_urls
     from ldm.errors import UserError
 
@@ -135,7 +134,7 @@ def gather(options: argparse.Namespace) -> Data:
             other, its_split = divide(folder, options)
             real += [s for s in its_split.apply(other)[0] if not copies.holds(s.image, mask=False)]
     # The datasets' own files were decoded above.
-    check_made(path for pair in synthetic for path in (pair.image, pair.mask) if isinstance(path, Path))
+    check_pairs(synthetic)
     if not synthetic and not real:
         why = f"all {left_out} pairs were made from files that are tested on" if left_out else "no pair in it"
         raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")

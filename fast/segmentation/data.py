@@ -14,6 +14,7 @@ from fast.data.index import GOOD, Sample
 from fast.data.samples import SampleImages, read_sample
 from fast.data.shown import figure
 from fast.data.transforms import Window, augmentation
+from fast.data.whole import check_made
 from fast.synthesis.records import damaged, each_record, file_of
 from ldm.errors import UserError
 
@@ -59,6 +60,11 @@ def from_arrays(
 def from_samples(samples: Iterable[Sample]) -> list[SegmentationSample]:
     """Samples of `fast.data.layouts`; take them from `check(...).usable`."""
     return [SegmentationSample(s.image, s.mask, f"{s.category}/{s.anomaly}", group=s.group) for s in samples]
+
+
+def check_pairs(pairs: Iterable[SegmentationSample]) -> None:
+    """Raises `UserError` for pairs of a synthesis output whose image or mask is damaged, before hours are spent."""
+    check_made(path for pair in pairs for path in (pair.image, pair.mask) if isinstance(path, Path))
 
 
 def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[list[SegmentationSample], int]:

@@ -169,7 +169,7 @@ def read_lines(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def damaged(file: Path, why: object) -> UserError:
-    """What to say of a file with records that cannot be used."""
+    """What to say of a file with records, or a shard's tar file, that cannot be used."""
     restore = "restore it or synthesize again"
     if file.name != MANIFEST:
         restore = "restore it, or remove it and run the set's command again, which makes that shard anew"

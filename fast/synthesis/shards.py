@@ -20,7 +20,7 @@ from fast.data.source_mode import like_source
 from fast.runtime.folders import is_litter, parse_json
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from fast.synthesis.output import told
-from fast.synthesis.records import ASKED, MANIFEST
+from fast.synthesis.records import ASKED, MANIFEST, damaged
 from fast.synthesis.shard_form import CLASSES, Shard, about_pair, add_entry, complete_shards, shards_of
 from fast.synthesis.shard_table import write_table
 from fast.synthesis.stores import Store
@@ -28,7 +28,6 @@ from ldm.errors import UserError
 
 SETTINGS, TABLE = "settings.json", "manifest.parquet"
 TAR_END = 1024  # zero bytes that a tar file ends with, at least
-AGAIN = "remove it, and the same command makes that shard again"
 
 
 @dataclass
@@ -110,14 +109,14 @@ class ShardFolder:
 
     def _check_whole(self) -> None:
         """Raise `UserError` for a shard that was complete and has lost records, or the end of its tar file."""
+        place = Path(self.store.url)
         for shard in self._complete():
-            name, expected = shard.name, len(shard.numbers)
-            records = self.store.read(f"{name}.jsonl").count(b"\n")
-            if records != expected:
-                raise UserError(f"{self.store.url}/{name}.jsonl is damaged ({records} records of {expected}); {AGAIN}")
-            end = self.store.tail(f"{name}.tar", TAR_END)
+            records = self.store.read(f"{shard.name}.jsonl").count(b"\n")
+            if records != len(shard.numbers):
+                raise damaged(place / f"{shard.name}.jsonl", f"{records} records of {len(shard.numbers)}")
+            end = self.store.tail(f"{shard.name}.tar", TAR_END)
             if len(end) < TAR_END or any(end):
-                raise UserError(f"{self.store.url}/{name}.tar is damaged (it is cut off); {AGAIN}")
+                raise damaged(place / f"{shard.name}.tar", "it is cut off")
 
     def missing(self) -> list[Shard]:
         """Those that are asked for and not complete, in order: each is made by one process, from its first pair on."""

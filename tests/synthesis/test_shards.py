@@ -260,7 +260,7 @@ def test_a_complete_set_that_was_damaged_since_is_not_called_done(
     assert sharded(drawn_root, str(place)) == 2
     error = capsys.readouterr().err
     assert f"{file.name} is damaged" in error
-    assert error.endswith("remove it, and the same command makes that shard again\n")
+    assert error.endswith("or remove it and run the set's command again, which makes that shard anew\n")
     file.unlink()
     assert sharded(drawn_root, str(place)) == 0
     assert tars(str(place)) == tars(str(whole))
