@@ -12,7 +12,8 @@ from fast.artifact import find_weights
 from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, adapted_folder
 from fast.bench.choice import SPLITS, Choice
 from fast.bench.nested import Sides
-from fast.bench.rows import SEED, Made, RowPairs
+from fast.bench.provenance import SEED
+from fast.bench.rows import Made, RowPairs
 from fast.bench.work import run_program
 from fast.data.images import write_bytes, write_image, write_mask
 from fast.data.index import DatasetIndex

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fast.bench.rows import SEED, SHIPPED, Row
+from fast.bench.provenance import SEED, SHIPPED
+from fast.bench.rows import Row
 from fast.generators import create
 from fast.synthesis.options import draft_methods
 from ldm.errors import UserError

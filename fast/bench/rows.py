@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,22 +12,17 @@ from typing import Any
 import numpy as np
 
 from fast.bench.nested import Sides
+from fast.bench.provenance import SEED, SHIPPED, check_finished, check_weights
 from fast.data.images import read_image
 from fast.data.index import GOOD, Sample
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
 from fast.masks.source import OF_FILES, Masks
-from fast.runtime.folders import parse_json
 from fast.segmentation.data import SegmentationSample, check_pairs, from_output
 from fast.synthesis.options import draft_methods
-from fast.synthesis.records import read_lines
-from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 from ldm.rng import seed_of
-
-SEED = "{seed}"  # in a folder or an option: the number of the nested split, or of the training
-SHIPPED = "mini"  # weights that have seen no real part
 
 
 @dataclass(frozen=True)
@@ -124,12 +118,12 @@ class RowPairs:
             self.check(name, sides, run)
         if row.folder is not None:
             place = Path(row.folder.replace(SEED, run))
-            _check_finished(place, sides)
+            check_finished(place, sides)
             if place.resolve() not in self._whole:  # one set for all splits is looked at once
                 self._whole.add(place.resolve())
                 check_pairs(from_output(place)[0])
         elif row.method is not None and issubclass(method_class(row.method), Learned):
-            _check_weights(row.method, row.options_for(run), sides)
+            check_weights(row.method, row.options_for(run), sides)
 
     def of(
         self, label: str, sides: Sides, real: Sequence[Sample], count: int | None, seed: int
@@ -176,7 +170,7 @@ def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str) -> Ge
     assert row.method is not None
     options = row.options_for(run)
     if issubclass(method_class(row.method), Learned):
-        _check_weights(row.method, options, sides)
+        check_weights(row.method, options, sides)
         if options["weights"] == SHIPPED:  # they take any names
             options.setdefault("types", _types(sides))
     generator = create(row.method, **options)
@@ -237,49 +231,8 @@ def _types(sides: Sides) -> list[str]:
 def _finished(folder: str, sides: Sides, run: str) -> list[Made]:
     """The pairs of a finished run. UserError where its method learned from another split."""
     place = Path(folder.replace(SEED, run))
-    _check_finished(place, sides)
+    check_finished(place, sides)
     return [Made(sample, {"type": sample.kind}) for sample in from_output(place, sides.forbidden)[0]]
-
-
-def _check_finished(place: Path, sides: Sides) -> None:
-    next(read_lines(place), None)  # says what is no output
-    settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
-    for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not
-        _check_split(recorded, sides, str(place))
-
-
-def _noted(file: Path) -> dict[str, Any]:
-    try:
-        return dict(parse_json(file.read_text())) if file.is_file() else {}
-    except (ValueError, TypeError):
-        raise UserError(f"{file} is damaged; restore it or synthesize again") from None
-
-
-def _splits(settings: Mapping[str, Any]) -> list[Any]:
-    """What a run's settings say of splits: of its method, of the training of its weights, and of its drafts."""
-    drafts = settings.get("draft_settings") or {}
-    parts = (settings, settings.get("options"), settings.get("training"), drafts, *drafts.values())
-    return [part.get("split") for part in parts if isinstance(part, Mapping)]
-
-
-def _check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None:
-    from fast.artifact import find_weights
-
-    if not options.get("weights"):
-        raise UserError(f"method {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
-    if options["weights"] == SHIPPED:
-        return
-    file = find_weights(Path(options["weights"]), method, options.get("step"))
-    _check_split(read_metadata(file).get("split"), sides, str(file))
-
-
-def _check_split(recorded: Any, sides: Sides, place: str) -> None:
-    """UserError where `recorded` is the hash of another split: what was made so may have seen what is tested on."""
-    if isinstance(recorded, str) and re.fullmatch("[0-9a-f]{64}", recorded) and recorded != sides.split.hash:
-        raise UserError(
-            f"{place} was made for the split {recorded[:12]}, not for {sides.split.hash[:12]}, and may have seen what "
-            f"is tested on; train and synthesize on this split (--write_splits FOLDER; {SEED} is its number)"
-        )
 
 
 def _by_type(pairs: Sequence[Made]) -> dict[str, list[Made]]:

@@ -127,7 +127,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def rows_of(options: argparse.Namespace) -> dict[str, Row]:
     """The rows by label. UserError where a label, method or option is none."""
-    from fast.bench.rows import SEED, Row
+    from fast.bench.provenance import SEED
+    from fast.bench.rows import Row
 
     looks = {k: v.split(",") for k, v in (_pair("--looks", text) for text in options.looks)}
     rows = {name: _row(name, "--methods", {}, looks) for name in options.methods}
@@ -165,7 +166,8 @@ def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
 
 def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> Row:
     """A row of a method. What is wrong with it is told before anything is computed."""
-    from fast.bench.rows import SEED, Row
+    from fast.bench.provenance import SEED
+    from fast.bench.rows import Row
     from fast.generators import FREE, LATENT, create, method_class
     from fast.generators.latent import check_options
     from ldm.util import check_params

@@ -1,0 +1,60 @@
+"""Whether finished pairs and weights were made for the split that they are to be measured on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fast.bench.nested import Sides
+from fast.runtime.folders import parse_json
+from fast.synthesis.records import read_lines
+from ldm.checkpoint import read_metadata
+from ldm.errors import UserError
+
+SEED = "{seed}"  # in a folder or an option: the number of the nested split, or of the training
+SHIPPED = "mini"  # weights that have seen no real part
+
+
+def check_finished(place: Path, sides: Sides) -> None:
+    """Raises `UserError` for a folder that is no synthesis output, is damaged, or was made for another split."""
+    next(read_lines(place), None)  # says what is no output
+    settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
+    for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not
+        _check_split(recorded, sides, str(place))
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    try:
+        return dict(parse_json(file.read_text())) if file.is_file() else {}
+    except (ValueError, TypeError):
+        raise UserError(f"{file} is damaged; restore it or synthesize again") from None
+
+
+def _splits(settings: Mapping[str, Any]) -> list[Any]:
+    """What a run's settings say of splits: of its method, of the training of its weights, and of its drafts."""
+    drafts = settings.get("draft_settings") or {}
+    parts = (settings, settings.get("options"), settings.get("training"), drafts, *drafts.values())
+    return [part.get("split") for part in parts if isinstance(part, Mapping)]
+
+
+def check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None:
+    """Raises `UserError` where the `weights` among the options are none of the method's, or of another split."""
+    from fast.artifact import find_weights
+
+    if not options.get("weights"):
+        raise UserError(f"method {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
+    if options["weights"] == SHIPPED:
+        return
+    file = find_weights(Path(options["weights"]), method, options.get("step"))
+    _check_split(read_metadata(file).get("split"), sides, str(file))
+
+
+def _check_split(recorded: Any, sides: Sides, place: str) -> None:
+    """UserError where `recorded` is the hash of another split: what was made so may have seen what is tested on."""
+    if isinstance(recorded, str) and re.fullmatch("[0-9a-f]{64}", recorded) and recorded != sides.split.hash:
+        raise UserError(
+            f"{place} was made for the split {recorded[:12]}, not for {sides.split.hash[:12]}, and may have seen what "
+            f"is tested on; train and synthesize on this split (--write_splits FOLDER; {SEED} is its number)"
+        )
