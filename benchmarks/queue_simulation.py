@@ -4,7 +4,8 @@ python -m benchmarks.queue_simulation --pairs 1000000 --workers 1 8 64 --seconds
 
 Workers load the model, take numbers from the queue itself (`fast.runtime.number_queue`), make one pair after another,
 and die after times that are exponentially distributed; what a dead one held is given out again, and after `--back`
-seconds another takes its place. The disk that all share is one server that writes one pair after another.
+seconds another takes its place. The disk that all share is one server that writes one pair after another. With
+`--shards N` a worker takes a shard of N pairs at a time, as in synthesis with `--shards`; it counts once it is whole.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fast.runtime.command import run_cli
 from fast.runtime.number_queue import NumberQueue
 from fast.runtime.options import Parser
 from fast.runtime.tables import plain
+from ldm.errors import UserError
 
 Event = Literal["ready", "made", "dead"]
 ANY = -1  # whichever life of a worker
@@ -31,7 +33,8 @@ class Cluster:
     """Seconds throughout. `seconds`: a worker's for one pair, with a coefficient of variation `spread` (log-normal);
     `write`: the shared disk's for one pair; `load`: until a new worker makes pairs; `fails_after`: mean time until one
     dies, inf for never; `back`: from a death until the next begins to load; `ahead`: numbers that a worker takes at
-    once. `killed`: (time, worker) of deaths that are given, in the place of drawn ones."""
+    once. `killed`: (time, worker) of deaths that are given, in the place of drawn ones. `shard`: pairs that are taken
+    together and lost together, one such shard at a time; None: pairs by themselves."""
 
     workers: int
     seconds: float
@@ -42,6 +45,7 @@ class Cluster:
     back: float = 0.0
     ahead: int = 8
     killed: tuple[tuple[float, int], ...] = ()
+    shard: int | None = None
 
 
 @dataclass
@@ -69,7 +73,9 @@ class Simulation:
         """Until every pair is written."""
         cluster = self.cluster
         self._rng = np.random.default_rng(self.seed)
-        self._queue = NumberQueue(range(self.pairs), cluster.workers)
+        size = cluster.shard or 1
+        self._sizes = [min(size, self.pairs - start) for start in range(0, self.pairs, size)]  # of shards, or of pairs
+        self._queue = NumberQueue(range(len(self._sizes)), cluster.workers)
         self._events: list[tuple[float, int, Event, int, int]] = []
         self._order = self._written = 0
         self._life = [0] * cluster.workers
@@ -89,10 +95,12 @@ class Simulation:
                 self._die(now, worker)
                 continue
             if event == "made":
-                self._queue.finish(worker, [self._hands[worker].popleft()])
-                self._disk_free = max(now, self._disk_free) + cluster.write
-                busy += cluster.write
-                self._written += 1
+                number = self._hands[worker].popleft()
+                self._queue.finish(worker, [number])
+                writing = self._sizes[number] * cluster.write
+                self._disk_free = max(now, self._disk_free) + writing
+                busy += writing
+                self._written += self._sizes[number]
                 self.outcome.seconds = max(now, self._disk_free)
             self._next(now, worker)
         self.outcome.disk = busy / self.outcome.seconds
@@ -107,18 +115,20 @@ class Simulation:
             self._at(now + self._rng.exponential(self.cluster.fails_after), "dead", worker)
 
     def _next(self, now: float, worker: int) -> None:
-        """The worker begins its next pair; a disk that is behind makes it wait."""
+        """The worker begins its next pair or shard; a disk that is behind makes it wait."""
         hand = self._hands[worker]
-        hand.extend([] if hand else self._queue.take(worker, self.cluster.ahead))
+        hand.extend([] if hand else self._queue.take(worker, 1 if self.cluster.shard else self.cluster.ahead))
         if not hand:
             self._idle.add(worker)
             return
-        self.outcome.begun += 1
+        size = self._sizes[hand[0]]
+        self.outcome.begun += size
         start = max(now, self._disk_free - 4 * self.cluster.write)  # as many pairs may wait to be written
-        self._at(start + self._duration(), "made", worker)
+        self._at(start + self._duration(size), "made", worker)
 
-    def _duration(self) -> float:
-        mean, spread = self.cluster.seconds, self.cluster.spread
+    def _duration(self, size: int) -> float:
+        """Of so many pairs, one after another: their means add up, and their variances."""
+        mean, spread = size * self.cluster.seconds, self.cluster.spread / np.sqrt(size)
         sigma = np.sqrt(np.log1p(spread**2))
         return float(mean * self._rng.lognormal(-(sigma**2) / 2, sigma)) if spread else mean
 
@@ -147,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fails_after", type=float, default=np.inf, help="mean hours until a worker dies (default: never)")
     p.add_argument("--back", type=float, default=60.0, help="seconds until a dead one is replaced (default 60)")
     p.add_argument("--ahead", type=int, default=8, help="pairs that a worker takes at once (default 8)")
+    p.add_argument("--shards", type=int, metavar="N", help="pairs of a shard, which a worker takes and loses whole")
     p.add_argument("--kill", type=float, nargs="*", default=[], help="seconds at which worker 0 is killed")
     p.add_argument("--seed", type=int, default=0)
     # fmt: on
@@ -155,11 +166,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> None:
     o = parser().parse_args(argv)
+    if o.shards is not None and o.shards < 1:
+        raise UserError(f"--shards {o.shards} must be at least 1")
     rows = []
     for workers in o.workers:
         killed = tuple((time, 0) for time in o.kill)
         cluster = Cluster(
-            workers, o.seconds, o.spread, o.write, o.load, o.fails_after * 3600, o.back, o.ahead, killed
+            workers, o.seconds, o.spread, o.write, o.load, o.fails_after * 3600, o.back, o.ahead, killed,
+            o.shards,
         )  # fmt: skip
         found = Simulation(cluster, o.pairs, o.seed).run()
         ideal = o.pairs * o.seconds / workers

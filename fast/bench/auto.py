@@ -16,13 +16,14 @@ from fast.bench.auto_pairs import adapt, final_pairs
 from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, rows_of
 from fast.bench.choice import SPLITS, Choice, Trials, choose
 from fast.bench.few import ALONE
-from fast.bench.foresight import LEAST_STEPS, LOOKED_AT, Budget, Foreseen, advised, foresee, measure, minutes
+from fast.bench.foresight import LEAST_STEPS, Budget, Foreseen, advised, foresee, in_minutes, looked_at, measure
 from fast.bench.nested import Sides, nested_sides, sides_of
 from fast.bench.rows import Made, Row, RowPairs
 from fast.bench.trial import NetworkJudge
 from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex
 from fast.data.split import Split
+from fast.data.whole import CHOICE
 from fast.segmentation.data import from_samples, merged
 from fast.segmentation.export import Described, export
 from fast.segmentation.networks import save
@@ -114,7 +115,7 @@ class Job:
         self.adapted = [label for label in self.pairs.rows if CANDIDATES[label].adapted]
         settings = {"size": self.size, "augment": self.plan.augment}
         trials = Trials(
-            self.inner, self.pairs, self.judge, self.budget, self.out / "choice.json", self._prepare, self.report,
+            self.inner, self.pairs, self.judge, self.budget, self.out / CHOICE, self._prepare, self.report,
             settings,
         )  # fmt: skip
         trials.left_out.update(undrawable)
@@ -137,28 +138,31 @@ class Job:
     def _foresee(self) -> Foreseen:
         """What is to come, measured and told. UserError where the minutes are too few for it."""
         plan, inner, first = self.plan, self.inner[0], next(iter(self.labels), None)
-        probe, looked_at = replace(self.judge, cache=None), min(LOOKED_AT, len(self.sides.train))  # leaves nothing
-        costs = measure(probe, _network(plan), self.described, from_samples(self.sides.train))
+        probe, few = replace(self.judge, cache=None), looked_at(self.sides.train)  # leaves nothing
+        row = self.pairs.rows[first] if first else None
+        costs = measure(probe, _network(plan), self.described, few, row, self.sides)
         done = 0 if not self.trials.done(ALONE, 0) else 1 if not (first and self.trials.done(first, 0)) else 2
         found = foresee(
             costs, self.judge, real=len(inner.train), inner_test=len(inner.test),
-            pairs=plan.per_type * len(self.kinds), test=len(self.sides.test), steps=plan.steps, done=done,
+            pairs=plan.per_type * len(self.kinds) if first else 0,
+            test=len(self.sides.test), steps=plan.steps, done=done,
         )  # fmt: skip
         if self.adapted:
             found = replace(found, full=found.full + 60 * ADAPT_MINUTES)
         spent = self.budget.seconds - self.budget.left
         parts = (
-            f"one nested split (real defects alone and {first or 'no candidate'}) takes about {minutes(found.first)}, "
-            f"the final segmenter {minutes(found.least)} with {min(plan.steps, LEAST_STEPS)} steps and "
-            f"{minutes(found.full)} with all {plan.steps}; {minutes(spent)} are spent"
+            f"one nested split (real defects alone and {first or 'no candidate'}) takes about "
+            f"{in_minutes(found.first)}, the pairs of the end {in_minutes(found.delivered)}, the final segmenter "
+            f"{in_minutes(found.least)} with {min(plan.steps, LEAST_STEPS)} steps and {in_minutes(found.full)} with "
+            f"all {plan.steps}; {in_minutes(spent)} are spent"
         )
         choosing = f"{advised(spent, found.choosing)} for two nested splits, below which nothing can be chosen"
         if found.smallest > self.budget.left:
             raise UserError(
-                f"--minutes {plan.minutes:g} is too few by what was measured here on {looked_at} images: {parts}; give "
+                f"--minutes {plan.minutes:g} is too few by what was measured here on {len(few)} images: {parts}; give "
                 f"--minutes {advised(spent, found.smallest)} at least, and {choosing}"
             )
-        self.report(f"by what was measured on {looked_at} images, {parts}")
+        self.report(f"by what was measured on {len(few)} images, {parts}")
         if found.choosing > self.budget.left and not (first and self.trials.done(first, 1)):
             self.report(f"note: --minutes {plan.minutes:g} suffices for one nested split alone; give {choosing}")
         return found
@@ -195,7 +199,9 @@ def _final(job: Job, made: Sequence[Made]) -> Final:
     left = job.budget.left - job.foreseen.ending
     least = job.foreseen.least - job.foreseen.ending
     if left < least:
-        report(f"note: {minutes(left)} are left to train in; it takes {minutes(least)}, for the least of its steps")
+        report(
+            f"note: {in_minutes(left)} are left to train in; it takes {in_minutes(least)}, for the least of its steps"
+        )
         left = least
     judge = _network(plan, left / 60, lambda _, __, loss: losses.append(loss))
     normals = from_samples(sides.index.normals)
@@ -203,7 +209,7 @@ def _final(job: Job, made: Sequence[Made]) -> Final:
         [pair.sample for pair in made], from_samples(sides.train), normals,
         REAL_SHARE if made else None, NORMALS if normals else 0.0,
     )  # fmt: skip
-    report(f"training {NETWORK}: {plan.steps} steps, or {minutes(left)}")
+    report(f"training {NETWORK}: {plan.steps} steps, or {in_minutes(left)}")
     start = time.monotonic()
     network = judge.fit(samples)
     seconds = time.monotonic() - start

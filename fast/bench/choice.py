@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fast.bench.few import ALONE, measured
-from fast.bench.foresight import Budget, minutes
+from fast.bench.foresight import Budget, in_minutes
 from fast.bench.nested import Sides
 from fast.bench.rows import Row, RowPairs, learns
 from fast.bench.trial import Judge
@@ -112,7 +112,7 @@ class Trials:
         self.report(
             f"nested split {split}, {label}: IoU {100 * row['miou']:.1f} %, mean of types "
             f"{100 * row['miou_types']:.1f} %, {seconds:.0f} s; "
-            f"{minutes(self.left)} left to choose in"
+            f"{in_minutes(self.left)} left to choose in"
         )
 
     def seconds(self, label: str) -> float | None:
@@ -147,8 +147,8 @@ def choose(trials: Trials, labels: Sequence[str], extra: Mapping[str, float] | N
         splits = LEAST if len(begun) > 1 else 1
         if not trials.done(label, 0) and splits * cost + promised > trials.left:
             trials.left_out[label] = (
-                f"{_count(splits)} of it would have taken about {minutes(splits * cost)}, and "
-                f"{minutes(trials.left - promised)} were left to choose in"
+                f"{_count(splits)} of it would have taken about {in_minutes(splits * cost)}, and "
+                f"{in_minutes(trials.left - promised)} were left to choose in"
             )
             continue
         trials.run(label, 0)
@@ -180,7 +180,7 @@ def _outlook(trials: Trials, labels: Sequence[str], begun: Sequence[str], extra:
     splits = max(1, min(len(trials.sides), LEAST + more))
     return (
         f"real defects alone took {alone:.0f} s, {begun[1]} {first:.0f} s: {fitting} of {len(labels)} candidates on "
-        f"{splits} of {len(trials.sides)} nested splits fit into the {minutes(trials.left)} left to choose in"
+        f"{splits} of {len(trials.sides)} nested splits fit into the {in_minutes(trials.left)} left to choose in"
         + (", and from one split nothing can be chosen" if splits < LEAST else "")
     )
 

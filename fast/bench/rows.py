@@ -153,7 +153,7 @@ class RowPairs:
 
     def _make(self, row: Row, sides: Sides, real: Sequence[Sample], seed: int, run: str) -> list[Made]:
         generator = generator_of(row, sides, real, run)
-        masks = {kind: _masks_of(row, kind, real) for kind in _types(sides)} if not generator.own_masks else {}
+        masks = {kind: masks_of(row, kind, real) for kind in _types(sides)} if not generator.own_masks else {}
         normals = [s.image for s in sides.index.normals]
         fakes = math.ceil(row.counterfeits * self.per_type)
         pairs = []
@@ -218,7 +218,7 @@ def one_pair(
     return Made(SegmentationSample(made, made_mask, shown, synthetic=True, sources=sources), record)
 
 
-def _masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:
+def masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:
     files = [s.mask for s in real if f"{s.category}/{s.anomaly}" == kind and s.mask is not None]
     return Masks(row.masks, files=files)
 

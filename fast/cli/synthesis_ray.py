@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from fast.cli.synthesis_worker import Worker
-from fast.cli.synthesize import Output, counterfeits, keep_command, output_of, tell
+from fast.cli.synthesize import Output, complete, counterfeits, keep_command, output_of, tell
 from fast.generators import FREE
 from fast.runtime.number_queue import MOST_LOSSES, LotQueue, NumberQueue
 from fast.runtime.on_ray import GONE, cause_of, joined, machines, wants_gpu
@@ -165,7 +165,8 @@ def _synthesize(ray: Any, options: SynthesisOptions) -> None:
 
 def _fill(ray: Any, crew: Crew, output: Output, options: SynthesisOptions, actor: Any, came: list[int]) -> int:
     """Have what is missing made. Returns how many pairs the manifest holds."""
-    numbers, done = output.share([range(options.count), counterfeits(options)], 0, 1), output.done()
+    numbers = output.share([range(options.count), counterfeits(options)], 0, 1)
+    done = complete(output, numbers)
     left = [n for n in numbers if n not in done]
     try:
         print(ray.get(actor.check.remote(left)), end="", flush=True)

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,6 +36,9 @@ class Output(Protocol):
 
     def done(self) -> set[int]:
         """The numbers of those that are complete."""
+
+    def drop_damaged(self, numbers: Iterable[int]) -> list[Path]:
+        """Remove the damaged files of these, whose pairs are then no longer complete. Returns them."""
 
     def write(
         self,
@@ -117,6 +120,8 @@ def tell(
         wanted = _candidates(options)
         raise UserError(f"interrupted: {pairs} of {wanted} pairs{also} are made; the same command goes on")
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
+    if first and options.keep is None and pairs > options.count:
+        print(f"note: {options.count} were asked for; the others were there before, and stay", flush=True)
 
 
 def output_of(options: SynthesisOptions, settings: dict[str, Any], rank: int) -> Output:
@@ -190,7 +195,7 @@ def fill(
     from fast.runtime.progress import Progress
 
     rank = int(os.environ.get("RANK", "0"))
-    done = output.done()
+    done = complete(output, share)
     missing = [i for i in share if i not in done]
     check_images({p.normal for p in pairs_of(missing) if p.normal})
     left = len(missing)
@@ -206,6 +211,18 @@ def fill(
     finally:
         total = output.gather()
     return total, bool(signals) and left > 0
+
+
+def complete(output: Output, share: Sequence[int]) -> set[int]:
+    """The numbers of the complete pairs. Of those of `share` damaged files are removed, which is told. Raises
+    `UserError`."""
+    done = output.done()
+    damaged = output.drop_damaged(i for i in share if i in done)
+    if not damaged:
+        return done
+    more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+    print(f"{damaged[0]}{more} cut off or no image: what they belong to is made again", flush=True)
+    return output.done()
 
 
 def keep_command(options: SynthesisOptions) -> None:

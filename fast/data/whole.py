@@ -9,8 +9,11 @@ from pathlib import Path
 from fast.data.decode import RESTORE, reason
 from fast.data.images import read_image
 from fast.data.packed import container, named, read_ends, remedy
+from fast.runtime.progress import followed
+from fast.runtime.signals import is_first_process
 from ldm.errors import UserError
 
+CHOICE = "choice.json"  # in the folder of a run of `bench.py --auto`: what it has tried
 AT_ONCE = 4096  # files that are waited for together: a set has hundreds of thousands
 
 
@@ -32,10 +35,12 @@ def broken_images(paths: Iterable[Path]) -> Iterator[tuple[Path, UserError]]:
     is decoded only where its ends leave a doubt."""
     every = sorted(set(paths))
     with ThreadPoolExecutor() as pool:
-        for some in (every[start : start + AT_ONCE] for start in range(0, len(every), AT_ONCE)):
-            for path, error in zip(some, pool.map(_problem, some), strict=True):
-                if error is not None:
-                    yield path, error
+        batches = (every[start : start + AT_ONCE] for start in range(0, len(every), AT_ONCE))
+        looked = (each for some in batches for each in zip(some, pool.map(_problem, some), strict=True))
+        hidden = not is_first_process()
+        for path, error in followed(looked, "looked at", "file", len(every), hidden=hidden, leave=False):
+            if error is not None:
+                yield path, error
 
 
 def check_images(paths: Iterable[Path]) -> None:
@@ -45,7 +50,8 @@ def check_images(paths: Iterable[Path]) -> None:
 
 
 def check_made(paths: Iterable[Path]) -> None:
-    """`check_images` of pairs that were synthesized, whose remedy is another one. Raises `UserError`."""
+    """`check_images` of pairs that were synthesized, in folders or shards, whose remedy is another one: to make them
+    anew. Raises `UserError`."""
     found = list(broken_images(paths))
     if not found:
         return
@@ -53,11 +59,19 @@ def check_made(paths: Iterable[Path]) -> None:
     others = list(dict.fromkeys(container(other) for other, _ in found))[1:]  # a tar file counts once
     more = f" (and {len(others)} more, {others[0].name} the next)" if others else ""
     what, _, again = str(error).rpartition("; ")
-    if not container(path).exists():
-        again = "run the set's command again, which makes what is missing"
-    elif again == RESTORE:
-        again = "remove it and run the set's command again, which makes it anew"
+    if again == RESTORE or not container(path).exists():
+        again = _remedy(path)
     raise UserError(f"{what}{more}; {again}")
+
+
+def _remedy(path: Path) -> str:
+    """What makes a file of a synthesis output anew. `bench.py --auto` keeps no settings beside its pairs."""
+    output = path.parent.parent
+    if not (output / "settings.json").exists() and (output.parent / CHOICE).is_file():
+        return f"run scripts/bench.py --auto with --out {output.parent} again, which makes all pairs of it anew"
+    if not container(path).exists():
+        return "run the set's command again, which makes what is missing"
+    return "run the set's command again, which makes it anew"
 
 
 def _problem(path: Path) -> UserError | None:

@@ -1,7 +1,10 @@
 """Where the object is in a picture: an estimate by a rule, or a file that says it."""
 
+import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -13,6 +16,7 @@ from ldm.hashing import file_hash
 
 RULES = ("none", "auto", "otsu", "otsu_dark", "triangle")
 REFERENCE = 256  # side in px that the sizes below are given for
+KEPT = 64 << 20  # bytes of estimates that a `Ground` keeps, a bit for a pixel
 SQUARE = 6  # side in px of the closing's and the opening's square, at 256 px
 
 
@@ -114,11 +118,14 @@ def read_region(path: str | Path, image: str | Path | None, size: tuple[int, int
 class Ground:
     """Where the object is in any picture: by a rule of `foreground`, or by one mask file that holds for all of them.
 
+    Estimates are kept by the pixels of their image, the last ones up to `KEPT` bytes: normal images serve many pairs.
     Raises `UserError` for an unknown rule and a file that is no mask.
     """
 
     def __init__(self, rule: str):
         self.rule, self.mask = rule, None
+        self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._bytes, self._lock = 0, Lock()
         if rule in RULES or not Path(rule).exists():
             rule_of(rule)
         else:
@@ -129,7 +136,23 @@ class Ground:
         """Of a picture (H,W,3), (H,W) uint8 in {0,1}."""
         if self.mask is not None:
             return resize_mask(self.mask, (image.shape[0], image.shape[1]))
-        return foreground(image, self.rule)
+        key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+        with self._lock:
+            if (bits := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+        if bits is not None:
+            return np.unpackbits(bits, count=image.shape[0] * image.shape[1]).reshape(image.shape[:2])
+        found = foreground(image, self.rule)
+        self._keep(key, np.packbits(found))
+        return found
+
+    def _keep(self, key: bytes, bits: np.ndarray) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = bits
+                self._bytes += bits.nbytes
+            while self._bytes > KEPT:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
     def settings(self) -> str:
         """The rule, or the hash of the file."""

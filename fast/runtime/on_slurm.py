@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ def submit(module: str, argv: list[str], options: RunnerOptions, logs: Path, num
 
 def _executor(options: RunnerOptions, logs: Path, name: str) -> Any:
     """submitit's, with the options of sbatch. Raises `UserError` for a time that is none."""
+    if options.dry_run and find_spec("submitit") is None:
+        raise UserError(
+            "--dry_run prints the script as submitit writes it, which needs no Slurm but submitit; run pip install "
+            "'.[slurm]'"
+        )
     require("submitit", "slurm")
     from submitit.slurm.slurm import SlurmExecutor, _get_default_parameters
 

@@ -2,12 +2,17 @@
 
 import argparse
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from fast.runtime.command import command_line
 from fast.runtime.flags import add_flags, option
 from ldm.errors import UserError
+
+ALIKE = 0.75  # of two flags, from 0 to 1 as `difflib` measures it, from which one may be meant by the other
 
 
 class Parser(argparse.ArgumentParser):
@@ -16,9 +21,29 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str | None = None, **options: Any):
         super().__init__(command_line(prog) if prog and prog.endswith(".py") else prog, **options)
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(self._given, namespace)
 
     def error(self, message: str) -> None:  # type: ignore[override]
+        # argparse looks for what is missing first, and that may be what a misspelt flag stands for.
+        name = self._misspelt()
+        if name is not None and ("required" in message or message.startswith("unrecognized arguments")):
+            message = message if message.startswith("unrecognized") else f"unrecognized arguments: {name}"
+            near = get_close_matches(name, [flag for flag in self._option_string_actions if flag[:2] == "--"], 1, ALIKE)
+            message += f" (did you mean {near[0]}?)" if near else ""
         raise UserError(f"{message}; see --help")
+
+    def _misspelt(self) -> str | None:
+        """The first flag of the command line that there is none of; None where all are known."""
+        known = self._option_string_actions
+        before = self._given[: self._given.index("--")] if "--" in self._given else self._given
+        names = (text.partition("=")[0] for text in before if re.match(r"--[A-Za-z]", text))
+        return next(
+            (n for n in names if n not in known and not (self.allow_abbrev and self._get_option_tuples(n))), None
+        )
 
 
 def _boolean(text: str) -> bool:

@@ -24,8 +24,20 @@ from fast.segmentation.pool import PixelPool, allot, shares, take
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
+MEASURED_STEPS = 20  # of a head's training, for `QuickJudge.costs`
 OTHERS = 1000  # views of samples that are no real defects, where there are many
 WINDOW = 256  # side of the training views where images keep their size
+
+
+@dataclass(frozen=True)
+class QuickCosts:
+    """Seconds, measured: `whole` of an image that is read whole and its features, `view` of a random view and its
+    features, `answer` of the answer to an image whose features are there and of its figures, `head` of the training."""
+
+    whole: float
+    view: float
+    answer: float
+    head: float
 
 
 @dataclass
@@ -84,19 +96,42 @@ class QuickJudge:
             types.setdefault(sample.kind, MetricAccumulator()).add(odds > float(head.threshold), mask, odds)
         return summary(types, {s.kind for s in samples if is_normal(s)}) | {"threshold": float(head.threshold)}
 
-    def costs(self, samples: Sequence[SegmentationSample], steps: int = 20) -> tuple[float, float]:
-        """(seconds of a view, read, made and its features computed; seconds of the training on them), measured on a few
-        samples with so many steps. Raises `UserError`."""
+    def costs(self, samples: Sequence[SegmentationSample]) -> QuickCosts:
+        """What a training and a test take, measured on a few real defects. Whole images and their views are told apart:
+        where images keep their size, one is a window of the other. Raises `UserError`."""
         self.store([np.zeros((64, 64, 3), np.uint8)])  # whose time would be the encoder's loading
-        start = time.perf_counter()
-        pool = self._pool(samples, np.random.default_rng(0))
-        view = (time.perf_counter() - start) / int(self._counts(samples).sum())
-        ends = [time.perf_counter()]
-        for count in (1, 1, 1 + steps):  # a training has a beginning of its own, the first one more
-            self._train(pool, 0, count)
-            ends.append(time.perf_counter())
+        clock, views = time.perf_counter, int(self._counts(samples).sum()) - len(samples)
+        start = clock()
+        pictures = self._pictures(samples)
+        for number in range(len(samples)):
+            self.store([pictures.plain(number)[0]])
+        read = clock()
+        pool = self._pool(samples, np.random.default_rng(0))  # reads the images once more
+        ends = [clock()]
+        for count in (1, 1, 1 + MEASURED_STEPS):  # a training has a beginning of its own, the first one more
+            head = self._train(pool, 0, count)
+            ends.append(clock())
+        figures = MetricAccumulator()
+        for _, mask, odds in self.answers(head, samples):
+            figures.add(odds > 0, mask, odds)
+        figures.best_threshold()
         begin, whole = ends[2] - ends[1], ends[3] - ends[2]
-        return view, (1 + self.folds) * (begin + max(0.0, whole - begin) / steps * (self.steps - 1))
+        return QuickCosts(
+            whole=(read - start) / len(samples),
+            view=(ends[0] - read) / max(1, views),
+            answer=(clock() - ends[3]) / len(samples),
+            head=(1 + self.folds) * (begin + max(0.0, whole - begin) / MEASURED_STEPS * (self.steps - 1)),
+        )
+
+    def seconds(self, costs: QuickCosts, real: int, others: int, test: int) -> float:
+        """What a training on so many real defects and other samples, and a test on so many images, take. The real ones
+        are answered too, for the threshold."""
+        whole = real + others + test
+        return (
+            costs.whole * whole
+            + costs.view * (self.looks(real, others) - real - others)
+            + (costs.answer * (real + test) + costs.head)
+        )
 
     def looks(self, real: int, others: int) -> int:
         """How many views a training on so many real defects and other samples looks at."""
@@ -104,9 +139,12 @@ class QuickJudge:
 
     # training
 
+    def _pictures(self, samples: Sequence[SegmentationSample]) -> Views:
+        return Views(samples, self.size or WINDOW, native=self.size is None)
+
     def _pool(self, samples: Sequence[SegmentationSample], rng: np.random.Generator) -> PixelPool:
         """Random cells of all samples and their views, read image by image."""
-        pictures = Views(samples, self.size or WINDOW, native=self.size is None)
+        pictures = self._pictures(samples)
         views = self._counts(samples)
         owner = np.repeat(np.arange(len(samples)), views)
         weights = np.array([s.weight for s in samples])[owner] / np.repeat(views, views)
@@ -192,7 +230,7 @@ class QuickJudge:
         self, head: PixelHead, samples: Sequence[SegmentationSample]
     ) -> Iterator[tuple[SegmentationSample, np.ndarray, np.ndarray]]:
         """(sample, labels (H,W), log-odds (H,W)) of each."""
-        pictures = Views(samples, self.size or WINDOW, native=self.size is None)
+        pictures = self._pictures(samples)
         for number, sample in enumerate(samples):
             image, mask = pictures.plain(number)
             (features,) = self.store([image])

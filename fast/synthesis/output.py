@@ -13,6 +13,7 @@ import numpy as np
 
 from fast.data.images import read_image, resize_image, resize_mask, write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
+from fast.data.whole import broken_images
 from fast.runtime.folders import held, parse_json
 from fast.synthesis.records import (
     ASKED,
@@ -144,6 +145,23 @@ class OutputFolder:
         """Numbers of the pairs that are complete."""
         with self._lock():
             return set(self._found())
+
+    def drop_damaged(self, numbers: Iterable[int]) -> list[Path]:
+        """Remove those files of complete pairs that are cut off or no images: their pairs are no longer complete.
+        Returns them. Files are looked at as `fast.data.whole` does: their ends, not all of them. Raises `UserError`."""
+        with self._lock():
+            found = self._found()
+        places = {False: self.folder, True: self.rejects}
+        asked = {out: numbers_in(folder / ASKED) for out, folder in places.items()}
+        files = []
+        for number in (number for number in numbers if number in found):
+            out = found[number].rejected
+            kinds = (*PICTURES, ASKED) if number in asked[out] else PICTURES
+            files += [places[out] / kind / f"{number:06d}.png" for kind in kinds]
+        damaged = [path for path, _ in broken_images(files)]
+        for path in damaged:
+            path.unlink(missing_ok=True)
+        return damaged
 
     def each(self) -> Iterator[dict[str, Any]]:
         """Records of the complete pairs in order, the rejected ones too, read one by one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -130,6 +130,10 @@ class ShardFolder:
     def done(self) -> set[int]:
         """Numbers of the pairs in complete shards of those that are asked for."""
         return {i for shard in self._complete() for i in shard.numbers}
+
+    def drop_damaged(self, numbers: Iterable[int]) -> list[Path]:
+        """None: `share` has looked at the shards."""
+        return []
 
     def write(
         self,

@@ -24,8 +24,10 @@ from fast.bench.auto_page import _sentence
 from fast.bench.candidates import CANDIDATES, rows_of
 from fast.bench.choice import Choice, Trials, choose, ranked
 from fast.bench.few import ALONE
-from fast.bench.foresight import Budget, Costs, advised, foresee
+from fast.bench.foresight import Budget, Costs, advised, foresee, looked_at, measure
+from fast.bench.nested import sides_of
 from fast.bench.rows import Made, Row, RowPairs
+from fast.bench.trial import NetworkJudge
 from fast.cli import bench
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
@@ -36,7 +38,8 @@ from fast.runtime.command import run_cli
 from fast.runtime.folders import sole
 from fast.runtime.options import parse_training
 from fast.segmentation.data import SegmentationSample, from_output
-from fast.segmentation.quick import QuickJudge
+from fast.segmentation.export import Described
+from fast.segmentation.quick import QuickCosts, QuickJudge
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from ldm.checkpoint import save_safetensors
 from ldm.util import check_params
@@ -209,7 +212,8 @@ def test_time_is_kept_to_make_the_pairs_again(tmp_path: Path) -> None:
 
 def test_what_a_run_takes_follows_from_its_steps() -> None:
     judge = QuickJudge(views=4)
-    costs = Costs(view=0.1, head=3.0, start=2.0, step=0.5, image=0.2, export=4.0)
+    quick = QuickCosts(whole=0.1, view=0.1, answer=0.0, head=3.0)
+    costs = Costs(quick, start=2.0, step=0.5, image=0.2, export=4.0)
     found = foresee(costs, judge, real=20, inner_test=10, pairs=50, test=30, steps=700)
     assert found.alone == pytest.approx(0.1 * (20 * 5 + 10) + 3)
     assert found.beside == pytest.approx(0.1 * 50 * 5)
@@ -217,6 +221,13 @@ def test_what_a_run_takes_follows_from_its_steps() -> None:
     assert found.first == pytest.approx(2 * 14 + 25)
     assert found.smallest == pytest.approx(28 + 25 + 62)
     assert found.choosing == pytest.approx(found.smallest + 28 + 25)
+    # Whole images of 2 s whose windows take 0.1 s, answers of 1 s; 20 defects learned from, 50 pairs made and written.
+    large = Costs(QuickCosts(2.0, 0.1, 1.0, 3.0), 2.0, 0.5, 0.2, 4.0, fit=0.3, pair=1.5, writing=0.4)
+    native = foresee(large, judge, real=20, inner_test=10, pairs=50, test=30, steps=700)
+    assert native.alone == pytest.approx(2 * (20 + 10) + 0.1 * 20 * 4 + 20 + 10 + 3)
+    assert native.beside == pytest.approx(2 * 50 + 0.1 * 50 * 4 + 0.3 * 20 + 1.5 * 50)
+    assert native.delivered == pytest.approx(0.3 * 20 + (1.5 + 0.4) * 50)
+    assert native.smallest == pytest.approx(2 * native.alone + native.beside + native.delivered + native.least)
     assert found.reserve(1800) == 362  # all steps need no more
     assert found.reserve(600) == 300
     assert found.reserve(116) == 62  # the least
@@ -224,6 +235,26 @@ def test_what_a_run_takes_follows_from_its_steps() -> None:
     assert replace(found, done=1).first == pytest.approx(14 + 25)
     assert replace(found, done=2).first == 0
     assert advised(30, 72) == 2  # 30 s + 72 s and a quarter more
+
+
+def test_what_is_measured_tells_large_images_from_their_windows(tmp_path: Path) -> None:
+    index = check(open_dataset(dataset(tmp_path))).usable
+    for number, sample in enumerate(index.defects):
+        if number % 2:
+            for file in filter(None, (sample.image, sample.mask)):
+                large = cv2.resize(cv2.imread(str(file)), (1024, 768), interpolation=cv2.INTER_NEAREST)
+                cv2.imwrite(str(file), large)
+    sides = sides_of(index, make_split(index))
+    few = looked_at(index.defects)
+    assert sorted(read_image(s.image).shape[0] for s in few) == [64, 64, 768, 768]
+    assert len({s.image for s in few}) == 4
+    assert len(looked_at(few[:3])) == 3
+    judge = QuickJudge(size=None)
+    final = NetworkJudge("mini", {"steps": 9, "batch_size": 2}, {"size": 64, "native": True})
+    found = measure(judge, final, Described(64, True, ["part/crack"], "mini"), few, Row("transplant"), sides)
+    assert found.quick.whole > 2 * found.quick.view  # 0.39 million pixels on average, windows of 0.066
+    assert min(found.fit, found.pair, found.writing, found.step, found.image, found.quick.answer) > 0
+    assert judge.seconds(found.quick, 3, 0, 2) > 5 * found.quick.whole
 
 
 def test_a_training_s_views_are_foreseen() -> None:
@@ -381,17 +412,18 @@ def test_minutes_that_cannot_suffice_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnx")
-    costs = Costs(view=1.0, head=10.0, start=5.0, step=1.0, image=0.5, export=5.0)
+    costs = Costs(QuickCosts(whole=1.0, view=1.0, answer=0.0, head=10.0), start=5.0, step=1.0, image=0.5, export=5.0,
+                  pair=0.75)  # fmt: skip
     monkeypatch.setattr(module_auto, "measure", lambda *_: costs)
     flags = ["--dataset", str(dataset(tmp_path)), "--auto", "--count", "2", "--size", "64", "--steps", "300"]
     assert run_cli(bench.main, [*flags, "--minutes", "3", "--out", str(tmp_path / "auto")]) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1
-    # Of 18 defects 6 train, of which 4 train inside; 2 x (4 x 5 views + 2 + 10) + 4 pairs x 5 views are 84 s.
+    # Of 18 defects 6 train, of which 4 train inside; 2 x (4 x 5 views + 2 + 10) + 4 pairs x 5 views and 0.75 are 87 s.
     assert "--minutes 3 is too few by what was measured here on 4 images: one nested split (real def" in said.err
     assert (
-        "alone and transplant) takes about 1.4 minutes, the final segmenter 1.9 minutes with 100 steps and 5.3"
-        in said.err
+        "alone and transplant) takes about 1.4 minutes, the pairs of the end 0.1 minutes, the final segmenter 1.9 "
+        "minutes with 100 steps and 5.3" in said.err
     )
     assert "; give --minutes 5 at least, and 6 for two nested splits" in said.err
     assert "nested split 0" not in said.out

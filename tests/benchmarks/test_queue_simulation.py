@@ -27,6 +27,16 @@ def test_a_worker_is_killed() -> None:
     assert (found.seconds, found.begun, found.deaths) == (9, 11, 1)
 
 
+def test_a_shard_is_taken_and_lost_whole() -> None:
+    """Two workers, loaded at 2 s, of one second a pair; ten pairs in shards of 4, 4 and 2. The first dies at 4.5, in
+    the third pair of its shard, which the other makes from 6 to 10; back at 7.5, the first one makes the last two."""
+    assert Simulation(Cluster(1, 2.0, spread=0, load=10, shard=4), 20).run().seconds == 50
+    found = Simulation(Cluster(2, 1.0, spread=0, back=1.0, load=2.0, shard=4, killed=((4.5, 0),)), 10).run()
+    assert (found.seconds, found.begun, found.deaths) == (10, 14, 1)  # four were begun twice
+    written = Simulation(Cluster(1, 1.0, spread=0, write=0.5, shard=4), 10).run()
+    assert written.seconds == pytest.approx(10 + 1)  # the last shard, of two pairs, is written when all are made
+
+
 def test_deaths_cost_what_is_lost_between_them() -> None:
     """A life of mean m (exponential) that begins with `load` seconds of loading makes pairs for m exp(-load / m)
     seconds; the deaths among them, a share of exp(-load / m) of all, undo half a pair each."""

@@ -72,7 +72,7 @@ def test_config(refused: Check, flag: str, text: str) -> None:
 
 
 def test_flags(refused: Check, tmp_path: Path) -> None:
-    refused("unrecognized arguments: --steps; see --help", "--steps", 3)
+    refused("unrecognized arguments: --steps (did you mean --max_steps?); see --help", "--steps", 3)
     refused("--gpus one: one is not a GPU number", "--gpus", "one")
     refused("--devices -1: give", "--devices", -1)
     refused("-s -1: a seed is", "-s", -1)
