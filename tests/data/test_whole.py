@@ -13,6 +13,7 @@ import pytest
 from fast.data import packed, whole
 from fast.data.images import write_image
 from fast.data.whole import broken_images, check_images, check_made
+from fast.runtime import progress
 from ldm.errors import UserError
 
 
@@ -48,9 +49,7 @@ def test_all_of_many_are_found_and_only_the_doubtful_decoded(tmp_path: Path, mon
         check_made(files)
     said = str(told.value)
     assert said.startswith(f"{files[2]}: cannot read the image (")
-    assert said.endswith(
-        "(and 1 more, 07.png the next); remove it and run the set's command again, which makes it anew"
-    )
+    assert said.endswith("(and 1 more, 07.png the next); run the set's command again, which makes it anew")
 
 
 def test_a_file_in_a_shard_is_looked_at_where_it_lies(tmp_path: Path) -> None:
@@ -111,9 +110,7 @@ def test_what_was_wrong_for_a_moment_is_not_kept(tmp_path: Path, monkeypatch: py
 
 def test_the_remedy_is_that_of_what_is_wrong(tmp_path: Path) -> None:
     bad = cut(picture(tmp_path / "a; b.png"))
-    with pytest.raises(
-        UserError, match=r"/a; b\.png: cannot read .*; remove it and run the set's command again, which"
-    ):
+    with pytest.raises(UserError, match=r"/a; b\.png: cannot read .*; run the set's command again, which"):
         check_made([bad])
     with pytest.raises(UserError, match=r"gone\.png: .*; run the set's command again, which makes what is missing$"):
         check_made([tmp_path / "gone.png"])
@@ -121,3 +118,38 @@ def test_the_remedy_is_that_of_what_is_wrong(tmp_path: Path) -> None:
     pointer.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(UserError, match="git lfs pull"):
         check_made([pointer])
+
+
+def test_pairs_of_auto_are_made_anew_by_the_bench(tmp_path: Path) -> None:
+    bad = cut(picture(tmp_path / "auto" / "pairs" / "image" / "000000.png"))
+    (tmp_path / "auto" / "choice.json").write_text("[]")
+    with pytest.raises(
+        UserError, match=r"; run scripts/bench\.py --auto with --out .*/auto again, which makes all pai"
+    ):
+        check_made([bad])
+    bad.unlink()
+    with pytest.raises(UserError, match=r"; run scripts/bench\.py --auto with --out .*/auto again"):
+        check_made([bad])
+    cut(picture(bad))
+    (bad.parents[1] / "settings.json").write_text("{}")  # a run of its own beside the bench's files
+    with pytest.raises(UserError, match=r"; run the set's command again, which makes it anew$"):
+        check_made([bad])
+
+
+def test_a_long_look_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [picture(tmp_path / f"{i}.png") for i in range(3)]
+
+    made: list[progress.Progress] = []
+    own = progress.Progress.__init__
+
+    def begun(self: progress.Progress, *args: object, **options: object) -> None:
+        made.append(self)
+        own(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(progress.Progress, "__init__", begun)
+    assert list(broken_images(files)) == []
+    assert [(p.total, p.done, p.what) for p in made] == [(3, 3, "looked at")]
+    made[0].report()
+    assert capsys.readouterr().out.startswith("looked at: 3 of 3 files, done in about 0 s")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fast.data.images import write_mask
-from fast.masks.foreground import REALNET_RULES, foreground, read_region, rule_of
+from fast.masks import foreground as module
+from fast.masks.foreground import REALNET_RULES, Ground, foreground, read_region, rule_of
 from fast.procedural import draw_surface
 from ldm.errors import UserError
 
@@ -137,3 +138,28 @@ def test_regions_from_files(tmp_path: Path) -> None:
     write_mask(tmp_path / "none.png", left * 0)
     with pytest.raises(UserError, match="the region is empty"):
         read_region(tmp_path / "none.png", None, (4, 8))
+
+
+def test_an_image_is_estimated_once_as_long_as_its_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, own = [], module.foreground
+    monkeypatch.setattr(module, "foreground", lambda image, rule: (asked.append(image.shape), own(image, rule))[1])
+    images = [np.full((31, 27 + k, 3), 40, np.uint8) for k in range(3)]
+    for k, image in enumerate(images):
+        image[8:20, 5:18] = 200 + k
+    right = [own(image, "otsu") for image in images]
+    ground = Ground("otsu")
+    for _ in range(2):
+        for image, wanted in zip(images, right, strict=True):
+            found = ground.of(image)
+            np.testing.assert_array_equal(found, wanted)
+            assert found.dtype == np.uint8
+            found[:] = 7  # who gets it may write into it
+    assert len(asked) == 3
+    ground.of(images[0] + 1)  # other pixels
+    assert len(asked) == 4
+    monkeypatch.setattr(module, "KEPT", np.packbits(right[0]).nbytes)  # room for the first alone
+    small, before = Ground("otsu"), len(asked)
+    for image in (images[0], images[0], images[1], images[0]):
+        np.testing.assert_array_equal(small.of(image), own(image, "otsu"))
+    assert len(asked) == before + 3
+    assert small._bytes <= module.KEPT

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from fast.cli import bench, pairs
+from fast.runtime import on_slurm
 from fast.runtime.command import run_cli
 from fast.runtime.on_ray import Machines, wants_gpu
-from fast.runtime.on_slurm import Part, _minutes
+from fast.runtime.on_slurm import Part, _minutes, submit
 from fast.runtime.runner import RunnerOptions, address_of, check_runner, kind_of, without_runner
 from ldm.errors import UserError
 from support.paths import ROOT
@@ -113,3 +114,10 @@ def test_nothing_of_a_cluster_is_imported_without_its_flag() -> None:
         "sys.exit(any(n.split('.')[0] in ('ray', 'submitit') for n in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_a_dry_run_without_submitit_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_slurm, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"no Slurm but submitit; run pip install '\.\[slurm\]'$"):
+        submit("fast.cli.pairs", [], RunnerOptions(runner="slurm", dry_run=True), tmp_path / "logs")
+    assert not (tmp_path / "logs").exists()

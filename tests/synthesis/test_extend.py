@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fast.synthesis.output import OutputFolder
@@ -118,3 +119,52 @@ def test_the_place_of_a_folder_decides_nothing(normals: Path, tmp_path: Path, mo
         argv[argv.index("--count") + 1] = "3"
         assert synthesize(argv) == 0
     assert made[0] == made[1]
+
+
+def test_a_damaged_file_of_a_finished_set_is_found_and_its_pair_made_again(
+    normals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert synthesize(flags(normals, out)) == 0
+    before, rows = files(out), manifest(out)
+    image, mask = out / "image" / "000003.png", out / "mask" / "000007.png"
+    image.write_bytes(image.read_bytes()[:-60])
+    mask.write_bytes(b"")
+    kept = (out / "image" / "000004.png").stat().st_mtime_ns
+    capsys.readouterr()
+    assert synthesize(flags(normals, out)) == 0
+    said = capsys.readouterr().out
+    assert f"{image} and 1 more cut off or no image: what they belong to is made again\n" in said
+    assert files(out) == before
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in manifest(out)] == [
+        {k: v for k, v in row.items() if k != "seconds"} for row in rows
+    ]
+    assert (out / "image" / "000004.png").stat().st_mtime_ns == kept
+    assert synthesize(flags(normals, out)) == 0
+    assert "made again" not in capsys.readouterr().out
+
+
+def test_a_damaged_file_among_the_rejected_is_found_too(tmp_path: Path) -> None:
+    output = OutputFolder(tmp_path / "out", {})
+    picture, mask = np.full((8, 8, 3), 90, np.uint8), np.eye(8, dtype=np.uint8)
+    for index in range(3):
+        output.write({"index": index, "mask_asked": "x"}, picture, picture, mask, asked=mask)
+    output.gather()
+    output.sort([{**row, **({"rejected": "worst"} if row["index"] == 1 else {})} for row in output.rows()])
+    paths = [tmp_path / "out" / "rejected" / "triptych" / "000001.png", tmp_path / "out" / "mask_asked" / "000002.png"]
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:-20])
+    assert output.drop_damaged([0]) == []
+    assert sorted(output.drop_damaged(range(9))) == sorted(paths)
+    assert output.done() == {0}
+    output.close()
+
+
+def test_fewer_than_are_there_is_told(normals: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert synthesize(flags(normals, out)) == 0
+    assert "note" not in capsys.readouterr().out
+    assert synthesize(flags(normals, out, "--count", "5")) == 0
+    said = capsys.readouterr().out
+    assert said.endswith(f"12 pairs in {out}\nnote: 5 were asked for; the others were there before, and stay\n")
+    assert len(manifest(out)) == 12
