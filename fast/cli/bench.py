@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fast.bench.protocol import Protocol
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     # fmt: off
     p = Parser(
         prog="scripts/bench.py", allow_abbrev=False,
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
 def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
     odd = next((o for o in overrides if o.startswith("-") or "=" not in o), None)
     if odd is not None:
-        raise UserError(f"{odd} is not understood; see --help")
+        raise UserError(f"{odd} is not understood{parser().meant(odd.partition('=')[0])}; see --help")
     bench_auto.check_flags(options, parser())
     check_runner(options)
     if options.auto and overrides:

@@ -32,9 +32,13 @@ class Parser(argparse.ArgumentParser):
         name = self._misspelt()
         if name is not None and ("required" in message or message.startswith("unrecognized arguments")):
             message = message if message.startswith("unrecognized") else f"unrecognized arguments: {name}"
-            near = get_close_matches(name, [flag for flag in self._option_string_actions if flag[:2] == "--"], 1, ALIKE)
-            message += f" (did you mean {near[0]}?)" if near else ""
+            message += self.meant(name)
         raise UserError(f"{message}; see --help")
+
+    def meant(self, name: str) -> str:
+        """ " (did you mean --minutes?)" for --minuts; empty where no flag is like it."""
+        near = get_close_matches(name, [flag for flag in self._option_string_actions if flag[:2] == "--"], 1, ALIKE)
+        return f" (did you mean {near[0]}?)" if near else ""
 
     def _misspelt(self) -> str | None:
         """The first flag of the command line that there is none of; None where all are known."""
