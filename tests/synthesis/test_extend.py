@@ -153,7 +153,7 @@ def test_a_damaged_file_among_the_rejected_is_found_too(tmp_path: Path) -> None:
     output.sort([{**row, **({"rejected": "worst"} if row["index"] == 1 else {})} for row in output.rows()])
     paths = [tmp_path / "out" / "rejected" / "triptych" / "000001.png", tmp_path / "out" / "mask_asked" / "000002.png"]
     for path in paths:
-        path.write_bytes(path.read_bytes()[:-20])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert output.drop_damaged([0]) == []
     assert sorted(output.drop_damaged(range(9))) == sorted(paths)
     assert output.done() == {0}
