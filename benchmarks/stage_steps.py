@@ -22,8 +22,8 @@ from fast.data.images import read_image, resize_image
 from fast.generators.latent import recipe_for
 from fast.quality.measure import change, features, set_distance, spread
 from fast.runtime.command import run_cli
+from fast.synthesis.pair import SynthesizedSample
 from fast.synthesis.sources import Sources, find_masks, find_normals
-from fast.synthesis.synthesizer import SynthesizedSample
 
 STEPS = (100, 50, 20, 10, 5)
 

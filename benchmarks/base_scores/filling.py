@@ -12,7 +12,8 @@ import torch
 from fast.model import FAST
 from fast.runtime.progress import followed
 from fast.runtime.workers import overlapped
-from fast.synthesis.synthesizer import Recipe, Synthesizer
+from fast.synthesis.options import Recipe
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.rng import seed_of
 

@@ -20,10 +20,10 @@ from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.runtime.workers import cores, overlapped
-from fast.synthesis.engine import Recipe
+from fast.synthesis.options import Recipe
 from fast.synthesis.output import OutputFolder
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer, record
+from fast.synthesis.pair import Pair, SynthesizedSample, record
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.models.diffusion.ddim import bind
 from ldm.rng import PairNoise
 

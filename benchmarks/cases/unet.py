@@ -23,7 +23,8 @@ from benchmarks.network import (
 from benchmarks.original import as_original
 from benchmarks.rival import build_diffusers_unet
 from fast.runtime.workers import cores
-from fast.synthesis.engine import Engine, Recipe
+from fast.synthesis.engine import Engine
+from fast.synthesis.options import Recipe
 from fast.synthesis.synthesizer import LANE
 
 

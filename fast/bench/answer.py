@@ -23,7 +23,7 @@ from fast.runtime.command import command_line
 from fast.segmentation.data import from_samples
 from fast.segmentation.evaluation import predict
 from fast.segmentation.networks import PRETRAINED, load
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs

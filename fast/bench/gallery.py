@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fast.data.images import resize_image, resize_mask
 from fast.reports.contact_sheet import Row, read_row
 from fast.reports.zoom import Box, zoom_box
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 GAP, MARGIN, PAD = 6, 12, 5  # pixels between cells, around all, around words

@@ -19,7 +19,7 @@ from fast.bench.tables import ResultTable
 from fast.bench.work import pairs_folder
 from fast.data.images import write_bytes, write_image
 from fast.runtime.tables import markdown, markdown_text
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 MEASURES = ("empty", "outside", "seam", "copied", "set_distance")  # of `fast.bench.pictures` in the provenance

@@ -16,7 +16,7 @@ from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.masks.changed import around
 from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
 from fast.segmentation.data import SegmentationSample
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 SIGMAS = (0.8, 2.0)  # pixels: a hairline is seen sharp, a stain through the grain

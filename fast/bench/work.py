@@ -34,7 +34,7 @@ from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
 from fast.segmentation.train import train
 from fast.synthesis.options import SynthesisOptions
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
 from ldm.hashing import file_hash

@@ -25,10 +25,12 @@ from fast.generators.procedural import Procedural
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
+from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
+from fast.synthesis.maker import Maker, MaskOf
 from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
-from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
-from fast.synthesis.synthesizer import Maker, MaskOf
+from fast.synthesis.pair import Pair
+from fast.synthesis.sources import NormalSource, Sources, find_normals
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 

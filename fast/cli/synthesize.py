@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # heavy: imported only once the flags are understood
     import numpy as np
 
     from fast.cli.synthesis_job import SynthesisJob
-    from fast.synthesis.sources import Pair
-    from fast.synthesis.synthesizer import Maker
+    from fast.synthesis.maker import Maker
+    from fast.synthesis.pair import Pair
 
 
 class Output(Protocol):
@@ -226,7 +226,7 @@ def made(
     """Make pairs and write them; the number of each once it is on the disk. `more`: what its record says besides."""
     from fast.data.index import GOOD
     from fast.runtime.workers import overlapped
-    from fast.synthesis.synthesizer import SynthesizedSample, record
+    from fast.synthesis.pair import SynthesizedSample, record
 
     def write(made: SynthesizedSample) -> int:
         index = made.pair.type_index

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fast.generators.base import Placing
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Draft, MaskOf
+from fast.synthesis.maker import Draft, MaskOf
+from fast.synthesis.pair import Pair
 from ldm.errors import UserError
 from ldm.rng import seed_of
 

@@ -23,7 +23,7 @@ from fast.runtime.flags import takes
 from fast.runtime.precision import settled
 from fast.synthesis.engine import check_recipe
 from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent, draft_methods
-from fast.synthesis.sources import Pair
+from fast.synthesis.pair import Pair
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.hashing import file_hash

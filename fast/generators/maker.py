@@ -16,9 +16,9 @@ from fast.generators.base import Generator as Method
 from fast.generators.base import Placing
 from fast.generators.large import MemoryBudget, bytes_of, in_windows, is_large
 from fast.runtime.workers import cores, overlapped
-from fast.synthesis.output import panel
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
+from fast.synthesis.maker import MaskOf
+from fast.synthesis.pair import Pair, SynthesizedSample
+from fast.synthesis.triptych import panel
 
 
 class GeneratorMaker:

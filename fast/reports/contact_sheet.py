@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fast.data.images import read_image, read_mask, resize_image, write_image
 from fast.reports.zoom import Box, zoom_box
-from fast.synthesis.output import normal_shown
 from fast.synthesis.records import ASKED, damaged, file_of
+from fast.synthesis.triptych import normal_shown
 
 HEADINGS = ("normal", "mask", "synthetic", "difference")
 TITLE = "Counterfeits: the same masks filled with normal content, labelled normal; nothing should be seen in them"

@@ -10,7 +10,8 @@ from typing import Any
 from fast.data.images import resize_mask
 from fast.studio.workbench import WishedPair
 from fast.synthesis.options import FIRST_COUNTERFEIT
-from fast.synthesis.output import ASKED, OutputFolder, panel
+from fast.synthesis.output import ASKED, OutputFolder
+from fast.synthesis.triptych import panel
 
 SETTINGS = {"made_by": "fast-studio"}
 

@@ -21,8 +21,9 @@ from fast.generators.transplant import training_side
 from fast.latent.prompts import is_vocabulary
 from fast.masks.shapes import SHAPES
 from fast.masks.source import Masks
+from fast.synthesis.defect_types import category_of
 from fast.synthesis.options import DRAFT_STRENGTH
-from fast.synthesis.sources import NormalSource, category_of, find_normals
+from fast.synthesis.sources import NormalSource, find_normals
 from ldm.errors import UserError
 
 PLAIN = ("procedural", "cutpaste")  # methods that need nothing but a normal image

@@ -4,34 +4,33 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from fast.data.images import read_image, resize_image, resize_mask, write_bytes, write_image, write_mask
+from fast.data.images import write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
 from fast.runtime.folders import held, parse_json
 from fast.synthesis.records import (
     ASKED,
     Place,
     as_line,
-    each_record,
     lines_of,
     numbers_in,
     shard_files,
     texts_at,
+    told,
     write_lines,
 )
+from fast.synthesis.triptych import triptych
 from ldm.errors import UserError
 
 COMMAND = "command.json"  # the options that the folder was last filled with
 PICTURES = ("image", "mask", "triptych")
-GAP = 4  # pixels between the parts of a triptych
 GROWING = ("normals", "masks", "types")  # settings that --extend may add to
-PANEL = 1024  # pixels; a larger picture's defects are looked at in the picture itself
 
 
 class OutputFolder:
@@ -207,7 +206,7 @@ class OutputFolder:
         else:
             write_bytes(image_path, stored.png())
         write_mask(mask_path, np.zeros_like(mask) if record.get("counterfeit") else mask)
-        write_image(triptych_path, _triptych(normal, mask[shown], stored.seen[shown]))
+        write_image(triptych_path, triptych(normal, mask[shown], stored.seen[shown]))
         if asked is not None:
             write_mask(asked_path[0], asked)
         with self._lock():
@@ -274,48 +273,3 @@ def _grown(before: Any, now: Any) -> bool:
     if not isinstance(before, list) or not isinstance(now, list):
         return False
     return not Counter(map(str, before)) - Counter(map(str, now))
-
-
-def panel(picture: np.ndarray) -> np.ndarray:
-    """A copy of a picture (H,W,3), or of a mask (H,W) in {0,1}, made no larger than `PANEL` pixels a side."""
-    height, width = picture.shape[:2]
-    shrink = max(1.0, max(height, width) / PANEL)
-    size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
-    return resize_image(picture, size) if picture.ndim == 3 else resize_mask(_pooled(picture, int(shrink)), size)
-
-
-def _pooled(mask: np.ndarray, side: int) -> np.ndarray:
-    """A mask (H,W) with one pixel for each square of `side`, set where any of the square's is: `resize_mask` counts in
-    64-bit numbers, which of a whole large mask is gigabytes."""
-    for axis in (0, 1) if side > 1 else ():
-        mask = np.maximum.reduceat(mask, np.arange(0, mask.shape[axis], side), axis=axis)
-    return mask
-
-
-def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """normal | mask | image in one picture (h, 3 w + 8, 3), as panels."""
-    normal, mask, image = panel(normal), panel(mask), panel(image)
-    white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
-    gap = np.full((mask.shape[0], GAP, 3), 255, np.uint8)
-    return np.concatenate([normal, gap, white, gap, image], axis=1)
-
-
-def normal_shown(folder: Path, record: Mapping[str, Any]) -> np.ndarray:
-    """The normal image (h,w,3) that a pair's triptych shows, for a method that draws its own. Raises `UserError`."""
-    if "shard" in record:
-        raise UserError(
-            f"{folder / record['image']}: its normal image is not there, and shards hold none; make the pairs without "
-            "--shards to see it"
-        )
-    triptych = read_image(folder / "triptych" / Path(record["image"]).name)
-    return triptych[:, : (triptych.shape[1] - 2 * GAP) // 3]
-
-
-def told(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the end of a run tells of a record."""
-    return {key: record[key] for key in ("counterfeit", "honest", "rejected") if key in record}
-
-
-def read_records(output: Path, counterfeits: bool = False, rejected: bool = False) -> list[dict[str, Any]]:
-    """All of `each_record` at once. Raises `UserError`."""
-    return list(each_record(output, counterfeits, rejected))

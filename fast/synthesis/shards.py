@@ -19,8 +19,7 @@ from fast.data.index import GOOD
 from fast.data.source_mode import like_source
 from fast.runtime.folders import is_litter, parse_json
 from fast.synthesis.options import FIRST_COUNTERFEIT
-from fast.synthesis.output import told
-from fast.synthesis.records import ASKED, MANIFEST, damaged
+from fast.synthesis.records import ASKED, MANIFEST, damaged, told
 from fast.synthesis.shard_form import CLASSES, Shard, about_pair, add_entry, complete_shards, shards_of
 from fast.synthesis.shard_table import write_table
 from fast.synthesis.stores import Store

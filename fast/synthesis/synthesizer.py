@@ -6,21 +6,21 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from threading import Lock
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
 
-from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.data.images import read_image, resize_image, resize_mask
 from fast.latent.prompted import PromptedDiffusion
 from fast.runtime.workers import cores, overlapped
-from fast.synthesis.counterfeit import STRENGTH
 from fast.synthesis.detail import faded
-from fast.synthesis.engine import Engine, GivenUp, Recipe
-from fast.synthesis.options import draft_methods
-from fast.synthesis.output import panel
-from fast.synthesis.sources import Pair
+from fast.synthesis.engine import Engine, GivenUp
+from fast.synthesis.maker import DraftOf, MaskOf, given_mask
+from fast.synthesis.options import Recipe, draft_methods
+from fast.synthesis.pair import Pair, SynthesizedSample
+from fast.synthesis.triptych import panel
 from fast.windows.regions import Region, cut, paste, plan, view, whole
 from ldm.rng import seed_of
 
@@ -29,29 +29,6 @@ from ldm.rng import seed_of
 # what makes a pair's bytes its own.
 LANE = {"cpu": 1, "cuda": 32}
 HELD = 1 << 30  # bytes of pictures that may wait for others with windows of their size
-
-
-@dataclass(frozen=True)
-class SynthesizedSample:
-    """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
-
-    `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
-    takes it. `origin`: which real defects took part, for the manifest. `prompt_index`: whose prompt it was made by,
-    where that is not its type's. `asked`: the mask (H,W) that was to be filled, where `mask` is what of it really
-    changed. `rejected`: why the pair is not to be used; empty for one that is.
-    """
-
-    pair: Pair
-    normal: np.ndarray
-    image: np.ndarray
-    mask: np.ndarray
-    shown: tuple[slice, slice]
-    windows: list[tuple[int, int, int, int]]
-    seconds: float
-    origin: dict[str, Any] = field(default_factory=dict)
-    prompt_index: int | None = None
-    asked: np.ndarray | None = None
-    rejected: str = ""
 
 
 @dataclass
@@ -106,54 +83,6 @@ class _Picture:
             self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds, self.origin,
             self.prompt_index,
         )  # fmt: skip
-
-
-def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
-    """The pair's mask file for a picture (H,W,3), of its size: (H,W) in {0,1}."""
-    return resize_mask(read_mask(pair.files[1]), image.shape[:2])
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A first version of a pair, which sampling starts from: image (H,W,3) uint8, equal to the normal outside the mask
-    (H,W) in {0,1}. `origin`: which real defects took part, for the manifest. `look`: the word for what was drawn, empty
-    where nothing was."""
-
-    image: np.ndarray
-    mask: np.ndarray
-    origin: dict[str, str] = field(default_factory=dict)
-    look: str = ""
-
-
-MaskOf = Callable[[np.ndarray, Pair], np.ndarray]
-
-
-class DraftOf(Protocol):
-    """Makes drafts, each a function of the picture, the pair's seed and `settings`."""
-
-    def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
-        """A draft for a picture (H,W,3) uint8, in a given mask (H,W) if there is one. Raises `UserError`."""
-
-    def settings(self) -> Mapping[str, Any]:
-        """What decides a draft's bytes."""
-
-
-class Maker(Protocol):
-    """What makes pairs: the windows of a method on a latent base, or a method that takes whole pictures.
-
-    `size`: side of the square that pictures are resized to; None: they are not.
-    """
-
-    @property
-    def size(self) -> int | None: ...
-
-    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]: ...
-
-    def stop(self) -> None: ...
-
-    def prompt(self, type_index: int) -> str: ...
-
-    def settings(self) -> dict[str, Any]: ...
 
 
 Job = tuple[_Picture, int]
@@ -388,27 +317,3 @@ class Synthesizer:
 def _seed(pair: int, window: int) -> int:
     """The first window has the pair's own seed, so that a single one is the same whatever its region is called."""
     return pair if window == 0 else seed_of(pair, window)
-
-
-def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
-    """The manifest line of a pair: everything needed to make it again."""
-    pixels, fake = int(made.mask.sum()), made.pair.counterfeit
-    drafted = common.get("draft", "none") != "none" and common["strength"] < 1
-    strength = common["strength"] if drafted else STRENGTH
-    return {
-        "index": made.pair.index,
-        "image": f"image/{made.pair.index:06d}.png",
-        "mask": f"mask/{made.pair.index:06d}.png",
-        "normal_source": made.pair.normal and str(made.pair.normal),
-        "mask_source": made.pair.mask and str(made.pair.mask),
-        "prompt": "" if fake else prompt,
-        **({} if made.asked is None else {"mask_asked": f"mask_asked/{made.pair.index:06d}.png"}),
-        **({"rejected": made.rejected} if made.rejected else {}),
-        "pair_seed": made.pair.seed,
-        **made.origin,
-        **common,
-        "windows": made.windows,
-        "defect_pixels": 0 if fake else pixels,
-        **({"counterfeit": True, "strength": strength, "filled_pixels": pixels} if fake else {}),
-        "seconds": round(made.seconds, 4),
-    }

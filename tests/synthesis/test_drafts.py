@@ -20,8 +20,9 @@ from fast.generators.latent import drafter
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.counterfeit import counterfeit_strength
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Draft, Synthesizer
+from fast.synthesis.maker import Draft
+from fast.synthesis.pair import Pair
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from support.synthesis import manifest, plain_recipe, synthesize, whole_set
@@ -90,7 +91,7 @@ class Dot:
         self.method = "dot"
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None):  # type: ignore[no-untyped-def]
-        from fast.synthesis.synthesizer import Draft
+        from fast.synthesis.maker import Draft
 
         found = np.zeros(image.shape[:2], np.uint8) if mask is None else mask.copy()
         if mask is None:

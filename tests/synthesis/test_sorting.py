@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fast.synthesis.output import OutputFolder, read_records
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.records import read_records
 from support.synthesis import leftovers
 
 Rows = list[dict[str, Any]]

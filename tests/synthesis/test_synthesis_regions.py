@@ -14,12 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
+import fast.synthesis.maker
 import fast.synthesis.synthesizer
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_mask, write_image, write_mask
-from fast.synthesis.output import PANEL, OutputFolder
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import Pair, SynthesizedSample
+from fast.synthesis.synthesizer import Synthesizer
+from fast.synthesis.triptych import PANEL
 from ldm.hashing import file_hash
 from support.synthesis import arguments, leftovers, manifest, plain_recipe, synthesize, whole_set
 
@@ -307,11 +309,9 @@ def test_a_file_is_read_once_a_pair(
     synthesizer: Synthesizer, pairs: list[Pair], lane: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: Counter[Path] = Counter()
-    own = {"read_image": fast.synthesis.synthesizer.read_image, "read_mask": fast.synthesis.synthesizer.read_mask}
-    for name, function in own.items():
-        monkeypatch.setattr(
-            fast.synthesis.synthesizer, name, lambda path, function=function: (read.update([path]), function(path))[1]
-        )
+    for module, name in ((fast.synthesis.synthesizer, "read_image"), (fast.synthesis.maker, "read_mask")):
+        own = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path, own=own: (read.update([path]), own(path))[1])
     list(variant(synthesizer, lane=lane).make(iter(pairs), 2))
     assert read == Counter([p.normal for p in pairs] + [p.mask for p in pairs])
 

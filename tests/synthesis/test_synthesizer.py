@@ -10,7 +10,7 @@ import torch
 
 import fast.synthesis.synthesizer
 from fast.model import FAST
-from fast.synthesis.sources import Pair
+from fast.synthesis.pair import Pair
 from fast.synthesis.synthesizer import LANE, Synthesizer
 from ldm.errors import UserError
 from support.synthesis import plain_recipe
