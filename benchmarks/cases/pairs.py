@@ -20,6 +20,7 @@ from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.runtime.workers import cores, overlapped
+from fast.synthesis.batches import batch_width
 from fast.synthesis.options import Recipe
 from fast.synthesis.output import OutputFolder
 from fast.synthesis.pair import Pair, SynthesizedSample, record
@@ -70,7 +71,7 @@ def rate(
         folder = Path(temporary)
         first = write_pairs(folder, (height, width), 1)
         windows = _warm_up(synthesizer, first[0])
-        together = lanes * (cores() if device == "cpu" else synthesizer._width(*windows[0]))
+        together = lanes * (cores() if device == "cpu" else batch_width(synthesizer.windows_per_batch, *windows[0]))
         extra = folder / "more"
         extra.mkdir()
         pairs = write_pairs(extra, (height, width), together)

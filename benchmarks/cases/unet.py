@@ -23,9 +23,9 @@ from benchmarks.network import (
 from benchmarks.original import as_original
 from benchmarks.rival import build_diffusers_unet
 from fast.runtime.workers import cores
+from fast.synthesis.batches import WINDOWS_PER_BATCH
 from fast.synthesis.engine import Engine
 from fast.synthesis.options import Recipe
-from fast.synthesis.synthesizer import LANE
 
 
 def product(device: str, precision: str, side: int) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _ours(device: str, size: str, precision: str, reuse: int) -> tuple[Callable[
     engine = Engine(
         model, Recipe(size=trained_side(size), precision=precision, reuse=reuse, detail=False, blend=0), device
     )
-    width, lanes = LANE[device], cores() if device == "cpu" else 1
+    width, lanes = WINDOWS_PER_BATCH[device], cores() if device == "cpu" else 1
     evaluations, side = 2 * reuse, cells(size)
     x = torch.randn(width, channels(size), side, side, device=device)
     t = torch.full((width,), 500, device=device)
