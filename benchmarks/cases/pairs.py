@@ -79,7 +79,7 @@ def rate(
         _make(synthesizer, pairs, folder / "out")
         seconds = (time.perf_counter() - start) / together
         files = timed(lambda: _only_files(pairs[0], folder / "files", windows[0]), "cpu")
-    factor = synthesizer.engine.factor
+    factor = synthesizer.engine.prepared.factor
     operations = steps * sum(unet_operations(size, h // factor, w // factor) for h, w in windows)
     plain = reuse == 1 and stop_at == 0
     return {

@@ -171,7 +171,7 @@ class LatentGenerator(Learned):
         except UserError:
             self.options = before
             raise
-        synthesizer.recipe = synthesizer.engine.recipe = recipe
+        synthesizer.engine.recipe = recipe
         self.own_masks, self.drafter, synthesizer.draft_of = recipe.draft != "none", draft, draft
 
     @property

@@ -37,7 +37,7 @@ class Synthesizer:
     """
 
     def __init__(self, model: PromptedDiffusion, recipe: Recipe, device: str = "cpu", mask_of: MaskOf = given_mask):
-        self.recipe, self.device = recipe, torch.device(device)
+        self.device = torch.device(device)
         self.mask_of: MaskOf | None = mask_of
         self.draft_of: DraftOf | None = None
         self.looks: Mapping[str, int] = {}
@@ -45,6 +45,11 @@ class Synthesizer:
         self._error: BaseException | None = None
         self._single_thread()
         self.engine = Engine(model, recipe, device)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How windows are planned and sampled; the engine's, which may get another from picture to picture."""
+        return self.engine.recipe
 
     @property
     def size(self) -> int | None:

@@ -168,7 +168,7 @@ def test_a_drawn_draft_is_made_new_by_the_word_for_what_was_drawn(
         synthesizer.fill_draft(normal(), None, given, 5)
     assert asked == [[crack], [hole], [hole], [types.index("leather/hole")]]
     assert synthesizer.settings()["draft_prompts"] == "looks"
-    synthesizer.recipe = synthesizer.engine.recipe = replace(synthesizer.recipe, strength=1.0)
+    synthesizer.engine.recipe = replace(synthesizer.recipe, strength=1.0)
     synthesizer.fill_draft(normal(), None, crack, 5)  # of the draft nothing but its mask is left
     assert asked[-1] == [crack]
     assert "draft_prompts" not in synthesizer.settings()

@@ -4,7 +4,7 @@ import copy
 import os
 import signal
 import tracemalloc
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,10 @@ import fast.synthesis.synthesizer
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_mask, write_image, write_mask
 from fast.synthesis.batches import batch_width
+from fast.synthesis.engine import BACKGROUNDS
 from fast.synthesis.output import OutputFolder
 from fast.synthesis.pair import Pair, SynthesizedSample
+from fast.synthesis.recent import Recent
 from fast.synthesis.synthesizer import Synthesizer
 from fast.synthesis.triptych import PANEL
 from ldm.hashing import file_hash
@@ -43,8 +45,8 @@ def variant(synthesizer: Synthesizer, windows: int = 1, **recipe: Any) -> Synthe
     """The same networks under another recipe, as far as that is asked only when a picture is made."""
     other = copy.copy(synthesizer)
     other.engine = copy.copy(synthesizer.engine)
-    other.engine._backgrounds = OrderedDict()
-    other.recipe = other.engine.recipe = replace(synthesizer.recipe, **recipe)
+    other.engine.backgrounds = Recent(BACKGROUNDS)
+    other.engine.recipe = replace(synthesizer.recipe, **recipe)
     other.windows_per_batch = windows
     return other
 

@@ -126,7 +126,7 @@ def test_an_error_does_not_wait_for_what_is_under_way(
     assert len(list(engine.make(iter(pairs[:1]), 1))) == 1
 
 
-def test_a_gpu_s_lane_is_padded_to_its_full_width(
+def test_a_gpu_s_batch_is_padded_to_its_full_width(
     tiny_fast: FAST, drawn_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(WINDOWS_PER_BATCH, "cpu", 4)
