@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from fast.generators.base import Placing
-from fast.generators.blend import Pair, check_range, given_mask
+from fast.generators.blend import ImageMask, check_range, given_mask
 from fast.generators.looks import SYNONYMS, USUAL, own_looks
 from fast.generators.windows import NARROWEST, around, cut_off, seen, thickness, window_at
 from fast.masks.foreground import Ground
@@ -106,7 +106,7 @@ class Procedural(Placing):
         rng: Rng,
         anomaly: str | None = None,
         region: np.ndarray | None = None,
-    ) -> Pair:
+    ) -> ImageMask:
         """See `Placing.synthesize`."""
         if min(image.shape[:2]) < SMALLEST:
             height, width = image.shape[:2]
@@ -131,7 +131,7 @@ class Procedural(Placing):
             )
         return str(able[int(rng.integers(len(able)))])
 
-    def _drawn(self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng) -> Pair:
+    def _drawn(self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng) -> ImageMask:
         """The first defect of a few that lies on the object, or the one of which most does, cut at its outline."""
         photo, traits = look_at(image, region), self._traits(image, region)
         spots, wide = np.flatnonzero(region), thickness(region)
@@ -179,7 +179,7 @@ class Procedural(Placing):
     def _traits(self, image: np.ndarray, region: np.ndarray) -> Traits:
         return traits_of(image, region) if self.traits is None else self.traits
 
-    def _filled(self, image: np.ndarray, mask: np.ndarray, word: str, rng: Rng) -> Pair:
+    def _filled(self, image: np.ndarray, mask: np.ndarray, word: str, rng: Rng) -> ImageMask:
         """Each connected part of the mask with the look of one and the same type."""
         whole = np.ones_like(mask)
         photo, traits = look_at(image, whole), self._traits(image, whole)

@@ -30,7 +30,7 @@ BATCH = {"cpu": 64, "cuda": 384}
 RATE = {"cpu": 3e-3, "cuda": 5e-3}
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions (B,C,h,w) -> (B,C,h,w) beside an identity."""
 
     def __init__(self, channels: int):
@@ -56,11 +56,11 @@ class WordNet(nn.Module):
         return nn.Sequential(
             ConvNorm(3, 16, 5, 2),
             ConvNorm(16, 40, 3, 2),
-            Block(40),
+            ResidualBlock(40),
             ConvNorm(40, 80, 3, 2),
-            Block(80),
+            ResidualBlock(80),
             ConvNorm(80, 144, 3, 2),
-            Block(144),
+            ResidualBlock(144),
         )
 
     def forward(self, near: Tensor, far: Tensor) -> Tensor:
