@@ -25,6 +25,7 @@ from fast.runtime.options import Parser
 from fast.runtime.tables import markdown
 from fast.synthesis.denoiser import WindowDenoiser
 from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import PairImages
 from ldm.errors import UserError
 
 
@@ -50,7 +51,7 @@ def files(images: list[np.ndarray], side: int, folder: Path, repeat: int) -> dic
 
     def write(i: int) -> None:
         image = shown[i % len(shown)]
-        output.write({"index": i, "normal_source": None}, image, image, mask)
+        output.write({"index": i, "normal_source": None}, PairImages(image, image, mask))
 
     found = {
         "read": median(lambda i: read_image(folder / "normal" / f"{i % len(shown)}.png"), repeat)

@@ -23,7 +23,7 @@ from fast.runtime.workers import cores, overlapped
 from fast.synthesis.batches import batch_width
 from fast.synthesis.options import Recipe
 from fast.synthesis.output import OutputFolder
-from fast.synthesis.pair import Pair, SynthesizedSample, record
+from fast.synthesis.pair import Pair, PairImages, SynthesizedSample, record
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.models.diffusion.ddim import bind
 from ldm.rng import PairNoise
@@ -107,7 +107,7 @@ def _make(synthesizer: Synthesizer, pairs: list[Pair], folder: Path) -> None:
     with closing(OutputFolder(folder, {})) as output, closing(synthesizer.make(iter(pairs), IN_FLIGHT)) as making:
 
         def write(made: SynthesizedSample) -> None:
-            output.write(record(made, "", {}), made.normal, made.image, made.mask, made.shown)
+            output.write(record(made, "", {}), made)
 
         for _ in overlapped(write, making, workers=2, ahead=4):
             pass
@@ -119,7 +119,7 @@ def _only_files(pair: Pair, folder: Path, window: Sequence[int]) -> None:
     image, mask = read_image(pair.files[0]), read_mask(pair.files[1])
     shown = slice(window[0]), slice(window[1])
     with closing(OutputFolder(folder, {})) as output:
-        output.write({"index": pair.index}, image[shown], image, mask, shown)
+        output.write({"index": pair.index}, PairImages(image[shown], image, mask, shown))
 
 
 def original_rate(device: str, size: str, shape: Sequence[int], steps: int = 10) -> dict[str, Any]:
@@ -149,4 +149,4 @@ def _original_pair(model: FAST, pair: Pair, steps: int, folder: Path, device: st
     composed = normal.copy()
     composed[pixels > 0] = made[pixels > 0]
     with closing(OutputFolder(folder, {})) as output:
-        output.write({"index": pair.index}, normal, composed, pixels)
+        output.write({"index": pair.index}, PairImages(normal, composed, pixels))

@@ -101,7 +101,7 @@ class GeneratorMaker:
             before = panel(normal)
         seconds, shown = time.perf_counter() - start, (slice(0, image.shape[0]), slice(0, image.shape[1]))
         window = [(0, 0, image.shape[0], image.shape[1])]
-        return SynthesizedSample(pair, before, image, mask, shown, window, seconds, origin)
+        return SynthesizedSample(before, image, mask, shown, pair=pair, windows=window, seconds=seconds, origin=origin)
 
 
 def _resized(normal: np.ndarray, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, ...]:

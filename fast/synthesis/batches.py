@@ -73,9 +73,16 @@ class WindowedPair:
     def made(self) -> SynthesizedSample:
         windows = [(r.top, r.left, r.height, r.width) for r in self.regions]
         return SynthesizedSample(
-            self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds, self.origin,
-            self.prompt_index,
-        )  # fmt: skip
+            self.normal,
+            self.image,
+            self.mask,
+            self.shown,
+            pair=self.pair,
+            windows=windows,
+            seconds=self.seconds,
+            origin=self.origin,
+            prompt_index=self.prompt_index,
+        )
 
 
 PairWindow = tuple[WindowedPair, int]  # a pair, and the number of one of its windows

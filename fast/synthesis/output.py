@@ -14,6 +14,7 @@ import numpy as np
 from fast.data.images import write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
 from fast.runtime.folders import held, parse_json
+from fast.synthesis.pair import PairImages
 from fast.synthesis.records import (
     ASKED,
     Place,
@@ -183,32 +184,21 @@ class OutputFolder:
         folder, kinds = self.rejects if record.get("rejected") else self.folder, (*PICTURES, ASKED)
         return [folder / kind / f"{record['index']:06d}.png" for kind in kinds[: 4 if ASKED in record else 3]]
 
-    def write(
-        self,
-        record: dict[str, Any],
-        normal: np.ndarray,
-        image: np.ndarray,
-        mask: np.ndarray,
-        shown: tuple[slice, slice] = (slice(None), slice(None)),
-        asked: np.ndarray | None = None,
-    ) -> None:
-        """Store a pair: image (H,W,3) uint8, mask (H,W) in {0,1}, and of its rows and columns `shown`, with the normal
-        image (h,w,3) there, a triptych; the `asked` mask (H,W) where the record names one. The record makes it count.
-        The mask of a counterfeit is stored empty; where it was filled, its triptych shows.
-
-        `normal` may be a `panel` already. The image is stored in the mode and depth of the record's `normal_source`,
-        if there is one: grey stays grey, 16 bits stay 16.
+    def write(self, record: dict[str, Any], images: PairImages) -> None:
+        """Store a pair with its triptych. The record makes it count, and says by its keys whether there is an asked
+        mask. The mask of a counterfeit is stored empty; where it was filled, its triptych shows. The image is stored in
+        the mode and depth of the record's `normal_source`, if there is one: grey stays grey, 16 bits stay 16.
         """
         image_path, mask_path, triptych_path, *asked_path = self._pictures(record)
-        stored = like_source(image, record.get("normal_source"))
+        stored, mask = like_source(images.image, record.get("normal_source")), images.mask
         if stored.array.dtype == np.uint8:
             write_image(image_path, stored.array)
         else:
             write_bytes(image_path, stored.png())
         write_mask(mask_path, np.zeros_like(mask) if record.get("counterfeit") else mask)
-        write_image(triptych_path, triptych(normal, mask[shown], stored.seen[shown]))
-        if asked is not None:
-            write_mask(asked_path[0], asked)
+        write_image(triptych_path, triptych(images.normal, mask[images.shown], stored.seen[images.shown]))
+        if images.asked is not None:
+            write_mask(asked_path[0], images.asked)
         with self._lock():
             write_bytes(self.records / f"{image_path.stem}.json", as_line(record).encode())
 

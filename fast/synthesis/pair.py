@@ -33,25 +33,34 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class SynthesizedSample:
-    """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
+class PairImages:
+    """What is stored of a pair: `image` (H,W,3) uint8 and `mask` (H,W) in {0,1}.
 
-    `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
-    takes it. `origin`: which real defects took part, for the manifest. `prompt_index`: whose prompt it was made by,
-    where that is not its type's. `asked`: the mask (H,W) that was to be filled, where `mask` is what of it really
-    changed. `rejected`: why the pair is not to be used; empty for one that is.
+    `normal`: the normal image (h,w,3) within `shown`, the rows and columns that the triptych shows, no larger than it
+    takes them. `asked`: the mask (H,W) that was to be filled, where `mask` is what of it really changed.
     """
 
-    pair: Pair
     normal: np.ndarray
     image: np.ndarray
     mask: np.ndarray
-    shown: tuple[slice, slice]
+    shown: tuple[slice, slice] = (slice(None), slice(None))
+    asked: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesizedSample(PairImages):
+    """A finished pair.
+
+    `windows`: (top, left, height, width) of those that were sampled; `seconds` it took. `origin`: which real defects
+    took part, for the manifest. `prompt_index`: whose prompt it was made by, where that is not its type's. `rejected`:
+    why the pair is not to be used; empty for one that is.
+    """
+
+    pair: Pair
     windows: list[tuple[int, int, int, int]]
     seconds: float
     origin: dict[str, Any] = field(default_factory=dict)
     prompt_index: int | None = None
-    asked: np.ndarray | None = None
     rejected: str = ""
 
 

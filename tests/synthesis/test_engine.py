@@ -321,7 +321,7 @@ def test_reuse_saves_inner_blocks_alone(engine: Engine, reuse: int, inner: int) 
 def test_no_part_sees_more_than_a_tile(synthesizer: Synthesizer, max_window: int, side: int, reuse: int) -> None:
     synthesizer = copy.copy(synthesizer)
     engine = variant(synthesizer.engine, size=None, steps=2, max_window=max_window, reuse=reuse)
-    synthesizer.recipe, synthesizer.engine = engine.recipe, engine
+    synthesizer.engine = engine
     unet, middle = calls(engine.unet), calls(engine.unet.middle_block)
     encoder, decoder = calls(engine.model.first_stage_model.encoder), calls(engine.model.first_stage_model.decoder)
     normal, where = picture(1, 40, 53), mask(40, 53)
