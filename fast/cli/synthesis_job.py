@@ -28,9 +28,10 @@ from fast.runtime.flags import given
 from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
 from fast.synthesis.maker import Maker, MaskOf
-from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
+from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods, transplants
 from fast.synthesis.pair import Pair
 from fast.synthesis.sources import NormalSource, Sources, find_normals
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 
@@ -91,15 +92,38 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     drafts = {**_flags_of_drafts(options, recipe.draft), **recipe.draft_options}
     _check_drafts(options, artifact)
     check_drafts(recipe.draft, drafts)
-    note = guidance_note(artifact, recipe)
-    if say and note is not None:
-        print(f"warning: {note}", flush=True)
-    if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
-        print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
+    if say:
+        _tell_recipe(options, artifact, recipe)
     sources = _trained_sources(options, artifact, masks, say)
     chosen = {name: v for name, v in sampling.items() if v is not None and name not in recipe.own}
+    types = sources.types if artifact.open_types else None
+    synthesizer = _loaded(options, artifact, types=types, own=recipe.own, **{**chosen, "draft_options": drafts})
+    synthesizer.mask_of = mask_of = masks.of(sources.types)
+    if "procedural" in draft_methods(recipe.draft):
+        looks = recipe.draft_options.get("looks") or {}
+        _tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
+    regions = None if masks.source is not None else _regions_of_drafts(options, synthesizer)
+    maker: Maker = HonestMaker(synthesizer, recipe.composite) if options.honest_masks else synthesizer
+    common = {
+        "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
+        **({} if regions is None else regions.settings()),
+        **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
+    }  # fmt: skip
+    return SynthesisJob(maker, sources, common, masks.source, mask_of, masks.rejected)
+
+
+def _tell_recipe(options: SynthesisOptions, artifact: Artifact, recipe: Recipe) -> None:
+    """What of the options these weights do not follow, or were not trained for."""
+    if (note := guidance_note(artifact, recipe)) is not None:
+        print(f"warning: {note}", flush=True)
+    if recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
+        print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
+
+
+def _loaded(options: SynthesisOptions, artifact: Artifact, **sampling: Any) -> Synthesizer:
+    """The method with its weights, ready. Raises `UserError`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GuidanceWarning)  # the first process has said so above
+        warnings.simplefilter("ignore", GuidanceWarning)  # `_tell_recipe` says so, once for all processes
         made = create(
             options.method,
             weights=artifact.path,
@@ -107,29 +131,21 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
             tokenizer=options.tokenizer,
             weights_cache=options.weights_cache,
             device=device_named(options.device),
-            types=sources.types if artifact.open_types else None,
-            own=recipe.own,
-            **{**chosen, "draft_options": drafts},
+            **sampling,
         )
     assert isinstance(made, LatentGenerator)
-    maker, mask_of = made.synthesizer, masks.of(sources.types)
-    assert maker is not None
-    if "procedural" in draft_methods(recipe.draft):
-        looks = recipe.draft_options.get("looks") or {}
-        _tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
-    maker.mask_of = mask_of
-    regions = None
-    if isinstance(maker.draft_of, Drafter | Mixed):
-        regions = None if masks.source is not None else _regions(options)
-        for drafter in maker.draft_of.drafters:
-            drafter.region_of = None if regions is None else _region_of(regions)
-    making: Maker = HonestMaker(maker, recipe.composite) if options.honest_masks else maker
-    common = {
-        "method": options.method, "seed": options.seed, **making.settings(), **masks.settings(),
-        **({} if regions is None else regions.settings()),
-        **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
-    }  # fmt: skip
-    return SynthesisJob(making, sources, common, masks.source, mask_of, masks.rejected)
+    assert made.synthesizer is not None
+    return made.synthesizer
+
+
+def _regions_of_drafts(options: SynthesisOptions, synthesizer: Synthesizer) -> Masks | None:
+    """The folder of regions that drafts are placed by, if there are both."""
+    if not isinstance(synthesizer.draft_of, Drafter | Mixed):
+        return None
+    regions = _regions(options)
+    for drafter in synthesizer.draft_of.drafters:
+        drafter.region_of = None if regions is None else _region_of(regions)
+    return regions
 
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:

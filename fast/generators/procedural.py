@@ -113,11 +113,7 @@ class Procedural(Placing):
             raise UserError(f"procedural needs pictures of {SMALLEST} px or more a side, not {width} x {height}")
         if mask is not None:
             return self._filled(image, given_mask(mask, image), self.look(rng, anomaly, True), rng)
-        where = np.ones(image.shape[:2], np.uint8)
-        if region is not None:
-            where = given_mask(region, image)
-        elif self.ground is not None:
-            where = self.ground.of(image)
+        where = self.object_in(image, region)
         return self._drawn(image, where, self.look(rng, anomaly, False), rng)
 
     def look(self, rng: Rng, anomaly: str | None, in_mask: bool) -> str:

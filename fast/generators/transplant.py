@@ -14,7 +14,7 @@ from fast.data.layouts import check, open_dataset
 from fast.data.split import Split as SplitFile
 from fast.data.split import make_split
 from fast.generators.base import Placing, Split
-from fast.generators.blend import ImageMask, change, check_range, given_mask
+from fast.generators.blend import ImageMask, change, check_range
 from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place
 from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
 from fast.generators.seam import BLENDS, fitted
@@ -119,11 +119,7 @@ class Transplant(Placing):
     ) -> ImageMask:
         """See `Placing.synthesize`; a given mask is not looked at, the defect brings its own."""
         cutout = self._pick(rng, anomaly)
-        where = np.ones(image.shape[:2], np.uint8)
-        if region is not None:
-            where = given_mask(region, image)
-        elif self.ground is not None:
-            where = self.ground.of(image)
+        where = self.object_in(image, region)
         grey = bool((image == image[..., :1]).all())
         tries = []
         for _ in range(CANDIDATES):

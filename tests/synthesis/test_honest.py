@@ -37,9 +37,7 @@ class Making:
             image = normal.copy()
             if len(tries) > pair.index:
                 image[8:14, 8:20] = 160
-            yield SynthesizedSample(
-                normal, image, mask, WHOLE, pair=pair, windows=[(0, 0, 32, 32)], seconds=0.1
-            )
+            yield SynthesizedSample(normal, image, mask, WHOLE, pair=pair, windows=[(0, 0, 32, 32)], seconds=0.1)
 
     def stop(self) -> None: ...
 
