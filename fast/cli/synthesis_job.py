@@ -17,8 +17,8 @@ from fast.data.images import read_image, resize_image, write_image
 from fast.data.layouts import open_dataset
 from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
-from fast.generators.drafts import Drafter, Mixed
-from fast.generators.latent import GuidanceWarning, LatentGenerator, check_drafts, guidance_note, recipe_for
+from fast.generators.drafts import Drafter, MixedDrafter, check_drafts
+from fast.generators.latent import LatentGenerator
 from fast.generators.looks import looks_notes
 from fast.generators.maker import GeneratorMaker
 from fast.generators.procedural import Procedural
@@ -30,6 +30,7 @@ from fast.synthesis.honest import HonestMaker
 from fast.synthesis.maker import Maker, MaskOf
 from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods, transplants
 from fast.synthesis.pair import Pair
+from fast.synthesis.recipe import GuidanceWarning, guidance_note, recipe_for
 from fast.synthesis.sources import NormalSource, Sources, find_normals
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import read_metadata
@@ -140,7 +141,7 @@ def _loaded(options: SynthesisOptions, artifact: Artifact, **sampling: Any) -> S
 
 def _regions_of_drafts(options: SynthesisOptions, synthesizer: Synthesizer) -> Masks | None:
     """The folder of regions that drafts are placed by, if there are both."""
-    if not isinstance(synthesizer.draft_of, Drafter | Mixed):
+    if not isinstance(synthesizer.draft_of, Drafter | MixedDrafter):
         return None
     regions = _regions(options)
     for drafter in synthesizer.draft_of.drafters:

@@ -11,19 +11,17 @@ from torch import Tensor
 from fast.aias import Guidance
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.prompted import PromptedDiffusion, SamplingInputs
-from fast.latent.sampling import check_scale
 from fast.synthesis.counterfeit import counterfeit_strength, renewed
 from fast.synthesis.denoiser import WindowDenoiser, tile_size
 from fast.synthesis.detail import restored, varied
 from fast.synthesis.options import Recipe
 from fast.synthesis.prepared import PreparedModel
 from fast.synthesis.recent import Recent
+from fast.synthesis.recipe import check_recipe
 from fast.windows.tiling import tiled
 from ldm.errors import UserError
-from ldm.modules.packed import has_int8
 from ldm.rng import PairNoise
 
-PRECISIONS = ("fp32", "bf16", "int8")
 BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept, and as many of decoded ones
 
 
@@ -211,16 +209,3 @@ class Engine:
         background = self._encoded(normals)
         self.backgrounds.keep(keys, [row.clone() for row in background])  # a row would keep its whole batch in memory
         return background
-
-
-def check_recipe(recipe: Recipe, device: torch.device) -> None:
-    """Raise `UserError` for a recipe that this machine cannot follow."""
-    if recipe.region not in ("auto", "full"):
-        raise UserError(f"--region {recipe.region} is unknown; use auto or full")
-    check_scale(recipe.scale, "--scale")
-    if recipe.precision not in PRECISIONS:
-        raise UserError(f"--precision {recipe.precision} is unknown; use {', '.join(PRECISIONS)}")
-    if recipe.precision == "int8" and (device.type != "cpu" or not has_int8()):
-        raise UserError("--precision int8 needs a CPU with 8-bit dot products (AVX-512 VNNI); use bf16")
-    if recipe.compiled and (recipe.precision == "int8" or recipe.region == "auto"):
-        raise UserError("--compile is for one size of window and weights as they are: not with --region auto or int8")

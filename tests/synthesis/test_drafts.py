@@ -15,8 +15,7 @@ from fast.aias import AIASOptions, Guidance
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, write_image, write_mask
 from fast.generators import create
-from fast.generators.drafts import Drafter
-from fast.generators.latent import drafter
+from fast.generators.drafts import Drafter, drafter_for
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.counterfeit import counterfeit_strength
@@ -211,8 +210,8 @@ def test_a_type_is_found_by_its_word_alone_if_one_part_has_it(drawn_root: Path, 
 
 def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root: Path) -> None:
     options = {"defects": str(drawn_root), "split": "all", "on_object": "off", "material": "wood"}
-    mixed = drafter("mixed", options, ["wood/hole"])
-    one, other = (drafter(name, {k: v for k, v in options.items() if k in own}, ["wood/hole"])
+    mixed = drafter_for("mixed", options, ["wood/hole"])
+    one, other = (drafter_for(name, {k: v for k, v in options.items() if k in own}, ["wood/hole"])
                   for name, own in (("transplant", ("defects", "split", "on_object")),
                                     ("procedural", ("on_object", "material"))))  # fmt: skip
     image = read_image(next((drawn_root / "wood" / "train" / "good").iterdir()))
@@ -227,7 +226,7 @@ def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root
         sources.append("defect_source" in draft.origin)
     assert 2 <= sum(sources) <= 10
     with pytest.raises(UserError, match=r"draft_options\.colour is no option of transplant or procedural"):
-        drafter("mixed", {"colour": 1}, ["wood/hole"])
+        drafter_for("mixed", {"colour": 1}, ["wood/hole"])
 
 
 def test_a_transplant_refuses_a_given_mask(drawn_root: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fast.synthesis.engine
 import fast.synthesis.prepared
+import fast.synthesis.recipe
 import ldm.modules.packed
 from fast.aias import AIASOptions, Guidance, aias, boundaries
 from fast.artifact import find_artifact, load_model
@@ -235,12 +235,12 @@ def test_bfloat16_halves_what_is_held(model: FAST) -> None:
 def test_precisions_that_cannot_be(model: FAST, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--precision fp64 is unknown; use fp32, bf16, int8"):
         Engine(model, plain_recipe(SIDE, precision="fp64"))
-    monkeypatch.setattr(fast.synthesis.engine, "has_int8", lambda: True)
+    monkeypatch.setattr(fast.synthesis.recipe, "has_int8", lambda: True)
     with pytest.raises(UserError, match="--compile is for one size of window"):
         Engine(model, plain_recipe(SIDE, precision="int8", compiled=True))
     with pytest.raises(UserError, match="--precision int8 needs a CPU"):
         Engine(model, plain_recipe(SIDE, precision="int8"), "cuda")
-    monkeypatch.setattr(fast.synthesis.engine, "has_int8", lambda: False)
+    monkeypatch.setattr(fast.synthesis.recipe, "has_int8", lambda: False)
     with pytest.raises(UserError, match=r"--precision int8 needs a CPU with 8-bit dot products .*; use bf16"):
         Engine(model, plain_recipe(SIDE, precision="int8"))
     assert not isinstance(model.cond_stage_model, nn.Identity), "what is refused is left as it was"

@@ -18,12 +18,12 @@ from fast.artifact import find_artifact
 from fast.bench.protocol import parse
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.generators import create
-from fast.generators.latent import recipe_for
 from fast.latent.prompted import PromptedDiffusion
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.denoiser import WindowDenoiser
 from fast.synthesis.engine import Engine
+from fast.synthesis.recipe import recipe_for
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise
