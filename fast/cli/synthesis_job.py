@@ -4,14 +4,12 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
+from fast.cli.synthesis_placing import flags_of_drafts, given_regions, own_flags, region_of_picture
 from fast.cli.synthesis_types import asked_types, named_types, worded_types
 from fast.data.images import read_image, resize_image, write_image
 from fast.data.layouts import open_dataset
@@ -29,7 +27,6 @@ from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
 from fast.synthesis.maker import Maker, MaskOf
 from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods, transplants
-from fast.synthesis.pair import Pair
 from fast.synthesis.recipe import GuidanceWarning, guidance_note, recipe_for
 from fast.synthesis.sources import NormalSource, Sources, find_normals
 from fast.synthesis.synthesizer import Synthesizer
@@ -90,7 +87,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     artifact = replace(artifact, tokenizer=options.tokenizer)
     sampling = {**method_options(options, artifact.path), **given(options, SamplingOptions)}
     recipe = recipe_for(artifact, **sampling)  # refused before the data are read
-    drafts = {**_flags_of_drafts(options, recipe.draft), **recipe.draft_options}
+    drafts = {**flags_of_drafts(options, recipe.draft), **recipe.draft_options}
     _check_drafts(options, artifact)
     check_drafts(recipe.draft, drafts)
     if say:
@@ -143,9 +140,9 @@ def _regions_of_drafts(options: SynthesisOptions, synthesizer: Synthesizer) -> M
     """The folder of regions that drafts are placed by, if there are both."""
     if not isinstance(synthesizer.draft_of, Drafter | MixedDrafter):
         return None
-    regions = _regions(options)
+    regions = given_regions(options)
     for drafter in synthesizer.draft_of.drafters:
-        drafter.region_of = None if regions is None else _region_of(regions)
+        drafter.region_of = None if regions is None else region_of_picture(regions)
     return regions
 
 
@@ -189,7 +186,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     if issubclass(method, Learned):
         path = find_weights(weights_of(options), method.artifact, options.step)
         weights = {"weights": path, "device": device_named(options.device)}
-    made = create(options.method, **{**weights, **method_options(options, path), **_own_flags(options, options.method)})
+    made = create(options.method, **{**weights, **method_options(options, path), **own_flags(options, options.method)})
     normals = _normals(options) if method.takes_image else []
     found = masks.files(options, say)
     if made.words:
@@ -203,48 +200,14 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     if isinstance(made, Procedural):
         _tell_looks(sources, made.own_looks, "method.looks.{name}=[scratch]", say)
     mask_of = masks.of(types)
-    regions = None if masks.source is not None or not isinstance(made, Placing) else _regions(options)
-    maker = GeneratorMaker(made, types, options.size, mask_of, None if regions is None else _region_of(regions))
+    regions = None if masks.source is not None or not isinstance(made, Placing) else given_regions(options)
+    maker = GeneratorMaker(made, types, options.size, mask_of, None if regions is None else region_of_picture(regions))
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
         **({} if regions is None else regions.settings()),
         **({} if path is None else weights_settings(path)),
     }  # fmt: skip
     return SynthesisJob(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
-
-
-def _flags_of_drafts(options: SynthesisOptions, draft: str) -> dict[str, Any]:
-    return {k: v for name in draft_methods(draft) for k, v in _own_flags(options, name).items()}
-
-
-def _own_flags(options: SynthesisOptions, name: str) -> dict[str, Any]:
-    """Options of a method, or of the one that makes drafts, that have flags of their own. Of a folder of regions each
-    comes with its picture."""
-    flags: dict[str, Any] = {}
-    if options.material is not None and name != "transplant":
-        flags["material"] = options.material
-    if name == "transplant":
-        flags |= {"defects": options.defects or options.data_root, "split": options.split or "third"}
-    if issubclass(method_class(name), Placing):
-        flags["on_object"] = "off" if _regions(options) else options.on_object or "auto"
-    return flags
-
-
-def _regions(options: SynthesisOptions) -> Masks | None:
-    """A folder of regions, one for each picture, if one is given."""
-    folder = options.on_object
-    return Masks("mixed", on_object=folder) if folder is not None and Path(folder).is_dir() else None
-
-
-def _region_of(regions: Masks) -> MaskOf:
-    """Where the defects of a method that places them may lie in a picture."""
-
-    def region_of(image: np.ndarray, pair: Pair) -> np.ndarray:
-        region = regions.region(image, pair.normal)
-        assert region is not None
-        return region
-
-    return region_of
 
 
 # what both have
