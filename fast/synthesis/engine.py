@@ -26,7 +26,7 @@ BACKGROUNDS = 64 << 20  # bytes of encoded normals that are kept, and as many of
 
 
 class GivenUp(Exception):
-    """Work was given up because somebody called `Engine.stop`."""
+    """Work was given up because `Engine.stopping` was set."""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from fast.synthesis.records import (
     ASKED,
     Place,
     as_line,
+    brief_record,
     lines_of,
     numbers_in,
     shard_files,
     texts_at,
-    told,
     write_lines,
 )
 from fast.synthesis.triptych import triptych
@@ -157,7 +157,7 @@ class OutputFolder:
 
     def brief(self) -> list[dict[str, Any]]:
         """Of each record what the end of a run tells: all of a hundred thousand would be gigabytes."""
-        return [told(row) for row in self.each()]
+        return [brief_record(row) for row in self.each()]
 
     def _found(self) -> dict[int, Place]:
         """Where the records stand, by number, without those whose pictures somebody has removed."""

@@ -216,6 +216,6 @@ def read_records(output: Path, counterfeits: bool = False, rejected: bool = Fals
     return list(each_record(output, counterfeits, rejected))
 
 
-def told(record: Mapping[str, Any]) -> dict[str, Any]:
+def brief_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the end of a run tells of a record."""
     return {key: record[key] for key in ("counterfeit", "honest", "rejected") if key in record}

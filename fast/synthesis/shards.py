@@ -20,7 +20,7 @@ from fast.data.source_mode import like_source
 from fast.runtime.folders import is_litter, parse_json
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from fast.synthesis.pair import PairImages
-from fast.synthesis.records import ASKED, MANIFEST, damaged, told
+from fast.synthesis.records import ASKED, MANIFEST, brief_record, damaged
 from fast.synthesis.shard_form import CLASSES, Shard, about_pair, add_entry, complete_shards, shards_of
 from fast.synthesis.shard_table import write_table
 from fast.synthesis.stores import Store
@@ -216,7 +216,7 @@ class ShardFolder:
         """Of each record what the end of a run tells: read only where the numbers do not say it, for a million of them
         are a gigabyte."""
         if self._honest:
-            return [told(row) for row in self.each()]
+            return [brief_record(row) for row in self.each()]
         return [
             {"counterfeit": True} if i >= FIRST_COUNTERFEIT else {} for shard in self._complete() for i in shard.numbers
         ]
