@@ -18,6 +18,7 @@ from fast.procedural.noise import Field, Rng, blur, white
 from fast.procedural.photo import DRAWN_BLUR, Photo
 from fast.procedural.shapes import grain_direction, light_direction
 from fast.procedural.site import Painter, Site
+from fast.procedural.spall import spall
 from fast.procedural.structure import STRUCTURES
 from fast.procedural.surfaces import REFERENCE, SMALLEST
 from fast.procedural.traits import FAMILIES, TRAITS, Traits
@@ -50,14 +51,14 @@ OCCURRING: dict[str, Painter] = {
 # What occurs on the drawn materials, and what `mini` was taught.
 DEFECTS: tuple[str, ...] = tuple(OCCURRING)
 # All that can be drawn: into photographs by name also what those materials do not have.
-PAINTERS: dict[str, Painter] = {**OCCURRING, "break": broken, "uneven": uneven}
+PAINTERS: dict[str, Painter] = {**OCCURRING, "break": broken, "spall": spall, "uneven": uneven}
 DRAWABLE: tuple[str, ...] = tuple(PAINTERS)
 # An area as large as the part may run over the picture's edge; what is broken off lies at the object's.
 LARGE, AT_EDGE = ("uneven",), ("break",)
 # Types that can be drawn in a given outline; the others are things of their own shape, or pieces of a pattern.
 FOLLOWERS = (
     "scratch", "crack", "hole", "pit", "dent", "chip", "crease", "stain", "oil", "burn", "rust", "fade", "bubble",
-    "break", "uneven",
+    "break", "spall", "uneven",
 )  # fmt: skip
 
 # What occurs on each family of materials, besides what any surface may have.

@@ -11,6 +11,7 @@ from fast.procedural.site import Change, Site, outlined
 
 # How strong the surface's own texture becomes: worn off, or left rough.
 WORN, ROUGH = (0.1, 0.65), (1.4, 2.8)
+DARKEST = 40.0  # grey levels: on darker ground the difference in brightness is that of such ground
 NOISE = 0.7  # photo px: what is finer is the camera's noise, which stays
 
 
@@ -26,7 +27,7 @@ def uneven(site: Site, rng: Rng) -> Change:
     # Rough ground scatters towards the camera more often than not, and what is rubbed off mirrors the dark room.
     sign = 1 if rng.random() < (0.8 if rough else 0.35) else -1
     level = float(np.exp(sign * rng.uniform(0.04, 0.3)))
-    made = (gain - 1) * texture + (level - 1) * low
+    made = (gain - 1) * texture + (level - 1) * np.maximum(low, DARKEST)
     if rough:
         made = made + _marks(site, rng, float(texture.std()))[..., None]
     patchy = np.clip(1 + 0.08 * site.noise(rng, 40, 3), 0.5, 1.4)

@@ -10,7 +10,7 @@ import pytest
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators import create
 from fast.generators.procedural import SYNONYMS, USUAL
-from fast.procedural import DEFECTS, draw_surface
+from fast.procedural import draw_surface
 from fast.procedural.defects import DRAWABLE, FOLLOWERS, draw_onto
 from fast.procedural.photo import look_at, traits_of
 from fast.procedural.traits import FAMILIES, TRAITS
@@ -83,7 +83,7 @@ def test_the_grain_and_the_camera_are_read() -> None:
 # --- pairs ---
 
 
-@pytest.mark.parametrize("word", DEFECTS)
+@pytest.mark.parametrize("word", DRAWABLE)
 def test_every_type_shows_inside_its_mask_and_nowhere_else(word: str) -> None:
     image = surface(150, 220)
     before, made = image.copy(), create("procedural", on_object="off")
@@ -206,7 +206,6 @@ def test_words() -> None:
     assert made.settings()["looks"] == {"kratzer": ["scratch"], "delle": ["dent"]}
     assert all(set(types) <= set(DRAWABLE) for types in SYNONYMS.values())
     assert not set(SYNONYMS) & set(DRAWABLE)
-    assert not set(SYNONYMS) & set(DEFECTS)
     with pytest.raises(UserError, match=r"cannot draw 'riss'; name one of scratch.*method.looks.riss=\[scratch\]"):
         made.synthesize(surface(64, 64), None, rng(), "riss")
     with pytest.raises(UserError, match=r"looks.a=\['b'\] must be a list of types"):
