@@ -39,7 +39,8 @@ class Procedural(Placing):
     each picture. `looks`: for names of your own, the types they are drawn as, {"blowhole": ["hole", "pit"]}. `window`:
     least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
     place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a
-    hundredth (pits) to most (cracks) of that square. `on_object`: where defects may lie when neither a region nor a
+    hundredth (pits) to most (cracks) of that square; `LARGE` ones are as large as the object and may run over the
+    picture's edge, and those of `AT_EDGE` lie over the object's. `on_object`: where defects may lie when neither a region nor a
     mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`. `change`: "darker" or "brighter" keeps of a
     drawn defect only what changed that way, as where light comes through the part or from it (luminescence, X-rays).
 
