@@ -40,9 +40,10 @@ class Procedural(Placing):
     least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
     place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a
     hundredth (pits) to most (cracks) of that square; `LARGE` ones are as large as the object and may run over the
-    picture's edge, and those of `AT_EDGE` lie over the object's. `on_object`: where defects may lie when neither a region nor a
-    mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`. `change`: "darker" or "brighter" keeps of a
-    drawn defect only what changed that way, as where light comes through the part or from it (luminescence, X-rays).
+    picture's edge, and those of `AT_EDGE` lie over the object's. `on_object`: where defects may lie when neither a
+    region nor a mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`. `change`: "darker" or
+    "brighter" keeps of a drawn defect only what changed that way, as where light comes through the part or from it
+    (luminescence, X-rays).
 
     Light, grain, noise, sharpness and colour are those of the picture: in a grey one defects are grey. The mask holds
     the pixels that changed by 3 grey levels or more where the drawn change shows, with gaps of a pixel closed and what
