@@ -269,7 +269,7 @@ class Engine:
             return self._with_detail(made, normals, background, seeds, keys)
         if not recipe.detail:
             return made
-        return [varied(*w) for w in zip(drafts, self._images(first), made, strict=True)]
+        return [varied(*w) for w in zip(drafts, self._images(first), made, masks, strict=True)]
 
     @torch.no_grad()
     def counterfeit(
@@ -300,7 +300,7 @@ class Engine:
         z = renewed(denoise, Guidance(model.schedule, mask, background), noise, self.recipe.steps, strength, drafted)
         if drafted and self.recipe.detail:
             decoded = self._decoded_normals(background, keys or [None] * len(normals))
-            return [varied(*w) for w in zip(normals, decoded, self._images(z), strict=True)]
+            return [varied(*w) for w in zip(normals, decoded, self._images(z), masks, strict=True)]
         return self._with_detail(self._images(z), normals, background, seeds, keys)
 
     def _images(self, z: Tensor) -> list[np.ndarray]:
