@@ -41,13 +41,13 @@ def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.nd
     same decoder. A crack's edge and the surface's grain stay the draft's; how dark, wide and even it is becomes new.
     What is finer is not the defect's: a small base leaves clouds, which a segmenter would learn in its place.
     """
-    change, own = made.astype(np.float32) - decoded.astype(np.float32), (mask != 0).astype(np.uint8)
-    found = _blurred(change, COARSE)
+    found = _blurred(made.astype(np.float32) - decoded.astype(np.float32), COARSE)
+    own = (mask != 0).astype(np.uint8)
     if own.any():
         radius = float(cv2.distanceTransform(np.pad(own, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())
         inside, sigma = own.astype(np.float32)[..., None], max(COARSE, HALF * radius)
         share = np.maximum(_blurred(inside[..., 0], sigma), 1e-6)[..., None]
-        found = inside * (_blurred(change * inside, sigma) / share) + (1 - inside) * found
+        found = inside * (_blurred(found * inside, sigma) / share) + (1 - inside) * found
     return np.clip(np.rint(draft + found), 0, 255).astype(np.uint8)
 
 
