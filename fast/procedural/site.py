@@ -58,11 +58,13 @@ class Site:
 
 @dataclass
 class Change:
-    """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps."""
+    """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps. `area` (h, w): the
+    mask is where it is above 0.5, for a change that is nothing here and there; None: where the change shows."""
 
     gain: Field
     add: Field
     solid: bool = False
+    area: Field | None = None
 
 
 Painter = Callable[[Site, Rng], Change]

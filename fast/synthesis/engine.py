@@ -115,7 +115,7 @@ class Engine:
             return self._with_detail(made, normals, background, seeds, keys)
         if not recipe.detail:
             return made
-        return [varied(*w) for w in zip(drafts, self._images(first), made, strict=True)]
+        return [varied(*w) for w in zip(drafts, self._images(first), made, masks, strict=True)]
 
     @torch.no_grad()
     def counterfeit(
@@ -141,7 +141,7 @@ class Engine:
         made = self._images(renewed(denoise, guidance, windows.noise, recipe.steps, strength, drafted))
         if drafted and recipe.detail:
             decoded = self._decoded_normals(background, keys)
-            return [varied(*w) for w in zip(normals, decoded, made, strict=True)]
+            return [varied(*w) for w in zip(normals, decoded, made, masks, strict=True)]
         return self._with_detail(made, normals, background, seeds, keys)
 
     def _windows(
