@@ -163,7 +163,7 @@ class Procedural(Placing):
 
     def _over_edges(
         self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng, about: tuple[Photo, Traits, float]
-    ) -> Pair:
+    ) -> ImageMask:
         """An area about as large as the part, or what is broken off its edge: cut at the object's outline and where the
         picture ends."""
         photo, traits, wide = about
