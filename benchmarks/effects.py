@@ -19,9 +19,11 @@ from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, write_image
 from fast.data.layouts import open_dataset
 from fast.runtime.command import run_cli
-from fast.synthesis.engine import Recipe
-from fast.synthesis.sources import Pair, Sources, find_masks, find_normals, match_types
-from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer
+from fast.synthesis.defect_types import match_types
+from fast.synthesis.options import Recipe
+from fast.synthesis.pair import Pair, SynthesizedSample
+from fast.synthesis.sources import Sources, find_masks, find_normals
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.modules.packed import has_int8
 
 SHOWN = (

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.base_scores.store import Page, Store, keeper
+from benchmarks.base_scores.store import FigureStore, Page, keeper
 from fast.procedural.traits import HELD_APART
 from fast.runtime.options import Parser
 from fast.runtime.project import PROJECT
@@ -160,7 +160,7 @@ def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
     chosen = check_options(options)
     page = Page(options.doc, ("aims", *NAMES))
-    store = Store(options.out)
+    store = FigureStore(options.out)
 
     from benchmarks.base_scores.aims import aims_of, aims_tables, read_before
     from benchmarks.base_scores.bench import Bench

@@ -119,15 +119,17 @@ def fill_directly(folder: Path, count: int) -> None:
     """Write pairs through the output folder alone, as the command does, with pictures that cost nothing to make."""
     from fast.runtime.workers import overlapped
     from fast.synthesis.output import OutputFolder
+    from fast.synthesis.pair import PairImages
 
     image = np.random.default_rng(0).integers(90, 160, (SIDE, SIDE, 3), np.uint8)
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[20:40, 20:40] = 1
+    images = PairImages(image, image, mask)
 
     def write(number: int) -> None:
         normal = str(folder / "normals" / f"{number % NORMALS:03d}.png")
         output.write({"index": number, "image": f"image/{number:06d}.png", "mask": f"mask/{number:06d}.png",
-                      "normal_source": normal, "mask_source": None, "type": "/dent"}, image, image, mask)  # fmt: skip
+                      "normal_source": normal, "mask_source": None, "type": "/dent"}, images)  # fmt: skip
 
     with closing(OutputFolder(folder / "out", {"seed": 0})) as output:
         missing = sorted(set(range(count)) - output.done())

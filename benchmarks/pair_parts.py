@@ -23,7 +23,9 @@ from fast.generators import create
 from fast.runtime.command import run_cli
 from fast.runtime.options import Parser
 from fast.runtime.tables import markdown
+from fast.synthesis.denoiser import WindowDenoiser
 from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import PairImages
 from ldm.errors import UserError
 
 
@@ -49,7 +51,7 @@ def files(images: list[np.ndarray], side: int, folder: Path, repeat: int) -> dic
 
     def write(i: int) -> None:
         image = shown[i % len(shown)]
-        output.write({"index": i, "normal_source": None}, image, image, mask)
+        output.write({"index": i, "normal_source": None}, PairImages(image, image, mask))
 
     found = {
         "read": median(lambda i: read_image(folder / "normal" / f"{i % len(shown)}.png"), repeat)
@@ -76,20 +78,19 @@ def networks(weights: str, precision: str, side: int, repeat: int) -> dict[str, 
     made: Any = create(
         "fast", weights=artifact.path, device="cpu", types=["/scratch"], precision=precision, min_window=side
     )
-    engine = made.synthesizer.engine
+    prepared, recipe = made.synthesizer.engine.prepared, made.synthesizer.recipe
     image = torch.zeros(1, 3, side, side)
     with torch.no_grad():
-        z = engine._encode(image)
-        mask = torch.zeros(1, 1, *z.shape[-2:])
+        z = prepared.encode(image)
         pixels = torch.zeros(1, 1, side, side)
-        _, context = engine._context(torch.tensor([0]), pixels)
-        shown = engine.model.detailed_mask(pixels, (z.shape[-2], z.shape[-1]))
-        denoise = engine._denoiser(context, engine._columns[[0]], shown, engine._known(mask, z), scale=1)
+        _, context = prepared.context([0], pixels)
+        shown = prepared.model.detailed_mask(pixels, (z.shape[-2], z.shape[-1]))
+        denoise = WindowDenoiser(prepared, recipe, context, prepared.columns[[0]], shown, known=z, scale=1)
         t = torch.full((1,), 500)
         return {
-            "encode": median(lambda _: engine._encode(image), repeat),
+            "encode": median(lambda _: prepared.encode(image), repeat),
             "evaluate": median(lambda _: denoise(z, t), repeat),
-            "decode": median(lambda _: engine._decode(z), repeat),
+            "decode": median(lambda _: prepared.decode(z), repeat),
         }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fast.data.images import write_image, write_mask
 from fast.procedural import draw_surface
-from fast.synthesis.sources import Pair
+from fast.synthesis.pair import Pair
 
 DEFECT = 60  # pixels across
 MASKS = 4

@@ -19,11 +19,11 @@ import numpy as np
 from benchmarks.effects import Outcome, differences, make, sheet
 from fast.artifact import find_artifact
 from fast.data.images import read_image, resize_image
-from fast.generators.latent import recipe_for
 from fast.quality.measure import change, features, set_distance, spread
 from fast.runtime.command import run_cli
+from fast.synthesis.pair import SynthesizedSample
+from fast.synthesis.recipe import recipe_for
 from fast.synthesis.sources import Sources, find_masks, find_normals
-from fast.synthesis.synthesizer import SynthesizedSample
 
 STEPS = (100, 50, 20, 10, 5)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import fast.synthesis.engine
+import fast.synthesis.prepared
 from fast.artifact import find_artifact, load_model
 from fast.model import FAST
 from fast.synthesis.engine import Engine
@@ -125,7 +125,7 @@ def test_each_tile_sees_its_own_part_of_the_place(model: FAST, reuse: int) -> No
 
 def test_prompts_are_projected_once(model: FAST) -> None:
     engine = Engine(model, plain_recipe(SIDE, steps=2))
-    assert all(keys is not None for keys in engine._keys)
+    assert all(keys is not None for keys in engine.prepared.keys)
 
 
 PRECISIONS = ["fp32", "bf16", pytest.param("int8", marks=pytest.mark.skipif(not has_int8(), reason="needs VNNI"))]
@@ -138,7 +138,7 @@ def test_packed_layers_make_the_same_pictures(model: FAST, precision: str, monke
     plain = copy.deepcopy(model)
     packed = Engine(model, plain_recipe(SIDE, steps=3, precision=precision))
     assert any("Packed" in type(m).__name__ for m in packed.unet.modules())
-    monkeypatch.setattr(fast.synthesis.engine, "can_pack", lambda dtype: False)
+    monkeypatch.setattr(fast.synthesis.prepared, "can_pack", lambda dtype: False)
     unpacked = Engine(plain, plain_recipe(SIDE, steps=3, precision="fp32"))
     made = [e.generate([picture(1)], [mask()], [0], [1])[0].astype(int) for e in (packed, unpacked)]
     assert np.abs(made[0] - made[1])[mask() == 1].mean() < {"fp32": 0.1, "bf16": 3, "int8": 5}[precision]

@@ -26,7 +26,7 @@ from fast.procedural.dataset import picture_rng
 from fast.procedural.surfaces import check_material
 from fast.quality.measure import Floats, change, features, spread
 from fast.runtime.workers import cores
-from fast.synthesis.synthesizer import Recipe
+from fast.synthesis.options import Recipe
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 from ldm.hashing import file_hash

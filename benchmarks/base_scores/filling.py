@@ -12,7 +12,8 @@ import torch
 from fast.model import FAST
 from fast.runtime.progress import followed
 from fast.runtime.workers import overlapped
-from fast.synthesis.synthesizer import Recipe, Synthesizer
+from fast.synthesis.options import Recipe
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -51,7 +52,7 @@ def fill(
     if recipe.size is None or recipe.size % engine.stride:
         raise UserError(f"--size {recipe.size} is no multiple of this base's {engine.stride} pixels; change it")
     left = iter(numbers)
-    lanes = list(iter(lambda: list(islice(left, synthesizer.lane)), []))
+    lanes = list(iter(lambda: list(islice(left, synthesizer.windows_per_batch)), []))
     found: dict[int, np.ndarray] = {}
 
     def sample(lane: list[int]) -> list[int]:

@@ -20,7 +20,7 @@ from fast.procedural.surfaces import check_material
 from fast.procedural.traits import HELD_APART
 from fast.quality.windows import cut
 from fast.runtime.workers import cores
-from fast.synthesis.synthesizer import Recipe
+from fast.synthesis.options import Recipe
 
 GAP, HEAD, FOOT = 3, 22, 15
 

@@ -14,7 +14,7 @@ from ldm.errors import UserError
 PLACES = ("real", "fitted", "adapted")  # flags whose absence does not make a stored section another one
 
 
-class Store:
+class FigureStore:
     """Figures on disk: of finished sections, and of the parts of one that was stopped. Written after each part."""
 
     def __init__(self, path: Path):
@@ -45,7 +45,7 @@ class Store:
         write_bytes(self.path, (json.dumps(self.content, indent=1) + "\n").encode())
 
 
-def keeper(store: Store, entry: dict[str, Any]) -> Callable[[str, Callable[[], Any]], Any]:
+def keeper(store: FigureStore, entry: dict[str, Any]) -> Callable[[str, Callable[[], Any]], Any]:
     """Keeps what calls returned in the section's entry."""
 
     def part(key: str, call: Callable[[], Any]) -> Any:

@@ -20,10 +20,11 @@ from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.runtime.workers import cores, overlapped
-from fast.synthesis.engine import Recipe
+from fast.synthesis.batches import batch_width
+from fast.synthesis.options import Recipe
 from fast.synthesis.output import OutputFolder
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer, record
+from fast.synthesis.pair import Pair, PairImages, SynthesizedSample, record
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.models.diffusion.ddim import bind
 from ldm.rng import PairNoise
 
@@ -70,7 +71,7 @@ def rate(
         folder = Path(temporary)
         first = write_pairs(folder, (height, width), 1)
         windows = _warm_up(synthesizer, first[0])
-        together = lanes * (cores() if device == "cpu" else synthesizer._width(*windows[0]))
+        together = lanes * (cores() if device == "cpu" else batch_width(synthesizer.windows_per_batch, *windows[0]))
         extra = folder / "more"
         extra.mkdir()
         pairs = write_pairs(extra, (height, width), together)
@@ -78,7 +79,7 @@ def rate(
         _make(synthesizer, pairs, folder / "out")
         seconds = (time.perf_counter() - start) / together
         files = timed(lambda: _only_files(pairs[0], folder / "files", windows[0]), "cpu")
-    factor = synthesizer.engine.factor
+    factor = synthesizer.engine.prepared.factor
     operations = steps * sum(unet_operations(size, h // factor, w // factor) for h, w in windows)
     plain = reuse == 1 and stop_at == 0
     return {
@@ -106,7 +107,7 @@ def _make(synthesizer: Synthesizer, pairs: list[Pair], folder: Path) -> None:
     with closing(OutputFolder(folder, {})) as output, closing(synthesizer.make(iter(pairs), IN_FLIGHT)) as making:
 
         def write(made: SynthesizedSample) -> None:
-            output.write(record(made, "", {}), made.normal, made.image, made.mask, made.shown)
+            output.write(record(made, "", {}), made)
 
         for _ in overlapped(write, making, workers=2, ahead=4):
             pass
@@ -118,7 +119,7 @@ def _only_files(pair: Pair, folder: Path, window: Sequence[int]) -> None:
     image, mask = read_image(pair.files[0]), read_mask(pair.files[1])
     shown = slice(window[0]), slice(window[1])
     with closing(OutputFolder(folder, {})) as output:
-        output.write({"index": pair.index}, image[shown], image, mask, shown)
+        output.write({"index": pair.index}, PairImages(image[shown], image, mask, shown))
 
 
 def original_rate(device: str, size: str, shape: Sequence[int], steps: int = 10) -> dict[str, Any]:
@@ -148,4 +149,4 @@ def _original_pair(model: FAST, pair: Pair, steps: int, folder: Path, device: st
     composed = normal.copy()
     composed[pixels > 0] = made[pixels > 0]
     with closing(OutputFolder(folder, {})) as output:
-        output.write({"index": pair.index}, normal, composed, pixels)
+        output.write({"index": pair.index}, PairImages(normal, composed, pixels))

@@ -15,9 +15,10 @@ from benchmarks.machine import threads
 from benchmarks.network import build_fast, trained_side
 from benchmarks.pictures import write_pairs
 from fast.data.images import read_image, read_mask
-from fast.synthesis.engine import Engine, Recipe
+from fast.synthesis.engine import Engine
+from fast.synthesis.options import Recipe
 from fast.synthesis.output import OutputFolder
-from fast.synthesis.sources import Pair
+from fast.synthesis.pair import Pair, PairImages
 from ldm.modules.attention import CrossAttention
 from ldm.modules.packed import Int8Conv2d, Int8Linear, PackedConv2d, PackedLinear
 
@@ -97,4 +98,4 @@ def _pair(engine: Engine, pair: Pair, folder: Path) -> None:
     with record_function(PREFIX + SAMPLER):
         [made] = engine.generate([normal], [mask], [pair.type_index], [pair.seed])
     with record_function(PREFIX + "writing"), closing(OutputFolder(folder, {})) as output:
-        output.write({"index": pair.index}, normal, made, mask)
+        output.write({"index": pair.index}, PairImages(normal, made, mask))

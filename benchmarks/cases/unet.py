@@ -23,8 +23,10 @@ from benchmarks.network import (
 from benchmarks.original import as_original
 from benchmarks.rival import build_diffusers_unet
 from fast.runtime.workers import cores
-from fast.synthesis.engine import Engine, Recipe
-from fast.synthesis.synthesizer import LANE
+from fast.synthesis.batches import WINDOWS_PER_BATCH
+from fast.synthesis.denoiser import WindowDenoiser
+from fast.synthesis.options import Recipe
+from fast.synthesis.prepared import PreparedModel
 
 
 def product(device: str, precision: str, side: int) -> dict[str, Any]:
@@ -85,24 +87,24 @@ def _other(
 
 
 def _ours(device: str, size: str, precision: str, reuse: int) -> tuple[Callable[[], object], int, int]:
-    """The U-Net as the engine runs it: on a CPU as many lanes side by side as there are cores, a thread for each."""
+    """The U-Net as the engine runs it: on a CPU as many batches side by side as there are cores, a thread for each."""
     frozen = "fp32" if precision == "fp32" else "bf16"
     model = build_fast(size, light=True, frozen_precision=frozen)
     count = parameter_count(model.model)
-    engine = Engine(
-        model, Recipe(size=trained_side(size), precision=precision, reuse=reuse, detail=False, blend=0), device
-    )
-    width, lanes = LANE[device], cores() if device == "cpu" else 1
+    recipe = Recipe(size=trained_side(size), precision=precision, reuse=reuse, detail=False, blend=0)
+    prepared = PreparedModel(model, recipe, torch.device(device))
+    width, lanes = WINDOWS_PER_BATCH[device], cores() if device == "cpu" else 1
     evaluations, side = 2 * reuse, cells(size)
     x = torch.randn(width, channels(size), side, side, device=device)
     t = torch.full((width,), 500, device=device)
 
     @torch.no_grad()
-    def lane(x: Tensor) -> None:
-        types = torch.zeros(width, dtype=torch.long)
-        denoise = engine._denoiser(engine._context(types, x[:, :1])[1], engine._columns[types], x[:, :1], x)
+    def batch(x: Tensor) -> None:
+        types, mask = [0] * width, x[:, :1]
+        _, context = prepared.context(types, mask)
+        denoise = WindowDenoiser(prepared, recipe, context, prepared.columns[types], mask, x, recipe.scale)
         for _ in range(evaluations):
             denoise(x, t)
 
     pool = ThreadPoolExecutor(lanes, initializer=lambda: torch.set_num_threads(1) if device == "cpu" else None)
-    return lambda: list(pool.map(lane, [x] * lanes)), width * lanes * evaluations, count
+    return lambda: list(pool.map(batch, [x] * lanes)), width * lanes * evaluations, count

@@ -4,7 +4,7 @@ from benchmarks.report import NONE, gigabytes, number, share, times
 from benchmarks.runner import Job, Setting
 from benchmarks.sections.section import Results, missing, paragraphs, value
 from fast.runtime.tables import markdown
-from fast.synthesis.synthesizer import LANE
+from fast.synthesis.batches import WINDOWS_PER_BATCH
 
 ORIGINAL, LOWERED = "original, float32", "original, bf16 autocast"
 DIFFUSERS, DIFFUSERS_BF16 = "diffusers, float32", "diffusers, bf16 channels-last"
@@ -17,7 +17,7 @@ def jobs(setting: Setting) -> dict[str, Job]:
     common = {"device": setting.device, "size": setting.size}
     side = {"cpu": 4096, "cuda": 16384}[setting.device] if setting.size == "full" else 256
     # The others have the whole machine for a batch; on a GPU one as large as ours.
-    batch = CPU_BATCH if setting.device == "cpu" else LANE["cuda"]
+    batch = CPU_BATCH if setting.device == "cpu" else WINDOWS_PER_BATCH["cuda"]
     other = {**common, "batch": batch}
     found = {RATES[p]: Job("rate", {"device": setting.device, "precision": p, "side": side}) for p in ("fp32", "bf16")}
     found |= {
@@ -38,7 +38,7 @@ def text(results: Results, setting: Setting) -> str:
     rates = [f"a {name} reaches {_giga(value(results, name, 'operations'))}" for name in RATES.values()]
     sizes = {value(results, label, "parameters") for label in networks} - {None}
     each = value(results, ORIGINAL, "operations")
-    batch = CPU_BATCH if setting.device == "cpu" else LANE["cuda"]
+    batch = CPU_BATCH if setting.device == "cpu" else WINDOWS_PER_BATCH["cuda"]
     lanes = (
         f"FAST has {setting.cores} lanes of one picture with a thread each, the others {setting.cores} threads for a "
         f"batch of {batch}"

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fast.reports.report import FALSE, Bar, Figure, Gallery, Picture, Report, Row, Section, Table, duration, render
+from fast.reports.report import (
+    FALSE,
+    Bar,
+    Figure,
+    Gallery,
+    ImageRow,
+    Report,
+    ReportImage,
+    Section,
+    Table,
+    duration,
+    render,
+)
 from solar_cells.archive import Photo
 from solar_cells.scores import CONTROLS, SEGMENTER, Result
 
@@ -95,8 +107,8 @@ def _pairs(made: Sequence[Pair]) -> Section:
         pictures = []
         for image, mask, kind in made[start : start + 2]:
             name = kind.replace("_", " ").replace("+", ", ")
-            pictures += [Picture(image, name, f"Drawn: {name}"), Picture(mask > 0, "mask", f"Mask: {name}")]
-        rows.append(Row("", pictures))
+            pictures += [ReportImage(image, name, f"Drawn: {name}"), ReportImage(mask > 0, "mask", f"Mask: {name}")]
+        rows.append(ImageRow("", pictures))
     return Section(
         "What it learned from", "Drawn defects on functional cells: the first pairs made.", [Gallery("", rows)]
     )
@@ -118,7 +130,7 @@ def _outcomes(tested: Sequence[Tested], threshold: float, seed: int) -> list[Sec
             chosen = _chosen(those, defective, right, rng)
             for start in range(0, len(chosen), 2):
                 pictures = [p for t in chosen[start : start + 2] for p in _pictures(t, threshold)]
-                rows.append(Row(kind, pictures, f"{len(those)} such cells" if start == 0 else ""))
+                rows.append(ImageRow(kind, pictures, f"{len(those)} such cells" if start == 0 else ""))
         sections.append(Section(title, text, [Gallery("", rows, [("marked", FALSE)])]))
     return sections
 
@@ -131,9 +143,11 @@ def _chosen(those: list[Tested], defective: bool, right: bool, rng: np.random.Ge
     return worst + [t for t in drawn if t not in worst][: SHOWN - len(worst)]
 
 
-def _pictures(tested: Tested, threshold: float) -> list[Picture]:
+def _pictures(tested: Tested, threshold: float) -> list[ReportImage]:
     name = tested.photo.name
     return [
-        Picture(tested.photo.image, name, f"Cell {name}"),
-        Picture(marked(tested.photo.image, tested.odds > threshold), f"score {tested.score:.2f}", f"Marked on {name}"),
+        ReportImage(tested.photo.image, name, f"Cell {name}"),
+        ReportImage(
+            marked(tested.photo.image, tested.odds > threshold), f"score {tested.score:.2f}", f"Marked on {name}"
+        ),
     ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from fast.bench.answer_page import page
 from fast.bench.grid import Cell
-from fast.bench.plan import Category, Column, SweepPlan
+from fast.bench.plan import CategoryPlan, Column, SweepPlan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule, check
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
@@ -23,7 +23,7 @@ from fast.runtime.command import command_line
 from fast.segmentation.data import from_samples
 from fast.segmentation.evaluation import predict
 from fast.segmentation.networks import PRETRAINED, load
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
@@ -101,7 +101,7 @@ def _commands(column: Column, command: str) -> list[tuple[str, str]]:
     return [("This page again; a run that was stopped goes on", command), ("Look at more of the pairs", more)]
 
 
-def _answer(plan: SweepPlan, category: Category, columns: dict[str, Column], command: str) -> Answer:
+def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column], command: str) -> Answer:
     seg, (network,) = plan.protocol.segmentation, plan.protocol.segmentation.networks
     runs = {label: _metrics(columns[label]) for label in (REAL, SYNTHETIC, BOTH)}
     counted = sorted((int(label), column) for label, column in columns.items() if label.isdigit())
@@ -164,7 +164,7 @@ def _shown_pairs(column: Column) -> Iterator[tuple[str, np.ndarray, np.ndarray, 
 
 
 def _predictions(
-    columns: dict[str, Column], category: Category, network: str, seg: Segmentation
+    columns: dict[str, Column], category: CategoryPlan, network: str, seg: Segmentation
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
     """The first test pictures of each type as the first seed's networks see them: not chosen."""
     cells = {label: columns[label].segments[network, seg.seeds[0]] for label in (REAL, BOTH)}

@@ -10,7 +10,7 @@ import torch
 from fast.bench.advice import signed
 from fast.bench.auto import NETWORK, Delivered
 from fast.bench.candidates import CANDIDATES
-from fast.bench.choice import LEAST, Score
+from fast.bench.choice import LEAST, CandidateScore
 from fast.bench.few import ALONE
 from fast.data.images import read_image, resize_image, resize_mask
 from fast.data.tensors import to_tensor
@@ -20,9 +20,9 @@ from fast.reports.report import (
     Commands,
     Figure,
     Gallery,
+    ImageRow,
     Points,
     Report,
-    Row,
     Section,
     Table,
     duration,
@@ -102,11 +102,11 @@ def _spent(found: Delivered) -> str:
     return f"Asked for {asked:g} minutes, taken {taken:.1f}{over}."
 
 
-def _why_not(score: Score) -> str:
+def _why_not(score: CandidateScore) -> str:
     return "cannot tell from one split" if score.splits < LEAST else "may be chance" if score.gain > 0 else "no gain"
 
 
-def _gain(score: Score) -> str:
+def _gain(score: CandidateScore) -> str:
     return signed(score.gain) + ("" if score.error is None else f" ± {score.error:.1f}")
 
 
@@ -174,7 +174,7 @@ def _files(found: Delivered) -> list[tuple[str, str]]:
 def _pairs(found: Delivered) -> Section | None:
     if not found.final.made:
         return None
-    rows: list[Row] = []
+    rows: list[ImageRow] = []
     for kind in found.kinds:
         own = [made for made in found.final.made if made.sample.kind == kind]
         for made in (*own[:1], *own[-1:])[:SHOWN_PAIRS]:  # of a mixture one of each
@@ -194,7 +194,7 @@ def _shown(shape: Sequence[int]) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def _predictions(found: Delivered) -> Iterator[Row]:
+def _predictions(found: Delivered) -> Iterator[ImageRow]:
     plan = found.plan
     for kind in found.kinds:
         samples = [s for s in found.sides.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]

@@ -22,7 +22,7 @@ LEAST = 2  # of them, below which nothing is chosen: one says nothing about chan
 
 
 @dataclass(frozen=True)
-class Score:
+class CandidateScore:
     """A candidate's scores above real defects alone on the same nested splits, in points: their mean, its standard
     error (None for one split). `iou`: its own mean score in percent; `splits`: on so many."""
 
@@ -44,7 +44,7 @@ class Choice:
     others were not; `rows`: the measurements."""
 
     taken: str | None
-    scores: Sequence[Score]
+    scores: Sequence[CandidateScore]
     left_out: Mapping[str, str]
     rows: Sequence[Mapping[str, Any]]
     alone: float
@@ -219,7 +219,7 @@ def _try_mixture(trials: Trials, labels: Sequence[str], rounds: int) -> None:
         trials.run(label, split)
 
 
-def ranked(rows: Sequence[Mapping[str, Any]]) -> list[Score]:
+def ranked(rows: Sequence[Mapping[str, Any]]) -> list[CandidateScore]:
     """The scores of all rows but real defects alone, the greatest gain first."""
     base = {row["seed"]: score_of(row) for row in rows if row["label"] == ALONE}
     found = []
@@ -231,7 +231,7 @@ def ranked(rows: Sequence[Mapping[str, Any]]) -> list[Score]:
         gains = np.array([own[seed] - base[seed] for seed in both])
         error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else None
         iou = float(np.mean([own[seed] for seed in both]))
-        found.append(Score(label, iou, float(gains.mean()), error, len(both)))
+        found.append(CandidateScore(label, iou, float(gains.mean()), error, len(both)))
     return sorted(found, key=lambda score: -score.gain)
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fast.bench.paper import ANOTHER, ELSEWHERE, Value
-from fast.bench.tables import Cell, ResultTable
+from fast.bench.tables import ResultTable, TableCell
 from ldm.errors import UserError
 
 # Told apart without seeing red and green (Okabe and Ito), darkest contrasts first; yellow is too pale on white.
@@ -242,7 +242,7 @@ def grouped(table: ResultTable, *, title: str = "") -> Figure:
     return bars(groups, panels, title=title, note=_paper_note(table))
 
 
-def _bars(name: str, cells: Sequence[Cell]) -> Bars:
+def _bars(name: str, cells: Sequence[TableCell]) -> Bars:
     return Bars(
         name,
         [c.ours.mean if c.ours else None for c in cells],

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fast.data.images import resize_image, resize_mask
-from fast.reports.contact_sheet import Row, read_row
+from fast.reports.contact_sheet import SheetRow, read_row
 from fast.reports.zoom import Box, zoom_box
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 GAP, MARGIN, PAD = 6, 12, 5  # pixels between cells, around all, around words
@@ -24,7 +24,7 @@ INK, SOFT = (26, 31, 36), (90, 100, 110)
 
 
 @dataclass(frozen=True)
-class Picture:
+class GalleryImage:
     """uint8 (H,W,3). `mask`: its own (H,W) in {0,1}, where it is not that of its line."""
 
     pixels: np.ndarray
@@ -38,7 +38,7 @@ class Line:
     heading: str
     normal: np.ndarray
     mask: np.ndarray
-    pictures: Mapping[str, Picture | None]
+    pictures: Mapping[str, GalleryImage | None]
 
 
 def read_lines(outputs: Mapping[str, Path], *, types: Sequence[str] | None = None, per_type: int = 1) -> list[Line]:
@@ -75,7 +75,7 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read(folder: Path, record: dict[str, Any]) -> Row:
+def _read(folder: Path, record: dict[str, Any]) -> SheetRow:
     """A whole pair, whatever windows were sampled, so that those of several runs fit each other."""
     if record["normal_source"] is None:
         return read_row(folder, record)
@@ -86,20 +86,20 @@ def _read(folder: Path, record: dict[str, Any]) -> Row:
 
 def _matching(
     folder: Path, rows: list[dict[str, Any]], record: dict[str, Any], nth: int, mask: np.ndarray
-) -> Picture | None:
+) -> GalleryImage | None:
     """What was made of the same normal picture and mask; else the `nth` pair of the type, with its own mask."""
     same = ("index", "type", "normal_source")
     for row in rows:
         if row["normal_source"] is not None and all(row[key] == record[key] for key in same):
             found = _read(folder, row)
             if found.mask.shape != mask.shape:
-                return Picture(found.synthetic)
-            return Picture(found.synthetic, None if np.array_equal(found.mask, mask) else found.mask)
+                return GalleryImage(found.synthetic)
+            return GalleryImage(found.synthetic, None if np.array_equal(found.mask, mask) else found.mask)
     of_type = [row for row in rows if row["type"] == record["type"]]
     if nth >= len(of_type):
         return None
     found = _read(folder, of_type[nth])
-    return Picture(found.synthetic, found.mask)
+    return GalleryImage(found.synthetic, found.mask)
 
 
 def grid(lines: Sequence[Line], *, cell: int = 160, zoom: bool = True, note: str = "") -> np.ndarray:

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from fast.bench import fairness, figures, gallery, paper, tables
 from fast.bench.grid import Cell
-from fast.bench.plan import Category, Column, SweepPlan
+from fast.bench.plan import CategoryPlan, Column, SweepPlan
 from fast.bench.results import from_json
 from fast.bench.tables import ResultTable
 from fast.bench.work import pairs_folder
 from fast.data.images import write_bytes, write_image
 from fast.runtime.tables import markdown, markdown_text
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 MEASURES = ("empty", "outside", "seam", "copied", "set_distance")  # of `fast.bench.pictures` in the provenance
@@ -101,7 +101,7 @@ def provenance(plan: SweepPlan) -> str:
     return "\n".join(lines)
 
 
-def _by_pairs(plan: SweepPlan, category: Category) -> list[list[Column]]:
+def _by_pairs(plan: SweepPlan, category: CategoryPlan) -> list[list[Column]]:
     """The columns of a category whose pairs are made, those together that use the same."""
     found: dict[Path, list[Column]] = {}
     for column in plan.columns:
@@ -178,7 +178,7 @@ def _galleries(plan: SweepPlan) -> Iterator[tuple[str, np.ndarray]]:
             yield f"gallery-{category.name}.png", _gallery(category, made)
 
 
-def _gallery(category: Category, columns: Sequence[Column]) -> np.ndarray:
+def _gallery(category: CategoryPlan, columns: Sequence[Column]) -> np.ndarray:
     """A line for each defect type: its first pair by every column."""
     lines = []
     for kind in category.types:

@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fast.bench.copies import Gallery
+from fast.bench.copies import RealDefects
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.masks.changed import around
 from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
 from fast.segmentation.data import SegmentationSample
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 SIGMAS = (0.8, 2.0)  # pixels: a hairline is seen sharp, a stain through the grain
@@ -67,7 +67,7 @@ def appearance(image: np.ndarray, mask: np.ndarray) -> Floats:
 
 
 @dataclass
-class Found:
+class TypeMeasures:
     """The measures of each picture of one type; a picture that a measure says nothing of is left out there."""
 
     pairs: int = 0
@@ -87,7 +87,7 @@ class Found:
             self.visibility.append(visibility(normal, image, mask))
             self.outside.append(contrast(normal, image, mask).outside)
 
-    def merge(self, other: Found) -> None:
+    def merge(self, other: TypeMeasures) -> None:
         self.pairs += other.pairs
         for name in ("visibility", "outside", "seam", "likeness", "features"):
             getattr(self, name).extend(getattr(other, name))
@@ -129,13 +129,13 @@ def measures(folder: str | Path, real_pairs: Sequence[SegmentationSample], limit
     """
     rows = _rows(Path(folder), limit)
     real = _Real(real_pairs, _shape(Path(folder), rows))
-    types: dict[str, Found] = {}
+    types: dict[str, TypeMeasures] = {}
     for row in rows:
         image, mask = read_image(Path(folder) / row["image"]), read_mask(Path(folder) / row["mask"])
         normal = resize_image(read_image(row["normal_source"]), image.shape[:2]) if row.get("normal_source") else None
         if mask.any():
             nearest = real.gallery(row["type"]).nearest(image, mask)
-            types.setdefault(row["type"], Found()).add(image, mask, normal, nearest[0] if nearest else None)
+            types.setdefault(row["type"], TypeMeasures()).add(image, mask, normal, nearest[0] if nearest else None)
     made = {kind: found.features for kind, found in types.items()}
     total = _total(types)
     return {
@@ -164,8 +164,8 @@ def _shape(folder: Path, rows: Sequence[dict[str, Any]]) -> tuple[int, int] | No
     return (*shapes.pop(),) if len(shapes) == 1 else None  # type: ignore[return-value]
 
 
-def _total(types: dict[str, Found]) -> Found:
-    total = Found()
+def _total(types: dict[str, TypeMeasures]) -> TypeMeasures:
+    total = TypeMeasures()
     for found in types.values():
         total.merge(found)
     return total
@@ -175,8 +175,8 @@ class _Real:
     """The real defects: their galleries and features by type."""
 
     def __init__(self, pairs: Sequence[SegmentationSample], shape: tuple[int, int] | None):
-        self._galleries: dict[str, Gallery] = {}
-        self._types: dict[str, Found] = {}
+        self._galleries: dict[str, RealDefects] = {}
+        self._types: dict[str, TypeMeasures] = {}
         shown: list[tuple[str, np.ndarray, np.ndarray]] = []
         for pair in pairs:
             image, labels = pair.read()
@@ -184,17 +184,17 @@ class _Real:
             if shape is not None:
                 image, mask = resize_image(image, shape), resize_mask(mask, shape)
             if mask.any():
-                self._galleries.setdefault(pair.kind, Gallery()).add(image, mask, len(shown))
+                self._galleries.setdefault(pair.kind, RealDefects()).add(image, mask, len(shown))
                 shown.append((pair.kind, image, mask))
         for i, (kind, image, mask) in enumerate(shown):
             nearest = self._galleries[kind].nearest(image, mask, but=i)
-            self._types.setdefault(kind, Found()).add(image, mask, None, nearest[0] if nearest else None)
+            self._types.setdefault(kind, TypeMeasures()).add(image, mask, None, nearest[0] if nearest else None)
         several = [(kind, f) for kind, found in self._types.items() for f in found.features if len(found.features) > 1]
         self._unit = spread([f for _, f in several], [kind for kind, _ in several]) if several else None
 
-    def gallery(self, kind: str) -> Gallery:
+    def gallery(self, kind: str) -> RealDefects:
         """Of the type's defects."""
-        return self._galleries.get(kind, Gallery())
+        return self._galleries.get(kind, RealDefects())
 
     def distance(self, made: dict[str, list[Floats]]) -> float | None:
         """Of defects by type, the mean over the features and over the types by their numbers."""

@@ -53,7 +53,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Category:
+class CategoryPlan:
     """One category of a dataset, divided. `content`: SHA-256 of its files. `place`: the folder of its cells."""
 
     name: str
@@ -89,7 +89,7 @@ class Column:
     """The cells of one entry on one category. `segments`: by (network, seed)."""
 
     entry: Entry
-    category: Category
+    category: CategoryPlan
     pairs: Cell | None
     pictures: Cell | None
     deep: Cell | None
@@ -102,7 +102,7 @@ class SweepPlan:
 
     protocol: Protocol
     name: str
-    categories: list[Category]
+    categories: list[CategoryPlan]
     columns: list[Column]
 
     @property
@@ -154,7 +154,7 @@ def with_precision(protocol: Protocol, device: str) -> Protocol:
     return replace(protocol, pairs=decided(protocol.pairs, "pairs"), segmentation=seg)
 
 
-def divide(protocol: Protocol, root: str | Path, out: Path) -> list[Category]:
+def divide(protocol: Protocol, root: str | Path, out: Path) -> list[CategoryPlan]:
     """The categories of a dataset, each with its own part of the split. Raises `UserError`."""
     whole = open_dataset(root)
     unknown = sorted(set(protocol.categories) - set(whole.categories))
@@ -172,7 +172,7 @@ def divide(protocol: Protocol, root: str | Path, out: Path) -> list[Category]:
                 raise UserError(f"{root}, {name}: the split leaves no defect to {side} on; use another split")
         content = content_of(index)
         mark = hashlib.sha256(f"{split.hash} {content}".encode()).hexdigest()[:8]
-        found.append(Category(name, Path(root), index, train, test, split, content, out / f"{name}-{mark}"))
+        found.append(CategoryPlan(name, Path(root), index, train, test, split, content, out / f"{name}-{mark}"))
     return found
 
 
@@ -184,7 +184,7 @@ def content_of(index: DatasetIndex) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _column(protocol: Protocol, entry: Entry, category: Category, out: Path, given: Given) -> Column:
+def _column(protocol: Protocol, entry: Entry, category: CategoryPlan, out: Path, given: Given) -> Column:
     pairs = None if entry.method is None else _pairs(protocol, entry, category, given)
     seg = protocol.segmentation
     segments = {
@@ -202,7 +202,7 @@ def _column(protocol: Protocol, entry: Entry, category: Category, out: Path, giv
     return Column(entry, category, pairs, pictures, deep, segments)
 
 
-def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -> Cell:
+def _pairs(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Given) -> Cell:
     method, rule = str(entry.method), protocol.pairs
     found = method_class(method)
     learns = issubclass(found, Learned)
@@ -231,7 +231,7 @@ def _pairs(protocol: Protocol, entry: Entry, category: Category, given: Given) -
     return Cell("pairs", method, key, category.place / "pairs", needs, use)
 
 
-def _masks(kind: str, own_size: bool, category: Category) -> str:
+def _masks(kind: str, own_size: bool, category: CategoryPlan) -> str:
     """The kind of masks; `given` ones do not fit images of other proportions that keep their size, and are varied."""
     if kind == "given" and own_size:
         first, *others = {image_size(s.image) for s in (*category.index.normals, *category.train)}
@@ -239,7 +239,7 @@ def _masks(kind: str, own_size: bool, category: Category) -> str:
     return kind
 
 
-def _fit(protocol: Protocol, entry: Entry, category: Category, given: Given) -> Cell:
+def _fit(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Given) -> Cell:
     method, rule, place = str(entry.method), protocol.training, category.place / "fits"
     changed = [item for item in entry.train if item.startswith("model.")]
     if method in given.weights and not changed:  # an entry that trains another model trains it itself
@@ -284,7 +284,7 @@ def _base_of(recipe: Path) -> Path | None:
 def _segment(
     protocol: Protocol,
     entry: Entry,
-    category: Category,
+    category: CategoryPlan,
     pairs: Cell | None,
     network: str,
     seed: int,
@@ -318,7 +318,7 @@ def _segment(
     return Cell("segment", name, key, category.place / "segments", needs, use)
 
 
-def _start(seg: Segmentation, category: Category, network: str, out: Path, given: Given) -> Cell:
+def _start(seg: Segmentation, category: CategoryPlan, network: str, out: Path, given: Given) -> Cell:
     """Initial weights from drawn defects, which serve every dataset, and from the real training side after them."""
     assert seg.start is not None
     key = {k: v for k, v in asdict(seg.start).items() if k != "real_steps"} | {"network": network}

@@ -69,7 +69,7 @@ def summarize(values: Iterable[float]) -> Summary | None:
 
 
 @dataclass(frozen=True)
-class Grid:
+class ResultGrid:
     """Every training that is to be done, in order, and the records of those that are: by (backbone, category, label,
     seed)."""
 
@@ -87,7 +87,7 @@ class Grid:
         categories: Sequence[str] | None = None,
         backbones: Sequence[str] | None = None,
         seeds: Sequence[int] | None = None,
-    ) -> "Grid":
+    ) -> "ResultGrid":
         """What is not given is what the records hold; records outside of what is given are left out.
 
         Raises `UserError` for two records of one training and for an empty grid.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from fast.bench.paper import AVERAGE, PaperTable, Value, orientation
-from fast.bench.results import Grid, Record, Summary
+from fast.bench.results import Record, ResultGrid, Summary
 from fast.runtime import tables as text_tables
 from fast.runtime.tables import markdown_text
 from ldm.errors import UserError
@@ -22,7 +22,7 @@ WIDE = 8  # columns; a wider table spans both columns of a LaTeX page
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """`rank`: 1 for the best of its row and metric, 2 for the second, else 0."""
 
     ours: Summary | None
@@ -42,13 +42,13 @@ class ResultTable:
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
     rows: tuple[tuple[str, str], ...]
-    cells: Mapping[tuple[str, str, str, str], Cell]
+    cells: Mapping[tuple[str, str, str, str], TableCell]
     finished: int
     expected: int
     seeds: int
     papers: tuple[str, ...] = ()
 
-    def cell(self, backbone: str, category: str, label: str, metric: str) -> Cell:
+    def cell(self, backbone: str, category: str, label: str, metric: str) -> TableCell:
         return self.cells[backbone, category, label, metric]
 
 
@@ -74,10 +74,10 @@ def build(
     for one in papers:
         if one.column != column:
             raise UserError(f"paper table {one.name} compares {one.column}, not {column}; give one that compares that")
-    grid = Grid.of(records, labels, categories, backbones, seeds)
+    grid = ResultGrid.of(records, labels, categories, backbones, seeds)
     several = len(grid.categories) > 1
     rows = [(b, c) for b in grid.backbones for c in (*grid.categories, *([AVERAGE] * several))]
-    cells: dict[tuple[str, str, str, str], Cell] = {}
+    cells: dict[tuple[str, str, str, str], TableCell] = {}
     for (backbone, category), metric in product(rows, metrics):
         averaged = category == AVERAGE and several
         ours = {
@@ -87,7 +87,7 @@ def build(
         ranks = _ranks({label: s.mean for label, s in ours.items() if s})
         for label in grid.labels:
             theirs = orientation(papers, backbone, category, label, metric, grid.categories)
-            cells[backbone, category, label, metric] = Cell(ours[label], theirs, ranks.get(label, 0))
+            cells[backbone, category, label, metric] = TableCell(ours[label], theirs, ranks.get(label, 0))
     return ResultTable(
         title,
         column,
@@ -193,7 +193,7 @@ def _block(
     return block
 
 
-def _ours(cell: Cell, seeds: int, notes: list[str]) -> _Text:
+def _ours(cell: TableCell, seeds: int, notes: list[str]) -> _Text:
     if cell.ours is None:
         return _Text(MISSING)
     spread = "" if cell.ours.spread is None else _number(cell.ours.spread)

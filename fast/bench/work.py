@@ -17,7 +17,7 @@ import numpy as np
 
 from fast.artifact import find_weights
 from fast.bench.grid import Cell, alone
-from fast.bench.plan import Category
+from fast.bench.plan import CategoryPlan
 from fast.bench.trial import Judge, NetworkJudge, trial
 from fast.data.images import read_mask, write_mask
 from fast.generators import LATENT, method_class
@@ -34,7 +34,7 @@ from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
 from fast.segmentation.train import train
 from fast.synthesis.options import SynthesisOptions
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
 from ldm.hashing import file_hash
@@ -131,7 +131,7 @@ def pairs_folder(cell: Cell, kind: str) -> Path:
     return cell.folder / kind.split("/", 1)[1]
 
 
-def _flags(cell: Cell, category: Category, kind: str, number: int, folder: Path) -> list[str]:
+def _flags(cell: Cell, category: CategoryPlan, kind: str, number: int, folder: Path) -> list[str]:
     """The command line for the pairs of a type; a protocol's own flags come last and win."""
     key, transplant = cell.key, cell.key["method"] == "transplant"
     latent, given = key["method"] in LATENT, key["masks"] != "own"
@@ -160,12 +160,12 @@ def _flags(cell: Cell, category: Category, kind: str, number: int, folder: Path)
     return [*flags, *key["options"]]
 
 
-def _inside(category: Category) -> str:
+def _inside(category: CategoryPlan) -> str:
     """The category's own folder in a root of many."""
     return category.name if (category.root / category.name).is_dir() else "."
 
 
-def _prepared(category: Category) -> Category:
+def _prepared(category: CategoryPlan) -> CategoryPlan:
     """Write the split and the training side's masks, in folders by type, where they are not yet."""
     with alone(category.place):
         for i, sample in enumerate(category.train):
@@ -294,7 +294,7 @@ def _normals(cell: Cell) -> list[SegmentationSample]:
     return from_samples(cell.use["of"].index.normals) if cell.key["normals"] else []
 
 
-def synthetic_pairs(made: Cell, category: Category, count: int | None) -> list[SegmentationSample]:
+def synthetic_pairs(made: Cell, category: CategoryPlan, count: int | None) -> list[SegmentationSample]:
     """The first `count` pairs of each type (None: all) of a pairs cell, none made from what is tested on."""
     held_out = {path.resolve() for s in category.test for path in (s.image, s.mask) if path is not None}
     held_out |= {s.image.resolve() for s in category.index.test_normals}
@@ -319,7 +319,7 @@ def first(pairs: Sequence[SegmentationSample], count: int | None) -> list[Segmen
     return [*kept, *fakes[: round(len(fakes) * len(kept) / max(1, len(defects)))]]
 
 
-def mask_file(category: Category, number: int) -> Path:
+def mask_file(category: CategoryPlan, number: int) -> Path:
     """Where the mask of a training sample is copied to for synthesis."""
     return category.masks / category.train[number].anomaly / f"{number:04d}.png"
 

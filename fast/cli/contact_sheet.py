@@ -17,7 +17,7 @@ from fast.runtime.options import Parser
 from ldm.errors import UserError
 
 if TYPE_CHECKING:
-    from fast.reports.contact_sheet import Row
+    from fast.reports.contact_sheet import SheetRow
 
 COUNTERFEITS = 4  # of each output
 
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     print(contact_sheet(rows, options.out, options.cell, counterfeits=fakes))
 
 
-def counterfeits(output: Path, zoom: bool) -> list[Row]:
+def counterfeits(output: Path, zoom: bool) -> list[SheetRow]:
     """A few of an output, evenly chosen, each in the mask of its pair."""
     from fast.reports.contact_sheet import read_counterfeit
     from fast.synthesis.options import FIRST_COUNTERFEIT

@@ -6,6 +6,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from fast.runtime.options import Parser
 
@@ -23,6 +24,30 @@ def main(argv: list[str]) -> None:
     evaluate(p.parse_args(argv))
 
 
+def first_stage(weights: Path) -> tuple[Any, dict[str, Any]]:
+    """The first stage in a file of weights, of its own or of a whole model, and the config of its training. Raises
+    `UserError`."""
+    from ldm.checkpoint import load_strict, read_metadata, read_state_dict
+    from ldm.errors import UserError
+    from ldm.util import instantiate_from_config
+
+    meta = read_metadata(weights)
+    if "config" not in meta:
+        raise UserError(f"{weights} carries no config; give a file that main.py wrote")
+    config = json.loads(meta["config"])
+    state, section = read_state_dict(weights), config["model"]
+    prefix = "first_stage_model."
+    if any(k.startswith(prefix) for k in state):
+        section = section["params"]["first_stage_config"]
+        state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    keep = {k: v for k, v in section["params"].items() if k not in ("lossconfig", "ckpt_path", "scheduler_config")}
+    model = instantiate_from_config(
+        {"target": section["target"], "params": {**keep, "lossconfig": {"target": "torch.nn.Identity"}}}
+    ).eval()
+    load_strict(model, state, str(weights))
+    return model, config
+
+
 def evaluate(options: argparse.Namespace) -> None:
     import numpy as np
     import torch
@@ -32,25 +57,9 @@ def evaluate(options: argparse.Namespace) -> None:
     from fast.data.module import DefectData
     from fast.data.tensors import to_tensor
     from fast.runtime.progress import followed
-    from ldm.checkpoint import load_strict, read_metadata, read_state_dict
-    from ldm.errors import UserError
     from ldm.metrics import decibels
-    from ldm.util import instantiate_from_config
 
-    meta = read_metadata(options.weights)
-    if "config" not in meta:
-        raise UserError(f"{options.weights} carries no config; give a file that main.py wrote")
-    config = json.loads(meta["config"])
-    state, section = read_state_dict(options.weights), config["model"]
-    prefix = "first_stage_model."
-    if any(k.startswith(prefix) for k in state):
-        section = section["params"]["first_stage_config"]
-        state = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    keep = {k: v for k, v in section["params"].items() if k not in ("lossconfig", "ckpt_path", "scheduler_config")}
-    model = instantiate_from_config(
-        {"target": section["target"], "params": {**keep, "lossconfig": {"target": "torch.nn.Identity"}}}
-    ).eval()
-    load_strict(model, state, str(options.weights))
+    model, config = first_stage(options.weights)
     size = options.size or (config.get("data") or {}).get("params", {}).get("size", 256)
     data = DefectData(path=options.data, split=options.split, size=size)
     whole: dict[str, list[float]] = {}

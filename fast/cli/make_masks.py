@@ -27,7 +27,8 @@ from fast.masks.source import KINDS, MADE, OF_FILES, Masks
 from fast.runtime.folders import held, parse_json
 from fast.runtime.options import Parser
 from fast.runtime.progress import followed
-from fast.synthesis.sources import MaskSource, contents, drawn, find_masks, find_normals, marks, turn
+from fast.synthesis.selection import contents, drawn, marks, turn
+from fast.synthesis.sources import MaskSource, find_masks, find_normals
 from ldm.errors import UserError
 from ldm.rng import seed_of
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from fast.cli.prepare_import import add_import_flags, import_data, refuse_without_import
 from fast.data.images import write_bytes
 from fast.data.known import about, known_dataset
-from fast.data.layouts import LAYOUTS, DatasetIndex, Report, TypeRow, check, open_dataset
+from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset
 from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
 from fast.runtime.options import Parser
@@ -74,7 +74,7 @@ def cells(row: TypeRow, train: int, test: int, defect: bool) -> list[str]:
     return [row.category, row.anomaly, str(row.images), only[0], size, str(row.groups), *only[1:]]
 
 
-def render(index: DatasetIndex, report: Report, split: Split | None) -> str:
+def render(index: DatasetIndex, report: DataReport, split: Split | None) -> str:
     """The table; train and test count images of the split."""
     sides: Counter[tuple[str, str, str]] = Counter()
     if split is not None:

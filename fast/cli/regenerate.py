@@ -14,8 +14,8 @@ from fast.review.decisions import Review
 from fast.runtime.folders import parse_json
 from fast.synthesis.options import FIRST_AGAIN, SynthesisOptions
 from fast.synthesis.output import COMMAND, OutputFolder
+from fast.synthesis.pair import Pair
 from fast.synthesis.records import refuse_shards
-from fast.synthesis.sources import Pair
 from ldm.errors import UserError
 from ldm.rng import seed_of
 

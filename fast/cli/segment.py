@@ -239,11 +239,9 @@ def refuse_for_quick(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} is not for --segmenter quick, whose training is fixed; leave it out or use fpn")
 
 
-def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """A network trained and tested: itself, its figures, and what is to be said about them."""
-    from fast.bench.trial import NetworkJudge, trial
+def complete(options: argparse.Namespace, device: str) -> None:
+    """Set what the command line leaves open, by the machine and the segmenter's recipe. Raises `UserError`."""
     from fast.runtime.precision import settled
-    from fast.runtime.progress import Progress
     from fast.segmentation import build
     from fast.segmentation.networks import PRETRAINED
     from fast.segmentation.recipes import find
@@ -253,12 +251,19 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
     options.precision = settled(options.precision, device)
     if options.steps is None and options.minutes is None:
         options.steps = 700
-    model = build(options.segmenter, weights=options.weights, seed=options.seed)
-    plan = find(options.recipe, model)
-    options.loss = options.loss or ("published" if options.recipe == "published" else plan.loss)
+    recipe = find(options.recipe, build(options.segmenter, weights=options.weights, seed=options.seed))
+    options.loss = options.loss or ("published" if options.recipe == "published" else recipe.loss)
     for name in ("batch_size", "lr", "defect_weight"):
         if getattr(options, name) is None:
-            setattr(options, name, getattr(plan, name))
+            setattr(options, name, getattr(recipe, name))
+
+
+def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A network trained and tested: itself, its figures, and what is to be said about them."""
+    from fast.bench.trial import NetworkJudge, trial
+    from fast.runtime.progress import Progress
+
+    complete(options, device)
     data = gather(options)
     announce(data)
     seen = {"size": options.size, "native": options.native, "bf16": options.precision == "bf16", "device": device}

@@ -4,31 +4,32 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
+from fast.cli.synthesis_placing import flags_of_drafts, given_regions, own_flags, region_of_picture
 from fast.cli.synthesis_types import asked_types, named_types, worded_types
 from fast.data.images import read_image, resize_image, write_image
 from fast.data.layouts import open_dataset
 from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
-from fast.generators.drafts import Drafter, Mixed
-from fast.generators.latent import GuidanceWarning, LatentGenerator, check_drafts, guidance_note, recipe_for
+from fast.generators.drafts import Drafter, MixedDrafter, check_drafts
+from fast.generators.latent import LatentGenerator
 from fast.generators.looks import looks_notes
 from fast.generators.maker import GeneratorMaker
 from fast.generators.procedural import Procedural
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
 from fast.runtime.flags import given
+from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
-from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
-from fast.synthesis.sources import NormalSource, Pair, Sources, find_normals, match_types
-from fast.synthesis.synthesizer import Maker, MaskOf
+from fast.synthesis.maker import Maker, MaskOf
+from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods, transplants
+from fast.synthesis.recipe import GuidanceWarning, guidance_note, recipe_for
+from fast.synthesis.sources import NormalSource, Sources, find_normals
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 
@@ -86,18 +87,41 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     artifact = replace(artifact, tokenizer=options.tokenizer)
     sampling = {**method_options(options, artifact.path), **given(options, SamplingOptions)}
     recipe = recipe_for(artifact, **sampling)  # refused before the data are read
-    drafts = {**_flags_of_drafts(options, recipe.draft), **recipe.draft_options}
+    drafts = {**flags_of_drafts(options, recipe.draft), **recipe.draft_options}
     _check_drafts(options, artifact)
     check_drafts(recipe.draft, drafts)
-    note = guidance_note(artifact, recipe)
-    if say and note is not None:
-        print(f"warning: {note}", flush=True)
-    if say and recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
-        print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
+    if say:
+        _tell_recipe(options, artifact, recipe)
     sources = _trained_sources(options, artifact, masks, say)
     chosen = {name: v for name, v in sampling.items() if v is not None and name not in recipe.own}
+    types = sources.types if artifact.open_types else None
+    synthesizer = _loaded(options, artifact, types=types, own=recipe.own, **{**chosen, "draft_options": drafts})
+    synthesizer.mask_of = mask_of = masks.of(sources.types)
+    if "procedural" in draft_methods(recipe.draft):
+        looks = recipe.draft_options.get("looks") or {}
+        _tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
+    regions = None if masks.source is not None else _regions_of_drafts(options, synthesizer)
+    maker: Maker = HonestMaker(synthesizer, recipe.composite) if options.honest_masks else synthesizer
+    common = {
+        "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
+        **({} if regions is None else regions.settings()),
+        **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
+    }  # fmt: skip
+    return SynthesisJob(maker, sources, common, masks.source, mask_of, masks.rejected)
+
+
+def _tell_recipe(options: SynthesisOptions, artifact: Artifact, recipe: Recipe) -> None:
+    """What of the options these weights do not follow, or were not trained for."""
+    if (note := guidance_note(artifact, recipe)) is not None:
+        print(f"warning: {note}", flush=True)
+    if recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
+        print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
+
+
+def _loaded(options: SynthesisOptions, artifact: Artifact, **sampling: Any) -> Synthesizer:
+    """The method with its weights, ready. Raises `UserError`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", GuidanceWarning)  # the first process has said so above
+        warnings.simplefilter("ignore", GuidanceWarning)  # `_tell_recipe` says so, once for all processes
         made = create(
             options.method,
             weights=artifact.path,
@@ -105,29 +129,21 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
             tokenizer=options.tokenizer,
             weights_cache=options.weights_cache,
             device=device_named(options.device),
-            types=sources.types if artifact.open_types else None,
-            own=recipe.own,
-            **{**chosen, "draft_options": drafts},
+            **sampling,
         )
     assert isinstance(made, LatentGenerator)
-    maker, mask_of = made.synthesizer, masks.of(sources.types)
-    assert maker is not None
-    if "procedural" in draft_methods(recipe.draft):
-        looks = recipe.draft_options.get("looks") or {}
-        _tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
-    maker.mask_of = mask_of
-    regions = None
-    if isinstance(maker.draft_of, Drafter | Mixed):
-        regions = None if masks.source is not None else _regions(options)
-        for drafter in maker.draft_of.drafters:
-            drafter.region_of = None if regions is None else _region_of(regions)
-    making: Maker = HonestMaker(maker, recipe.composite) if options.honest_masks else maker
-    common = {
-        "method": options.method, "seed": options.seed, **making.settings(), **masks.settings(),
-        **({} if regions is None else regions.settings()),
-        **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
-    }  # fmt: skip
-    return SynthesisJob(making, sources, common, masks.source, mask_of, masks.rejected)
+    assert made.synthesizer is not None
+    return made.synthesizer
+
+
+def _regions_of_drafts(options: SynthesisOptions, synthesizer: Synthesizer) -> Masks | None:
+    """The folder of regions that drafts are placed by, if there are both."""
+    if not isinstance(synthesizer.draft_of, Drafter | MixedDrafter):
+        return None
+    regions = given_regions(options)
+    for drafter in synthesizer.draft_of.drafters:
+        drafter.region_of = None if regions is None else region_of_picture(regions)
+    return regions
 
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:
@@ -170,7 +186,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     if issubclass(method, Learned):
         path = find_weights(weights_of(options), method.artifact, options.step)
         weights = {"weights": path, "device": device_named(options.device)}
-    made = create(options.method, **{**weights, **method_options(options, path), **_own_flags(options, options.method)})
+    made = create(options.method, **{**weights, **method_options(options, path), **own_flags(options, options.method)})
     normals = _normals(options) if method.takes_image else []
     found = masks.files(options, say)
     if made.words:
@@ -184,48 +200,14 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     if isinstance(made, Procedural):
         _tell_looks(sources, made.own_looks, "method.looks.{name}=[scratch]", say)
     mask_of = masks.of(types)
-    regions = None if masks.source is not None or not isinstance(made, Placing) else _regions(options)
-    maker = GeneratorMaker(made, types, options.size, mask_of, None if regions is None else _region_of(regions))
+    regions = None if masks.source is not None or not isinstance(made, Placing) else given_regions(options)
+    maker = GeneratorMaker(made, types, options.size, mask_of, None if regions is None else region_of_picture(regions))
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
         **({} if regions is None else regions.settings()),
         **({} if path is None else weights_settings(path)),
     }  # fmt: skip
     return SynthesisJob(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
-
-
-def _flags_of_drafts(options: SynthesisOptions, draft: str) -> dict[str, Any]:
-    return {k: v for name in draft_methods(draft) for k, v in _own_flags(options, name).items()}
-
-
-def _own_flags(options: SynthesisOptions, name: str) -> dict[str, Any]:
-    """Options of a method, or of the one that makes drafts, that have flags of their own. Of a folder of regions each
-    comes with its picture."""
-    flags: dict[str, Any] = {}
-    if options.material is not None and name != "transplant":
-        flags["material"] = options.material
-    if name == "transplant":
-        flags |= {"defects": options.defects or options.data_root, "split": options.split or "third"}
-    if issubclass(method_class(name), Placing):
-        flags["on_object"] = "off" if _regions(options) else options.on_object or "auto"
-    return flags
-
-
-def _regions(options: SynthesisOptions) -> Masks | None:
-    """A folder of regions, one for each picture, if one is given."""
-    folder = options.on_object
-    return Masks("mixed", on_object=folder) if folder is not None and Path(folder).is_dir() else None
-
-
-def _region_of(regions: Masks) -> MaskOf:
-    """Where the defects of a method that places them may lie in a picture."""
-
-    def region_of(image: np.ndarray, pair: Pair) -> np.ndarray:
-        region = regions.region(image, pair.normal)
-        assert region is not None
-        return region
-
-    return region_of
 
 
 # what both have

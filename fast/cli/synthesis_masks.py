@@ -20,9 +20,10 @@ from fast.generators.large import LARGE, is_large
 from fast.masks.proportions import check_proportions
 from fast.masks.source import MADE, Masks
 from fast.runtime.folders import parse_json
+from fast.synthesis.maker import MaskOf
 from fast.synthesis.options import SynthesisOptions, transplants
-from fast.synthesis.sources import MaskSource, Pair, find_masks
-from fast.synthesis.synthesizer import MaskOf
+from fast.synthesis.pair import Pair
+from fast.synthesis.sources import MaskSource, find_masks
 from ldm.errors import UserError
 from ldm.rng import seed_of
 

@@ -6,8 +6,9 @@ from fast.artifact import Artifact, text_encoder
 from fast.data.words import prompt_text
 from fast.generators.base import Generator as Method
 from fast.latent.prompts import check_words, is_vocabulary
+from fast.synthesis.defect_types import category_of, open_types, perhaps_category
 from fast.synthesis.options import SynthesisOptions
-from fast.synthesis.sources import MaskSource, NormalSource, category_of, open_types, perhaps_category
+from fast.synthesis.sources import MaskSource, NormalSource
 
 
 def asked_types(

@@ -15,8 +15,8 @@ from fast.runtime.on_ray import go_to
 from fast.runtime.workers import cores
 from fast.synthesis.options import SynthesisOptions
 from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import Pair
 from fast.synthesis.shards import ShardFolder
-from fast.synthesis.sources import Pair
 
 
 class Worker:

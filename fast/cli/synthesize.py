@@ -21,11 +21,9 @@ from ldm.errors import UserError
 ROUNDS = 5  # of pairs made for others that show nothing
 
 if TYPE_CHECKING:  # heavy: imported only once the flags are understood
-    import numpy as np
-
     from fast.cli.synthesis_job import SynthesisJob
-    from fast.synthesis.sources import Pair
-    from fast.synthesis.synthesizer import Maker
+    from fast.synthesis.maker import Maker
+    from fast.synthesis.pair import Pair, PairImages
 
 
 class Output(Protocol):
@@ -40,15 +38,8 @@ class Output(Protocol):
     def drop_damaged(self, numbers: Iterable[int]) -> list[Path]:
         """Remove the damaged files of these, whose pairs are then no longer complete. Returns them."""
 
-    def write(
-        self,
-        record: dict[str, Any],
-        normal: np.ndarray,
-        image: np.ndarray,
-        mask: np.ndarray,
-        shown: tuple[slice, slice],
-        asked: np.ndarray | None,
-    ) -> None: ...
+    def write(self, record: dict[str, Any], images: PairImages) -> None:
+        """Store a pair."""
 
     def gather(self) -> int:
         """Complete the manifest. Returns how many pairs it holds."""
@@ -243,7 +234,7 @@ def made(
     """Make pairs and write them; the number of each once it is on the disk. `more`: what its record says besides."""
     from fast.data.index import GOOD
     from fast.runtime.workers import overlapped
-    from fast.synthesis.synthesizer import SynthesizedSample, record
+    from fast.synthesis.pair import SynthesizedSample, record
 
     def write(made: SynthesizedSample) -> int:
         index = made.pair.type_index
@@ -251,7 +242,7 @@ def made(
         kind = f"{kind.split('/', 1)[0]}/{GOOD}" if made.pair.counterfeit else kind
         spoken = job.maker.prompt(index if made.prompt_index is None else made.prompt_index)
         entry = record(made, spoken, {"type": kind, **job.common, **more(made.pair)})
-        output.write(entry, made.normal, made.image, made.mask, made.shown, made.asked)
+        output.write(entry, made)
         return made.pair.index
 
     with closing(job.maker.make(pairs, in_flight)) as making:

@@ -25,7 +25,7 @@ MASK_DIRS = ("mask", "masks", "ground_truth", "gt")
 OTHER_DIRS = ("images", "image", "imgs", "img", "train", "test", "val", "labels", "annotations", "json")
 
 
-class Category:
+class CategoryReader:
     """Adds one category folder's samples to an index."""
 
     def __init__(self, index: DatasetIndex, folder: Path) -> None:

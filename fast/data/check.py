@@ -37,7 +37,7 @@ class TypeRow:
 
 
 @dataclass
-class Report:
+class DataReport:
     """What `check` found. `usable` is the index without the bad samples; its problem lines are `problems` too."""
 
     rows: list[TypeRow]
@@ -45,7 +45,7 @@ class Report:
     usable: DatasetIndex
 
 
-def check(index: DatasetIndex) -> Report:
+def check(index: DatasetIndex) -> DataReport:
     """Decode every file, and tell how far that is. Bad samples leave `Report.usable`."""
     test_good = f"{GOOD} (test)"
     jobs = [((s.category, GOOD), s) for s in index.normals] + [((s.category, test_good), s) for s in index.test_normals]
@@ -72,7 +72,7 @@ def check(index: DatasetIndex) -> Report:
         notes=[*index.notes, *_decisions(index, [one for seen in looks.values() for one in seen])],
     )
     rows = [_row(key, seen, kept[key]) for key, seen in looks.items()]
-    return Report(sorted(rows, key=lambda row: natural_key(row.category)), problems, usable)
+    return DataReport(sorted(rows, key=lambda row: natural_key(row.category)), problems, usable)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, Category
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, CategoryReader
 from fast.data.images import is_image, list_files
 from fast.data.labelme import Annotation, image_of, is_annotation, load_annotation, named_image
 from fast.data.pairing import has_masks_beside, split_beside
@@ -21,7 +21,7 @@ def is_labelme(folder: Path) -> bool:
     return any(is_annotation(path) for path in files if path.suffix.lower() == ".json")
 
 
-def read_labelme(category: Category) -> None:
+def read_labelme(category: CategoryReader) -> None:
     """Every image below the category's folder: with shapes a defect of their labels' type, else a normal.
 
     Several labels in one image make one type, joined by "+". An image in a folder of defects needs shapes, one in a
@@ -60,7 +60,7 @@ def _is_export(path: Path, root: Path) -> bool:
     return any(part in MASK_DIRS or part.startswith(EXPORTS) or part.endswith("_json") for part in inside)
 
 
-def _annotations(category: Category, files: list[Path], images: list[Path]) -> dict[Path, Annotation | None]:
+def _annotations(category: CategoryReader, files: list[Path], images: list[Path]) -> dict[Path, Annotation | None]:
     """Each usable image and its annotation, if it has one. What contradicts itself becomes a problem line."""
     known, by_folder = set(images), defaultdict(list)
     for image in images:

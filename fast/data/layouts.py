@@ -6,8 +6,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, Category
-from fast.data.check import Report, TypeRow, check
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, CategoryReader
+from fast.data.check import DataReport, TypeRow, check
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
 from fast.data.labelme_reader import is_labelme
@@ -19,8 +19,8 @@ from ldm.errors import UserError
 __all__ = [
     "GOOD",
     "LAYOUTS",
+    "DataReport",
     "DatasetIndex",
-    "Report",
     "Sample",
     "TypeRow",
     "check",
@@ -47,7 +47,7 @@ def open_dataset(
     name, root, folders, part = _locate(root, tuple(LAYOUTS) if layout == "auto" else (layout,))
     index = DatasetIndex(root, name, [], [], [], [])
     for folder in folders:
-        reader = Category(index, folder)
+        reader = CategoryReader(index, folder)
         LAYOUTS[name][1](reader)
         reader.finish()
     if name == "labelme" and part:  # labels, not folders, name the types

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from fast.data.category import Category
+from fast.data.category import CategoryReader
 from fast.data.images import is_image, list_images
 from fast.data.index import GOOD, Sample
 from fast.data.labelme import is_annotation, load_annotation
@@ -23,7 +23,7 @@ def is_kolektor(folder: Path) -> bool:
     return any(ITEM.fullmatch(p.name) and list(p.glob("Part*_label.*")) for p in _folders(folder))
 
 
-def read_kolektor(category: Category) -> None:
+def read_kolektor(category: CategoryReader) -> None:
     """An item's pictures are of one physical part; one whose label is empty is a normal."""
     for item in (p for p in _folders(category.folder) if ITEM.fullmatch(p.name)):
         images, masks, problems = split_beside(list_images(item))
@@ -42,7 +42,7 @@ def is_dagm(folder: Path) -> bool:
     return any((folder / half / "Label").is_dir() for half in ("Train", "Test"))
 
 
-def read_dagm(category: Category) -> None:
+def read_dagm(category: CategoryReader) -> None:
     """Images with a label are defects, of one type, the others normals."""
     for half in ("Train", "Test"):
         folder = category.folder / half
@@ -64,7 +64,7 @@ def is_magnetic_tile(folder: Path) -> bool:
     return any((folder / name / "Imgs").is_dir() for name in TILES)
 
 
-def read_magnetic_tile(category: Category) -> None:
+def read_magnetic_tile(category: CategoryReader) -> None:
     for folder in (p for p in _folders(category.folder) if p.name == "MT_Free" or p.name in TILES):
         files = {p.stem: p for p in _images(folder / "Imgs") if p.suffix.lower() == ".png"}
         for image in (p for p in _images(folder / "Imgs") if p.suffix.lower() != ".png"):
@@ -87,7 +87,7 @@ def is_bsdata(folder: Path) -> bool:
     return (folder / "data").is_dir() and first is not None and is_annotation(first)
 
 
-def read_bsdata(category: Category) -> None:
+def read_bsdata(category: CategoryReader) -> None:
     """Images without annotation are normals; those of one spot on a spindle are of one physical part."""
     labels = {p.stem: p for p in sorted((category.folder / "label").glob("*.json"))}
     for image in _images(category.folder / "data"):
@@ -105,7 +105,7 @@ def read_bsdata(category: Category) -> None:
         category.problem(path, "annotation without image; data/ has none of that name")
 
 
-def _add(category: Category, image: Path, kind: str, mask: Path | None, part: str) -> None:
+def _add(category: CategoryReader, image: Path, kind: str, mask: Path | None, part: str) -> None:
     """A sample of the physical part `part`, unless groups.csv names one; a normal where the mask is empty."""
     drawn = mask is not None and mask.suffix.lower() == ".json"
     if mask is not None and not drawn and not category.has_defect(mask):

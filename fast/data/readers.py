@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, Category, read_table
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, CategoryReader, read_table
 from fast.data.images import is_image, list_files, list_images, natural_key
 from fast.data.labelme_reader import is_labelme, read_labelme
 from fast.data.pairing import has_masks_beside, has_twins, images_below, split_beside
@@ -22,7 +22,7 @@ from fast.data.published import (
 from ldm.errors import UserError
 
 
-def _read_tree(category: Category, good: str, names: dict[str, str]) -> None:
+def _read_tree(category: CategoryReader, good: str, names: dict[str, str]) -> None:
     """MVTec and BTAD: train/<good>, test/<good>, test/<type>, ground_truth/<type>.
 
     Of MVTec LOCO and AD 2 also validation/good, a folder of masks for an image, and test_public, which holds its own
@@ -42,15 +42,15 @@ def _read_tree(category: Category, good: str, names: dict[str, str]) -> None:
                 category.problem(mask, f"mask with a defect, but '{good}' names the normals; move mask and image")
 
 
-def _read_mvtec(category: Category) -> None:
+def _read_mvtec(category: CategoryReader) -> None:
     _read_tree(category, "good", {})
 
 
-def _read_btad(category: Category) -> None:
+def _read_btad(category: CategoryReader) -> None:
     _read_tree(category, "ok", {"ko": "damaged"})
 
 
-def _read_visa(category: Category) -> None:
+def _read_visa(category: CategoryReader) -> None:
     data = category.folder / "Data"
     table = category.folder / "image_anno.csv"
     masks = data / "Masks" / "Anomaly"
@@ -86,7 +86,7 @@ def _visa_path(folder: Path, text: str) -> Path:
     return folder.joinpath(*parts[parts.index("Data") :]) if "Data" in parts else folder.joinpath(*parts)
 
 
-def _visa_test_images(category: Category) -> set[Path]:
+def _visa_test_images(category: CategoryReader) -> set[Path]:
     table = category.folder.parent / "split_csv" / "1cls.csv"
     if not table.is_file():
         return set()
@@ -98,7 +98,7 @@ def _visa_test_images(category: Category) -> set[Path]:
     }
 
 
-def _read_folder(category: Category) -> None:
+def _read_folder(category: CategoryReader) -> None:
     folder = category.folder
     normals, defects = _named(folder, NORMAL_DIRS), _named(folder, DEFECT_DIRS)
     masks = _named(folder, MASK_DIRS)
@@ -114,7 +114,7 @@ def _read_folder(category: Category) -> None:
     category.defects(defects, masks, "defect", looked, below=False)
 
 
-def _read_beside(category: Category) -> None:
+def _read_beside(category: CategoryReader) -> None:
     """Images and masks in the same folders: an image whose mask is empty, or that has none, is a normal."""
     images, masks, problems = split_beside(images_below(category.folder))
     for path, what in problems:
@@ -165,7 +165,7 @@ def _is_beside(folder: Path) -> bool:
     return has_twins(files) and bool(split_beside(files)[1])
 
 
-LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Category], None]]] = {
+LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[CategoryReader], None]]] = {
     "mvtec": (_is_mvtec, _read_mvtec),
     "btad": (_is_btad, _read_btad),
     "visa": (_is_visa, _read_visa),

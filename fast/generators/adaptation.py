@@ -18,6 +18,7 @@ from fast.data.sampler import Extra
 from fast.data.samples import MadeSample, read_sample
 from fast.data.transforms import Resize, Window
 from fast.generators.base import Placing
+from fast.generators.blend import ImageMask
 from fast.generators.procedural import Procedural
 from fast.generators.transplant import Transplant
 from fast.masks.augment import augmented
@@ -32,8 +33,7 @@ COVERED = 0.5  # of a window at most, for a mask over the normal surface: the re
 LARGEST = 4  # images are cut to this many windows a side before anything is drawn into them
 
 Rng = np.random.Generator
-Pair = tuple[np.ndarray, np.ndarray]
-Job = tuple[Callable[[int], Pair], str, str]  # makes the sample of a number; its category and defect type
+Job = tuple[Callable[[int], ImageMask], str, str]  # makes the sample of a number; its category and defect type
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class AdaptationData(DefectData):
         category = categories[number % len(categories)]
         return MadeSample(partial(self._masked, number // len(categories), category), category, NORMAL)
 
-    def _masked(self, number: int, category: str) -> Pair:
+    def _masked(self, number: int, category: str) -> ImageMask:
         """A window of a normal image (size,size,3) and, over it, the varied mask of a training defect."""
         rng = np.random.default_rng(seed_of(self.seed, 21, number))
         image = self._normal(category, rng)
@@ -222,7 +222,7 @@ class AdaptationData(DefectData):
                 jobs += [(partial(self._set_in, kind, w, category), category, w) for w in self._procedural.words]
         return jobs
 
-    def _set_in(self, kind: str, word: str, category: str, number: int) -> Pair:
+    def _set_in(self, kind: str, word: str, category: str, number: int) -> ImageMask:
         """A normal image with a defect of the method's type `word`, and its mask."""
         method: Placing = getattr(self, f"_{kind}")
         for attempt in range(TRIES):

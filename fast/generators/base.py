@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 
 from fast.data.index import DatasetIndex
+from fast.generators.blend import given_mask
+from fast.masks.foreground import Ground
 from fast.runtime.project import named
 from ldm.errors import UserError
 
@@ -119,7 +121,12 @@ def check_arrays(image: Any, mask: Any, rng: Any) -> None:
 
 
 class Placing(Generator):
-    """A method that finds places on the object by itself where no mask is given."""
+    """A method that finds places on the object by itself where no mask is given.
+
+    `ground`: what of a picture is the object, as the option `on_object` says; None: all of it.
+    """
+
+    ground: Ground | None = None
 
     @abstractmethod
     def synthesize(
@@ -132,6 +139,13 @@ class Placing(Generator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `Generator.synthesize`; `region` (H,W), nonzero = object: where defects may lie, when no mask is given.
         None: as the option `on_object` says."""
+
+    def object_in(self, image: np.ndarray, region: np.ndarray | None) -> np.ndarray:
+        """Where defects may lie in a picture (H,W,3): (H,W) uint8 in {0,1}, the `region` if one is given. Raises
+        `UserError`."""
+        if region is not None:
+            return given_mask(region, image)
+        return np.ones(image.shape[:2], np.uint8) if self.ground is None else self.ground.of(image)
 
     def look(self, rng: np.random.Generator, anomaly: str | None, in_mask: bool) -> str:
         """What `synthesize` with the same `rng` draws for that type, in a given mask or not, in one word; empty for a

@@ -6,7 +6,7 @@ import numpy as np
 
 from ldm.errors import UserError
 
-Pair = tuple[np.ndarray, np.ndarray]
+ImageMask = tuple[np.ndarray, np.ndarray]  # image (H,W,3) uint8, mask (H,W) uint8 in {0,1}
 PAIRS, MASKS = 20, 1000  # draws at most: of a pair that changes too little, of a mask that is empty
 
 
@@ -41,13 +41,13 @@ def drawn_mask(draw: Callable[[], np.ndarray]) -> np.ndarray:
     raise UserError(f"{MASKS} drawn masks in a row mark no pixel: image or foreground is too small; give a mask")
 
 
-def change(image: np.ndarray, pair: Pair) -> float:
+def change(image: np.ndarray, pair: ImageMask) -> float:
     """Mean absolute difference inside the mask between a pair's image and the one it was made of, in grey levels."""
     inside = pair[1] != 0
     return float(np.abs(pair[0][inside].astype(np.float64) - image[inside]).mean())
 
 
-def changed_pair(draw: Callable[[], Pair], image: np.ndarray, least: float) -> Pair:
+def changed_pair(draw: Callable[[], ImageMask], image: np.ndarray, least: float) -> ImageMask:
     """The first pair of `draw` whose `change` is `least` or more; the best of them when `PAIRS` stay below."""
     best = draw()
     most = change(image, best)

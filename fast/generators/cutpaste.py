@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from fast.generators.base import Generator
-from fast.generators.blend import Pair, changed_pair, check_change, check_range, given_mask
+from fast.generators.blend import ImageMask, changed_pair, check_change, check_range, given_mask
 from fast.generators.textures import brightness, contrast, hue, saturation
 from ldm.errors import UserError
 
@@ -56,11 +56,11 @@ class CutPaste(Generator):
         self.scar_length = check_range("scar_length", scar_length, 1, REFERENCE / 2)
         self.min_change = check_change(min_change)
 
-    def synthesize(self, image: np.ndarray, mask: np.ndarray | None, rng: Rng, anomaly: str | None = None) -> Pair:
+    def synthesize(self, image: np.ndarray, mask: np.ndarray | None, rng: Rng, anomaly: str | None = None) -> ImageMask:
         """See `Generator.synthesize`."""
         given = None if mask is None else given_mask(mask, image)
 
-        def draw() -> Pair:
+        def draw() -> ImageMask:
             if given is not None:
                 return self._fill(image, given, rng)
             scar = self.variant == "scar" or (self.variant == "union" and rng.random() < 0.5)
@@ -80,19 +80,19 @@ class CutPaste(Generator):
             "min_change": self.min_change,
         }
 
-    def _patch(self, image: np.ndarray, rng: Rng) -> Pair:
+    def _patch(self, image: np.ndarray, rng: Rng) -> ImageMask:
         height, width = rectangle(image.shape[:2], rng.uniform(*self.area), _log_uniform(self.aspect, rng))
         piece = _jitter(_cut(image, height, width, rng), self.jitter, rng)
         return _paste(image, piece, np.ones((height, width), np.uint8), rng)
 
-    def _scar(self, image: np.ndarray, rng: Rng) -> Pair:
+    def _scar(self, image: np.ndarray, rng: Rng) -> ImageMask:
         scale = min(image.shape[:2]) / REFERENCE
         width, height = (max(1, round(rng.uniform(*r) * scale)) for r in (self.scar_width, self.scar_length))
         piece = _jitter(_cut(image, height, width, rng), self.jitter, rng)
         piece, shape = turned(piece, rng.uniform(-self.scar_turn, self.scar_turn))
         return _paste(image, piece, shape, rng)
 
-    def _fill(self, image: np.ndarray, mask: np.ndarray, rng: Rng) -> Pair:
+    def _fill(self, image: np.ndarray, mask: np.ndarray, rng: Rng) -> ImageMask:
         """Parts one by one: a mask that spans the image as a whole could not be moved inside it."""
         filled = image.copy()
         count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -114,7 +114,7 @@ def rectangle(shape: tuple[int, int], share: float, aspect: float) -> tuple[int,
     return height, min(max(1, round(area / height)), shape[1])
 
 
-def turned(piece: np.ndarray, degrees: float) -> Pair:
+def turned(piece: np.ndarray, degrees: float) -> ImageMask:
     """A piece (h,w,3) turned on a canvas that holds all of it, (H,W,3), and which pixels it covers, (H,W) in {0,1}."""
     height, width = piece.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
@@ -142,7 +142,7 @@ def _cut(image: np.ndarray, height: int, width: int, rng: Rng) -> np.ndarray:
     return image[_window(image, height, width, rng)].copy()
 
 
-def _paste(image: np.ndarray, piece: np.ndarray, shape: np.ndarray, rng: Rng) -> Pair:
+def _paste(image: np.ndarray, piece: np.ndarray, shape: np.ndarray, rng: Rng) -> ImageMask:
     """`piece` (h,w,3), where `shape` (h,w) is nonzero, anywhere in a copy of `image`; and the mask of it."""
     piece, shape = piece[: image.shape[0], : image.shape[1]], shape[: image.shape[0], : image.shape[1]]
     window = _window(image, shape.shape[0], shape.shape[1], rng)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fast.generators.base import Generator
-from fast.generators.blend import Pair, blend, changed_pair, check_change, check_range, drawn_mask, given_mask
+from fast.generators.blend import ImageMask, blend, changed_pair, check_change, check_range, drawn_mask, given_mask
 from fast.generators.textures import Textures, augment_draem, grey_as
 from fast.masks.perlin import perlin_mask
 
@@ -41,12 +41,12 @@ class DRAEM(Generator):
 
     def synthesize(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
-    ) -> Pair:
+    ) -> ImageMask:
         """See `Generator.synthesize`; outside the mask every byte is the image's."""
         given = None if mask is None else given_mask(mask, image)
         shape = image.shape[:2]
 
-        def draw() -> Pair:
+        def draw() -> ImageMask:
             place = drawn_mask(lambda: perlin_mask(shape, rng)) if given is None else given
             texture = augment_draem(self.textures.draw(shape, rng), rng)
             texture = grey_as(image, texture) if self.keep_grey else texture

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
 
+from fast.data.index import DatasetIndex
+from fast.generators import create, method_class
 from fast.generators.base import Placing
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Draft, MaskOf
+from fast.generators.transplant import split_file
+from fast.synthesis.maker import Draft, MaskOf
+from fast.synthesis.options import draft_methods
+from fast.synthesis.pair import Pair
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -50,7 +55,7 @@ class Drafter:
         return self.method.settings()
 
 
-class Mixed:
+class MixedDrafter:
     """Drafts of one or the other drafter, by each pair's seed, half of them each."""
 
     def __init__(self, drafters: Sequence[Drafter]):
@@ -86,3 +91,40 @@ def _name(method: Placing, key: str) -> str:
         return found[0]
     says = "has no real defect" if not found else f"has defects of several parts ({', '.join(found)})"
     raise UserError(f"--draft {method.name} {says} of type {key!r}; it has {', '.join(own)}; choose by --anomaly_name")
+
+
+def drafter_for(
+    draft: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None = None
+) -> Drafter | MixedDrafter:
+    """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
+    those that have it; `index`: whose real defects are taken, where the options name none. Raises `UserError`."""
+    found = [_of_method(name, own, types, index) for name, own in _options_of_drafts(draft, options).items()]
+    return found[0] if len(found) == 1 else MixedDrafter(found)
+
+
+def check_drafts(draft: str, options: Mapping[str, Any]) -> None:
+    """Raise `UserError` for options of drafts that their methods refuse, as far as no real defect is read for it."""
+    for name, own in _options_of_drafts(draft, options).items():
+        create(name, **{k: v for k, v in own.items() if k not in ("defects", "split")})
+        if "split" in own:
+            split_file(own["split"])
+
+
+def _options_of_drafts(draft: str, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Those of `options` that each method has which makes the drafts. Raises `UserError` for one that none has."""
+    names = draft_methods(draft)
+    taken = {name: set(signature(method_class(name)).parameters) for name in names}
+    unknown = sorted(set(options) - set().union(*taken.values()))
+    if unknown and names:
+        raise UserError(f"draft_options.{unknown[0]} is no option of {' or '.join(names)}; leave it out")
+    return {name: {k: v for k, v in options.items() if k in taken[name]} for name in names}
+
+
+def _of_method(method: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None) -> Drafter:
+    made = create(method, **options)
+    assert isinstance(made, Placing)
+    if index is not None and method == "transplant":
+        made.fit(index)
+    if not made.types and not made.words:
+        raise UserError(f"--draft {method} has no defects to start from; give draft_options={{'defects': FOLDER}}")
+    return Drafter(made, types)

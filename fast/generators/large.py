@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fast.generators.blend import ImageMask
 from fast.training.memory import available_bytes
 from fast.windows.regions import Region, cut, paste, plan
 
@@ -21,8 +22,7 @@ SIDE = 2048  # pixels, of a window for a mask of the method's own, and at most o
 MARGIN, LEAST = 64, 512  # pixels: context around a given mask, and the least side of a window
 PER_PIXEL = 16  # bytes that a picture under way takes: read, changed, packed for its file
 
-Pair = tuple[np.ndarray, np.ndarray]
-Method = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], Pair]
+Method = Callable[[np.ndarray, np.ndarray | None, np.random.Generator], ImageMask]
 
 
 def is_large(image: np.ndarray) -> bool:
@@ -30,7 +30,7 @@ def is_large(image: np.ndarray) -> bool:
     return image.shape[0] * image.shape[1] > LARGE
 
 
-def in_windows(make: Method, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator) -> Pair:
+def in_windows(make: Method, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator) -> ImageMask:
     """`make(image, mask, rng)` for a large picture: in one window of `SIDE` anywhere, for a mask of the method's own;
     in windows around a given mask (H,W), nonzero = defect. The picture (H,W,3) is changed in place and returned."""
     if mask is None:

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,80 +12,21 @@ import torch
 from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
 from fast.data.index import DatasetIndex
-from fast.generators import create, method_class
-from fast.generators.base import Learned, Placing
-from fast.generators.drafts import Drafter, Mixed
-from fast.generators.transplant import split_file
-from fast.latent.sampling import check_scale
+from fast.generators.base import Learned
+from fast.generators.drafts import Drafter, MixedDrafter, check_drafts, drafter_for
 from fast.procedural.defects import DEFECTS
 from fast.runtime.flags import takes
 from fast.runtime.precision import settled
-from fast.synthesis.engine import check_recipe
 from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent, draft_methods
-from fast.synthesis.sources import Pair
+from fast.synthesis.pair import Pair
+from fast.synthesis.recipe import GuidanceWarning, check_recipe, guidance_note, recipe_for
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.hashing import file_hash
-from ldm.util import check_params, check_values
+from ldm.util import check_values
 
 # What of sampling can change while the weights stay loaded.
 CHANGES = ("steps", "scale", "draft", "strength", "draft_options", "detail", "blend")
-
-
-def recipe_for(artifact: Artifact, **given: Any) -> Recipe:
-    """How an artifact makes pairs: what is given (None counts as not given), else as it was trained and recommends.
-
-    Raises `UserError` for an option or a number of steps that it does not have.
-    """
-    params, method = artifact.config["model"]["params"], artifact.model
-    own = {k: given[k] for k in method.switches if given.get(k) is not None}
-    given = {k: v for k, v in given.items() if v is not None and k not in own}
-    check_params(Recipe, {k: v for k, v in given.items() if k != "own"}, f"method {method.name}")
-    if "own" in given:
-        raise UserError(f"method.own is no option; give {method.name}'s switches by name: {', '.join(method.switches)}")
-    check_values(Recipe, given, "method")
-    sampler = given.get("sampler", method.samplers[0])
-    if sampler not in method.samplers:
-        raise UserError(f"--sampler {sampler} is none of {method.name}'s; use {', '.join(method.samplers)}")
-    scale = given.get("scale", params.get("scale", 1.0))
-    check_values(Recipe, {"scale": scale}, f"{artifact.path}: model.params")
-    check_scale(scale, "--scale" if "scale" in given else f"{artifact.path}: model.params.scale")
-    timesteps = params.get("timesteps", 1000)
-    steps = given.get("steps", method.evaluations(params))
-    if not 1 <= steps <= timesteps:
-        raise UserError(f"--steps {steps} lies outside 1..{timesteps}, the steps this base knows")
-    steps = timesteps if sampler == "ddpm" else steps
-    data = artifact.config.get("data")
-    data = data.get("params") if isinstance(data, dict) else None
-    data = data if isinstance(data, dict) else {}
-    trained, windows = _trained_side(artifact, data), data.get("native") or artifact.open_types
-    region = given.get("region", "auto" if windows else "full")
-    size = given.get("size", trained if region == "full" else None)
-    window = {"min_window": trained, "max_window": 2 * trained}
-    sampling = {"sampler": sampler, "steps": steps, "scale": float(scale)}
-    return Recipe(**{**window, **given, **sampling, "region": region, "size": size, "own": own})
-
-
-class GuidanceWarning(UserWarning):
-    """Guidance is asked of weights that never saw the empty prompt in training."""
-
-
-def guidance_note(artifact: Artifact, recipe: Recipe) -> str | None:
-    """What to tell who asks for guidance by weights that never saw the empty prompt in training."""
-    if recipe.scale == 1 or artifact.drop_prompt > 0:
-        return None
-    return (
-        f"{artifact.path.name} was trained without dropped prompts (model.params.drop_prompt), so what "
-        f"--scale {recipe.scale:g} does to it is chance"
-    )
-
-
-def _trained_side(artifact: Artifact, data: Mapping[str, Any]) -> int:
-    """Side in pixels of the pictures that an artifact was trained on."""
-    side = data.get("size", 256)
-    if not isinstance(side, int) or isinstance(side, bool) or not 8 <= side <= 65535:
-        raise UserError(f"{artifact.path} is not an artifact of main.py: data.params.size={side} in its config")
-    return side
 
 
 class LatentGenerator(Learned):
@@ -104,7 +44,7 @@ class LatentGenerator(Learned):
         names = {f.name for f in fields(LatentOptions)}
         self.options = LatentOptions(**{name: value for name, value in options.items() if name in names})
         self.synthesizer: Synthesizer | None = None
-        self.drafter: Drafter | Mixed | None = None
+        self.drafter: Drafter | MixedDrafter | None = None
         training = {name: value for name, value in options.items() if name not in names}
         super().__init__(self.options.weights, self.options.step, **training)
 
@@ -131,20 +71,18 @@ class LatentGenerator(Learned):
         self.own_masks = recipe.draft != "none"
         self.drafter = self.synthesizer.draft_of = start
 
-    def _drafter(self, recipe: Recipe, types: Sequence[str]) -> Drafter | Mixed | None:
+    def _drafter(self, recipe: Recipe, types: Sequence[str]) -> Drafter | MixedDrafter | None:
         """What makes the recipe's drafts; None without drafts, and where `draft_from` is to give the real defects."""
         methods = draft_methods(recipe.draft)
         if not methods or ("transplant" in methods and "defects" not in recipe.draft_options):
             check_drafts(recipe.draft, recipe.draft_options)
             return None
-        return drafter(recipe.draft, recipe.draft_options, types)
+        return drafter_for(recipe.draft, recipe.draft_options, types)
 
     def draft_from(self, index: DatasetIndex) -> None:
         """Take the real defects that drafts are made of out of `index`, all of them. Raises `UserError`."""
         recipe = self._ready().recipe
-        self._start_from(drafter(recipe.draft, recipe.draft_options, self.types, index))
-
-    def _start_from(self, drafter: Drafter | Mixed) -> None:
+        drafter = drafter_for(recipe.draft, recipe.draft_options, self.types, index)
         self.drafter = self._ready().draft_of = drafter
 
     def _ready(self) -> Synthesizer:
@@ -167,11 +105,11 @@ class LatentGenerator(Learned):
         try:
             recipe, draft = self._recipe(self._artifact), self.drafter
             if _draft_of(recipe) != _draft_of(synthesizer.recipe):
-                draft = None if recipe.draft == "none" else drafter(recipe.draft, recipe.draft_options, self.types)
+                draft = None if recipe.draft == "none" else drafter_for(recipe.draft, recipe.draft_options, self.types)
         except UserError:
             self.options = before
             raise
-        synthesizer.recipe = synthesizer.engine.recipe = recipe
+        synthesizer.engine.recipe = recipe
         self.own_masks, self.drafter, synthesizer.draft_of = recipe.draft != "none", draft, draft
 
     @property
@@ -253,33 +191,6 @@ def _draft_of(recipe: Recipe) -> tuple[str, dict[str, Any]]:
     return recipe.draft, dict(recipe.draft_options)
 
 
-def drafter(
-    draft: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None = None
-) -> Drafter | Mixed:
-    """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
-    those that have it; `index`: whose real defects are taken, where the options name none. Raises `UserError`."""
-    found = [_drafter(name, own, types, index) for name, own in _options_of_drafts(draft, options).items()]
-    return found[0] if len(found) == 1 else Mixed(found)
-
-
-def _options_of_drafts(draft: str, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Those of `options` that each method has which makes the drafts. Raises `UserError` for one that none has."""
-    names = draft_methods(draft)
-    taken = {name: set(signature(method_class(name)).parameters) for name in names}
-    unknown = sorted(set(options) - set().union(*taken.values()))
-    if unknown and names:
-        raise UserError(f"draft_options.{unknown[0]} is no option of {' or '.join(names)}; leave it out")
-    return {name: {k: v for k, v in options.items() if k in taken[name]} for name in names}
-
-
-def check_drafts(draft: str, options: Mapping[str, Any]) -> None:
-    """Raise `UserError` for options of drafts that their methods refuse, as far as no real defect is read for it."""
-    for name, own in _options_of_drafts(draft, options).items():
-        create(name, **{k: v for k, v in own.items() if k not in ("defects", "split")})
-        if "split" in own:
-            split_file(own["split"])
-
-
 def check_options(method: str, options: Mapping[str, Any]) -> None:
     """Raise `UserError` for arguments of `create(method, ...)`, a method on a latent base, that are refused whatever
     its weights are."""
@@ -288,16 +199,6 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
     found = LatentOptions(**given)
     check_latent(found, method)
     check_drafts(found.draft, found.draft_options)
-
-
-def _drafter(method: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None) -> Drafter:
-    made = create(method, **options)
-    assert isinstance(made, Placing)
-    if index is not None and method == "transplant":
-        made.fit(index)
-    if not made.types and not made.words:
-        raise UserError(f"--draft {method} has no defects to start from; give draft_options={{'defects': FOLDER}}")
-    return Drafter(made, types)
 
 
 class FASTGenerator(LatentGenerator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fast.procedural.defects import DEFECTS
+from fast.procedural.defects import DRAWABLE
 from ldm.errors import UserError
 
 # Made where no type is named: what happens to any hard surface.
@@ -15,7 +15,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "blowhole": ("hole", "pit"),
     "pore": ("pit",),
     "porosity": ("pit",),
-    "pitting": ("pit",),
+    "pitting": ("spall", "pit"),
+    "spalling": ("spall",),
+    "flaking": ("spall",),
+    "erosion": ("spall",),
     "poke": ("hole",),
     "puncture": ("hole",),
     "cut": ("scratch", "tear"),
@@ -23,11 +26,18 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "bent": ("crease", "dent"),
     "wrinkle": ("crease",),
     "fold": ("crease",),
-    "break": ("chip",),
-    "broken": ("chip", "crack"),
-    "spall": ("chip",),
-    "rough": ("fray", "pit"),
-    "uneven": ("fade", "stain"),
+    "broken": ("break", "chip", "crack"),
+    "breakage": ("break",),
+    "edge": ("break", "chip"),
+    "rough": ("uneven", "fray", "pit"),
+    "unground": ("uneven",),
+    "unpolished": ("uneven",),
+    "matt": ("uneven",),
+    "matte": ("uneven",),
+    "mura": ("uneven", "fade"),
+    "wear": ("uneven", "scratch"),
+    "worn": ("uneven", "scratch"),
+    "abrasion": ("uneven", "scratch"),
     "color": ("stain", "fade"),
     "colour": ("stain", "fade"),
     "discoloration": ("fade",),
@@ -46,8 +56,8 @@ def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found = {}
     for name, types in given.items():
         listed = (types,) if isinstance(types, str) else tuple(types) if isinstance(types, list | tuple) else ()
-        if not listed or any(word not in DEFECTS for word in listed):
-            raise UserError(f"looks.{name}={types} must be a list of types to draw, of {', '.join(DEFECTS)}")
+        if not listed or any(word not in DRAWABLE for word in listed):
+            raise UserError(f"looks.{name}={types} must be a list of types to draw, of {', '.join(DRAWABLE)}")
         found[str(name)] = listed
     return found
 
@@ -57,7 +67,7 @@ def looks_notes(types: Iterable[str], given: Mapping[str, Any], change: str) -> 
     and one about looks that are given for none of them. `given`: the option `looks`; `change`: how to set it, {name}
     for the type's word."""
     words = dict.fromkeys(key.rpartition("/")[2] for key in types)
-    taken = [word for word in words if word in SYNONYMS and word not in DEFECTS and word not in given]
+    taken = [word for word in words if word in SYNONYMS and word not in DRAWABLE and word not in given]
     found = []
     if taken:
         told = "; ".join(f"{word} is drawn as {' or '.join(SYNONYMS[word])}" for word in taken)

@@ -1,6 +1,5 @@
 """Pairs of a method that takes whole pictures: several at a time, each by its own seed."""
 
-import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -15,10 +14,10 @@ from fast.data.images import read_image, resize_image, resize_mask
 from fast.generators.base import Generator as Method
 from fast.generators.base import Placing
 from fast.generators.large import MemoryBudget, bytes_of, in_windows, is_large
-from fast.runtime.workers import cores, overlapped
-from fast.synthesis.output import panel
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import MaskOf, SynthesizedSample
+from fast.runtime.workers import overlapped, own_workers
+from fast.synthesis.maker import MaskOf
+from fast.synthesis.pair import Pair, SynthesizedSample
+from fast.synthesis.triptych import panel
 
 
 class GeneratorMaker:
@@ -56,7 +55,7 @@ class GeneratorMaker:
     def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
         """Make pairs, several at a time; the order of the results is not that of the pairs. Ends early after `stop`.
         Raises `UserError` for a picture that cannot be read or that the method refuses."""
-        workers = max(1, min(in_flight, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        workers = own_workers(in_flight)
         self.stopping = False
         with _single_thread():
             yield from overlapped(self._one, self._until_stopped(pairs), workers, workers + 1)
@@ -102,7 +101,7 @@ class GeneratorMaker:
             before = panel(normal)
         seconds, shown = time.perf_counter() - start, (slice(0, image.shape[0]), slice(0, image.shape[1]))
         window = [(0, 0, image.shape[0], image.shape[1])]
-        return SynthesizedSample(pair, before, image, mask, shown, window, seconds, origin)
+        return SynthesizedSample(before, image, mask, shown, pair=pair, windows=window, seconds=seconds, origin=origin)
 
 
 def _resized(normal: np.ndarray, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, ...]:

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 
 from fast.generators.base import Placing
-from fast.generators.blend import Pair, check_range, given_mask
+from fast.generators.blend import ImageMask, check_range, given_mask
 from fast.generators.looks import SYNONYMS, USUAL, own_looks
-from fast.generators.windows import NARROWEST, around, cut_off, seen, thickness, window_at
+from fast.generators.windows import NARROWEST, around, cut_off, gone, hanging_over, rim, seen, thickness, window_at
 from fast.masks.foreground import Ground
 from fast.procedural.dataset import VERSION
-from fast.procedural.defects import DEFECTS, FOLLOWERS, defects_of, draw_onto, traits_named
-from fast.procedural.photo import look_at, traits_of
+from fast.procedural.defects import AT_EDGE, DRAWABLE, FOLLOWERS, LARGE, defects_of, draw_onto, traits_named
+from fast.procedural.photo import Photo, look_at, traits_of
 from fast.procedural.surfaces import SMALLEST
 from fast.procedural.traits import Traits
 from ldm.errors import UserError
@@ -26,6 +26,8 @@ Rng = np.random.Generator
 # object, and above the largest nothing is drawn larger.
 DETAIL, LARGEST = 256, 1024
 INSIDE = 0.75  # share of a drawn defect that has to lie on the object
+LARGE_WINDOW = (0.5, 1.3)  # of an area as large as the part: shares of the object's width
+LEAST_INSIDE = 0.2  # share of what may lie over an edge that has to be on the object and in the picture
 TRIES = 16
 CHANGES = ("any", "darker", "brighter")
 
@@ -37,9 +39,11 @@ class Procedural(Placing):
     each picture. `looks`: for names of your own, the types they are drawn as, {"blowhole": ["hole", "pit"]}. `window`:
     least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
     place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a
-    hundredth (pits) to most (cracks) of that square. `on_object`: where defects may lie when neither a region nor a
-    mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`. `change`: "darker" or "brighter" keeps of a
-    drawn defect only what changed that way, as where light comes through the part or from it (luminescence, X-rays).
+    hundredth (pits) to most (cracks) of that square; `LARGE` ones are as large as the object and may run over the
+    picture's edge, and those of `AT_EDGE` lie over the object's. `on_object`: where defects may lie when neither a
+    region nor a mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`. `change`: "darker" or
+    "brighter" keeps of a drawn defect only what changed that way, as where light comes through the part or from it
+    (luminescence, X-rays).
 
     Light, grain, noise, sharpness and colour are those of the picture: in a grey one defects are grey. The mask holds
     the pixels that changed by 3 grey levels or more where the drawn change shows, with gaps of a pixel closed and what
@@ -62,7 +66,7 @@ class Procedural(Placing):
         self.change = change
         self.material = material
         self.traits = None if material is None else traits_named(material)
-        self.looks = {**{d: (d,) for d in DEFECTS}, **SYNONYMS, **own_looks(looks or {})}
+        self.looks = {**{d: (d,) for d in DRAWABLE}, **SYNONYMS, **own_looks(looks or {})}
         self.own_looks = {name: list(self.looks[name]) for name in looks or {}}
         self.window = check_range("window", window, 0.05, 1)
         self.rule = on_object
@@ -91,7 +95,7 @@ class Procedural(Placing):
         word = anomaly.rpartition("/")[2]
         if word not in self.looks:
             raise UserError(
-                f"procedural cannot draw {word!r}; name one of {', '.join(DEFECTS)}, "
+                f"procedural cannot draw {word!r}; name one of {', '.join(DRAWABLE)}, "
                 f"or say what it looks like: method.looks.{word}=[scratch]"
             )
         return self.looks[word]
@@ -106,18 +110,14 @@ class Procedural(Placing):
         rng: Rng,
         anomaly: str | None = None,
         region: np.ndarray | None = None,
-    ) -> Pair:
+    ) -> ImageMask:
         """See `Placing.synthesize`."""
         if min(image.shape[:2]) < SMALLEST:
             height, width = image.shape[:2]
             raise UserError(f"procedural needs pictures of {SMALLEST} px or more a side, not {width} x {height}")
         if mask is not None:
             return self._filled(image, given_mask(mask, image), self.look(rng, anomaly, True), rng)
-        where = np.ones(image.shape[:2], np.uint8)
-        if region is not None:
-            where = given_mask(region, image)
-        elif self.ground is not None:
-            where = self.ground.of(image)
+        where = self.object_in(image, region)
         return self._drawn(image, where, self.look(rng, anomaly, False), rng)
 
     def look(self, rng: Rng, anomaly: str | None, in_mask: bool) -> str:
@@ -131,10 +131,12 @@ class Procedural(Placing):
             )
         return str(able[int(rng.integers(len(able)))])
 
-    def _drawn(self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng) -> Pair:
+    def _drawn(self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng) -> ImageMask:
         """The first defect of a few that lies on the object, or the one of which most does, cut at its outline."""
         photo, traits = look_at(image, region), self._traits(image, region)
         spots, wide = np.flatnonzero(region), thickness(region)
+        if word in (*LARGE, *AT_EDGE):
+            return self._over_edges(image, region, word, rng, (photo, traits, wide))
         best, most = None, 0.0
         for _ in range(TRIES):
             place = window_at(image.shape, spots, self._side(wide, rng), rng)
@@ -159,6 +161,34 @@ class Procedural(Placing):
                 return made, found
         raise UserError(f"no {word} shows on the object in {TRIES} tries; {self._remedy()}")
 
+    def _over_edges(
+        self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng, about: tuple[Photo, Traits, float]
+    ) -> ImageMask:
+        """An area about as large as the part, or what is broken off its edge: cut at the object's outline and where the
+        picture ends."""
+        photo, traits, wide = about
+        large = word in LARGE
+        spots = np.flatnonzero(region if large else rim(region))
+        for _ in range(TRIES):
+            side = round(float(rng.uniform(*LARGE_WINDOW)) * min(wide, LARGEST)) if large else self._side(wide, rng)
+            spot, style = divmod(int(rng.choice(spots)), image.shape[1]), int(rng.integers(2**32))
+            for _ in range(1 if large else 2):  # what is broken off: again, moved so that its middle lies on the edge
+                window, inner, place = hanging_over(image, spot, max(NARROWEST, side))
+                drawn, mask = draw_onto(window, traits, word, np.random.default_rng(style), photo)
+                off = (np.array(mask.shape) / 2 - np.argwhere(mask).mean(0)).round()
+                spot = (spot[0] + int(off[0]), spot[1] + int(off[1]))
+            after = self._kept(image[place], drawn[inner])
+            if not large and rng.random() < 0.5:
+                after = gone(image[place], after, mask[inner] & region[place], region[place], photo.noise, rng)
+            found = seen(image[place], after, mask[inner] & region[place])
+            if found.sum() < LEAST_INSIDE * mask.sum():
+                continue
+            made, whole = image.copy(), np.zeros(image.shape[:2], np.uint8)
+            made[place][found > 0] = after[found > 0]
+            whole[place] = found
+            return made, whole
+        raise UserError(f"no {word} shows on the object in {TRIES} tries; {self._remedy()}")
+
     def _remedy(self) -> str:
         if self.change == "any":
             return "is the region right? try --on_object off"
@@ -179,7 +209,7 @@ class Procedural(Placing):
     def _traits(self, image: np.ndarray, region: np.ndarray) -> Traits:
         return traits_of(image, region) if self.traits is None else self.traits
 
-    def _filled(self, image: np.ndarray, mask: np.ndarray, word: str, rng: Rng) -> Pair:
+    def _filled(self, image: np.ndarray, mask: np.ndarray, word: str, rng: Rng) -> ImageMask:
         """Each connected part of the mask with the look of one and the same type."""
         whole = np.ones_like(mask)
         photo, traits = look_at(image, whole), self._traits(image, whole)

@@ -12,7 +12,7 @@ from fast.artifact import find_weights
 from fast.data.images import resize_image
 from fast.data.tensors import to_image
 from fast.generators.base import Learned
-from fast.generators.blend import Pair, blend, changed_pair, check_change, check_range, drawn_mask, given_mask
+from fast.generators.blend import ImageMask, blend, changed_pair, check_change, check_range, drawn_mask, given_mask
 from fast.generators.sdas import SAMPLERS, SDAS
 from fast.masks.foreground import Ground
 from fast.masks.perlin import perlin_mask
@@ -88,13 +88,13 @@ class RealNetGenerator(Learned):
 
     def synthesize(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
-    ) -> Pair:
+    ) -> ImageMask:
         """A pair, see `Generator`; `anomaly`, "category/..." or a category, says of which category to draw."""
         label = self._label(anomaly)
         given = None if mask is None else given_mask(mask, image)
         part = self.ground.of(image) if given is None else given
 
-        def draw() -> Pair:
+        def draw() -> ImageMask:
             place = drawn_mask(lambda: perlin_mask(part.shape, rng) & part) if given is None else given
             sample = resize_image(self._sample(label, rng), (image.shape[0], image.shape[1]))
             return blend(image, sample, place, rng.uniform(*self.opacity)), place

@@ -14,7 +14,7 @@ from fast.data.layouts import check, open_dataset
 from fast.data.split import Split as SplitFile
 from fast.data.split import make_split
 from fast.generators.base import Placing, Split
-from fast.generators.blend import Pair, change, check_range, given_mask
+from fast.generators.blend import ImageMask, change, check_range
 from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place
 from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
 from fast.generators.seam import BLENDS, fitted
@@ -116,14 +116,10 @@ class Transplant(Placing):
         rng: Rng,
         anomaly: str | None = None,
         region: np.ndarray | None = None,
-    ) -> Pair:
+    ) -> ImageMask:
         """See `Placing.synthesize`; a given mask is not looked at, the defect brings its own."""
         cutout = self._pick(rng, anomaly)
-        where = np.ones(image.shape[:2], np.uint8)
-        if region is not None:
-            where = given_mask(region, image)
-        elif self.ground is not None:
-            where = self.ground.of(image)
+        where = self.object_in(image, region)
         grey = bool((image == image[..., :1]).all())
         tries = []
         for _ in range(CANDIDATES):
@@ -132,7 +128,7 @@ class Transplant(Placing):
             corner, share = self._corner(moved, where, rng)
             # What would be cut off is worse than any other ground.
             tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), moved, corner))
-        found: list[Pair] = []
+        found: list[ImageMask] = []
         for _, moved, corner in sorted(tries, key=lambda each: each[0]):
             pair = self._set(image, moved, corner, where, rng)
             if pair is not None:
@@ -204,7 +200,7 @@ class Transplant(Placing):
 
     def _set(
         self, image: np.ndarray, moved: Moved, corner: tuple[int, int], region: np.ndarray, rng: Rng
-    ) -> Pair | None:
+    ) -> ImageMask | None:
         """The picture with the piece at a place, and its mask; None where nothing of it lies on the object."""
         here, there = overlap(image.shape, moved.mask.shape, corner)
         mask = np.zeros(image.shape[:2], np.uint8)

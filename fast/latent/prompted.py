@@ -87,7 +87,7 @@ class PromptedDiffusion(LatentDiffusion):
     `known`: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the normal picture at
     synthesis: "full", all of it; "around", nothing of what lies under the mask; `drop_prompt`: the share (0..1) of
     training samples that get the empty prompt, so that guidance against it works; `scale`: of that
-    guidance, where synthesis names none, see `fast.synthesis.engine.Recipe`.
+    guidance, where synthesis names none, see `fast.synthesis.options.Recipe`.
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
     """
 

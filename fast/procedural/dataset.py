@@ -40,7 +40,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ProceduralImage:
     """One picture of a dataset; `defect` is empty for a flawless one."""
 
     material: str
@@ -62,12 +62,12 @@ def picture_rng(seed: int, material: str, kind: str, index: int) -> np.random.Ge
     return np.random.default_rng([seed, zlib.crc32(f"{material}/{kind}".encode()), index])
 
 
-def _pictures(spec: Spec) -> Iterator[Picture]:
+def _pictures(spec: Spec) -> Iterator[ProceduralImage]:
     for material in spec.materials:
-        yield from (Picture(material, "train", "", i) for i in range(spec.normals))
-        yield from (Picture(material, "test", "", i) for i in range(spec.test_normals))
+        yield from (ProceduralImage(material, "train", "", i) for i in range(spec.normals))
+        yield from (ProceduralImage(material, "test", "", i) for i in range(spec.test_normals))
         for defect in spec.defects or defects_of(material):
-            yield from (Picture(material, "test", defect, i) for i in range(spec.defects_per_type))
+            yield from (ProceduralImage(material, "test", defect, i) for i in range(spec.defects_per_type))
 
 
 def _paths(spec: Spec) -> set[str]:
@@ -136,7 +136,7 @@ def _save(path: Path, image: NDArray[np.uint8]) -> None:
     path.write_bytes(data.tobytes())
 
 
-def _draw(picture: Picture, spec: Spec, root: Path) -> None:
+def _draw(picture: ProceduralImage, spec: Spec, root: Path) -> None:
     kind = f"{picture.split}/{picture.defect or 'good'}"
     rng = picture_rng(spec.seed, picture.material, kind, picture.index)
     product = picture.index % spec.products if spec.products else None

@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fast.procedural.areas import hole, pit
-from fast.procedural.damage import chip, crease, dent
+from fast.procedural.damage import broken, chip, crease, dent
 from fast.procedural.deposits import DEPOSITS
 from fast.procedural.fibres import fray, tear, thread
+from fast.procedural.finish import uneven
 from fast.procedural.lines import crack, scratch
 from fast.procedural.noise import Field, Rng, blur, white
 from fast.procedural.photo import DRAWN_BLUR, Photo
 from fast.procedural.shapes import grain_direction, light_direction
 from fast.procedural.site import Painter, Site
+from fast.procedural.spall import spall
 from fast.procedural.structure import STRUCTURES
 from fast.procedural.surfaces import REFERENCE, SMALLEST
 from fast.procedural.traits import FAMILIES, TRAITS, Traits
@@ -30,8 +32,9 @@ VISIBLE, VISIBLE_SHARE = 5.0, 0.14
 DISTINCT = 40.0
 # The mean change inside a mask is at least this much, more on ground whose own texture is strong.
 LEAST_MEAN_CHANGE, TEXTURE_SHARE, LEAST_AREA = 13.0, 0.4, 7
+LARGE_SHARE = 0.6  # a large area shows with so much of that
 
-PAINTERS: dict[str, Painter] = {
+OCCURRING: dict[str, Painter] = {
     "scratch": scratch,
     "crack": crack,
     "hole": hole,
@@ -45,10 +48,17 @@ PAINTERS: dict[str, Painter] = {
     **DEPOSITS,
     **STRUCTURES,
 }
-DEFECTS: tuple[str, ...] = tuple(PAINTERS)
+# What occurs on the drawn materials, and what `mini` was taught.
+DEFECTS: tuple[str, ...] = tuple(OCCURRING)
+# All that can be drawn: into photographs by name also what those materials do not have.
+PAINTERS: dict[str, Painter] = {**OCCURRING, "break": broken, "spall": spall, "uneven": uneven}
+DRAWABLE: tuple[str, ...] = tuple(PAINTERS)
+# An area as large as the part may run over the picture's edge; what is broken off lies at the object's.
+LARGE, AT_EDGE = ("uneven",), ("break",)
 # Types that can be drawn in a given outline; the others are things of their own shape, or pieces of a pattern.
 FOLLOWERS = (
     "scratch", "crack", "hole", "pit", "dent", "chip", "crease", "stain", "oil", "burn", "rust", "fade", "bubble",
+    "break", "spall", "uneven",
 )  # fmt: skip
 
 # What occurs on each family of materials, besides what any surface may have.
@@ -164,7 +174,9 @@ def _attempt(
     grain = noise * white(rng, h, w)[..., None] * np.clip(1 - gain, 0, 1)
     if photo is not None and photo.grey:
         grain = grain.mean(2, keepdims=True)
-    return change + grain, _visible(change, made.solid)
+    if made.area is None:
+        return change + grain, _visible(change, made.solid)
+    return change + grain, (cv2.resize(made.area, (w, h), interpolation=cv2.INTER_AREA) > 0.5).astype(np.uint8)
 
 
 def _taken_by(photo: Photo, change: Field) -> Field:
@@ -214,7 +226,7 @@ def draw_defect(
     """
     traits = traits_named(material)
     if defect not in PAINTERS:
-        raise UserError(f"unknown defect {defect!r}; choose from {', '.join(DEFECTS)}")
+        raise UserError(f"unknown defect {defect!r}; choose from {', '.join(DRAWABLE)}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < SMALLEST:
         raise ValueError(f"need uint8 (h, w, 3) of {SMALLEST} px or more, got {image.dtype} {image.shape}")
     return _drawn(image, _site(image, traits), defect, rng)
@@ -249,8 +261,15 @@ def _drawn(
         change, mask = _attempt(ground, site, defect, rng, photo)
         if outline is not None:
             mask = np.asarray(mask & (outline != 0), np.uint8)
-        if mask.sum() >= (LEAST_AREA if outline is None else 1):
-            return _driven(image, change, mask), mask
+        if mask.sum() < (LEAST_AREA if outline is None else 1):
+            continue
+        if defect in LARGE and attempt < 11:
+            # More of this change would turn the texture over: rather another one.
+            drawn, mean = _apply(image, change, mask)
+            if mean < LARGE_SHARE * _least(image):
+                continue
+            return drawn, mask
+        return _driven(image, change, mask), mask
     if outline is not None:
         # A shape of a few px is too small for any look: it is a dark speck.
         mask = (outline != 0).astype(np.uint8)

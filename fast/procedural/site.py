@@ -58,11 +58,13 @@ class Site:
 
 @dataclass
 class Change:
-    """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps."""
+    """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps. `area` (h, w): the
+    mask is where it is above 0.5, for a change that is nothing here and there; None: where the change shows."""
 
     gain: Field
     add: Field
     solid: bool = False
+    area: Field | None = None
 
 
 Painter = Callable[[Site, Rng], Change]
@@ -78,10 +80,10 @@ def over(below: Change, above: Change) -> Change:
     return Change(below.gain * above.gain, below.add * above.gain + above.add, below.solid or above.solid)
 
 
-SamplingInputs = tuple[slice, slice]
+Slices = tuple[slice, slice]
 
 
-def along(site: Site, curves: list[Curve], margin: float) -> tuple[Site, list[Curve], SamplingInputs]:
+def along(site: Site, curves: list[Curve], margin: float) -> tuple[Site, list[Curve], Slices]:
     """The piece of a site within `margin` px of the curves' box, the curves in it, and where the piece lies."""
     h, w = site.shape
     if site.outline is not None:
@@ -95,7 +97,7 @@ def along(site: Site, curves: list[Curve], margin: float) -> tuple[Site, list[Cu
     return replace(site, picture=site.picture[place]), moved, place
 
 
-def placed(site: Site, place: SamplingInputs, change: Change) -> Change:
+def placed(site: Site, place: Slices, change: Change) -> Change:
     """A change of a piece as a change of the whole site."""
     gain = np.ones((*site.shape, change.gain.shape[2]), np.float32)
     add = np.zeros((*site.shape, change.add.shape[2]), np.float32)
@@ -103,7 +105,7 @@ def placed(site: Site, place: SamplingInputs, change: Change) -> Change:
     return Change(gain, add, change.solid)
 
 
-def around(site: Site, centre: Array, reach: float) -> tuple[Site, Array, SamplingInputs]:
+def around(site: Site, centre: Array, reach: float) -> tuple[Site, Array, Slices]:
     """The piece of a site within `reach` px of a point, that point in it, and where the piece lies."""
     dot = Curve(centre[None], np.zeros(1), np.zeros(1))
     cut, moved, place = along(site, [dot], reach)

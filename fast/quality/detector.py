@@ -40,7 +40,7 @@ def _conv(given: int, width: int, apart: int = 1) -> nn.Sequential:
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectionScores:
     """How well masks were found, areas of all test images summed: average precision and area under the ROC curve, in
     0..1, and what chance gives for the precision (the share of the masks' pixels); for the curve it is 0.5."""
 
@@ -56,7 +56,7 @@ def detect(
     steps: int = 300,
     batch: int = 12,
     side: int = 64,
-) -> Found:
+) -> DetectionScores:
     """Train on `train` and find the masks of `test`: images (H,W,3) uint8 of one size with masks (H,W), nonzero = made.
 
     Views of `side` pixels, mirrored and turned; half of them hold a pixel of the mask. `test` must
@@ -102,7 +102,7 @@ def _view(images: Tensor, masks: Tensor, side: int, rng: np.random.Generator) ->
 
 
 @torch.no_grad()
-def _tested(network: TraceNet, test: Sequence[tuple[np.ndarray, np.ndarray]]) -> Found:
+def _tested(network: TraceNet, test: Sequence[tuple[np.ndarray, np.ndarray]]) -> DetectionScores:
     total, made, pixels = MetricAccumulator(), 0, 0
     for image, mask in test:
         odds = network(_float(image[None]))[0, 0].numpy()
@@ -112,7 +112,7 @@ def _tested(network: TraceNet, test: Sequence[tuple[np.ndarray, np.ndarray]]) ->
     ap, auroc = total.ap(), total.auroc()
     if ap is None or auroc is None:
         raise ValueError("no test image holds both: pixels inside and outside of a mask")
-    return Found(ap, auroc, made / pixels)
+    return DetectionScores(ap, auroc, made / pixels)
 
 
 def _float(images: np.ndarray) -> Tensor:

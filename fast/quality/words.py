@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from fast.procedural import DEFECTS
 from fast.quality.examples import UNTYPED
-from fast.quality.windows import SEEN, STORED, cut_all, fill_untyped
+from fast.quality.windows import SEEN, STORED, cut_all
 from fast.segmentation.layers import ConvNorm
 from ldm.checkpoint import read_metadata, save_safetensors
 from ldm.errors import UserError
@@ -30,7 +30,7 @@ BATCH = {"cpu": 64, "cuda": 384}
 RATE = {"cpu": 3e-3, "cuda": 5e-3}
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions (B,C,h,w) -> (B,C,h,w) beside an identity."""
 
     def __init__(self, channels: int):
@@ -56,11 +56,11 @@ class WordNet(nn.Module):
         return nn.Sequential(
             ConvNorm(3, 16, 5, 2),
             ConvNorm(16, 40, 3, 2),
-            Block(40),
+            ResidualBlock(40),
             ConvNorm(40, 80, 3, 2),
-            Block(80),
+            ResidualBlock(80),
             ConvNorm(80, 144, 3, 2),
-            Block(144),
+            ResidualBlock(144),
         )
 
     def forward(self, near: Tensor, far: Tensor) -> Tensor:
@@ -111,34 +111,6 @@ class Classifier:
         except RuntimeError:
             raise UserError(f"{path} holds a classifier of another make; train it again") from None
         return cls(network.to(device), json.loads(types))
-
-
-def train_classifier(
-    images: np.ndarray,
-    masks: np.ndarray,
-    types: Sequence[str],
-    device: str = "cpu",
-    minutes: float = 8.0,
-    normals: np.ndarray | None = None,
-    seed: int = 0,
-    progress: Callable[[float, float], None] | None = None,
-) -> Classifier:
-    """Train on defects: `images` (N,H,W,3) uint8, `masks` (N,H,W), the name of the type of each, one of `DEFECTS`.
-
-    `normals` (N,H,W,3), the images without the defects: every fourth mask is filled with nothing of any type too.
-    `progress` is called as (share done, loss). Raises `UserError` for a type that there is none of.
-    """
-    unknown = sorted(set(types) - set(DEFECTS))
-    if unknown:
-        raise UserError(f"unknown defect {unknown[0]!r}; choose from {', '.join(DEFECTS)}")
-    views, labels = cut_all(images, masks), np.array([DEFECTS.index(kind) for kind in types])
-    if normals is not None:
-        rng = np.random.default_rng(seed)
-        some = [normals[i] if rng.random() < 0.25 else fill_untyped(normals[i], masks[i], rng)
-                for i in range(0, len(masks), 4)]  # fmt: skip
-        views = np.concatenate([views, cut_all(np.stack(some), masks[::4])])
-        labels = np.concatenate([labels, np.full(len(some), UNTYPED)])
-    return train_on_views(views, labels, device, minutes, seed, progress)
 
 
 def train_on_views(

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fast.data.images import read_image, read_mask, resize_image, write_image
 from fast.reports.zoom import Box, zoom_box
-from fast.synthesis.output import normal_shown
 from fast.synthesis.records import ASKED, damaged, file_of
+from fast.synthesis.triptych import normal_shown
 
 HEADINGS = ("normal", "mask", "synthetic", "difference")
 TITLE = "Counterfeits: the same masks filled with normal content, labelled normal; nothing should be seen in them"
@@ -20,7 +20,7 @@ AROUND = 2.0  # side of what a zoom shows, in sides of the defect's box
 
 
 @dataclass(frozen=True)
-class Row:
+class SheetRow:
     """uint8 normal and synthetic (H,W,3), mask (H,W) in {0,1}, a caption, and how often they are magnified."""
 
     caption: str
@@ -42,7 +42,7 @@ class Row:
         return [self.normal, white, self.synthetic, difference]
 
 
-def read_row(output: Path, record: dict[str, Any], zoom: bool = False, mask: np.ndarray | None = None) -> Row:
+def read_row(output: Path, record: dict[str, Any], zoom: bool = False, mask: np.ndarray | None = None) -> SheetRow:
     """A pair of a synthesis output by its manifest line, cut to the windows that were sampled; its normal image is
     resized as it was for synthesis, and that of a method that draws its own is the triptych's. Raises `UserError`.
 
@@ -56,10 +56,10 @@ def read_row(output: Path, record: dict[str, Any], zoom: bool = False, mask: np.
         return row
     top, left, bottom, right = box
     normal, mask, synthetic = (picture[top:bottom, left:right] for picture in (row.normal, row.mask, row.synthetic))
-    return Row(row.caption, normal, mask, synthetic, max(row.mask.shape) / (bottom - top))
+    return SheetRow(row.caption, normal, mask, synthetic, max(row.mask.shape) / (bottom - top))
 
 
-def read_counterfeit(output: Path, record: dict[str, Any], pair: dict[str, Any] | None, zoom: bool = False) -> Row:
+def read_counterfeit(output: Path, record: dict[str, Any], pair: dict[str, Any] | None, zoom: bool = False) -> SheetRow:
     """`read_row` of a counterfeit, whose stored mask is empty: it shows where it was filled, by the mask of the `pair`
     that it is the counterfeit of. Without that, where it changed. Raises `UserError`."""
     if pair is not None and record.get("pair_seed") is not None and record["pair_seed"] == pair.get("pair_seed"):
@@ -76,7 +76,7 @@ def read_counterfeit(output: Path, record: dict[str, Any], pair: dict[str, Any] 
     return read_row(output, {**record, "prompt": caption}, zoom, mask)
 
 
-def _row(output: Path, record: dict[str, Any], mask: np.ndarray | None) -> Row:
+def _row(output: Path, record: dict[str, Any], mask: np.ndarray | None) -> SheetRow:
     synthetic = read_image(output / record["image"])
     drawn = record["normal_source"] is None
     normal = normal_shown(output, record) if drawn else read_image(record["normal_source"])
@@ -84,7 +84,7 @@ def _row(output: Path, record: dict[str, Any], mask: np.ndarray | None) -> Row:
     mask = read_mask(output / record["mask"]) if mask is None else mask
     top, left, bottom, right = _shown(record)
     shown = slice(top, bottom), slice(left, right)
-    return Row(_named(record), normal[shown], mask[shown], synthetic[shown])
+    return SheetRow(_named(record), normal[shown], mask[shown], synthetic[shown])
 
 
 def _named(record: dict[str, Any]) -> str:
@@ -99,7 +99,7 @@ def _shown(record: dict[str, Any]) -> Box:
 
 
 def contact_sheet(
-    rows: Sequence[Row], path: Path, cell: int = 160, columns: int = 2, counterfeits: Sequence[Row] = ()
+    rows: Sequence[SheetRow], path: Path, cell: int = 160, columns: int = 2, counterfeits: Sequence[SheetRow] = ()
 ) -> Path:
     """Write rows of equal cells, `columns` of them side by side, with headings and captions; those of counterfeits
     below, under a title of their own."""
@@ -125,7 +125,7 @@ def contact_sheet(
     return path
 
 
-def _draw_row(sheet: Image.Image, row: Row, at: tuple[int, int], cell: int) -> None:
+def _draw_row(sheet: Image.Image, row: SheetRow, at: tuple[int, int], cell: int) -> None:
     x, y = at
     for k, picture in enumerate(row.cells()):
         fitted = _fit(picture, cell)

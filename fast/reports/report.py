@@ -42,7 +42,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReportImage:
     """`pixels`: uint8 (H,W,3), grey (H,W), or bool (H,W), white where true. `alt` says in words what it shows."""
 
     pixels: np.ndarray
@@ -51,11 +51,11 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageRow:
     """Pictures side by side under a heading."""
 
     heading: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[ReportImage]
     note: str = ""
 
 
@@ -64,7 +64,7 @@ class Gallery:
     """Rows of pictures. `key`: names and colours (R,G,B) of what is marked in them."""
 
     heading: str
-    rows: Sequence[Row]
+    rows: Sequence[ImageRow]
     key: Sequence[tuple[str, tuple[int, int, int]]] = ()
 
 
@@ -129,39 +129,39 @@ class Report:
     figures: Sequence[Figure]
     sections: Sequence[Section]
     foot: str = ""
-    cover: Sequence[Picture] = ()
+    cover: Sequence[ReportImage] = ()
 
 
-def pair_row(heading: str, normal: np.ndarray, mask: np.ndarray, synthetic: np.ndarray, note: str = "") -> Row:
+def pair_row(heading: str, normal: np.ndarray, mask: np.ndarray, synthetic: np.ndarray, note: str = "") -> ImageRow:
     """Normal | mask | synthetic | difference, of uint8 pictures (H,W,3) and a mask (H,W), nonzero = defect."""
     change = np.abs(synthetic.astype(np.int16) - normal.astype(np.int16)).max(axis=2)
     difference = np.minimum(change * DIFFERENCE, 255).astype(np.uint8)
     share = 100 * float((mask != 0).mean())
-    return Row(
+    return ImageRow(
         heading,
         [
-            Picture(normal, "normal", f"Normal picture: {heading}"),
-            Picture(mask != 0, "mask", f"Mask, white on {share:.1f} % of the picture: {heading}"),
-            Picture(synthetic, "synthetic", f"The normal picture with a synthetic defect in the mask: {heading}"),
-            Picture(difference, f"difference × {DIFFERENCE}", f"Where the synthetic picture differs: {heading}"),
+            ReportImage(normal, "normal", f"Normal picture: {heading}"),
+            ReportImage(mask != 0, "mask", f"Mask, white on {share:.1f} % of the picture: {heading}"),
+            ReportImage(synthetic, "synthetic", f"The normal picture with a synthetic defect in the mask: {heading}"),
+            ReportImage(difference, f"difference × {DIFFERENCE}", f"Where the synthetic picture differs: {heading}"),
         ],
         note,
     )
 
 
-def trial_row(heading: str, image: np.ndarray, truth: np.ndarray, found: Mapping[str, np.ndarray]) -> Row:
+def trial_row(heading: str, image: np.ndarray, truth: np.ndarray, found: Mapping[str, np.ndarray]) -> ImageRow:
     """Picture (H,W,3) | true mask (H,W) | what each segmenter found, by name (H,W), laid over the picture."""
     first = [
-        Picture(image, "test picture", f"Test picture with a real defect: {heading}"),
-        Picture(truth != 0, "true mask", f"True mask: {heading}"),
+        ReportImage(image, "test picture", f"Test picture with a real defect: {heading}"),
+        ReportImage(truth != 0, "true mask", f"True mask: {heading}"),
     ]
-    return Row(heading, first + [_judged(name, heading, image, truth != 0, f != 0) for name, f in found.items()])
+    return ImageRow(heading, first + [_judged(name, heading, image, truth != 0, f != 0) for name, f in found.items()])
 
 
-def _judged(name: str, heading: str, image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> Picture:
+def _judged(name: str, heading: str, image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> ReportImage:
     union = int((truth | found).sum())
     score = f"IoU {percent(int((truth & found).sum()) / union)}" if union else "nothing found"
-    return Picture(overlay(image, truth, found), f"{name}: {score}", f"What {name} found, {score}: {heading}")
+    return ReportImage(overlay(image, truth, found), f"{name}: {score}", f"What {name} found, {score}: {heading}")
 
 
 def overlay(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:

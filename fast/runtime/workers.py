@@ -15,6 +15,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def own_workers(most: int) -> int:
+    """Threads that this process may keep busy, up to `most`: its share of the cores where several share the machine."""
+    return max(1, min(most, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 def overlapped(
     work: Callable[[Item], Result],
     items: Iterable[Item],

@@ -32,9 +32,9 @@ class BiSeNetV2(nn.Module):
         )
         self.semantic = Semantic()
         self.aggregation = Aggregation()
-        self.head = Head(WIDTH, 1024, num_classes)
-        widths_and_factors = ((16, 4), (32, 8), (64, 16), (128, 32))
-        self.aux = nn.ModuleList(Head(width, 128, num_classes, factor) for width, factor in widths_and_factors)
+        self.head = SegmentationHead(WIDTH, 1024, num_classes)
+        heads = ((16, 4), (32, 8), (64, 16), (128, 32))  # channels in, and how much smaller than the picture
+        self.aux = nn.ModuleList(SegmentationHead(width, 128, num_classes, factor) for width, factor in heads)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, image: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def _depthwise_then_pointwise() -> nn.Sequential:
     return nn.Sequential(depthwise, nn.Conv2d(WIDTH, WIDTH, 1, bias=False))
 
 
-class Head(nn.Module):
+class SegmentationHead(nn.Module):
     """Features to logits of the picture's size. With `factor`, how much smaller the features are, there is a layer
     more at twice their size: the auxiliary heads'."""
 

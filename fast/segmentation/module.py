@@ -48,7 +48,7 @@ class Batches(Dataset[Batch]):
         return images, torch.from_numpy(np.where(labels == IGNORED, IGNORED, labels * kinds[:, None, None]))
 
 
-class Segmentation(pl.LightningModule):
+class SegmentationModule(pl.LightningModule):
     """Trains `network` in place. `steps` and `minutes`: the budget, what ends first; the learning rate follows the
     share of it that is spent. `classes`: how many the labels need. `ema`: decay of the averaged weights (0: none),
     which `finish` puts in their place. Raises `UserError` for too few classes and a loss that is no longer finite.

@@ -124,7 +124,7 @@ class ContextPath(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.whole = ConvNorm(1024, 128, kernel=1)
-        self.attend32, self.attend16 = Attention(1024), Attention(512)
+        self.attend32, self.attend16 = AttentionRefinement(1024), AttentionRefinement(512)
         self.refine32, self.refine16 = ConvNorm(128, 128), ConvNorm(128, 128)
 
     def forward(self, f16: Tensor, f32: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -135,7 +135,7 @@ class ContextPath(nn.Module):
         return c8, c16
 
 
-class Attention(nn.Module):
+class AttentionRefinement(nn.Module):
     """Attention refinement: 128 channels, each weighed by what the whole picture looks like."""
 
     def __init__(self, before: int):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from fast.runtime.device import settle_attention
 from fast.segmentation.data import SegmentationSample, Views
-from fast.segmentation.module import Batches, Segmentation
+from fast.segmentation.module import Batches, SegmentationModule
 from fast.segmentation.recipes import find, published
 from fast.training.trainer import quiet
 from ldm.errors import UserError
@@ -74,7 +74,7 @@ def train(
     batches = Batches(Views(pairs, size, native, crop), steps or _ENDLESS, batch_size, seed, augment)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _QUIET:
         torch.manual_seed(seed)  # dropout
-        module = Segmentation(
+        module = SegmentationModule(
             model.to(device).train(), plan, lr=lr, loss=loss or plan.loss, defect_weight=defect_weight,
             classes=1 + max(pair.label for pair in pairs), steps=steps, minutes=minutes, ema=ema, bf16=bf16,
             progress=progress,

@@ -10,7 +10,9 @@ from typing import Any
 from fast.data.images import resize_mask
 from fast.studio.workbench import WishedPair
 from fast.synthesis.options import FIRST_COUNTERFEIT
-from fast.synthesis.output import ASKED, OutputFolder, panel
+from fast.synthesis.output import ASKED, OutputFolder
+from fast.synthesis.pair import PairImages
+from fast.synthesis.triptych import panel
 
 SETTINGS = {"made_by": "fast-studio"}
 
@@ -22,7 +24,7 @@ def keep(folder: Path, made: WishedPair, normal: Path) -> int:
         index = max((r["index"] for r in output.rows() if r["index"] < FIRST_COUNTERFEIT), default=-1) + 1
         asked = None if made.wish.mask is None else resize_mask(made.wish.mask, made.mask.shape)
         record = _record(index, made, normal)
-        output.write(record, panel(made.normal), made.image, made.mask, asked=asked)
+        output.write(record, PairImages(panel(made.normal), made.image, made.mask, asked=asked))
         output.gather()
     return index
 

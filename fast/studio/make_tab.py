@@ -16,7 +16,7 @@ from fast.studio.pictures import difference
 from fast.studio.said import guarded, line
 from fast.studio.workbench import SHAPE_NAMES, Wish, WishedPair, Workbench
 from fast.synthesis.options import DRAFT_STRENGTH
-from fast.synthesis.output import panel
+from fast.synthesis.triptych import panel
 
 PAINT = "#ff2d6e"
 TINT = np.array((170, 30, 73), np.uint8)  # two thirds of it

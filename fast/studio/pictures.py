@@ -11,7 +11,7 @@ import numpy as np
 from fast.data.images import read_image, read_mask, resize_image
 from fast.data.packed import is_packed
 from fast.data.shown import around, data_url, outlined
-from fast.synthesis.output import normal_shown
+from fast.synthesis.triptych import normal_shown
 
 DIFFERENCE = 3  # a change of that many times fewer grey levels is shown white
 THUMB = 220  # pixels of a side

@@ -16,13 +16,15 @@ from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import holds_dataset, open_dataset
 from fast.generators import LATENT, create
 from fast.generators.base import Generator
-from fast.generators.latent import LatentGenerator, recipe_for
+from fast.generators.latent import LatentGenerator
 from fast.generators.transplant import training_side
 from fast.latent.prompts import is_vocabulary
 from fast.masks.shapes import SHAPES
 from fast.masks.source import Masks
+from fast.synthesis.defect_types import category_of
 from fast.synthesis.options import DRAFT_STRENGTH
-from fast.synthesis.sources import NormalSource, category_of, find_normals
+from fast.synthesis.recipe import recipe_for
+from fast.synthesis.sources import NormalSource, find_normals
 from ldm.errors import UserError
 
 PLAIN = ("procedural", "cutpaste")  # methods that need nothing but a normal image

@@ -3,17 +3,13 @@
 from torch import Tensor
 
 from fast.aias import AIASOptions, Guidance, aias, boundaries
-from fast.synthesis.options import Recipe
+from fast.synthesis.options import COUNTERFEIT_STRENGTH, Recipe
 from ldm.models.diffusion.samplers import Denoise, Noise
-
-# Of T: how far the normal latent is noised before it is denoised again, where defects start from noise. From a fifth on
-# the shipped base leaves a patch that looks like a stain.
-STRENGTH = 0.1
 
 
 def counterfeit_strength(recipe: Recipe) -> float:
     """How far the normal is noised, as a share of T: as far as drafts are, where defects start from those."""
-    return recipe.strength if recipe.from_draft else STRENGTH
+    return recipe.strength if recipe.from_draft else COUNTERFEIT_STRENGTH
 
 
 def renewed(

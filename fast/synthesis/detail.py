@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 SIGMA = 1.5  # pixels: of the Gaussian that likeness is taken under, SSIM's
-COARSE = 2.0  # pixels: of the Gaussian under which the change of a draft is taken
+COARSE = 2.0  # pixels: of the Gaussian under which the change of a draft is taken, at least
+HALF = 0.5  # of a defect's radius: of that Gaussian inside its mask
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # SSIM's: differences below them, squared grey levels, count for nothing
 NEAR = 8.0  # pixels: how far the local strength of noise, and whether a surface is still there, are looked at
 WIDEST = 24.0  # pixels: the change of a soft defect fades in within these, or half its radius
@@ -32,14 +33,22 @@ def restored(normal: np.ndarray, decoded: np.ndarray, made: np.ndarray, seed: in
     return np.clip(np.rint(full), 0, 255).astype(np.uint8)
 
 
-def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """A draft (H,W,3) uint8 changed as far as sampling changed it, in what is coarser than `COARSE` pixels.
+def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A draft (H,W,3) uint8 changed as far as sampling changed it, in what is coarse: beyond half the radius of the
+    largest circle in the `mask` (H,W) there, beyond `COARSE` pixels around it.
 
     `decoded`: the draft encoded and decoded, and nothing else; `made`: the window that sampling made of it, from the
     same decoder. A crack's edge and the surface's grain stay the draft's; how dark, wide and even it is becomes new.
+    What is finer is not the defect's: a small base leaves clouds, which a segmenter would learn in its place.
     """
-    change = _blurred(made.astype(np.float32) - decoded.astype(np.float32), COARSE)
-    return np.clip(np.rint(draft + change), 0, 255).astype(np.uint8)
+    found = _blurred(made.astype(np.float32) - decoded.astype(np.float32), COARSE)
+    own = (mask != 0).astype(np.uint8)
+    if own.any():
+        radius = float(cv2.distanceTransform(np.pad(own, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())
+        inside, sigma = own.astype(np.float32)[..., None], max(COARSE, HALF * radius)
+        share = np.maximum(_blurred(inside[..., 0], sigma), 1e-6)[..., None]
+        found = inside * (_blurred(found * inside, sigma) / share) + (1 - inside) * found
+    return np.clip(np.rint(draft + found), 0, 255).astype(np.uint8)
 
 
 def likeness(window: np.ndarray, other: np.ndarray) -> Floats:

@@ -11,8 +11,8 @@ import numpy as np
 
 from fast.data.images import read_image, resize_image
 from fast.masks.changed import MARGIN, NEARLY, changed_mask
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Maker, SynthesizedSample
+from fast.synthesis.maker import Maker
+from fast.synthesis.pair import Pair, SynthesizedSample
 from ldm.rng import seed_of
 
 TOGETHER = 256  # pairs that are all done before the next are begun

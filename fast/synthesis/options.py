@@ -16,10 +16,11 @@ MOST_SIDE = 65535  # of PNG's and JPEG's pictures
 FIRST_AGAIN = 2_000_000  # number of the first pair that comes in the place of a rejected one, behind all others
 FIRST_COUNTERFEIT = 1_000_000  # number of the first counterfeit in a set, behind those of all pairs
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
-
-
 DRAFTS = ("none", "transplant", "procedural", "mixed")
 DRAFT_STRENGTH = 0.3
+# How far a counterfeit's normal image is noised, as a share of T, where defects start from noise. From a fifth on the
+# shipped base leaves a patch that looks like a stain.
+COUNTERFEIT_STRENGTH = 0.1
 
 
 @dataclass(frozen=True)

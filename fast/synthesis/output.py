@@ -4,35 +4,35 @@ import fcntl
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from fast.data.images import read_image, resize_image, resize_mask, write_bytes, write_image, write_mask
+from fast.data.images import write_bytes, write_image, write_mask
 from fast.data.source_mode import like_source
 from fast.data.whole import broken_images
 from fast.runtime.folders import held, parse_json
+from fast.synthesis.pair import PairImages
 from fast.synthesis.records import (
     ASKED,
     Place,
     as_line,
-    each_record,
+    brief_record,
     lines_of,
     numbers_in,
     shard_files,
     texts_at,
     write_lines,
 )
+from fast.synthesis.triptych import triptych
 from ldm.errors import UserError
 
 COMMAND = "command.json"  # the options that the folder was last filled with
 PICTURES = ("image", "mask", "triptych")
-GAP = 4  # pixels between the parts of a triptych
 GROWING = ("normals", "masks", "types")  # settings that --extend may add to
-PANEL = 1024  # pixels; a larger picture's defects are looked at in the picture itself
 
 
 class OutputFolder:
@@ -175,7 +175,7 @@ class OutputFolder:
 
     def brief(self) -> list[dict[str, Any]]:
         """Of each record what the end of a run tells: all of a hundred thousand would be gigabytes."""
-        return [told(row) for row in self.each()]
+        return [brief_record(row) for row in self.each()]
 
     def _found(self) -> dict[int, Place]:
         """Where the records stand, by number, without those whose pictures somebody has removed."""
@@ -202,32 +202,21 @@ class OutputFolder:
         folder, kinds = self.rejects if record.get("rejected") else self.folder, (*PICTURES, ASKED)
         return [folder / kind / f"{record['index']:06d}.png" for kind in kinds[: 4 if ASKED in record else 3]]
 
-    def write(
-        self,
-        record: dict[str, Any],
-        normal: np.ndarray,
-        image: np.ndarray,
-        mask: np.ndarray,
-        shown: tuple[slice, slice] = (slice(None), slice(None)),
-        asked: np.ndarray | None = None,
-    ) -> None:
-        """Store a pair: image (H,W,3) uint8, mask (H,W) in {0,1}, and of its rows and columns `shown`, with the normal
-        image (h,w,3) there, a triptych; the `asked` mask (H,W) where the record names one. The record makes it count.
-        The mask of a counterfeit is stored empty; where it was filled, its triptych shows.
-
-        `normal` may be a `panel` already. The image is stored in the mode and depth of the record's `normal_source`,
-        if there is one: grey stays grey, 16 bits stay 16.
+    def write(self, record: dict[str, Any], images: PairImages) -> None:
+        """Store a pair with its triptych. The record makes it count, and says by its keys whether there is an asked
+        mask. The mask of a counterfeit is stored empty; where it was filled, its triptych shows. The image is stored in
+        the mode and depth of the record's `normal_source`, if there is one: grey stays grey, 16 bits stay 16.
         """
         image_path, mask_path, triptych_path, *asked_path = self._pictures(record)
-        stored = like_source(image, record.get("normal_source"))
+        stored, mask = like_source(images.image, record.get("normal_source")), images.mask
         if stored.array.dtype == np.uint8:
             write_image(image_path, stored.array)
         else:
             write_bytes(image_path, stored.png())
         write_mask(mask_path, np.zeros_like(mask) if record.get("counterfeit") else mask)
-        write_image(triptych_path, _triptych(normal, mask[shown], stored.seen[shown]))
-        if asked is not None:
-            write_mask(asked_path[0], asked)
+        write_image(triptych_path, triptych(images.normal, mask[images.shown], stored.seen[images.shown]))
+        if images.asked is not None:
+            write_mask(asked_path[0], images.asked)
         with self._lock():
             write_bytes(self.records / f"{image_path.stem}.json", as_line(record).encode())
 
@@ -292,48 +281,3 @@ def _grown(before: Any, now: Any) -> bool:
     if not isinstance(before, list) or not isinstance(now, list):
         return False
     return not Counter(map(str, before)) - Counter(map(str, now))
-
-
-def panel(picture: np.ndarray) -> np.ndarray:
-    """A copy of a picture (H,W,3), or of a mask (H,W) in {0,1}, made no larger than `PANEL` pixels a side."""
-    height, width = picture.shape[:2]
-    shrink = max(1.0, max(height, width) / PANEL)
-    size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
-    return resize_image(picture, size) if picture.ndim == 3 else resize_mask(_pooled(picture, int(shrink)), size)
-
-
-def _pooled(mask: np.ndarray, side: int) -> np.ndarray:
-    """A mask (H,W) with one pixel for each square of `side`, set where any of the square's is: `resize_mask` counts in
-    64-bit numbers, which of a whole large mask is gigabytes."""
-    for axis in (0, 1) if side > 1 else ():
-        mask = np.maximum.reduceat(mask, np.arange(0, mask.shape[axis], side), axis=axis)
-    return mask
-
-
-def _triptych(normal: np.ndarray, mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """normal | mask | image in one picture (h, 3 w + 8, 3), as panels."""
-    normal, mask, image = panel(normal), panel(mask), panel(image)
-    white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
-    gap = np.full((mask.shape[0], GAP, 3), 255, np.uint8)
-    return np.concatenate([normal, gap, white, gap, image], axis=1)
-
-
-def normal_shown(folder: Path, record: Mapping[str, Any]) -> np.ndarray:
-    """The normal image (h,w,3) that a pair's triptych shows, for a method that draws its own. Raises `UserError`."""
-    if "shard" in record:
-        raise UserError(
-            f"{folder / record['image']}: its normal image is not there, and shards hold none; make the pairs without "
-            "--shards to see it"
-        )
-    triptych = read_image(folder / "triptych" / Path(record["image"]).name)
-    return triptych[:, : (triptych.shape[1] - 2 * GAP) // 3]
-
-
-def told(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the end of a run tells of a record."""
-    return {key: record[key] for key in ("counterfeit", "honest", "rejected") if key in record}
-
-
-def read_records(output: Path, counterfeits: bool = False, rejected: bool = False) -> list[dict[str, Any]]:
-    """All of `each_record` at once. Raises `UserError`."""
-    return list(each_record(output, counterfeits, rejected))

@@ -209,3 +209,13 @@ def each_record(output: Path, counterfeits: bool = False, rejected: bool = False
 
 def as_line(record: dict[str, Any]) -> str:
     return json.dumps(record)
+
+
+def read_records(output: Path, counterfeits: bool = False, rejected: bool = False) -> list[dict[str, Any]]:
+    """All of `each_record` at once. Raises `UserError`."""
+    return list(each_record(output, counterfeits, rejected))
+
+
+def brief_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the end of a run tells of a record."""
+    return {key: record[key] for key in ("counterfeit", "honest", "rejected") if key in record}

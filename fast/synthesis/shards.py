@@ -19,8 +19,8 @@ from fast.data.index import GOOD
 from fast.data.source_mode import like_source
 from fast.runtime.folders import is_litter, parse_json
 from fast.synthesis.options import FIRST_COUNTERFEIT
-from fast.synthesis.output import told
-from fast.synthesis.records import ASKED, MANIFEST, damaged
+from fast.synthesis.pair import PairImages
+from fast.synthesis.records import ASKED, MANIFEST, brief_record, damaged
 from fast.synthesis.shard_form import CLASSES, Shard, about_pair, add_entry, complete_shards, shards_of
 from fast.synthesis.shard_table import write_table
 from fast.synthesis.stores import Store
@@ -135,19 +135,11 @@ class ShardFolder:
         """None: `share` has looked at the shards."""
         return []
 
-    def write(
-        self,
-        record: dict[str, Any],
-        normal: np.ndarray,
-        image: np.ndarray,
-        mask: np.ndarray,
-        shown: tuple[slice, slice],
-        asked: np.ndarray | None = None,
-    ) -> None:
+    def write(self, record: dict[str, Any], images: PairImages) -> None:
         """Take a pair, as `OutputFolder.write` does, without a triptych. The last one of a shard writes the shard."""
         number = record["index"]
         shard = self.shard_of(number)
-        files = {} if record.get("rejected") else self._files(record, image, mask, asked)
+        files = {} if record.get("rejected") else self._files(record, images)
         names = {"image": f"{number:06d}.image.png", "mask": f"{number:06d}.mask.png"}
         if ASKED in record:
             names[ASKED] = f"{number:06d}.{ASKED}.png"
@@ -168,10 +160,8 @@ class ShardFolder:
         if complete:
             self._finish(filling)
 
-    def _files(
-        self, record: dict[str, Any], image: np.ndarray, mask: np.ndarray, asked: np.ndarray | None
-    ) -> dict[str, bytes]:
-        stored = like_source(image, record.get("normal_source"))
+    def _files(self, record: dict[str, Any], images: PairImages) -> dict[str, bytes]:
+        stored, mask, asked = like_source(images.image, record.get("normal_source")), images.mask, images.asked
         image_png = encoded(stored.array) if stored.array.dtype == np.uint8 else stored.png()
         shown = np.zeros_like(mask) if record.get("counterfeit") else mask
         files = {"image.png": image_png, "mask.png": encoded((shown != 0).astype(np.uint8) * 255)}
@@ -230,7 +220,7 @@ class ShardFolder:
         """Of each record what the end of a run tells: read only where the numbers do not say it, for a million of them
         are a gigabyte."""
         if self._honest:
-            return [told(row) for row in self.each()]
+            return [brief_record(row) for row in self.each()]
         return [
             {"counterfeit": True} if i >= FIRST_COUNTERFEIT else {} for shard in self._complete() for i in shard.numbers
         ]

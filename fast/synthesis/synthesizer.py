@@ -1,162 +1,25 @@
 """Synthesis: normals and masks in, image-mask pairs out, each a function of the seed and its number."""
 
-import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from threading import Lock
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
 
-from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.data.images import read_image, resize_image, resize_mask
 from fast.latent.prompted import PromptedDiffusion
-from fast.runtime.workers import cores, overlapped
-from fast.synthesis.counterfeit import STRENGTH
-from fast.synthesis.detail import faded
-from fast.synthesis.engine import Engine, GivenUp, Recipe
-from fast.synthesis.options import draft_methods
-from fast.synthesis.output import panel
-from fast.synthesis.sources import Pair
-from fast.windows.regions import Region, cut, paste, plan, view, whole
-from ldm.rng import seed_of
+from fast.runtime.workers import overlapped, own_workers
+from fast.synthesis.batches import WINDOWS_PER_BATCH, PairWindow, WindowedPair, batch_width, batches
+from fast.synthesis.engine import Engine, GivenUp
+from fast.synthesis.maker import DraftOf, MaskOf, given_mask
+from fast.synthesis.options import Recipe, draft_methods
+from fast.synthesis.pair import Pair, SynthesizedSample
+from fast.synthesis.triptych import panel
+from fast.windows.regions import cut, plan, view, whole
 
-# Windows of 256 x 256 pixels that are evaluated together; of larger ones fewer. Rounding depends on a batch's shape
-# (and on the CPU on the number of threads), so the shape is fixed here and never by the user's batch size: that is
-# what makes a pair's bytes its own.
-LANE = {"cpu": 1, "cuda": 32}
-HELD = 1 << 30  # bytes of pictures that may wait for others with windows of their size
-
-
-@dataclass(frozen=True)
-class SynthesizedSample:
-    """A finished pair: uint8 (H,W,3) image, mask (H,W) in {0,1}, the windows that were sampled, seconds it took.
-
-    `normal`: the normal image (h,w,3) within `shown`, the rows and columns of all windows, no larger than a triptych
-    takes it. `origin`: which real defects took part, for the manifest. `prompt_index`: whose prompt it was made by,
-    where that is not its type's. `asked`: the mask (H,W) that was to be filled, where `mask` is what of it really
-    changed. `rejected`: why the pair is not to be used; empty for one that is.
-    """
-
-    pair: Pair
-    normal: np.ndarray
-    image: np.ndarray
-    mask: np.ndarray
-    shown: tuple[slice, slice]
-    windows: list[tuple[int, int, int, int]]
-    seconds: float
-    origin: dict[str, Any] = field(default_factory=dict)
-    prompt_index: int | None = None
-    asked: np.ndarray | None = None
-    rejected: str = ""
-
-
-@dataclass
-class _Picture:
-    """A pair under way: its image, into which each window's defect is pasted once it is made."""
-
-    pair: Pair
-    image: np.ndarray
-    mask: np.ndarray
-    regions: list[Region]
-    crops: list[np.ndarray]
-    shown: tuple[slice, slice]
-    normal: np.ndarray
-    left: int
-    seconds: float
-    drafts: list[np.ndarray] | None = None
-    origin: dict[str, str] = field(default_factory=dict)
-    prompt_index: int | None = None
-    lock: Lock = field(default_factory=Lock)
-
-    def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
-        """Paste a window, all of it or by its mask (`composite`); True if it was the last."""
-        region, composite = self.regions[number], recipe.composite
-        if composite and recipe.blend and self.drafts is None:  # a draft's border is its method's
-            made = self._faded(number, made, recipe.blend)
-        with self.lock:
-            paste(self.image, made, region if composite else replace(region, mask=np.ones_like(region.mask)))
-            self.left -= 1
-            self.seconds += seconds
-            return self.left == 0
-
-    def _faded(self, number: int, made: np.ndarray, blend: int) -> np.ndarray:
-        """The window's part inside the picture, whose edge is no border of a mask."""
-        region, (height, width) = self.regions[number], self.image.shape[:2]
-        part = np.s_[: height - region.top, : width - region.left]
-        made[part] = faded(self.crops[number][part], made[part], region.mask[part], blend)
-        return made
-
-    @property
-    def nbytes(self) -> int:
-        arrays = (self.image, self.mask, self.normal, *self.crops, *(self.drafts or ()))
-        return sum(array.nbytes for array in arrays)
-
-    def key(self, number: int) -> Hashable:
-        """What the normal image in a window is known by; None for one that came from no file."""
-        region, path = self.regions[number], self.pair.normal
-        return (path, region.top, region.left, region.height, region.width) if path else None
-
-    def made(self) -> SynthesizedSample:
-        windows = [(r.top, r.left, r.height, r.width) for r in self.regions]
-        return SynthesizedSample(
-            self.pair, self.normal, self.image, self.mask, self.shown, windows, self.seconds, self.origin,
-            self.prompt_index,
-        )  # fmt: skip
-
-
-def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
-    """The pair's mask file for a picture (H,W,3), of its size: (H,W) in {0,1}."""
-    return resize_mask(read_mask(pair.files[1]), image.shape[:2])
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A first version of a pair, which sampling starts from: image (H,W,3) uint8, equal to the normal outside the mask
-    (H,W) in {0,1}. `origin`: which real defects took part, for the manifest. `look`: the word for what was drawn, empty
-    where nothing was."""
-
-    image: np.ndarray
-    mask: np.ndarray
-    origin: dict[str, str] = field(default_factory=dict)
-    look: str = ""
-
-
-MaskOf = Callable[[np.ndarray, Pair], np.ndarray]
-
-
-class DraftOf(Protocol):
-    """Makes drafts, each a function of the picture, the pair's seed and `settings`."""
-
-    def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
-        """A draft for a picture (H,W,3) uint8, in a given mask (H,W) if there is one. Raises `UserError`."""
-
-    def settings(self) -> Mapping[str, Any]:
-        """What decides a draft's bytes."""
-
-
-class Maker(Protocol):
-    """What makes pairs: the windows of a method on a latent base, or a method that takes whole pictures.
-
-    `size`: side of the square that pictures are resized to; None: they are not.
-    """
-
-    @property
-    def size(self) -> int | None: ...
-
-    def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]: ...
-
-    def stop(self) -> None: ...
-
-    def prompt(self, type_index: int) -> str: ...
-
-    def settings(self) -> dict[str, Any]: ...
-
-
-Job = tuple[_Picture, int]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -174,14 +37,19 @@ class Synthesizer:
     """
 
     def __init__(self, model: PromptedDiffusion, recipe: Recipe, device: str = "cpu", mask_of: MaskOf = given_mask):
-        self.recipe, self.device = recipe, torch.device(device)
+        self.device = torch.device(device)
         self.mask_of: MaskOf | None = mask_of
         self.draft_of: DraftOf | None = None
         self.looks: Mapping[str, int] = {}
-        self.lane = LANE[self.device.type]
+        self.windows_per_batch = WINDOWS_PER_BATCH[self.device.type]
         self._error: BaseException | None = None
         self._single_thread()
         self.engine = Engine(model, recipe, device)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How windows are planned and sampled; the engine's, which may get another from picture to picture."""
+        return self.engine.recipe
 
     @property
     def size(self) -> int | None:
@@ -200,10 +68,10 @@ class Synthesizer:
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in idle}
         drawn = "procedural" in draft_methods(self.recipe.draft) and self.recipe.from_draft
         words = {"draft_prompts": "looks"} if drawn and self.looks else {}
-        return {**recipe, **draft, **words, "device": self.device.type, "lane": self.lane}
+        return {**recipe, **draft, **words, "device": self.device.type, "lane": self.windows_per_batch}
 
     def stop(self) -> None:
-        """End `make` soon: lanes that are under way are given up at their next network evaluation."""
+        """End `make` soon: batches that are under way are given up at their next network evaluation."""
         self.engine.stopping = True
 
     def _single_thread(self) -> None:
@@ -219,12 +87,12 @@ class Synthesizer:
         workers = self._workers(in_flight)
         self._error = None
         pictures = overlapped(self._guarded(self._read), self._until_stopped(pairs), workers, workers + 1)
-        # One lane more than workers, so that nobody waits for the next to be read.
-        lanes = self._lanes(pictures)
-        finished = overlapped(self._guarded(self._sample), lanes, workers, workers + 1, self._single_thread)
+        # One batch more than workers, so that nobody waits for the next to be read.
+        windows = batches(pictures, self.windows_per_batch)
+        finished = overlapped(self._guarded(self._sample), windows, workers, workers + 1, self._single_thread)
         try:
-            for batch in finished:
-                yield from batch
+            for samples in finished:
+                yield from samples
         except GivenUp:
             if self._error is not None:
                 raise self._error from None
@@ -256,11 +124,9 @@ class Synthesizer:
             yield pair
 
     def _workers(self, in_flight: int) -> int:
-        """Threads for this process: its share of the machine's cores on the CPU; on a GPU one whose lane is computed,
-        one that fetches the last lane's pictures and prepares the next."""
-        if self.device.type != "cpu":
-            return 2
-        return max(1, min(in_flight, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        """Threads for this process: its share of the machine's cores on the CPU; on a GPU one whose batch is computed,
+        one that fetches the last batch's pictures and prepares the next."""
+        return own_workers(in_flight) if self.device.type == "cpu" else 2
 
     def fill(
         self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int, counterfeit: bool = False
@@ -286,18 +152,18 @@ class Synthesizer:
         picture = self._filled(self._drafted(normal, pair, given, time.perf_counter()))
         return picture.image, picture.mask
 
-    def _filled(self, picture: _Picture) -> _Picture:
-        for lane in self._lanes([picture]):
-            self._sample(lane)
+    def _filled(self, picture: WindowedPair) -> WindowedPair:
+        for batch in batches([picture], self.windows_per_batch):
+            self._sample(batch)
         return picture
 
-    def _read(self, pair: Pair) -> _Picture:
+    def _read(self, pair: Pair) -> WindowedPair:
         """Read a pair's files, once, and cut the windows out that have to be sampled."""
         start = time.perf_counter()
         assert pair.normal is not None
         return self._start(read_image(pair.normal), pair, start)
 
-    def _start(self, normal: np.ndarray, pair: Pair, start: float) -> _Picture:
+    def _start(self, normal: np.ndarray, pair: Pair, start: float) -> WindowedPair:
         if self.draft_of is not None:
             mask = None if self.mask_of is None else self.mask_of(normal, pair)
             return self._drafted(normal, pair, mask, start)
@@ -305,7 +171,7 @@ class Synthesizer:
         image = self._sized(normal)
         return self._picture(pair, image, self.mask_of(image, pair), start)
 
-    def _drafted(self, normal: np.ndarray, pair: Pair, mask: np.ndarray | None, start: float) -> _Picture:
+    def _drafted(self, normal: np.ndarray, pair: Pair, mask: np.ndarray | None, start: float) -> WindowedPair:
         """The draft is made at the picture's own size, as its method alone would make it."""
         assert self.draft_of is not None
         draft, image = self.draft_of(normal, pair, mask), self._sized(normal)
@@ -333,7 +199,7 @@ class Synthesizer:
         start: float,
         draft: np.ndarray | None = None,
         origin: dict[str, str] | None = None,
-    ) -> _Picture:
+    ) -> WindowedPair:
         stride = self.engine.stride
         if self.recipe.region == "full":
             regions = [whole(mask, stride=stride)]
@@ -347,68 +213,23 @@ class Synthesizer:
         drafted = draft is not None and self.recipe.from_draft
         drafts = [cut(draft, region) for region in regions] if drafted and draft is not None else None
         normal, left = panel(image[shown]), len(regions)
-        return _Picture(pair, image, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
+        return WindowedPair(pair, image, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
 
-    def _lanes(self, pictures: Iterable[_Picture]) -> Iterator[list[Job]]:
-        """Windows of one size together, counterfeits apart, as many as a lane takes; fewer when too many pictures would
-        have to wait."""
-        waiting: dict[tuple[int, int, bool], list[Job]] = defaultdict(list)
-        for picture in pictures:
-            for number, region in enumerate(picture.regions):
-                shape = (region.height, region.width, picture.pair.counterfeit)
-                waiting[shape].append((picture, number))
-                if len(waiting[shape]) == self._width(*shape[:2]):
-                    yield waiting.pop(shape)
-            while sum({id(p): p.nbytes for jobs in waiting.values() for p, _ in jobs}.values()) > HELD:
-                yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
-        yield from waiting.values()
-
-    def _width(self, height: int, width: int) -> int:
-        """How many windows of this size in pixels make a lane."""
-        return max(1, min(self.lane, self.lane * 256 * 256 // (height * width)))
-
-    def _sample(self, lane: list[Job]) -> list[SynthesizedSample]:
-        """Fill the windows of a lane, padded to its full width. Returns the pairs that are thereby finished."""
+    def _sample(self, batch: list[PairWindow]) -> list[SynthesizedSample]:
+        """Fill the windows of a batch, padded to its full width. Returns the pairs that are thereby finished."""
         start = time.perf_counter()
-        region = lane[0][0].regions[lane[0][1]]
-        filled = [*lane, *[lane[-1]] * (self._width(region.height, region.width) - len(lane))]
+        first, number = batch[0]
+        region = first.regions[number]
+        width = batch_width(self.windows_per_batch, region.height, region.width)
+        filled = [*batch, *[batch[-1]] * (width - len(batch))]
         crops, masks = [p.crops[n] for p, n in filled], [p.regions[n].mask for p, n in filled]
-        seeds, keys = [_seed(p.pair.seed, n) for p, n in filled], [p.key(n) for p, n in filled]
-        if lane[0][0].pair.counterfeit:
+        seeds, keys = [p.seed(n) for p, n in filled], [p.key(n) for p, n in filled]
+        if first.pair.counterfeit:
             made = self.engine.counterfeit(crops, masks, seeds, keys)
         else:
             types = [p.pair.type_index if p.prompt_index is None else p.prompt_index for p, _ in filled]
-            drafts = None if lane[0][0].drafts is None else [p.drafts[n] for p, n in filled if p.drafts is not None]
+            drafts = None if first.drafts is None else [p.drafts[n] for p, n in filled if p.drafts is not None]
             made = self.engine.generate(crops, masks, types, seeds, keys, drafts)
-        seconds = (time.perf_counter() - start) / len(lane)
-        jobs = zip(lane, made, strict=False)
-        return [p.made() for (p, n), picture in jobs if p.finish(n, picture, seconds, self.recipe)]
-
-
-def _seed(pair: int, window: int) -> int:
-    """The first window has the pair's own seed, so that a single one is the same whatever its region is called."""
-    return pair if window == 0 else seed_of(pair, window)
-
-
-def record(made: SynthesizedSample, prompt: str, common: dict[str, Any]) -> dict[str, Any]:
-    """The manifest line of a pair: everything needed to make it again."""
-    pixels, fake = int(made.mask.sum()), made.pair.counterfeit
-    drafted = common.get("draft", "none") != "none" and common["strength"] < 1
-    strength = common["strength"] if drafted else STRENGTH
-    return {
-        "index": made.pair.index,
-        "image": f"image/{made.pair.index:06d}.png",
-        "mask": f"mask/{made.pair.index:06d}.png",
-        "normal_source": made.pair.normal and str(made.pair.normal),
-        "mask_source": made.pair.mask and str(made.pair.mask),
-        "prompt": "" if fake else prompt,
-        **({} if made.asked is None else {"mask_asked": f"mask_asked/{made.pair.index:06d}.png"}),
-        **({"rejected": made.rejected} if made.rejected else {}),
-        "pair_seed": made.pair.seed,
-        **made.origin,
-        **common,
-        "windows": made.windows,
-        "defect_pixels": 0 if fake else pixels,
-        **({"counterfeit": True, "strength": strength, "filled_pixels": pixels} if fake else {}),
-        "seconds": round(made.seconds, 4),
-    }
+        seconds = (time.perf_counter() - start) / len(batch)
+        windows = zip(batch, made, strict=False)
+        return [p.made() for (p, n), picture in windows if p.finish(n, picture, seconds, self.recipe)]

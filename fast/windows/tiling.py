@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SamplingInputs = tuple[slice, slice]
+Slices = tuple[slice, slice]
 
 
 def starts(length: int, tile: int, overlap: int, step: int = 1) -> list[int]:
@@ -33,7 +33,7 @@ def starts(length: int, tile: int, overlap: int, step: int = 1) -> list[int]:
 
 
 def tiled(
-    f: Callable[[Tensor, SamplingInputs], Tensor], x: Tensor, *, tile: int, overlap: int, up: int = 1, down: int = 1
+    f: Callable[[Tensor, Slices], Tensor], x: Tensor, *, tile: int, overlap: int, up: int = 1, down: int = 1
 ) -> Tensor:
     """`f` of a plane x (B,C,H,W), evaluated in tiles of at most `tile` x `tile`, one after another, row by row.
 

@@ -16,7 +16,7 @@ from fast.bench.verdict import BOTH, REAL
 from fast.cli import bench
 from fast.generators import FREE
 from fast.runtime.command import run_cli
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from support.page import Page
 from support.paths import ROOT
 

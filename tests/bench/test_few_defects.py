@@ -373,16 +373,16 @@ def test_options_are_refused_before_the_images_are_read(
 
 
 def test_what_names_are_drawn_as_is_told_once() -> None:
-    kinds = ["part/uneven", "part/crack"]
-    for flags, told in (([], 1), (["--looks", "uneven=oil"], 0)):
+    kinds = ["part/colour", "part/crack"]
+    for flags, told in (([], 1), (["--looks", "colour=oil"], 0)):
         rows = few_defects.rows_of(few_defects.parser().parse_args(["--dataset", "d", *flags]))
         notes = few_defects.notes_of([*rows.values(), *rows.values()], kinds)
         assert len(notes) == told
-        assert all("uneven is drawn as fade or stain" in n and "--looks uneven=scratch,pit" in n for n in notes)
+        assert all("colour is drawn as stain or fade" in n and "--looks colour=scratch,pit" in n for n in notes)
     assert few_defects.notes_of([Row("transplant")], kinds) == []
     rows = few_defects.rows_of(few_defects.parser().parse_args(["--dataset", "d", "--looks", "unevn=oil"]))
     (_, unused) = few_defects.notes_of(rows.values(), kinds)
-    assert unused == "note: looks of unevn are not used: no type here has that name (uneven, crack)"
+    assert unused == "note: looks of unevn are not used: no type here has that name (colour, crack)"
 
 
 def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:

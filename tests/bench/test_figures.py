@@ -237,8 +237,8 @@ def test_a_cell_lies_where_its_row_and_column_are() -> None:
     empty = np.zeros((50, 50), np.uint8)
     lines = [
         gallery.Line("x", np.full((50, 50, 3), g[0], np.uint8), empty, {
-            "A": gallery.Picture(np.full((50, 50, 3), g[1], np.uint8)),
-            "B": gallery.Picture(np.full((50, 50, 3), g[2], np.uint8)),
+            "A": gallery.GalleryImage(np.full((50, 50, 3), g[1], np.uint8)),
+            "B": gallery.GalleryImage(np.full((50, 50, 3), g[2], np.uint8)),
         })
         for g in grey
     ]  # fmt: skip
@@ -301,7 +301,7 @@ def test_a_label_with_its_own_mask_shows_it() -> None:
     empty, full = np.zeros((50, 50), np.uint8), np.zeros((50, 50), np.uint8)
     full[:20, :20] = 1
     black = np.zeros((50, 50, 3), np.uint8)
-    picture = gallery.grid([gallery.Line("x", black, empty, {"GAN": gallery.Picture(black, full)})], cell=CELL)
+    picture = gallery.grid([gallery.Line("x", black, empty, {"GAN": gallery.GalleryImage(black, full)})], cell=CELL)
     foot = picture.shape[0] - gallery.grid([gallery.Line("x", black, empty, {"GAN": None})], cell=CELL).shape[0]
     assert foot > 0  # says what the star means
     cell = picture[:, -gallery.MARGIN - CELL : -gallery.MARGIN]
@@ -315,7 +315,7 @@ def test_a_label_with_its_own_mask_shows_it() -> None:
 def test_words_stay_within_their_cells() -> None:
     black, empty = np.zeros((50, 50, 3), np.uint8), np.zeros((50, 50), np.uint8)
     long = "AnomalyDiffusionWithAVeryLongName and more"
-    picture = gallery.grid([gallery.Line("x", black, empty, {long: None, "B": gallery.Picture(black)})], cell=CELL)
+    picture = gallery.grid([gallery.Line("x", black, empty, {long: None, "B": gallery.GalleryImage(black)})], cell=CELL)
     left = picture.shape[1] - gallery.MARGIN - 2 * CELL - gallery.GAP
     ink = (picture < 200).any(axis=(0, 2))
     assert ink[left : left + CELL].any()

@@ -12,7 +12,7 @@ from fast.data.images import read_image, read_mask
 from fast.review.decisions import Decision, Review
 from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from support.synthesis import manifest, synthesize
 
 

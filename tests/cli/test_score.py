@@ -19,7 +19,8 @@ from fast.quality.scores import SCORES
 from fast.review.decisions import Decision, Review
 from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
-from fast.synthesis.output import OutputFolder, read_records
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.records import read_records
 from support.synthesis import leftovers
 
 

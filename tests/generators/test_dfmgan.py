@@ -16,7 +16,7 @@ from fast.generators.dfmgan import DFMGAN, DFMGANGenerator
 from fast.generators.dfmgan import augment as ada
 from fast.generators.dfmgan.layers import ModulatedConv, blur, downsample, upsample
 from fast.generators.dfmgan.losses import EPSILON, judging, mode_seeking, path_lengths, r1
-from fast.generators.dfmgan.networks import Backbone, DefectBranch, Discriminator, Sizes, spread
+from fast.generators.dfmgan.networks import DefectBranch, Discriminator, Sizes, SynthesisNetwork, spread
 from fast.training.saver import Saver
 from ldm.errors import UserError
 from support.training import artifact, assert_same_run, door, losses, recipe
@@ -39,7 +39,7 @@ def count(module: torch.nn.Module) -> int:
 
 def test_published_sizes() -> None:
     with torch.device("meta"):
-        backbone, branch, judge = Backbone(Sizes()), DefectBranch(Sizes()), Discriminator(Sizes())
+        backbone, branch, judge = SynthesisNetwork(Sizes()), DefectBranch(Sizes()), Discriminator(Sizes())
         match = Discriminator(Sizes(channel_base=4096, channel_max=128), channels=4)
     assert (count(backbone), count(judge), count(match)) == (23_191_522, 24_001_089, 1_502_113)
     assert (count(branch), count(backbone) + count(branch)) == (3_669_703, 26_861_225)
@@ -109,9 +109,9 @@ def test_minibatch_deviation_by_hand() -> None:
 # the gate
 
 
-def lively(seed: int) -> tuple[Backbone, DefectBranch, torch.Tensor, torch.Tensor]:
+def lively(seed: int) -> tuple[SynthesisNetwork, DefectBranch, torch.Tensor, torch.Tensor]:
     torch.manual_seed(seed)
-    backbone, branch = Backbone(SMALL), DefectBranch(SMALL)
+    backbone, branch = SynthesisNetwork(SMALL), DefectBranch(SMALL)
     for module in (backbone, branch):
         for name, p in module.named_parameters():
             if name.endswith("strength"):

@@ -13,8 +13,8 @@ import fast.generators.maker
 from fast.generators import create
 from fast.generators.large import PER_PIXEL, MemoryBudget, bytes_of, in_windows, is_large
 from fast.generators.maker import GeneratorMaker
-from fast.synthesis.output import panel
-from fast.synthesis.sources import Pair
+from fast.synthesis.pair import Pair
+from fast.synthesis.triptych import panel
 from ldm.errors import UserError
 
 PIXEL_METHODS = ("cutpaste", "draem", "glass")

@@ -10,8 +10,8 @@ import pytest
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators import create
 from fast.generators.procedural import SYNONYMS, USUAL
-from fast.procedural import DEFECTS, draw_surface
-from fast.procedural.defects import FOLLOWERS, draw_onto
+from fast.procedural import draw_surface
+from fast.procedural.defects import DRAWABLE, FOLLOWERS, draw_onto
 from fast.procedural.photo import look_at, traits_of
 from fast.procedural.traits import FAMILIES, TRAITS
 from ldm.errors import UserError
@@ -83,7 +83,7 @@ def test_the_grain_and_the_camera_are_read() -> None:
 # --- pairs ---
 
 
-@pytest.mark.parametrize("word", DEFECTS)
+@pytest.mark.parametrize("word", DRAWABLE)
 def test_every_type_shows_inside_its_mask_and_nowhere_else(word: str) -> None:
     image = surface(150, 220)
     before, made = image.copy(), create("procedural", on_object="off")
@@ -204,8 +204,8 @@ def test_words() -> None:
     one, two = (made.synthesize(surface(96, 96), None, rng(8), w)[0] for w in ("kratzer", "scratch"))
     assert (one == two).all()
     assert made.settings()["looks"] == {"kratzer": ["scratch"], "delle": ["dent"]}
-    assert all(set(types) <= set(DEFECTS) for types in SYNONYMS.values())
-    assert not set(SYNONYMS) & set(DEFECTS)
+    assert all(set(types) <= set(DRAWABLE) for types in SYNONYMS.values())
+    assert not set(SYNONYMS) & set(DRAWABLE)
     with pytest.raises(UserError, match=r"cannot draw 'riss'; name one of scratch.*method.looks.riss=\[scratch\]"):
         made.synthesize(surface(64, 64), None, rng(), "riss")
     with pytest.raises(UserError, match=r"looks.a=\['b'\] must be a list of types"):
@@ -267,12 +267,12 @@ def test_what_a_name_of_the_trade_is_drawn_as_is_told(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["--method", "procedural", "--data_root", str(parts), "--on_object", "off", "--count", "1"]
-    names = ["--anomaly_name", "part/uneven,part/scratch,part/pore"]
+    names = ["--anomaly_name", "part/colour,part/scratch,part/pore"]
     note = "note: {}; if it looks otherwise, say how: method.looks.{}=[scratch]"
     for number, (own, told) in enumerate([
-        ([], note.format("uneven is drawn as fade or stain; pore is drawn as pit", "uneven")),
-        (["method.looks.uneven=[oil]"], note.format("pore is drawn as pit", "pore")),
-        (["method.looks.uneven=[oil]", "method.looks.pore=[hole]"], None),
+        ([], note.format("colour is drawn as stain or fade; pore is drawn as pit", "colour")),
+        (["method.looks.colour=[oil]"], note.format("pore is drawn as pit", "pore")),
+        (["method.looks.colour=[oil]", "method.looks.pore=[hole]"], None),
     ]):  # fmt: skip
         assert synthesize([*argv, *names, "--sample_name", str(tmp_path / str(number)), *own]) == 0
         assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")] == [told][

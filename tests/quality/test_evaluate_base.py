@@ -11,7 +11,7 @@ from benchmarks import base_sheet, evaluate_base
 from benchmarks.base_scores.bench import Bench
 from benchmarks.base_scores.segmenters import THIN
 from benchmarks.base_scores.sheet import FOOT, GAP, HEAD, examples
-from benchmarks.base_scores.store import Store, keeper, marks
+from benchmarks.base_scores.store import FigureStore, keeper, marks
 from fast.artifact import find_artifact
 from fast.data.images import read_image
 from fast.data.layouts import check, open_dataset
@@ -157,12 +157,12 @@ def test_nothing_is_measured_twice_unless_asked(
 
 
 def test_a_stopped_section_goes_on_with_its_parts(tmp_path: Path) -> None:
-    store = Store(tmp_path / "scores.json")
+    store = FigureStore(tmp_path / "scores.json")
     part = keeper(store, store.section("visible", {"seed": 0}))
     assert part("a", lambda: 1) == 1
     with pytest.raises(KeyboardInterrupt):
         part("b", interrupted)
-    store = Store(tmp_path / "scores.json")
+    store = FigureStore(tmp_path / "scores.json")
     part = keeper(store, store.section("visible", {"seed": 0}))
     assert part("a", interrupted) == 1
     assert part("b", lambda: 2) == 2

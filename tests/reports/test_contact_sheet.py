@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fast.data.images import read_image, write_image, write_mask
-from fast.reports.contact_sheet import Row, contact_sheet, read_counterfeit, read_row
+from fast.reports.contact_sheet import SheetRow, contact_sheet, read_counterfeit, read_row
 from fast.runtime.command import run_cli
 from fast.synthesis.options import FIRST_COUNTERFEIT
 
@@ -19,13 +19,13 @@ def script(name: str) -> ModuleType:
     return import_module(f"fast.cli.{name}")
 
 
-def row(change: int) -> Row:
+def row(change: int) -> SheetRow:
     normal = np.full((8, 8, 3), 100, np.uint8)
     mask = np.zeros((8, 8), np.uint8)
     mask[2:4, 5:7] = 1
     synthetic = normal.copy()
     synthetic[2:4, 5:7, 1] = 100 + change
-    return Row("leather hole", normal, mask, synthetic)
+    return SheetRow("leather hole", normal, mask, synthetic)
 
 
 @pytest.mark.parametrize(("change", "shown"), [(30, 60), (-40, 80), (150, 255), (0, 0)])

@@ -19,9 +19,9 @@ from fast.reports.report import (
     Figure,
     Gallery,
     Part,
-    Picture,
     Points,
     Report,
+    ReportImage,
     Section,
     Table,
     data_uri,
@@ -167,10 +167,10 @@ def test_a_table_has_bars_and_a_total() -> None:
 
 
 def test_sizes_need_not_be_square() -> None:
-    wide = Picture(np.zeros((4, 12, 3), np.uint8), "wide", "A wide picture")
-    from fast.reports.report import Row
+    wide = ReportImage(np.zeros((4, 12, 3), np.uint8), "wide", "A wide picture")
+    from fast.reports.report import ImageRow
 
-    (image,) = page(Gallery("", [Row("One", [wide])])).of("img")
+    (image,) = page(Gallery("", [ImageRow("One", [wide])])).of("img")
     assert (image["width"], image["height"]) == ("12", "4")
 
 

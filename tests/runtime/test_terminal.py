@@ -14,7 +14,8 @@ from fast.runtime.command import expand_home, run_cli, write_failure
 from fast.runtime.folders import held, parse_json, sole
 from fast.runtime.signals import importing
 from fast.runtime.terminal import PlainStream, plain
-from fast.synthesis.output import OutputFolder, read_records
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 from support.paths import ROOT
 

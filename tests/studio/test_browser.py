@@ -11,7 +11,7 @@ import pytest
 from fast.data.images import read_image, read_mask
 from fast.review.decisions import Review, rejected
 from fast.studio.workbench import Workbench
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from support.studio import studio
 from support.synthesis import synthesize
 

@@ -12,7 +12,7 @@ from fast.review.decisions import Decision, Review
 from fast.studio.gallery import cards, chosen, counted, read_items, sortable
 from fast.studio.pictures import difference, four
 from fast.synthesis.accepted import export_accepted
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 NASTY = "<img src=x onerror=alert(1)>.png"

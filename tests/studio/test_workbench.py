@@ -11,7 +11,7 @@ from fast.generators.latent import LatentGenerator
 from fast.segmentation.data import from_output
 from fast.studio.kept import keep
 from fast.studio.workbench import Wish, Workbench
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 

@@ -16,7 +16,7 @@ from fast.data.images import read_image, read_mask
 from fast.segmentation.data import SegmentationSample, from_output, is_normal, merged
 from fast.synthesis.counterfeit import renewed
 from fast.synthesis.options import FIRST_COUNTERFEIT
-from fast.synthesis.output import read_records
+from fast.synthesis.records import read_records
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule

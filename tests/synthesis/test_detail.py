@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fast.synthesis.detail import faded, likeness, noise_like, restored, weights
+from fast.synthesis.detail import faded, likeness, noise_like, restored, varied, weights
 
 SIDE = 96
 
@@ -127,3 +127,37 @@ def test_the_picture_s_edge_is_no_border() -> None:
     found = weights(surface(), surface(5), own, 3)
     assert (found[:, 0] == 1).all()
     assert (weights(surface(), surface(5), np.ones_like(own), 3) == 1).all()
+
+
+def test_a_large_draft_takes_no_clouds_from_sampling_but_its_darkness() -> None:
+    draft = np.random.default_rng(2).integers(60, 180, (96, 96, 3)).astype(np.uint8)
+    before = np.full_like(draft, 120)
+    clouds = 8 * np.sin(np.arange(96) / 2.5)[None, :, None] * np.ones((96, 1, 3))
+    made = np.rint(np.clip(before - 20 + clouds, 0, 255)).astype(np.uint8)
+    mask = disc(40)
+    change = varied(draft, before, made, mask).astype(float) - draft
+    inside = change[mask > 0]
+    assert abs(inside.mean() + 20) < 1.5
+    assert inside.std() < 1.5
+    # A defect as small as the clouds keeps what became of it.
+    small = disc(3)
+    own = (varied(draft, before, made, small).astype(float) - draft)[small > 0]
+    assert np.corrcoef(own[:, 0], (made.astype(float) - before)[small > 0][:, 0])[0, 1] > 0.9
+
+
+def test_a_draft_that_sampling_left_alone_stays_byte_for_byte() -> None:
+    draft = np.random.default_rng(4).integers(0, 256, (64, 48, 3)).astype(np.uint8)
+    decoded, mask = (
+        np.random.default_rng(5).integers(0, 256, (64, 48, 3)).astype(np.uint8),
+        np.zeros((64, 48), np.uint8),
+    )
+    for own in (mask, mask + 1):
+        assert np.array_equal(varied(draft, decoded, decoded, own), draft)
+
+
+def test_the_change_outside_the_mask_hardly_leaks_into_it() -> None:
+    flat, mask = np.full((96, 96, 3), 100, np.uint8), disc(24)
+    made = np.where(disc(30)[..., None] > 0, 90, 200).astype(np.uint8)
+    change = varied(flat, flat, made, mask).astype(int) - 100
+    assert (np.abs(change[mask > 0] + 10) <= 1).all()
+    assert change[0, 0, 0] == 100

@@ -15,13 +15,13 @@ from fast.aias import AIASOptions, Guidance
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, write_image, write_mask
 from fast.generators import create
-from fast.generators.drafts import Drafter
-from fast.generators.latent import drafter
+from fast.generators.drafts import Drafter, drafter_for
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.counterfeit import counterfeit_strength
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import Draft, Synthesizer
+from fast.synthesis.maker import Draft
+from fast.synthesis.pair import Pair
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
 from support.synthesis import manifest, plain_recipe, synthesize, whole_set
@@ -90,7 +90,7 @@ class Dot:
         self.method = "dot"
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None):  # type: ignore[no-untyped-def]
-        from fast.synthesis.synthesizer import Draft
+        from fast.synthesis.maker import Draft
 
         found = np.zeros(image.shape[:2], np.uint8) if mask is None else mask.copy()
         if mask is None:
@@ -167,7 +167,7 @@ def test_a_drawn_draft_is_made_new_by_the_word_for_what_was_drawn(
         synthesizer.fill_draft(normal(), None, given, 5)
     assert asked == [[crack], [hole], [hole], [types.index("leather/hole")]]
     assert synthesizer.settings()["draft_prompts"] == "looks"
-    synthesizer.recipe = synthesizer.engine.recipe = replace(synthesizer.recipe, strength=1.0)
+    synthesizer.engine.recipe = replace(synthesizer.recipe, strength=1.0)
     synthesizer.fill_draft(normal(), None, crack, 5)  # of the draft nothing but its mask is left
     assert asked[-1] == [crack]
     assert "draft_prompts" not in synthesizer.settings()
@@ -210,8 +210,8 @@ def test_a_type_is_found_by_its_word_alone_if_one_part_has_it(drawn_root: Path, 
 
 def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root: Path) -> None:
     options = {"defects": str(drawn_root), "split": "all", "on_object": "off", "material": "wood"}
-    mixed = drafter("mixed", options, ["wood/hole"])
-    one, other = (drafter(name, {k: v for k, v in options.items() if k in own}, ["wood/hole"])
+    mixed = drafter_for("mixed", options, ["wood/hole"])
+    one, other = (drafter_for(name, {k: v for k, v in options.items() if k in own}, ["wood/hole"])
                   for name, own in (("transplant", ("defects", "split", "on_object")),
                                     ("procedural", ("on_object", "material"))))  # fmt: skip
     image = read_image(next((drawn_root / "wood" / "train" / "good").iterdir()))
@@ -226,7 +226,7 @@ def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root
         sources.append("defect_source" in draft.origin)
     assert 2 <= sum(sources) <= 10
     with pytest.raises(UserError, match=r"draft_options\.colour is no option of transplant or procedural"):
-        drafter("mixed", {"colour": 1}, ["wood/hole"])
+        drafter_for("mixed", {"colour": 1}, ["wood/hole"])
 
 
 def test_a_transplant_refuses_a_given_mask(drawn_root: Path) -> None:

@@ -4,7 +4,6 @@ import copy
 import gc
 import math
 import weakref
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import fast.synthesis.engine
+import fast.synthesis.prepared
+import fast.synthesis.recipe
 import ldm.modules.packed
 from fast.aias import AIASOptions, Guidance, aias, boundaries
 from fast.artifact import find_artifact, load_model
 from fast.model import FAST
-from fast.synthesis.engine import Engine, GivenUp
+from fast.synthesis.denoiser import tile_size
+from fast.synthesis.engine import BACKGROUNDS, Engine, GivenUp
+from fast.synthesis.recent import Recent
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
@@ -66,7 +68,7 @@ def variant(engine: Engine, **recipe: Any) -> Engine:
     """The same networks under another recipe, as far as that is asked only when a picture is made."""
     other = copy.copy(engine)
     other.recipe = replace(engine.recipe, **recipe)
-    other._backgrounds = OrderedDict()
+    other.backgrounds = Recent(BACKGROUNDS)
     return other
 
 
@@ -95,7 +97,7 @@ def test_each_type_s_prompt_is_encoded_once_and_alone(model: FAST) -> None:
     for seed in range(len(TYPES)):
         one(engine, seed)
     assert encoded == [1] * (len(TYPES) + 1), "that of no words too"
-    assert all(map(torch.equal, engine._prompts, expected))
+    assert all(map(torch.equal, engine.prepared.prompts, expected))
 
 
 def test_the_text_encoder_is_let_go(model: FAST) -> None:
@@ -121,7 +123,7 @@ def test_another_type_is_another_picture(engine: Engine) -> None:
     assert (made[0] == made[2]).all()
 
 
-def test_a_mixed_lane_has_each_pair_s_own_prompt(engine: Engine) -> None:
+def test_a_mixed_batch_has_each_pair_s_own_prompt(engine: Engine) -> None:
     normals, masks = [picture(1)] * 3, [mask()] * 3
     mixed = engine.generate(normals, masks, [0, 3, 5], [1, 1, 1])
     for row, kind in zip(mixed, [0, 3, 5], strict=True):
@@ -147,36 +149,37 @@ def test_a_known_normal_is_not_encoded_again(engine: Engine) -> None:
     assert len(encoded) == 4
 
 
-def test_a_lane_of_known_and_unknown_normals(engine: Engine) -> None:
+def test_a_batch_of_known_and_unknown_normals(engine: Engine) -> None:
     engine = variant(engine)
     normals = [picture(i) for i in range(3)]
 
-    def lane(numbers: Sequence[int]) -> list[np.ndarray]:
+    def filled(numbers: Sequence[int]) -> list[np.ndarray]:
         chosen = [normals[i] for i in numbers]
         return engine.generate(chosen, [mask()] * 3, [0] * 3, [5, 6, 7], [f"normal {i}" for i in numbers])
 
     encoded = calls(engine.model.first_stage_model.encoder)
-    before = lane([0, 1, 1])
-    after = lane([0, 1, 2])
+    before = filled([0, 1, 1])
+    after = filled([0, 1, 2])
     assert len(encoded) == 2
     assert all((a == b).all() for a, b in zip(before[:2], after[:2], strict=True))
-    again = lane([2, 0, 1])
+    again = filled([2, 0, 1])
     assert len(encoded) == 2
-    assert abs(again[0].astype(int) - lane([2, 2, 2])[0]).max() <= 1
+    assert abs(again[0].astype(int) - filled([2, 2, 2])[0]).max() <= 1
 
 
-def test_what_is_kept_of_normals_is_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_of_normals_is_bounded(engine: Engine) -> None:
     engine = variant(engine, steps=1)
     size = 4 * 8 * 8 * 4  # bytes of a latent
-    monkeypatch.setattr(fast.synthesis.engine, "BACKGROUNDS", 2 * size)
+    engine.backgrounds = Recent(2 * size)
     normals = [picture(i) for i in range(4)]
     engine.generate(normals, [mask()] * 4, [0] * 4, [1, 2, 3, 4], [*"abcd"])
-    kept = engine._backgrounds
-    assert list(kept) == ["c", "d"]
-    assert sum(row.untyped_storage().nbytes() for row in kept.values()) == 2 * size
-    monkeypatch.setattr(fast.synthesis.engine, "BACKGROUNDS", size - 1)
+    kept = engine.backgrounds.all_of("cd")
+    assert kept is not None
+    assert sum(row.untyped_storage().nbytes() for row in kept) == 2 * size
+    assert [engine.backgrounds.all_of(key) for key in "ab"] == [None, None]
+    engine.backgrounds = Recent(size - 1)
     one(engine, 1, "e")
-    assert not engine._backgrounds
+    assert engine.backgrounds.all_of("e") is None
 
 
 # precision
@@ -214,7 +217,7 @@ def test_packing_changes_no_picture(model: FAST, precision: str, monkeypatch: py
         pytest.skip("this CPU has no packed kernels for bfloat16")
     plain = copy.deepcopy(model)
     with monkeypatch.context() as patch:
-        patch.setattr(fast.synthesis.engine, "can_pack", lambda dtype: False)
+        patch.setattr(fast.synthesis.prepared, "can_pack", lambda dtype: False)
         unpacked = Engine(plain, plain_recipe(SIDE, steps=3, precision=precision))
     packed = Engine(model, plain_recipe(SIDE, steps=3, precision=precision))
     assert any(type(m).__name__ == "PackedConv2d" for m in packed.unet.modules())
@@ -232,12 +235,12 @@ def test_bfloat16_halves_what_is_held(model: FAST) -> None:
 def test_precisions_that_cannot_be(model: FAST, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--precision fp64 is unknown; use fp32, bf16, int8"):
         Engine(model, plain_recipe(SIDE, precision="fp64"))
-    monkeypatch.setattr(fast.synthesis.engine, "has_int8", lambda: True)
+    monkeypatch.setattr(fast.synthesis.recipe, "has_int8", lambda: True)
     with pytest.raises(UserError, match="--compile is for one size of window"):
         Engine(model, plain_recipe(SIDE, precision="int8", compiled=True))
     with pytest.raises(UserError, match="--precision int8 needs a CPU"):
         Engine(model, plain_recipe(SIDE, precision="int8"), "cuda")
-    monkeypatch.setattr(fast.synthesis.engine, "has_int8", lambda: False)
+    monkeypatch.setattr(fast.synthesis.recipe, "has_int8", lambda: False)
     with pytest.raises(UserError, match=r"--precision int8 needs a CPU with 8-bit dot products .*; use bf16"):
         Engine(model, plain_recipe(SIDE, precision="int8"))
     assert not isinstance(model.cond_stage_model, nn.Identity), "what is refused is left as it was"
@@ -318,7 +321,7 @@ def test_reuse_saves_inner_blocks_alone(engine: Engine, reuse: int, inner: int) 
 def test_no_part_sees_more_than_a_tile(synthesizer: Synthesizer, max_window: int, side: int, reuse: int) -> None:
     synthesizer = copy.copy(synthesizer)
     engine = variant(synthesizer.engine, size=None, steps=2, max_window=max_window, reuse=reuse)
-    synthesizer.recipe, synthesizer.engine = engine.recipe, engine
+    synthesizer.engine = engine
     unet, middle = calls(engine.unet), calls(engine.unet.middle_block)
     encoder, decoder = calls(engine.model.first_stage_model.encoder), calls(engine.model.first_stage_model.decoder)
     normal, where = picture(1, 40, 53), mask(40, 53)
@@ -348,11 +351,10 @@ def test_a_tile_as_large_as_the_window_is_the_window(engine: Engine) -> None:
 
 
 def test_a_tile_is_a_multiple_of_the_stride_and_at_least_that(engine: Engine) -> None:
-    assert (engine.factor, engine.stride) == (4, 8)
+    assert (engine.prepared.factor, engine.stride) == (4, 8)
     for max_window, side, overlap in [(1, 8, 0), (16, 16, 8), (31, 24, 8), (100, 96, 24), (1024, 1024, 256)]:
-        other = variant(engine, max_window=max_window)
-        assert other._tile(cells=False) == {"tile": side, "overlap": overlap}
-        assert other._tile(cells=True) == {"tile": side // 4, "overlap": overlap // 4}
+        assert tile_size(max_window, 8) == {"tile": side, "overlap": overlap}
+        assert tile_size(max_window, 8, 4) == {"tile": side // 4, "overlap": overlap // 4}
 
 
 def test_stopping_ends_a_picture_at_the_next_evaluation(engine: Engine) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import PairImages
 from ldm.errors import UserError
 from support.paths import ROOT
 from support.synthesis import manifest, synthesize
@@ -82,7 +83,7 @@ def test_what_may_grow(tmp_path: Path, before: dict[str, Any], now: dict[str, An
 
     picture = np.zeros((8, 8, 3), np.uint8)
     output = OutputFolder(tmp_path, before)
-    output.write({"index": 0}, picture, picture, picture[..., 0])
+    output.write({"index": 0}, PairImages(picture, picture, picture[..., 0]))
     output.close()
     if fits:
         OutputFolder(tmp_path, now, extend=True).close()

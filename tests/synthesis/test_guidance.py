@@ -18,11 +18,12 @@ from fast.artifact import find_artifact
 from fast.bench.protocol import parse
 from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.generators import create
-from fast.generators.latent import recipe_for
 from fast.latent.prompted import PromptedDiffusion
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
+from fast.synthesis.denoiser import WindowDenoiser
 from fast.synthesis.engine import Engine
+from fast.synthesis.recipe import recipe_for
 from ldm.checkpoint import read_metadata, read_state_dict, save_safetensors
 from ldm.errors import UserError
 from ldm.rng import PairNoise
@@ -105,17 +106,17 @@ def test_with_tiles_and_reuse_and_weights_too(
 ) -> None:
     """Against the same denoiser without guidance, once under the words and once under none."""
     engine = Engine(build(hybrid=hybrid), plain_recipe(SIDE, reuse=reuse, max_window=max_window, scale=SCALE))
-    plain = copy.copy(engine)
-    plain.recipe = plain_recipe(SIDE, reuse=reuse, max_window=max_window)
+    prepared, recipe = engine.prepared, engine.recipe
     source = torch.Generator().manual_seed(3)
     shown = torch.randint(2, (2, 4 if hybrid else 1, 8, 8), generator=source).float()
     known = torch.randn(2, 4, 8, 8, generator=source)
-    _, context = engine._context(torch.tensor([1, 4]), shown[:, :1])
-    columns = engine._columns[[1, 4]]
-    empty = type(context).cat([engine._empty_key] * 2)
-    guided = engine._denoiser(context, columns, shown, known)
-    with_words = plain._denoiser(context, columns, shown, known)
-    without = plain._denoiser(empty, torch.zeros_like(columns), shown, known)
+    _, context = prepared.context([1, 4], shown[:, :1])
+    columns = prepared.columns[[1, 4]]
+    guided = WindowDenoiser(prepared, recipe, context, columns, shown, known, SCALE)
+    with_words = WindowDenoiser(prepared, recipe, context, columns, shown, known, scale=1)
+    without = WindowDenoiser(
+        prepared, recipe, prepared.empty_context(2), torch.zeros_like(columns), shown, known, scale=1
+    )
     for t in (11, 6, 2):
         x, when = torch.randn(2, 4, 8, 8, generator=source), torch.full((2,), t)
         how: dict[str, Any] = (

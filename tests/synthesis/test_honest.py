@@ -11,9 +11,9 @@ import fast.synthesis.honest
 from fast.data.images import read_mask
 from fast.runtime.command import run_cli
 from fast.synthesis.honest import TRIES, UNCHANGED, HonestMaker, made_again
-from fast.synthesis.output import OutputFolder, read_records
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import SynthesizedSample, record
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import Pair, SynthesizedSample, record
+from fast.synthesis.records import read_records
 from support.synthesis import arguments, leftovers, manifest, synthesize
 
 WHOLE = slice(0, 32), slice(0, 32)
@@ -37,7 +37,7 @@ class Making:
             image = normal.copy()
             if len(tries) > pair.index:
                 image[8:14, 8:20] = 160
-            yield SynthesizedSample(pair, normal, image, mask, WHOLE, [(0, 0, 32, 32)], 0.1)
+            yield SynthesizedSample(normal, image, mask, WHOLE, pair=pair, windows=[(0, 0, 32, 32)], seconds=0.1)
 
     def stop(self) -> None: ...
 

@@ -16,6 +16,7 @@ import pytest
 
 import fast.synthesis.output
 from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import PairImages
 from ldm.errors import UserError
 from support.paths import ROOT
 from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set
@@ -126,10 +127,11 @@ class Killed(BaseException):
     """Ends a run where it stands, cleaning nothing up."""
 
 
-def pair(index: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray]:
+def pair(index: int) -> tuple[dict[str, Any], PairImages]:
     rng = np.random.default_rng(index)
     image, normal = (rng.integers(0, 256, (8, 8, 3), dtype=np.uint8) for _ in range(2))
-    return {"index": index, "seconds": 0.1}, normal, image, rng.integers(0, 2, (8, 8), dtype=np.uint8)
+    images = PairImages(normal, image, rng.integers(0, 2, (8, 8), dtype=np.uint8))
+    return {"index": index, "seconds": 0.1}, images
 
 
 def fill(out: Path, count: int, settings: dict[str, Any] | None = None) -> OutputFolder:

@@ -17,7 +17,8 @@ from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.model import FAST
 from fast.runtime.precision import has_bf16
-from fast.synthesis.synthesizer import Recipe, Synthesizer
+from fast.synthesis.options import Recipe
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.hashing import file_hash
 from support.paths import ROOT
 from support.synthesis import arguments, leftovers, manifest, synthesize, whole_set

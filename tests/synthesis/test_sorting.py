@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fast.synthesis.output import OutputFolder, read_records
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import PairImages
+from fast.synthesis.records import read_records
 from support.synthesis import leftovers
 
 Rows = list[dict[str, Any]]
@@ -25,7 +27,8 @@ def fill(out: Path, count: int) -> OutputFolder:
         mask, name = rng.integers(0, 2, (8, 8), dtype=np.uint8), f"{index:06d}.png"
         record = {"index": index, "image": f"image/{name}", "mask": f"mask/{name}", "type": "a/b"}
         asked = {"mask_asked": f"mask_asked/{name}"} if index % 2 else {}
-        output.write(record | asked, normal, image, mask, asked=1 - mask if asked else None)
+        images = PairImages(normal, image, mask, asked=1 - mask if asked else None)
+        output.write(record | asked, images)
     output.gather()
     return output
 
@@ -69,7 +72,7 @@ def test_rejected_pairs_lie_apart_with_their_records_and_come_back(tmp_path: Pat
 def test_a_pair_rejected_from_the_start_is_complete(tmp_path: Path) -> None:
     output = fill(tmp_path, 2)
     picture = np.zeros((8, 8, 3), np.uint8)
-    output.write({"index": 2, "rejected": "why"}, picture, picture, picture[..., 0])
+    output.write({"index": 2, "rejected": "why"}, PairImages(picture, picture, picture[..., 0]))
     assert output.done() == {0, 1, 2}
     assert output.gather() == 2
     assert output.gather() == 2

@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import fast.synthesis.sources
-from fast.synthesis.sources import (
-    MaskSource,
-    NormalSource,
-    Sources,
-    find_masks,
-    find_normals,
-    match_types,
-    open_types,
-)
+import fast.synthesis.selection
+from fast.synthesis.defect_types import match_types, open_types
+from fast.synthesis.sources import MaskSource, NormalSource, Sources, find_masks, find_normals
 from ldm.errors import UserError
 from ldm.hashing import file_hash
 
@@ -27,7 +20,7 @@ TYPES = ["cable/cut", "cable_gland/cut", "cable_gland/dent", "nut/bent+cut", "nu
 @pytest.fixture(autouse=True)
 def contents_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """These files are but names, and their content is their name."""
-    monkeypatch.setattr(fast.synthesis.sources, "file_hash", lambda path: sha256(str(path).encode()).hexdigest())
+    monkeypatch.setattr(fast.synthesis.selection, "file_hash", lambda path: sha256(str(path).encode()).hexdigest())
 
 
 def sources(normals: int = 4, masks: int = 3, allowed: tuple[int, ...] = (0,)) -> Sources:
@@ -81,7 +74,7 @@ def test_neither_names_nor_their_order_decide(tmp_path: Path) -> None:
             picture(folder / "n" / f"{name}.png", value)
             picture(folder / "m" / f"{name}.png", 200 + value)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fast.synthesis.sources, "file_hash", file_hash)
+            patch.setattr(fast.synthesis.selection, "file_hash", file_hash)
             given = Sources(find_normals(str(folder / "n")), find_masks(str(folder / "m"))[0], TYPES, [0])
             found = [given.pair(i, 0).files for i in range(30)]
         return [(a.read_bytes(), b.read_bytes()) for a, b in found]

@@ -4,7 +4,7 @@ import copy
 import os
 import signal
 import tracemalloc
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +14,18 @@ import cv2
 import numpy as np
 import pytest
 
+import fast.synthesis.batches
+import fast.synthesis.maker
 import fast.synthesis.synthesizer
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_mask, write_image, write_mask
-from fast.synthesis.output import PANEL, OutputFolder
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import SynthesizedSample, Synthesizer
+from fast.synthesis.batches import batch_width
+from fast.synthesis.engine import BACKGROUNDS
+from fast.synthesis.output import OutputFolder
+from fast.synthesis.pair import Pair, SynthesizedSample
+from fast.synthesis.recent import Recent
+from fast.synthesis.synthesizer import Synthesizer
+from fast.synthesis.triptych import PANEL
 from ldm.hashing import file_hash
 from support.synthesis import arguments, leftovers, manifest, plain_recipe, synthesize, whole_set
 
@@ -35,13 +41,13 @@ def synthesizer(tiny_artifact: Path) -> Synthesizer:
     return Synthesizer(load_model(find_artifact(tiny_artifact)), recipe)
 
 
-def variant(synthesizer: Synthesizer, lane: int = 1, **recipe: Any) -> Synthesizer:
+def variant(synthesizer: Synthesizer, windows: int = 1, **recipe: Any) -> Synthesizer:
     """The same networks under another recipe, as far as that is asked only when a picture is made."""
     other = copy.copy(synthesizer)
     other.engine = copy.copy(synthesizer.engine)
-    other.engine._backgrounds = OrderedDict()
-    other.recipe = other.engine.recipe = replace(synthesizer.recipe, **recipe)
-    other.lane = lane
+    other.engine.backgrounds = Recent(BACKGROUNDS)
+    other.engine.recipe = replace(synthesizer.recipe, **recipe)
+    other.windows_per_batch = windows
     return other
 
 
@@ -228,7 +234,7 @@ def test_the_seam_is_no_worse_in_windows(synthesizer: Synthesizer, drawn_root: P
     assert np.mean(ratios) < 1
 
 
-# lanes, as on a GPU
+# batches of several windows, as on a GPU
 
 
 def stored(folder: Path, number: int, normal: np.ndarray, mask: np.ndarray, kind: int = 0) -> Pair:
@@ -263,25 +269,24 @@ def together(synthesizer: Synthesizer, pairs: list[Pair]) -> dict[int, Synthesiz
 def test_lanes_hold_windows_of_one_size_at_full_width(
     synthesizer: Synthesizer, pairs: list[Pair], seen: dict[str, list[tuple[int, ...]]]
 ) -> None:
-    made = together(variant(synthesizer, lane=4), pairs)
+    made = together(variant(synthesizer, windows=4), pairs)
     windows = Counter(tuple(w[2:]) for m in made.values() for w in m.windows)
     assert len(windows) >= 3
     assert {len(m.windows) for m in made.values()} == {1, 2, 3}
-    lanes = {size: -(-count // 4) for size, count in windows.items()}
-    assert Counter(seen["unet"]) == {(4, 4, h // 4, w // 4): 2 * n for (h, w), n in lanes.items()}
+    batches = {size: -(-count // 4) for size, count in windows.items()}
+    assert Counter(seen["unet"]) == {(4, 4, h // 4, w // 4): 2 * n for (h, w), n in batches.items()}
 
 
-def test_a_lane_of_larger_windows_is_narrower(synthesizer: Synthesizer) -> None:
-    other = variant(synthesizer, lane=32)
+def test_a_batch_of_larger_windows_is_narrower() -> None:
     for side, width in [(64, 32), (256, 32), (264, 30), (512, 8), (1024, 2), (2048, 1), (8000, 1)]:
-        assert other._width(side, side) == width
+        assert batch_width(32, side, side) == width
 
 
 def test_a_pair_is_the_same_in_any_company(synthesizer: Synthesizer, pairs: list[Pair]) -> None:
-    other = variant(synthesizer, lane=4)
+    other = variant(synthesizer, windows=4)
     made = together(other, pairs)
     for company in (pairs[::-1], pairs[2:5], pairs[4:5]):
-        for index, again in together(variant(other, lane=4), company).items():
+        for index, again in together(variant(other, windows=4), company).items():
             assert (again.image == made[index].image).all()
             assert again.windows == made[index].windows
 
@@ -292,27 +297,25 @@ def test_pictures_that_wait_are_bounded(
     seen: dict[str, list[tuple[int, ...]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With room for none, no picture waits for another's windows; lanes stay as wide."""
-    plain = together(variant(synthesizer, lane=4), pairs)
+    """With room for none, no picture waits for another's windows; batches stay as wide."""
+    plain = together(variant(synthesizer, windows=4), pairs)
     before = len(seen["unet"])
-    monkeypatch.setattr(fast.synthesis.synthesizer, "HELD", 1)
-    made = together(variant(synthesizer, lane=4), pairs)
+    monkeypatch.setattr(fast.synthesis.batches, "MOST_WAITING", 1)
+    made = together(variant(synthesizer, windows=4), pairs)
     assert all((made[i].image == plain[i].image).all() for i in plain)
     assert {shape[0] for shape in seen["unet"]} == {4}
     assert len(seen["unet"]) - before > before
 
 
-@pytest.mark.parametrize("lane", [1, 4])
+@pytest.mark.parametrize("width", [1, 4])
 def test_a_file_is_read_once_a_pair(
-    synthesizer: Synthesizer, pairs: list[Pair], lane: int, monkeypatch: pytest.MonkeyPatch
+    synthesizer: Synthesizer, pairs: list[Pair], width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: Counter[Path] = Counter()
-    own = {"read_image": fast.synthesis.synthesizer.read_image, "read_mask": fast.synthesis.synthesizer.read_mask}
-    for name, function in own.items():
-        monkeypatch.setattr(
-            fast.synthesis.synthesizer, name, lambda path, function=function: (read.update([path]), function(path))[1]
-        )
-    list(variant(synthesizer, lane=lane).make(iter(pairs), 2))
+    for module, name in ((fast.synthesis.synthesizer, "read_image"), (fast.synthesis.maker, "read_mask")):
+        own = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path, own=own: (read.update([path]), own(path))[1])
+    list(variant(synthesizer, windows=width).make(iter(pairs), 2))
     assert read == Counter([p.normal for p in pairs] + [p.mask for p in pairs])
 
 

@@ -1,4 +1,4 @@
-"""The engine by itself: one pixel is enough, lanes and threads change nothing, and it stops when told."""
+"""The engine by itself: one pixel is enough, batches and threads change nothing, and it stops when told."""
 
 import threading
 from pathlib import Path
@@ -10,8 +10,9 @@ import torch
 
 import fast.synthesis.synthesizer
 from fast.model import FAST
-from fast.synthesis.sources import Pair
-from fast.synthesis.synthesizer import LANE, Synthesizer
+from fast.synthesis.batches import WINDOWS_PER_BATCH
+from fast.synthesis.pair import Pair
+from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from support.synthesis import plain_recipe
 
@@ -125,10 +126,10 @@ def test_an_error_does_not_wait_for_what_is_under_way(
     assert len(list(engine.make(iter(pairs[:1]), 1))) == 1
 
 
-def test_a_gpu_s_lane_is_padded_to_its_full_width(
+def test_a_gpu_s_batch_is_padded_to_its_full_width(
     tiny_fast: FAST, drawn_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LANE, "cpu", 4)
+    monkeypatch.setitem(WINDOWS_PER_BATCH, "cpu", 4)
     engine = Synthesizer(tiny_fast, RECIPE)
     widths: list[int] = []
     tiny_fast.model.register_forward_pre_hook(lambda module, args: widths.append(len(args[0])))

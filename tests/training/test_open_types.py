@@ -12,7 +12,8 @@ from fast.artifact import find_artifact, find_base, in_project, load_model
 from fast.data.words import prompt_text
 from fast.latent.prompts import by_word, check_words, is_vocabulary
 from fast.model import FAST
-from fast.synthesis.sources import NormalSource, category_of, open_types, perhaps_category
+from fast.synthesis.defect_types import category_of, open_types, perhaps_category
+from fast.synthesis.sources import NormalSource
 from fast.training.config import merge
 from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError

@@ -22,8 +22,8 @@ from fast.reports.report import (
     Commands,
     Figure,
     Gallery,
-    Picture,
     Report,
+    ReportImage,
     Section,
     Table,
     duration,
@@ -102,11 +102,11 @@ def _front(
     )
 
 
-def _cover(plan: DemoPlan, out: Path, made: dict[str, list[dict[str, Any]]]) -> list[Picture]:
+def _cover(plan: DemoPlan, out: Path, made: dict[str, list[dict[str, Any]]]) -> list[ReportImage]:
     """A synthetic picture of each material."""
     rows = [(m, first_of(made[m])[defect]) for m, (defect,) in spread(plan.materials, 1, rarest=True).items()]
     return [
-        Picture(
+        ReportImage(
             read_image(out / "pairs" / material / row["image"]),
             f"{row['prompt']}, synthetic",
             f"A synthetic defect: {row['prompt']}",

@@ -48,7 +48,7 @@ class ImportOptions:
 
 
 @dataclass(frozen=True)
-class Region:
+class AnnotatedRegion:
     """A region of an image: `draw(size)` gives its mask (H,W) uint8 in {0,1} for an image of size (H,W)."""
 
     label: str
@@ -56,7 +56,7 @@ class Region:
 
 
 @dataclass
-class Draft:
+class ImageAnnotation:
     """What is said of one image.
 
     Args:
@@ -68,7 +68,7 @@ class Draft:
     """
 
     name: str
-    regions: list[Region] = field(default_factory=list)
+    regions: list[AnnotatedRegion] = field(default_factory=list)
     size: tuple[int, int] | None = None
     marked: bool = False
     problem: str = ""
@@ -80,11 +80,11 @@ class Annotated:
 
     image: Path
     name: str
-    draft: Draft
+    annotation: ImageAnnotation
 
 
 @dataclass
-class Found:
+class AnnotationSet:
     """What a source holds: images, what is left out (name, reason), and remarks."""
 
     root: Path
@@ -122,10 +122,10 @@ class ImageFiles:
         return None
 
 
-def assemble(drafts: Iterable[Draft], files: ImageFiles, options: ImportOptions) -> Found:
+def assemble(drafts: Iterable[ImageAnnotation], files: ImageFiles, options: ImportOptions) -> AnnotationSet:
     """Join what was said with the image files. UserError for what must be asked: missing images, images without
     annotation."""
-    found, missing, taken = Found(files.folder), list[str](), dict[str, Draft]()
+    found, missing, taken = AnnotationSet(files.folder), list[str](), dict[str, ImageAnnotation]()
     moved: list[str] = []
     for draft in drafts:
         try:
@@ -148,7 +148,7 @@ def assemble(drafts: Iterable[Draft], files: ImageFiles, options: ImportOptions)
         found.notes.append(f"{len(moved)} images lie elsewhere than their annotation says (first: {moved[0]})")
     empty = []
     for name in sorted({*files.files, *taken}, key=natural_key):
-        draft = taken.get(name) or Draft(name)
+        draft = taken.get(name) or ImageAnnotation(name)
         if draft.problem:
             found.left.append((name, draft.problem))
         elif draft.regions or draft.marked or options.unmarked == "normal" or _is_told_normal(name):

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from fast.data.formats.annotated import Draft, ImageFiles, ImportOptions, LeftOut, Region, images_folder, only_file
+from fast.data.formats.annotated import (
+    AnnotatedRegion,
+    ImageAnnotation,
+    ImageFiles,
+    ImportOptions,
+    LeftOut,
+    images_folder,
+    only_file,
+)
 from fast.data.formats.outlines import fill
 from fast.data.formats.rle import from_runs, unpack
 from fast.data.images import list_files
@@ -17,7 +25,7 @@ from fast.runtime.folders import parse_json
 from ldm.errors import UserError
 
 
-def read_coco(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageFiles]:
+def read_coco(source: Path, options: ImportOptions) -> tuple[list[ImageAnnotation], ImageFiles]:
     """One draft for each entry of `images`. UserError for a file that is damaged or contradicts itself."""
     candidates = [p for p in list_files(source) if is_coco(p)] if source.is_dir() else []
     path = only_file(source, options, candidates, "COCO annotations")
@@ -78,12 +86,12 @@ def _by_id(path: Path, content: dict[str, Any], key: str, name: str) -> dict[Any
 
 def _draft(
     image: dict[str, Any], entries: list[dict[str, Any]], names: dict[Any, str], options: ImportOptions
-) -> Draft:
+) -> ImageAnnotation:
     height, width = image.get("height"), image.get("width")
     size = (height, width) if type(height) is int and type(width) is int else None
-    draft = Draft(image["file_name"], size=size)
+    draft = ImageAnnotation(image["file_name"], size=size)
     try:
-        draft.regions = [Region(names[e["category_id"]], _drawing(e, options)) for e in entries]
+        draft.regions = [AnnotatedRegion(names[e["category_id"]], _drawing(e, options)) for e in entries]
     except LeftOut as error:
         draft.problem = str(error)
     return draft

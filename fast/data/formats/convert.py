@@ -14,7 +14,15 @@ import numpy as np
 
 from fast.data.category import GROUPS, NORMAL_DIRS, read_groups
 from fast.data.decode import image_size
-from fast.data.formats.annotated import Annotated, Draft, Found, ImageFiles, ImportOptions, LeftOut, assemble
+from fast.data.formats.annotated import (
+    Annotated,
+    AnnotationSet,
+    ImageAnnotation,
+    ImageFiles,
+    ImportOptions,
+    LeftOut,
+    assemble,
+)
 from fast.data.formats.coco import read_coco
 from fast.data.formats.cvat import read_cvat
 from fast.data.formats.label_maps import read_label_maps, read_voc
@@ -29,7 +37,7 @@ from fast.runtime.folders import new_folder
 from fast.runtime.progress import followed
 from ldm.errors import UserError
 
-Reader = Callable[[Path, ImportOptions], tuple[list[Draft], ImageFiles]]
+Reader = Callable[[Path, ImportOptions], tuple[list[ImageAnnotation], ImageFiles]]
 FORMATS: dict[str, Reader] = {
     "coco": read_coco,
     "cvat": read_cvat,
@@ -82,10 +90,10 @@ def convert(kind: str, source: Path, out: Path, options: ImportOptions) -> Impor
     return done
 
 
-def _types(found: Found, options: ImportOptions) -> dict[str, str]:
+def _types(found: AnnotationSet, options: ImportOptions) -> dict[str, str]:
     """Defect type by label, "" for those left out. UserError for a type that cannot be a folder's name, and for labels
     that differ in case alone."""
-    labels = {region.label for item in found.images for region in item.draft.regions}
+    labels = {region.label for item in found.images for region in item.annotation.regions}
     types = {label: options.types.get(label, label).strip() for label in sorted(labels)}
     unused = set(options.types) - labels - set(options.types.values())
     numbers = {key for key in unused if key.isdecimal() or key.startswith("#")}
@@ -125,11 +133,11 @@ class _Writer:
     def add(self, item: Annotated) -> None:
         """Write one image, with its masks if it has any. Raises `LeftOut`."""
         size = image_size(item.image)
-        if item.draft.size not in (None, size):
-            said = item.draft.size or size
+        if item.annotation.size not in (None, size):
+            said = item.annotation.size or size
             raise LeftOut(f"annotated on {said[1]}x{said[0]} pixels, the image has {size[1]}x{size[0]}"
                           f"{' (turned by EXIF?)' if said == size[::-1] else ''}")  # fmt: skip
-        masks, ignored, count = self._drawn(item.draft, size)
+        masks, ignored, count = self._drawn(item.annotation, size)
         name = self._name(item.name)
         if not masks:
             if count:
@@ -143,7 +151,9 @@ class _Writer:
             self._write_types(item, name, masks, ignored)
         self.done.regions.update(count)
 
-    def _drawn(self, draft: Draft, size: tuple[int, int]) -> tuple[dict[str, np.ndarray], np.ndarray, Counter[str]]:
+    def _drawn(
+        self, draft: ImageAnnotation, size: tuple[int, int]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, Counter[str]]:
         """Mask of each type, what is neither, and how many regions each type has."""
         masks: dict[str, np.ndarray] = {}
         ignored, count = np.zeros(size, bool), Counter[str]()
@@ -201,7 +211,7 @@ class _Writer:
         self.groups.append((f"test/{kind}/{name}", self.known_groups.get(item.image, item.name)))
         self.done.samples[kind] += 1
 
-    def finish(self, found: Found) -> Imported:
+    def finish(self, found: AnnotationSet) -> Imported:
         """What lies beside the images: how masks are to be read, which samples show one image, the classes."""
         done = self.done
         done.left, done.notes = found.left, found.notes

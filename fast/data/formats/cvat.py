@@ -11,7 +11,15 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fast.data.formats.annotated import Draft, ImageFiles, ImportOptions, LeftOut, Region, images_folder, only_file
+from fast.data.formats.annotated import (
+    AnnotatedRegion,
+    ImageAnnotation,
+    ImageFiles,
+    ImportOptions,
+    LeftOut,
+    images_folder,
+    only_file,
+)
 from fast.data.formats.coco import box_drawing
 from fast.data.formats.outlines import fill
 from fast.data.formats.rle import from_runs
@@ -21,7 +29,7 @@ from ldm.errors import UserError
 LARGEST = 256 << 20  # bytes of an annotation file
 
 
-def read_cvat(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageFiles]:
+def read_cvat(source: Path, options: ImportOptions) -> tuple[list[ImageAnnotation], ImageFiles]:
     """One draft for each `image` element. UserError for a file that is damaged or of another kind."""
     candidates = [p for p in list_files(source) if p.suffix.lower() == ".xml"] if source.is_dir() else []
     path = only_file(source, options, candidates, "CVAT annotations")
@@ -45,13 +53,13 @@ def _parse(path: Path) -> ElementTree.Element:
         raise UserError(f"{path}: cannot read the annotations ({error}); export them again") from error
 
 
-def _draft(path: Path, element: ElementTree.Element, options: ImportOptions) -> Draft:
+def _draft(path: Path, element: ElementTree.Element, options: ImportOptions) -> ImageAnnotation:
     name = element.get("name")
     if not name:
         raise UserError(f"{path}: image {element.get('id')} has no name; export the annotations again")
     height, width = element.get("height", ""), element.get("width", "")
     size = (int(height), int(width)) if height.isdecimal() and width.isdecimal() else None
-    draft = Draft(name, size=size)
+    draft = ImageAnnotation(name, size=size)
     shapes = [e for e in element if e.tag != "tag"]
     try:
         order = [(_whole(e, "z_order", 0), i) for i, e in enumerate(shapes)]
@@ -62,11 +70,11 @@ def _draft(path: Path, element: ElementTree.Element, options: ImportOptions) -> 
     return draft
 
 
-def _region(what: str, element: ElementTree.Element, options: ImportOptions) -> Region:
+def _region(what: str, element: ElementTree.Element, options: ImportOptions) -> AnnotatedRegion:
     label = element.get("label")
     if not label:
         raise LeftOut(f"{what} has no label")
-    return Region(label, _drawing(what, element, options))
+    return AnnotatedRegion(label, _drawing(what, element, options))
 
 
 def _drawing(what: str, element: ElementTree.Element, options: ImportOptions) -> Any:

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from fast.data.decode import decode
-from fast.data.formats.annotated import NEITHER, Draft, ImageFiles, ImportOptions, LeftOut, Region, images_folder
+from fast.data.formats.annotated import (
+    NEITHER,
+    AnnotatedRegion,
+    ImageAnnotation,
+    ImageFiles,
+    ImportOptions,
+    LeftOut,
+    images_folder,
+)
 from fast.data.images import natural_key
 from fast.data.labelme import BACKGROUND, is_any
 from fast.data.pairing import images_below, pair
@@ -20,14 +28,14 @@ IMAGES = ("images", "image", "imgs", "img", "img_dir", "jpegimages")
 VOID = "#e0e0c0"  # VOC's edge between objects: neither
 
 
-def read_voc(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageFiles]:
+def read_voc(source: Path, options: ImportOptions) -> tuple[list[ImageAnnotation], ImageFiles]:
     """`SegmentationClass/` in the colours of labelmap.txt, or the numbers of class_names.txt; images beside it."""
     masks = _folder(source, CLASSES, "SegmentationClass")
     named = label_map(source)
     return _drafts(source, masks, {**named, **options.types}, options, colours=any(k.startswith("#") for k in named))
 
 
-def read_label_maps(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageFiles]:
+def read_label_maps(source: Path, options: ImportOptions) -> tuple[list[ImageAnnotation], ImageFiles]:
     """Masks of the values that `--types 1=crack,2=hole` names; 0 is the background."""
     if not options.types:
         raise UserError(f"{source}: say what the values of the masks mean: --types 1=crack,2=hole")
@@ -83,7 +91,7 @@ def _folder(source: Path, names: tuple[str, ...], shown: str) -> Path:
 
 def _drafts(
     source: Path, masks: Path, names: dict[str, str], options: ImportOptions, colours: bool
-) -> tuple[list[Draft], ImageFiles]:
+) -> tuple[list[ImageAnnotation], ImageFiles]:
     found = [p for p in sorted(source.iterdir()) if p.is_dir() and p.name.lower() in IMAGES]
     if options.images is None and len(found) != 1:
         raise UserError(f"{source}: has {len(found)} folders of images ({', '.join(IMAGES)}); say --images FOLDER")
@@ -100,12 +108,12 @@ def _drafts(
     if twice:
         raise UserError(f"{twice[0][0]}: {twice[0][1]}")
     drafts = [_draft(files.folder, image, mask, names, colours) for image, mask in mask_of.items()]
-    drafts += [Draft(f"image of {mask.relative_to(masks).as_posix()}") for mask in alone]
+    drafts += [ImageAnnotation(f"image of {mask.relative_to(masks).as_posix()}") for mask in alone]
     return drafts, files
 
 
-def _draft(folder: Path, image: Path, mask: Path, names: dict[str, str], colours: bool) -> Draft:
-    draft = Draft(image.relative_to(folder).as_posix(), marked=True)
+def _draft(folder: Path, image: Path, mask: Path, names: dict[str, str], colours: bool) -> ImageAnnotation:
+    draft = ImageAnnotation(image.relative_to(folder).as_posix(), marked=True)
     try:
         values = mask_values(mask, colours)
         used = [f"#{v:06x}" if colours else str(v) for v in np.unique(values).tolist()]
@@ -119,7 +127,7 @@ def _draft(folder: Path, image: Path, mask: Path, names: dict[str, str], colours
     for value in used:
         if names[value]:
             label = NEITHER if names[value] == "ignore" else names[value]
-            draft.regions.append(Region(label, partial(_of, mask, value)))
+            draft.regions.append(AnnotatedRegion(label, partial(_of, mask, value)))
     return draft
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from fast.data.formats.annotated import NEITHER, Draft, ImageFiles, ImportOptions, LeftOut, Region, images_folder
+from fast.data.formats.annotated import (
+    NEITHER,
+    AnnotatedRegion,
+    ImageAnnotation,
+    ImageFiles,
+    ImportOptions,
+    LeftOut,
+    images_folder,
+)
 from fast.data.images import list_files
 from fast.data.labelme import BACKGROUND, IGNORE, Annotation, is_any, load_annotation
 from fast.data.labelme_masks import draw_labels
@@ -16,7 +24,7 @@ from fast.data.mask_looks import IGNORED
 from ldm.errors import UserError
 
 
-def read_labelme_files(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageFiles]:
+def read_labelme_files(source: Path, options: ImportOptions) -> tuple[list[ImageAnnotation], ImageFiles]:
     """One draft for each LabelMe file; one without shapes says that its image is normal."""
     if not source.is_dir():
         raise UserError(f"{source}: no folder; give the folder of the LabelMe files")
@@ -30,15 +38,15 @@ def read_labelme_files(source: Path, options: ImportOptions) -> tuple[list[Draft
     return drafts, ImageFiles(images_folder(options, source))
 
 
-def _draft(annotation: Annotation, folder: Path, options: ImportOptions) -> Draft:
+def _draft(annotation: Annotation, folder: Path, options: ImportOptions) -> ImageAnnotation:
     plain = "\\" not in annotation.image and "/" not in annotation.image
     name = (folder / annotation.image).as_posix() if plain else annotation.image
-    draft = Draft(name, size=annotation.size, marked=True)
+    draft = ImageAnnotation(name, size=annotation.size, marked=True)
     for label in [NEITHER, *annotation.labels]:
         own = tuple(s for s in annotation.shapes if s.label == label or is_any(s.label, (*BACKGROUND, *IGNORE)))
         if any(s.label == label or (label == NEITHER and is_any(s.label, IGNORE)) for s in own):
             part = replace(annotation, shapes=own)
-            draft.regions.append(Region(label, partial(_drawn, part, label == NEITHER, options.line_width)))
+            draft.regions.append(AnnotatedRegion(label, partial(_drawn, part, label == NEITHER, options.line_width)))
     return draft
 
 

@@ -11,7 +11,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from fast.data.decode import SUFFIXES
-from fast.data.formats.annotated import Draft, ImageFiles, ImportOptions, LeftOut, Region, images_folder, only_file
+from fast.data.formats.annotated import (
+    AnnotatedRegion,
+    ImageAnnotation,
+    ImageFiles,
+    ImportOptions,
+    LeftOut,
+    images_folder,
+    only_file,
+)
 from fast.data.formats.coco import box_drawing, load_json, ring_of
 from fast.data.formats.cvat import ellipse
 from fast.data.formats.outlines import fill
@@ -23,7 +31,7 @@ UPLOADED = re.compile(r"^[0-9a-f]{6,8}-")  # what Label Studio puts before the n
 LABELS = ("brushlabels", "polygonlabels", "ellipselabels", "rectanglelabels")
 
 
-def read_labelstudio(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageFiles]:
+def read_labelstudio(source: Path, options: ImportOptions) -> tuple[list[ImageAnnotation], ImageFiles]:
     """One draft for each task. UserError for a file of another kind, and for a task with two annotations."""
     candidates = [p for p in list_files(source) if is_labelstudio(p)] if source.is_dir() else []
     path = only_file(source, options, candidates, "Label Studio tasks")
@@ -51,8 +59,8 @@ def _are_tasks(content: Any) -> bool:
     )  # fmt: skip
 
 
-def _draft(path: Path, task: dict[str, Any], files: ImageFiles, options: ImportOptions) -> Draft | None:
-    draft = Draft(_image_name(path, task, files))
+def _draft(path: Path, task: dict[str, Any], files: ImageFiles, options: ImportOptions) -> ImageAnnotation | None:
+    draft = ImageAnnotation(_image_name(path, task, files))
     given = [a for a in task["annotations"] if isinstance(a, dict) and not a.get("was_cancelled")]
     if len(given) > 1:
         ids = " and ".join(str(a.get("id")) for a in given[:2])
@@ -90,7 +98,7 @@ def _looks_like_image(value: str) -> bool:
     return any(value.lower().split("?")[0].endswith(end) or value.lower().endswith(end) for end in SUFFIXES)
 
 
-def _regions(draft: Draft, what: str, result: Any, options: ImportOptions) -> list[Region]:
+def _regions(draft: ImageAnnotation, what: str, result: Any, options: ImportOptions) -> list[AnnotatedRegion]:
     kind, value = (result.get("type"), result.get("value")) if isinstance(result, dict) else (None, None)
     if kind in ("choices", "textarea", "rating", "relation", None) and not (isinstance(value, dict) and "rle" in value):
         return []  # said of the whole image
@@ -107,7 +115,7 @@ def _regions(draft: Draft, what: str, result: Any, options: ImportOptions) -> li
     draft.size = (height, width)
     if result.get("image_rotation"):
         raise LeftOut(f"{what} was drawn on the image turned by {result['image_rotation']} degrees; turn it back")
-    return [Region(labels[0], _drawing(what, kind, value, (height, width), options))]
+    return [AnnotatedRegion(labels[0], _drawing(what, kind, value, (height, width), options))]
 
 
 def _drawing(what: str, kind: str, value: dict[str, Any], size: tuple[int, int], options: ImportOptions) -> Any:

@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from fast.data.formats.annotated import Draft, ImageFiles, ImportOptions, LeftOut, Region, images_folder
+from fast.data.formats.annotated import (
+    AnnotatedRegion,
+    ImageAnnotation,
+    ImageFiles,
+    ImportOptions,
+    LeftOut,
+    images_folder,
+)
 from fast.data.formats.coco import box_drawing
 from fast.data.formats.outlines import fill_with_edges
 from fast.data.images import list_files
@@ -18,7 +25,7 @@ from ldm.errors import UserError
 NOT_LABELS = ("classes.txt", "obj.names", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt")
 
 
-def read_yolo(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageFiles]:
+def read_yolo(source: Path, options: ImportOptions) -> tuple[list[ImageAnnotation], ImageFiles]:
     """One draft for each image with a label file; an empty one says that the image is normal. UserError where classes
     have no name."""
     if not source.is_dir():
@@ -38,7 +45,7 @@ def read_yolo(source: Path, options: ImportOptions) -> tuple[list[Draft], ImageF
             raise UserError(f"{image}: has two label files, {beside[0]} and {beside[1]}; keep one")
         used.add(beside[0])
         drafts.append(_draft(name, labels[beside[0]], names, options))
-    drafts += [Draft(f"{name} (its image)", problem="") for name in labels if name not in used]
+    drafts += [ImageAnnotation(f"{name} (its image)", problem="") for name in labels if name not in used]
     return drafts, files
 
 
@@ -80,8 +87,8 @@ def class_names(source: Path, options: ImportOptions) -> dict[str, str]:
     return {str(i): line.strip() for i, line in enumerate(lines) if line.strip()}
 
 
-def _draft(name: str, path: Path, names: dict[str, str], options: ImportOptions) -> Draft:
-    draft = Draft(name, marked=True)
+def _draft(name: str, path: Path, names: dict[str, str], options: ImportOptions) -> ImageAnnotation:
+    draft = ImageAnnotation(name, marked=True)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -96,7 +103,7 @@ def _draft(name: str, path: Path, names: dict[str, str], options: ImportOptions)
     return draft
 
 
-def _region(what: str, words: list[str], path: Path, names: dict[str, str], options: ImportOptions) -> Region:
+def _region(what: str, words: list[str], path: Path, names: dict[str, str], options: ImportOptions) -> AnnotatedRegion:
     label = names.get(words[0]) or (words[0] if words[0] in options.types else None)
     if label is None:
         raise UserError(f"{path}: {what} has the class {words[0]}, which no data.yaml or classes.txt names; say "
@@ -109,10 +116,10 @@ def _region(what: str, words: list[str], path: Path, names: dict[str, str], opti
         raise LeftOut(f"{what} has values outside 0..1, which are no shares of the sides")
     if len(values) == 4:
         box_drawing(what, 0, 0, 1, 1, options)  # refuses boxes, unless they are to be taken
-        return Region(label, partial(_box, values))
+        return AnnotatedRegion(label, partial(_box, values))
     if len(values) < 6 or len(values) % 2:
         raise LeftOut(f"{what} has {len(values)} values; a polygon has an even number from 6 on")
-    return Region(label, partial(_polygon, values.reshape(-1, 2)))
+    return AnnotatedRegion(label, partial(_polygon, values.reshape(-1, 2)))
 
 
 def _polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fast.data.images import resize_image, resize_mask
 from fast.data.tensors import to_image
 from fast.generators.base import Learned
-from fast.generators.dfmgan.networks import Backbone, DefectBranch, Rendered, Sizes
+from fast.generators.dfmgan.networks import DefectBranch, Rendered, Sizes, SynthesisNetwork
 from fast.runtime.device import pick_device
 from fast.runtime.folders import parse_json
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict
@@ -50,7 +50,7 @@ class DFMGANGenerator(Learned):
             raise UserError(f"dfmgan: mask={mask} is unknown; use gates or published")
         self.mask, self.truncation, self.max_tries, self.rejected = mask, truncation, max_tries, 0
         self.device = pick_device(device or "auto", "device=")
-        self.backbone: Backbone | None = None
+        self.backbone: SynthesisNetwork | None = None
         self.branches: dict[str, DefectBranch] = {}
         self.hash, self._lock = "", Lock()
         super().__init__(weights, **learning)
@@ -74,7 +74,7 @@ class DFMGANGenerator(Learned):
                 "(go on with -t -r RUN --max_steps N)"
             )
         with torch.device("meta"):
-            backbone, branches = Backbone(sizes), [DefectBranch(sizes) for _ in learnt]
+            backbone, branches = SynthesisNetwork(sizes), [DefectBranch(sizes) for _ in learnt]
         whole = torch.nn.ModuleDict({"backbone": backbone, "branches": torch.nn.ModuleList(branches)})
         load_strict(whole, {k: v.clone() for k, v in read_state_dict(path).items()}, str(path))
         whole.to(self.device).eval().requires_grad_(False)
@@ -108,7 +108,7 @@ class DFMGANGenerator(Learned):
             "device": self.device.type,
         }
 
-    def _trained(self) -> Backbone:
+    def _trained(self) -> SynthesisNetwork:
         if self.backbone is None:
             raise UserError("dfmgan has no weights; give weights=RUN, or train with fit or main.py")
         return self.backbone

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fast.data.index import GOOD
 from fast.generators.dfmgan.augment import augment
 from fast.generators.dfmgan.losses import fooling, judging, mode_seeking, path_lengths, r1, soft_mask, with_mask
-from fast.generators.dfmgan.networks import Backbone, DefectBranch, Discriminator, Rendered, Sizes
+from fast.generators.dfmgan.networks import DefectBranch, Discriminator, Rendered, Sizes, SynthesisNetwork
 from ldm.errors import UserError
 from ldm.rng import generator, seed_of
 
@@ -84,7 +84,7 @@ class DFMGAN(pl.LightningModule):
         self.ema_kimg, self.ada_target, self.ada_kimg = ema_kimg, ada_target, (ada_kimg, defect_ada_kimg)
         self.sizes = Sizes(resolution, channel_base, channel_max, z_dim, w_dim)
         self.match_sizes = Sizes(resolution, match_base, match_max, z_dim, w_dim)
-        self.backbone, self.averaged = Backbone(self.sizes), Backbone(self.sizes)
+        self.backbone, self.averaged = SynthesisNetwork(self.sizes), SynthesisNetwork(self.sizes)
         self.averaged.load_state_dict(self.backbone.state_dict())
         self.branch = DefectBranch(self.sizes)
         self.branches = nn.ModuleList([DefectBranch(self.sizes) for _ in self.types])  # averaged

@@ -68,7 +68,7 @@ class Mapping(nn.Module):
         self.mean.lerp_(mean, 1 - W_DECAY)
 
 
-class Block(nn.Module):
+class SynthesisBlock(nn.Module):
     """The two convolutions of one resolution, the first of which doubles the side."""
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, side: int):
@@ -91,7 +91,9 @@ class DefectBranch(nn.Module):
         self.sizes, self.styles = sizes, 2 * DEFECT_BLOCKS + 1
         self.mapping = Mapping(sizes.z_dim, sizes.w_dim)
         sides = sizes.defect_sides
-        self.blocks = nn.ModuleList([Block(sizes.channels(s // 2), sizes.channels(s), sizes.w_dim, s) for s in sides])
+        self.blocks = nn.ModuleList(
+            [SynthesisBlock(sizes.channels(s // 2), sizes.channels(s), sizes.w_dim, s) for s in sides]
+        )
         self.mask = Head(sizes.channels(sides[0]), 1, sizes.w_dim)
 
     def logits(self, x: Tensor, wd: Tensor, random: bool = False) -> tuple[Tensor, Tensor]:
@@ -117,7 +119,7 @@ class Rendered(NamedTuple):
     open: Tensor | None = None
 
 
-class Backbone(nn.Module):
+class SynthesisNetwork(nn.Module):
     """StyleGAN2's generator with skip connections. Styles `ws` (B,styles,w_dim), a resolution's ToRGB sharing the next
     one's first."""
 
@@ -128,7 +130,7 @@ class Backbone(nn.Module):
         width, coarsest = sizes.channels, sizes.sides[0]
         self.constant = nn.Parameter(torch.randn(width(coarsest), coarsest, coarsest))
         self.start = StyledConv(width(coarsest), width(coarsest), sizes.w_dim, coarsest)
-        self.blocks = nn.ModuleList([Block(width(s // 2), width(s), sizes.w_dim, s) for s in sizes.sides[1:]])
+        self.blocks = nn.ModuleList([SynthesisBlock(width(s // 2), width(s), sizes.w_dim, s) for s in sizes.sides[1:]])
         self.to_rgb = nn.ModuleList([Head(width(s), 3, sizes.w_dim) for s in sizes.sides])
 
     def trunk(self, ws: Tensor, random: bool = False) -> Tensor:

@@ -1,0 +1,59 @@
+"""Surface fatigue: pitting that has grown together and flaked, as on raceways, gears, rails and concrete."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from fast.procedural.deposits import extent
+from fast.procedural.noise import Field, Rng, blur, smoothstep
+from fast.procedural.shapes import Array, contour
+from fast.procedural.site import Change, Site, around, lit, placed
+
+
+def spall(site: Site, rng: Rng) -> Change:
+    """A ragged hollow of many small breaks: a rough dark floor in the surface's own colour, with slits that reach out
+    along the grain or the rolling, and flakes in it that still stand."""
+    s, radius, centre = site.scale, extent(site, rng, 2.5, 56), site.spot(rng)
+    cut, middle, place = around(site, centre, 2.4 * radius + 6 * s)
+    far = _outline(cut, rng, middle, radius)
+    inside = smoothstep(0.5 * s, -0.6 * s, far)
+    deep = smoothstep(0, -0.5 * radius, far)
+    unit = radius / s
+    rough = cut.noise(rng, max(0.3 * unit, 3.0), 4) + 0.5 * cut.noise(rng, 3, 2)
+    height = (0.05 * radius * float(rng.uniform(0.6, 1.4)) + 0.35 * s) * rough - 0.25 * radius * deep
+    face = lit(cut, np.asarray(height * inside, np.float32), float(rng.uniform(0.2, 0.7)) * cut.traits.gloss)
+    tone = float(rng.uniform(0.42, 0.8)) * (1 - 0.35 * deep * float(rng.random())) * (1 + 0.14 * rough)
+    ground = blur(cut.picture, 4 * s)
+    floor = ground * (np.clip(tone, 0.12, 1.05)[..., None] * face.gain) + 0.5 * face.add
+    shade, glint = _walls(cut, inside)
+    gain = 1 - inside
+    add = inside[..., None] * np.clip(floor * shade[..., None], 4, 252) + glint[..., None]
+    return placed(site, place, Change(np.asarray(gain[..., None], np.float32), np.asarray(add, np.float32), True))
+
+
+def _outline(site: Site, rng: Rng, middle: Array, radius: float) -> Field:
+    """Signed distance in px (h, w), about: breaks that have grown together, or the outline that is given."""
+    if site.outline is not None:
+        return site.outline
+    along = site.grain if site.grained else float(rng.uniform(0, np.pi))
+    whole = contour(rng, site.shape, middle, 0.72 * radius, 0.3, float(rng.uniform(1, 2.2)), along)
+    for _ in range(int(rng.integers(0, 7))):
+        at = middle + 0.55 * radius * rng.normal(0, 1, 2)
+        part = radius * float(np.exp(rng.uniform(np.log(0.12), np.log(0.5))))
+        slit, turned = float(rng.uniform(1, 5)), along + float(rng.normal(0, 0.5))
+        whole = np.minimum(whole, contour(rng, site.shape, at, part, 0.3, slit, turned))
+    unit = radius / site.scale
+    ragged = 0.16 * site.noise(rng, max(0.5 * unit, 4.0), 3) + 0.09 * site.noise(rng, max(0.14 * unit, 2.0), 3)
+    return np.asarray(whole + radius * float(rng.uniform(0.6, 1.5)) * ragged, np.float32)
+
+
+def _walls(site: Site, inside: Field) -> tuple[Field, Field]:
+    """How much light (h, w) reaches the floor beside the walls, and what they mirror in grey levels."""
+    drop = np.asarray(blur(inside, 0.8 * site.scale), np.float32)
+    dx, dy = cv2.Sobel(drop, cv2.CV_32F, 1, 0), cv2.Sobel(drop, cv2.CV_32F, 0, 1)
+    toward = dx * np.float32(site.light[0]) + dy * np.float32(site.light[1])
+    step = np.clip(toward * np.float32(site.scale), -1.5, 1.5)
+    shade = 1 - 0.45 * np.clip(-step, 0, 1) * inside
+    glint = np.clip(step, 0, 1) * inside * np.float32(10 + 25 * site.traits.gloss)
+    return np.asarray(shade, np.float32), np.asarray(glint, np.float32)
