@@ -149,7 +149,7 @@ def test_a_damaged_file_among_the_rejected_is_found_too(tmp_path: Path) -> None:
     output = OutputFolder(tmp_path / "out", {})
     picture, mask = np.full((8, 8, 3), 90, np.uint8), np.eye(8, dtype=np.uint8)
     for index in range(3):
-        output.write({"index": index, "mask_asked": "x"}, picture, picture, mask, asked=mask)
+        output.write({"index": index, "mask_asked": "x"}, PairImages(picture, picture, mask, asked=mask))
     output.gather()
     output.sort([{**row, **({"rejected": "worst"} if row["index"] == 1 else {})} for row in output.rows()])
     paths = [tmp_path / "out" / "rejected" / "triptych" / "000001.png", tmp_path / "out" / "mask_asked" / "000002.png"]
