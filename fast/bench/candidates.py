@@ -39,8 +39,9 @@ CANDIDATES: dict[str, Candidate] = {
     ),
     "fast_drawn": Candidate(
         "fast",
-        "FAST with the shipped weights from drawn drafts",
+        "FAST with the shipped weights from drawn drafts, and normal content in half of their masks, labelled normal",
         {**SHIPPED_DRAFTS, "draft": "procedural"},
+        counterfeits=0.5,
     ),
     "fast": Candidate("fast", "FAST, adapted to the training side, in the masks of its defects", adapted=True),
 }

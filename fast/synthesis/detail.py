@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 SIGMA = 1.5  # pixels: of the Gaussian that likeness is taken under, SSIM's
-COARSE = 2.0  # pixels: of the Gaussian under which the change of a draft is taken
-HALF, MOST = (
-    0.5,
-    0.6,
-)  # of a defect's radius: over how much it is averaged; of the draft's own change: what may be added
+COARSE = 2.0  # pixels: of the Gaussian under which the change of a draft is taken, at least
+HALF = 0.5  # of a defect's radius: of that Gaussian inside its mask
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # SSIM's: differences below them, squared grey levels, count for nothing
 NEAR = 8.0  # pixels: how far the local strength of noise, and whether a surface is still there, are looked at
 WIDEST = 24.0  # pixels: the change of a soft defect fades in within these, or half its radius
@@ -36,25 +33,22 @@ def restored(normal: np.ndarray, decoded: np.ndarray, made: np.ndarray, seed: in
     return np.clip(np.rint(full), 0, 255).astype(np.uint8)
 
 
-def varied(
-    normal: np.ndarray, draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.ndarray
-) -> np.ndarray:
-    """A draft (H,W,3) uint8 that shows as much more or less as sampling made of it, from place to place.
+def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A draft (H,W,3) uint8 changed as far as sampling changed it, in what is coarse: beyond half the radius of the
+    largest circle in the `mask` (H,W) there, beyond `COARSE` pixels around it.
 
-    `normal`: the picture without the draft; `decoded`: the draft encoded and decoded, and nothing else; `made`: the
-    window that sampling made of it, from the same decoder; `mask` (H,W): of the draft. Of sampling's change, in what is
-    coarser than `COARSE` pixels, the share along the draft's own change `draft - normal` counts, on average over half
-    the radius of the largest circle in the mask: the own change becomes stronger or weaker by up to `MOST` of itself.
-    So a crack's edge, a soft border and the grain stay the draft's. What lies across is not the defect's: a small base
-    leaves clouds and steps at the mask's border, which a segmenter would learn in its place.
+    `decoded`: the draft encoded and decoded, and nothing else; `made`: the window that sampling made of it, from the
+    same decoder. A crack's edge and the surface's grain stay the draft's; how dark, wide and even it is becomes new.
+    What is finer is not the defect's: a small base leaves clouds, which a segmenter would learn in its place.
     """
-    own, inside = draft.astype(np.float32) - normal, (mask != 0).astype(np.float32)[..., None]
-    change = _blurred(made.astype(np.float32) - decoded.astype(np.float32), COARSE)
-    deep = cv2.distanceTransform(np.pad(mask != 0, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    sigma = max(COARSE, HALF * float(deep.max()))
-    along, size = (_blurred((inside * x * own).sum(2), sigma) for x in (change, own))
-    more = np.clip(along / np.maximum(size, 1e-3), -MOST, MOST)
-    return np.clip(np.rint(draft + more[..., None] * own), 0, 255).astype(np.uint8)
+    found = _blurred(made.astype(np.float32) - decoded.astype(np.float32), COARSE)
+    own = (mask != 0).astype(np.uint8)
+    if own.any():
+        radius = float(cv2.distanceTransform(np.pad(own, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())
+        inside, sigma = own.astype(np.float32)[..., None], max(COARSE, HALF * radius)
+        share = np.maximum(_blurred(inside[..., 0], sigma), 1e-6)[..., None]
+        found = inside * (_blurred(found * inside, sigma) / share) + (1 - inside) * found
+    return np.clip(np.rint(draft + found), 0, 255).astype(np.uint8)
 
 
 def likeness(window: np.ndarray, other: np.ndarray) -> Floats:

@@ -115,7 +115,7 @@ class Engine:
             return self._with_detail(made, normals, background, seeds, keys)
         if not recipe.detail:
             return made
-        return [varied(*w) for w in zip(normals, drafts, self._images(first), made, masks, strict=True)]
+        return [varied(*w) for w in zip(drafts, self._images(first), made, masks, strict=True)]
 
     @torch.no_grad()
     def counterfeit(
@@ -128,11 +128,8 @@ class Engine:
     ) -> list[np.ndarray]:
         """As `generate`, but with normal content inside each mask: AIAS from the normal itself as the draft, noised to
         t = `strength` * T (None: `counterfeit_strength`), under the empty prompt, without guidance or FARM; behind
-        the U-Net is what is there for pairs (`corrected_denoiser`). With drafts and the recipe's `detail` pairs bear
-        nothing of the path, and the normals come back as they are."""
+        the U-Net is what is there for pairs (`corrected_denoiser`)."""
         recipe, drafted = self.recipe, self.recipe.from_draft
-        if drafted and recipe.detail:
-            return [normal.copy() for normal in normals]  # as `varied` makes of a draft that changes nothing
         strength = counterfeit_strength(recipe) if strength is None else strength
         windows = self._windows(normals, masks, seeds, keys)
         background, count = windows.background, len(normals)
@@ -142,6 +139,9 @@ class Engine:
         denoise = self.model.corrected_denoiser(plain, windows.mask, self.prepared.dtype)
         guidance = Guidance(self.model.schedule, windows.mask, background)
         made = self._images(renewed(denoise, guidance, windows.noise, recipe.steps, strength, drafted))
+        if drafted and recipe.detail:
+            decoded = self._decoded_normals(background, keys)
+            return [varied(*w) for w in zip(normals, decoded, made, masks, strict=True)]
         return self._with_detail(made, normals, background, seeds, keys)
 
     def _windows(

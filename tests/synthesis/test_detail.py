@@ -129,43 +129,35 @@ def test_the_picture_s_edge_is_no_border() -> None:
     assert (weights(surface(), surface(5), np.ones_like(own), 3) == 1).all()
 
 
-def drafted(radius: int, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A surface, the same with a darker or brighter disc whose border is soft, and the disc's mask."""
-    normal, mask = surface(3), disc(radius)
-    own = level * cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.5)[..., None] * mask[..., None]
-    return normal, np.clip(np.rint(normal + own), 0, 255).astype(np.uint8), mask
-
-
-@pytest.mark.parametrize("radius", [4, 30])
-def test_a_draft_becomes_as_much_stronger_as_sampling_made_it(radius: int) -> None:
-    normal, draft, mask = drafted(radius, -40)
-    before = decoded(draft)
-    made = np.clip(np.rint(before + 0.25 * (draft.astype(float) - normal)), 0, 255).astype(np.uint8)
-    change, own = varied(normal, draft, before, made, mask).astype(float) - draft, draft.astype(float) - normal
-    deep = disc(radius - 2) > 0
-    assert change[deep].mean() / own[deep].mean() == pytest.approx(0.25, abs=0.06 if radius > 9 else 0.12)
-    assert (change[mask == 0] == 0).all()
-
-
-def test_clouds_and_a_step_at_the_border_are_left_out() -> None:
-    normal, mask = surface(5), disc(36)
-    waves = 14 * np.sin(np.arange(SIDE) / 2.0)[:, None, None] * mask[..., None]  # the draft: another grain
-    draft = np.clip(np.rint(normal + waves), 0, 255).astype(np.uint8)
-    clouds = 9 * np.sin(np.arange(SIDE) / 7)[None, :, None] * mask[..., None]
-    before = decoded(draft)
-    made = np.clip(np.rint(before - 12 * mask[..., None] + clouds), 0, 255).astype(np.uint8)
-    change = varied(normal, draft, before, made, mask).astype(float) - draft
-    assert np.abs(change[mask > 0]).mean() < 2
-    ring = (mask > 0) & (disc(34) == 0)
-    assert abs(change[ring].mean()) < 1
+def test_a_large_draft_takes_no_clouds_from_sampling_but_its_darkness() -> None:
+    draft = np.random.default_rng(2).integers(60, 180, (96, 96, 3)).astype(np.uint8)
+    before = np.full_like(draft, 120)
+    clouds = 8 * np.sin(np.arange(96) / 2.5)[None, :, None] * np.ones((96, 1, 3))
+    made = np.rint(np.clip(before - 20 + clouds, 0, 255)).astype(np.uint8)
+    mask = disc(40)
+    change = varied(draft, before, made, mask).astype(float) - draft
+    inside = change[mask > 0]
+    assert abs(inside.mean() + 20) < 1.5
+    assert inside.std() < 1.5
+    # A defect as small as the clouds keeps what became of it.
+    small = disc(3)
+    own = (varied(draft, before, made, small).astype(float) - draft)[small > 0]
+    assert np.corrcoef(own[:, 0], (made.astype(float) - before)[small > 0][:, 0])[0, 1] > 0.9
 
 
 def test_a_draft_that_sampling_left_alone_stays_byte_for_byte() -> None:
-    normal, draft, mask = drafted(12, 50)
-    for own in (mask, np.zeros_like(mask), np.ones_like(mask)):
-        assert np.array_equal(varied(normal, draft, decoded(draft), decoded(draft), own), draft)
+    draft = np.random.default_rng(4).integers(0, 256, (64, 48, 3)).astype(np.uint8)
+    decoded, mask = (
+        np.random.default_rng(5).integers(0, 256, (64, 48, 3)).astype(np.uint8),
+        np.zeros((64, 48), np.uint8),
+    )
+    for own in (mask, mask + 1):
+        assert np.array_equal(varied(draft, decoded, decoded, own), draft)
 
 
-def test_what_changes_nothing_becomes_nothing() -> None:
-    normal, _, mask = drafted(20, 30)
-    assert np.array_equal(varied(normal, normal, decoded(normal), 255 - normal, mask), normal)
+def test_the_change_outside_the_mask_hardly_leaks_into_it() -> None:
+    flat, mask = np.full((96, 96, 3), 100, np.uint8), disc(24)
+    made = np.where(disc(30)[..., None] > 0, 90, 200).astype(np.uint8)
+    change = varied(flat, flat, made, mask).astype(int) - 100
+    assert (np.abs(change[mask > 0] + 10) <= 1).all()
+    assert change[0, 0, 0] == 100
