@@ -171,15 +171,22 @@ class Procedural(Placing):
         spots = np.flatnonzero(region if large else rim(region))
         for _ in range(TRIES):
             side = round(float(rng.uniform(*LARGE_WINDOW)) * min(wide, LARGEST)) if large else self._side(wide, rng)
+            side = max(NARROWEST, side)
             spot, style = divmod(int(rng.choice(spots)), image.shape[1]), int(rng.integers(2**32))
             for _ in range(1 if large else 2):  # what is broken off: again, moved so that its middle lies on the edge
-                window, inner, place = hanging_over(image, spot, max(NARROWEST, side))
+                window, inner, place = hanging_over(image, spot, side)
                 drawn, mask = draw_onto(window, traits, word, np.random.default_rng(style), photo)
                 off = (np.array(mask.shape) / 2 - np.argwhere(mask).mean(0)).round()
-                spot = (spot[0] + int(off[0]), spot[1] + int(off[1]))
-            after = self._kept(image[place], drawn[inner])
+                least, beyond = (
+                    NARROWEST // 8 - side // 2,
+                    side // 2 - NARROWEST // 8,
+                )  # some of it stays in the picture
+                moved = (int(np.clip(spot[i] + off[i], least, image.shape[i] + beyond)) for i in (0, 1))
+                spot = (next(moved), next(moved))
+            after = drawn[inner]
             if not large and rng.random() < 0.5:
                 after = gone(image[place], after, mask[inner] & region[place], region[place], photo.noise, rng)
+            after = self._kept(image[place], after)
             found = seen(image[place], after, mask[inner] & region[place])
             if found.sum() < LEAST_INSIDE * mask.sum():
                 continue

@@ -78,12 +78,24 @@ def test_what_is_broken_off_lies_at_the_edge_and_shows_the_ground_behind_half_of
     assert 4 <= behind <= 20
 
 
+@pytest.mark.parametrize(("word", "change", "sign"), [("break", "darker", -1), ("break", "brighter", 1),
+                                                      ("uneven", "darker", -1), ("uneven", "brighter", 1)])  # fmt: skip
+def test_what_lies_over_an_edge_changes_as_it_is_asked_to(word: str, change: str, sign: int) -> None:
+    image, region = disc()
+    image = np.where(region[..., None] > 0, image // 2, 255 - image * (sign < 0)).astype(np.uint8)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        made, mask = create("procedural", change=change).synthesize(image, None, rng, word, region)
+        assert mask.any()
+        assert (sign * (made.astype(int) - image) >= 0).all()
+
+
 def test_a_part_without_ground_beside_it_breaks_at_the_pictures_edge() -> None:
     image = streaked()
     for seed in range(8):
         made, mask = create("procedural", on_object="off").synthesize(image, None, np.random.default_rng(seed), "break")
         y, x = np.nonzero(mask)
-        assert min(y.min(), x.min(), 199 - y.max(), 239 - x.max()) <= 3
+        assert min(y.min(), x.min(), 199 - y.max(), 239 - x.max()) <= 6
         assert not np.array_equal(made, image)
 
 
@@ -125,7 +137,7 @@ def test_a_given_outline_is_filled_with_another_finish() -> None:
     assert np.array_equal(made[mask == 0], image[mask == 0])
 
 
-def test_an_object_too_small_to_break_is_told() -> None:
+def test_an_object_too_small_for_an_area_is_told() -> None:
     image, region = disc()
     dot = np.zeros_like(region)
     dot[120, 120] = 1
