@@ -53,6 +53,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The option `looks`, checked. Raises `UserError`."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"looks={given} must say types by name, as in looks.blowhole=[hole,pit]")
     found = {}
     for name, types in given.items():
         listed = (types,) if isinstance(types, str) else tuple(types) if isinstance(types, list | tuple) else ()
