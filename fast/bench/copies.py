@@ -86,7 +86,7 @@ def _middle(x: Floats) -> Floats:
 
 
 @dataclass
-class RealDefects:
+class DefectGallery:
     """Real defects that synthetic ones are compared with; `owners` numbers the picture that each comes from."""
 
     parts: list[TruePart] = field(default_factory=list)

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fast.bench.copies import RealDefects
+from fast.bench.copies import DefectGallery
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.masks.changed import around
 from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
@@ -175,7 +175,7 @@ class _Real:
     """The real defects: their galleries and features by type."""
 
     def __init__(self, pairs: Sequence[SegmentationSample], shape: tuple[int, int] | None):
-        self._galleries: dict[str, RealDefects] = {}
+        self._galleries: dict[str, DefectGallery] = {}
         self._types: dict[str, TypeMeasures] = {}
         shown: list[tuple[str, np.ndarray, np.ndarray]] = []
         for pair in pairs:
@@ -184,7 +184,7 @@ class _Real:
             if shape is not None:
                 image, mask = resize_image(image, shape), resize_mask(mask, shape)
             if mask.any():
-                self._galleries.setdefault(pair.kind, RealDefects()).add(image, mask, len(shown))
+                self._galleries.setdefault(pair.kind, DefectGallery()).add(image, mask, len(shown))
                 shown.append((pair.kind, image, mask))
         for i, (kind, image, mask) in enumerate(shown):
             nearest = self._galleries[kind].nearest(image, mask, but=i)
@@ -192,9 +192,9 @@ class _Real:
         several = [(kind, f) for kind, found in self._types.items() for f in found.features if len(found.features) > 1]
         self._unit = spread([f for _, f in several], [kind for kind, _ in several]) if several else None
 
-    def gallery(self, kind: str) -> RealDefects:
+    def gallery(self, kind: str) -> DefectGallery:
         """Of the type's defects."""
-        return self._galleries.get(kind, RealDefects())
+        return self._galleries.get(kind, DefectGallery())
 
     def distance(self, made: dict[str, list[Floats]]) -> float | None:
         """Of defects by type, the mean over the features and over the types by their numbers."""

@@ -173,16 +173,13 @@ class Procedural(Placing):
             side = round(float(rng.uniform(*LARGE_WINDOW)) * min(wide, LARGEST)) if large else self._side(wide, rng)
             side = max(NARROWEST, side)
             spot, style = divmod(int(rng.choice(spots)), image.shape[1]), int(rng.integers(2**32))
-            for _ in range(1 if large else 2):  # what is broken off: again, moved so that its middle lies on the edge
-                window, inner, place = hanging_over(image, spot, side)
+            window, inner, place = hanging_over(image, spot, side)
+            drawn, mask = draw_onto(window, traits, word, np.random.default_rng(style), photo)
+            if not large:  # the same again, its middle moved to the edge; some of the window stays in the picture
+                off, far = (side / 2 - np.argwhere(mask).mean(0)).round(), side // 2 - NARROWEST // 8
+                moved = np.clip(np.add(spot, off), -far, np.add(image.shape[:2], far)).astype(int).tolist()
+                window, inner, place = hanging_over(image, (moved[0], moved[1]), side)
                 drawn, mask = draw_onto(window, traits, word, np.random.default_rng(style), photo)
-                off = (np.array(mask.shape) / 2 - np.argwhere(mask).mean(0)).round()
-                least, beyond = (
-                    NARROWEST // 8 - side // 2,
-                    side // 2 - NARROWEST // 8,
-                )  # some of it stays in the picture
-                moved = (int(np.clip(spot[i] + off[i], least, image.shape[i] + beyond)) for i in (0, 1))
-                spot = (next(moved), next(moved))
             after = drawn[inner]
             if not large and rng.random() < 0.5:
                 after = gone(image[place], after, mask[inner] & region[place], region[place], photo.noise, rng)

@@ -7,7 +7,7 @@ import numpy as np
 
 from fast.procedural.noise import Field, Rng, blur, line_noise, smoothstep
 from fast.procedural.shapes import Array, Curve, bezier, dense
-from fast.procedural.site import Change, Site, along, around, lit, outlined, over, placed, tinted, traced
+from fast.procedural.site import Change, Site, along, around, lit, outlined, over, placed, step_down, tinted, traced
 
 
 def dent(site: Site, rng: Rng) -> Change:
@@ -165,10 +165,8 @@ def chip(site: Site, rng: Rng) -> Change:
         # Fibres and crystals run on below the surface.
         body = body + np.float32(rng.uniform(0.6, 1.1)) * (site.picture - blur(site.picture, 3 * s))
     broken = np.clip(body * face.gain + face.add, 8, 255)
-    drop = np.asarray(blur(inside, 0.8 * s), np.float32)
-    dx, dy = cv2.Sobel(drop, cv2.CV_32F, 1, 0), cv2.Sobel(drop, cv2.CV_32F, 0, 1)
     # The step down is dark under the lamp and shines across from it.
-    step = np.clip((dx * np.float32(site.light[0]) + dy * np.float32(site.light[1])) * np.float32(s), -1.5, 1.5)
+    step = step_down(site, inside)
     shade = 1 - np.clip(-step, 0, 1) * np.float32(0.5) * inside
     edge = np.clip(step, 0, 1) * np.float32(25 + 45 * traits.gloss)
     outer = 1 - 0.25 * np.clip(-step, 0, 1) * (1 - inside)

@@ -32,7 +32,7 @@ def uneven(site: Site, rng: Rng) -> Change:
         made = made + _marks(site, rng, float(texture.std()))[..., None]
     patchy = np.clip(1 + 0.08 * site.noise(rng, 40, 3), 0.7, 1.1)
     add = (cover * patchy)[..., None] * made
-    return Change(np.ones((*site.shape, 1), np.float32), np.asarray(add, np.float32), True, cover)
+    return Change(np.ones((*site.shape, 1), np.float32), np.asarray(add, np.float32), area=cover)
 
 
 def _area(site: Site, rng: Rng) -> Field:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from fast.procedural.noise import Field, Rng, fractal
+from fast.procedural.noise import Field, Rng, blur, fractal
 from fast.procedural.shapes import Array, Curve, Groove, contour, groove, groove_within
 from fast.procedural.traits import Traits
 
@@ -154,3 +154,12 @@ def lit(site: Site, height: Field, gloss: float | None = None) -> Change:
     mirror = 70 * shine * (aligned**24 - flat**24)
     # Pictures are gamma coded: twice the light is not twice the grey level.
     return Change(light[..., None] ** np.float32(0.6), tinted(np.asarray(np.maximum(mirror, -25 * shine), np.float32)))
+
+
+def step_down(site: Site, inside: Field) -> Field:
+    """The edge of a hollow `inside` (h, w) in [0, 1]: negative where the step lies in the lamp's shade, positive across
+    from it, where it shines; up to 1.5 either way."""
+    drop = np.asarray(blur(inside, 0.8 * site.scale), np.float32)
+    dx, dy = cv2.Sobel(drop, cv2.CV_32F, 1, 0), cv2.Sobel(drop, cv2.CV_32F, 0, 1)
+    toward = dx * np.float32(site.light[0]) + dy * np.float32(site.light[1])
+    return np.clip(toward * np.float32(site.scale), -1.5, 1.5)

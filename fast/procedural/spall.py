@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from fast.procedural.deposits import extent
 from fast.procedural.noise import Field, Rng, blur, smoothstep
 from fast.procedural.shapes import Array, contour
-from fast.procedural.site import Change, Site, around, lit, placed
+from fast.procedural.site import Change, Site, around, lit, placed, step_down
 
 
 def spall(site: Site, rng: Rng) -> Change:
@@ -26,8 +25,9 @@ def spall(site: Site, rng: Rng) -> Change:
     tone = float(rng.uniform(0.42, 0.8)) * (1 - 0.35 * deep * float(rng.random())) * (1 + 0.14 * rough)
     ground = blur(cut.picture, 4 * s)
     floor = ground * (np.clip(tone, 0.12, 1.05)[..., None] * face.gain) + 0.5 * face.add
-    shade, glint = _walls(cut, inside)
-    gain = 1 - inside
+    step, gain = step_down(cut, inside), 1 - inside
+    shade = 1 - 0.45 * np.clip(-step, 0, 1) * inside
+    glint = np.clip(step, 0, 1) * inside * np.float32(10 + 25 * cut.traits.gloss)
     add = inside[..., None] * np.clip(floor * shade[..., None], 4, 252) + glint[..., None]
     return placed(site, place, Change(np.asarray(gain[..., None], np.float32), np.asarray(add, np.float32), True))
 
@@ -46,14 +46,3 @@ def _outline(site: Site, rng: Rng, middle: Array, radius: float) -> Field:
     unit = radius / site.scale
     ragged = 0.16 * site.noise(rng, max(0.5 * unit, 4.0), 3) + 0.09 * site.noise(rng, max(0.14 * unit, 2.0), 3)
     return np.asarray(whole + radius * float(rng.uniform(0.6, 1.5)) * ragged, np.float32)
-
-
-def _walls(site: Site, inside: Field) -> tuple[Field, Field]:
-    """How much light (h, w) reaches the floor beside the walls, and what they mirror in grey levels."""
-    drop = np.asarray(blur(inside, 0.8 * site.scale), np.float32)
-    dx, dy = cv2.Sobel(drop, cv2.CV_32F, 1, 0), cv2.Sobel(drop, cv2.CV_32F, 0, 1)
-    toward = dx * np.float32(site.light[0]) + dy * np.float32(site.light[1])
-    step = np.clip(toward * np.float32(site.scale), -1.5, 1.5)
-    shade = 1 - 0.45 * np.clip(-step, 0, 1) * inside
-    glint = np.clip(step, 0, 1) * inside * np.float32(10 + 25 * site.traits.gloss)
-    return np.asarray(shade, np.float32), np.asarray(glint, np.float32)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fast.bench.copies import RealDefects
+from fast.bench.copies import DefectGallery
 from fast.bench.pictures import VISIBLE, appearance, measures, seam, visibility
 from fast.data.images import write_image, write_mask
 from fast.segmentation.data import SegmentationSample
@@ -108,7 +108,7 @@ def copied(
 
 @pytest.mark.parametrize(("side", "turn"), [(20, 0), (20, 1), (20, 3), (70, 0)])
 def test_a_copy_pasted_elsewhere_is_found(side: int, turn: int) -> None:
-    gallery, mask = RealDefects(), blob(12, 12, side)
+    gallery, mask = DefectGallery(), blob(12, 12, side)
     for owner, seed in enumerate((1, 2, 3)):
         gallery.add(spotted(seed, mask), mask, owner)
     image, own = copied(spotted(2, mask), mask, (8, 5), turn)
@@ -120,7 +120,7 @@ def test_a_copy_pasted_elsewhere_is_found(side: int, turn: int) -> None:
 
 
 def test_a_copy_with_another_mask_around_it_is_found() -> None:
-    gallery, mask = RealDefects(), blob()
+    gallery, mask = DefectGallery(), blob()
     gallery.add(spotted(1, mask), mask, 0)
     wide = cv2.dilate(mask, np.ones((5, 5), np.uint8))
     wide = np.roll(wide, (1, -1), (0, 1))  # and its box is off by a pixel
@@ -131,7 +131,7 @@ def test_a_copy_with_another_mask_around_it_is_found() -> None:
 
 
 def test_what_cannot_be_compared() -> None:
-    gallery, mask = RealDefects(), blob()
+    gallery, mask = DefectGallery(), blob()
     assert gallery.nearest(grain(0), mask) is None  # with nothing
     gallery.add(spotted(1, mask), mask, 0)
     assert gallery.nearest(spotted(1, mask), mask, but=0) is None
