@@ -1,6 +1,7 @@
-"""How many real defects are synthetic pairs worth? Scores of the quick judge with 0, 3, 5, 10 and all real defects of
+"""How many real defects are synthetic pairs worth? Scores of a segmenter with 0, 3, 5, 10 and all real defects of
 each type of the training side, alone and with the pairs of each method; the test side is tested on and nothing else.
-With --nested the test side is left alone: choices are made on splits inside the training side.
+With --nested the test side is left alone: choices are made on splits inside the training side. The quick judge takes
+seconds a row, a network such as fpn minutes; what helps one need not help the other.
 
 %(prog)s --dataset parts --split parts.split.json --out few
 %(prog)s --dataset parts --split parts.split.json --out nested --nested 5 --counts all \\
@@ -10,20 +11,18 @@ With --nested the test side is left alone: choices are made on splits inside the
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from fast.runtime.options import Parser
 from ldm.errors import UserError
 
 if TYPE_CHECKING:
-    from fast.bench.rows import Row
+    from fast.bench.trial import Judge
     from fast.data.index import DatasetIndex
     from fast.data.split import Split
+
+STEPS = 700  # of a network's training, as in segment.py
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,8 +53,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--looks", action="append", default=[], metavar="TYPE=A,B",
                    help="what procedural draws for a type, e.g. blowhole=pit,hole; may be given several times")
     p.add_argument("--pairs", type=int, default=60, help="of each type (default: 60)")
+    p.add_argument("--segmenter", default="quick",
+                   help="what is trained on each row: quick, a pixel classifier on frozen features, or a network of "
+                        "segment.py, such as fpn (default: quick)")
+    p.add_argument("--steps", type=int, help="with a network: optimiser steps (default: 700)")
     p.add_argument("--size", type=int, default=256, help="side that images are resized to (default: 256)")
-    p.add_argument("--native", action="store_true", help="images keep their size: large images, small defects")
+    p.add_argument("--native", action="store_true",
+                   help="images keep their size: large images, small defects; a network sees windows of --size")
     p.add_argument("--upright", action="store_true", help="the part must not be turned by large angles")
     # fmt: on
     return p
@@ -64,14 +68,16 @@ def parser() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
     _check(options)
+    from fast.cli.few_rows import notes_of, rows_of
+
     counts = tuple(_count(text) for text in options.counts.split(","))
     rows = rows_of(options)
 
     from fast.bench.few import METRICS, Few, measure, table
     from fast.bench.nested import save_nested
     from fast.data.images import write_bytes
-    from fast.segmentation.quick import QuickJudge
 
+    judge, judged = judge_of(options)
     index, split = opened(options)
     if options.write_splits:
         for file in save_nested(index, split, options.nested, options.write_splits):
@@ -79,15 +85,35 @@ def run(options: argparse.Namespace) -> None:
         return
     for note in notes_of(rows.values(), [f"{category}/{anomaly}" for category, anomaly in index.types]):
         print(note, flush=True)
-    size = None if options.native else options.size
-    judged: dict[str, Any] = {"size": size, "augment": "upright" if options.upright else "classical"}
-    judge = QuickJudge(**judged, cache=options.out / "features")
     seeds = tuple(options.seeds or (range(options.nested) if options.nested else (0, 1, 2)))
     few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, judged)
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     parts = [f"{metric}\n\n{table(found, metric)}\n" for metric in METRICS]
     write_bytes(options.out / "table.md", "\n".join(parts).encode())
     print("\n".join(parts))
+
+
+def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
+    """What is trained on each row, and what decides its figures as plain data. Raises `UserError`."""
+    from fast.bench.trial import NetworkJudge
+    from fast.runtime.device import pick_device
+    from fast.runtime.precision import settled
+    from fast.segmentation.networks import PRETRAINED, require_name
+    from fast.segmentation.quick import QuickJudge
+
+    augment = "upright" if options.upright else "classical"
+    if options.segmenter == "quick":
+        judged: dict[str, Any] = {"size": None if options.native else options.size, "augment": augment}
+        cache = None if options.out is None else options.out / "features"
+        return QuickJudge(**judged, cache=cache), judged
+    require_name(options.segmenter)
+    device = pick_device("auto", "").type
+    # As in segment.py: depthwise convolutions learn faster in float32 on a processor.
+    bf16 = settled("fp32" if device == "cpu" and options.segmenter in PRETRAINED else "auto", device) == "bf16"
+    training = {"steps": STEPS if options.steps is None else options.steps, "augment": augment}
+    seen = {"size": options.size, "native": options.native}
+    judge = NetworkJudge(options.segmenter, training, {**seen, "bf16": bf16, "device": device})
+    return judge, {"segmenter": options.segmenter, **training, **seen}
 
 
 def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
@@ -116,6 +142,9 @@ def _check(options: argparse.Namespace) -> None:
     ):  # fmt: skip
         if not least <= value <= 65535:
             raise UserError(f"--{name} {value} lies outside {least}..65535; change it")
+    if options.steps is not None and (options.segmenter == "quick" or options.steps < 1):
+        why = "is below 1; raise it" if options.steps < 1 else "is of a network's training; add --segmenter fpn"
+        raise UserError(f"--steps {options.steps} {why}")
     if options.write_splits and not options.nested:
         raise UserError(f"--write_splits {options.write_splits} writes nested splits; say how many with --nested N")
     if not options.write_splits and not options.out:
@@ -125,95 +154,12 @@ def _check(options: argparse.Namespace) -> None:
                         f"0..{options.nested - 1}")  # fmt: skip
 
 
-def rows_of(options: argparse.Namespace) -> dict[str, Row]:
-    """The rows by label. UserError where a label, method or option is none."""
-    from fast.bench.provenance import SEED
-    from fast.bench.rows import Row
-
-    looks = {k: v.split(",") for k, v in (_pair("--looks", text) for text in options.looks)}
-    rows = {name: _row(name, "--methods", {}, looks) for name in options.methods}
-    for text in options.row:
-        label, value = _pair("--row", text)
-        method, *given = re.split(r",(?![^\[]*\])", value)
-        pairs = dict(_pair(f"--row {text}:", item) for item in given)
-        rows[label] = _row(method, f"--row {text}", {k: _value(v) for k, v in pairs.items()}, looks)
-    for label, folder in (_pair("--folder", text) for text in options.folder):
-        if options.nested and options.nested > 1 and SEED not in folder:
-            raise UserError(f"--folder {label}={folder}: each nested split needs pairs of its own; write {SEED} for "
-                            "its number")  # fmt: skip
-        rows[label] = Row(folder=folder)
-    for label, value in (_pair("--mix", text) for text in options.mix):
-        first, sign, second = value.partition(":")
-        if unknown := next((name for name in (first, second) if name not in rows), "" if sign else value):
-            raise UserError(f"--mix {label}={value}: {unknown} is no row; name two of {', '.join(rows)}, as in "
-                            f"{label}=A:B")  # fmt: skip
-        rows[label] = Row(mix=(first, second))
-    return rows
-
-
-def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
-    """What to tell of types that are drawn as others, each line once."""
-    from fast.generators.looks import looks_notes
-    from fast.synthesis.options import draft_methods
-
-    found: list[str] = []
-    for row in rows:
-        if "procedural" in (row.method, *draft_methods(row.options.get("draft", "none"))):
-            own = row.options if row.method == "procedural" else row.options.get("draft_options", {})
-            found += looks_notes(kinds, own.get("looks", {}), "--looks {name}=scratch,pit")
-    return list(dict.fromkeys(found))
-
-
-def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> Row:
-    """A row of a method. What is wrong with it is told before anything is computed."""
-    from fast.bench.provenance import SEED
-    from fast.bench.rows import Row
-    from fast.generators import FREE, LATENT, create, method_class
-    from fast.generators.latent import check_options
-    from ldm.util import check_params
-
-    found = method_class(method)
-    if method in PLACED:
-        given = {"on_object": "off", **given}
-    if method == "procedural" and looks:
-        given = {"looks": looks, **given}
-    if given.get("draft", "none") != "none":
-        own = {"on_object": "off", **({"looks": looks} if looks and given["draft"] != "transplant" else {})}
-        given = {"draft_options": own, **given}
-    masks = {"masks": given.pop("masks")} if "masks" in given and not found.own_masks else {}
-    fakes = {"counterfeits": given.pop("counterfeits")} if "counterfeits" in given else {}
-    check_params(found, given, flag)
-    if method in FREE:
-        create(method, **given)
-    elif not given.get("weights"):
-        raise UserError(f"{flag} {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
-    elif method in LATENT:
-        check_options(method, given)
-    return Row(method, given, **masks, **fakes)
-
-
-def _value(text: str) -> Any:
-    """A number, a switch or a list as YAML reads it, but the words on and off, which YAML takes for switches."""
-    return text if text in ("on", "off") else yaml.safe_load(text)
-
-
-# Keep their defects on the object; these parts are measured as they fill the image.
-PLACED = ("procedural", "transplant")
-
-
 def _count(text: str) -> int | None:
     if text.strip() == "all":
         return None
     if not text.strip().isdigit():
         raise UserError(f"--counts {text} is no number of defects; write numbers from 0 and all, as in 0,5,all")
     return int(text)
-
-
-def _pair(flag: str, text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not (name and sign and value):
-        raise UserError(f"{flag} {text} is not NAME=VALUE; see --help")
-    return name, value
 
 
 def main(argv: list[str]) -> None:

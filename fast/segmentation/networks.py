@@ -33,6 +33,12 @@ ENCODERS = ("segformer", "stdc", "stdc2")  # those whose published ImageNet weig
 TRAINING_ONLY = "aux."
 
 
+def require_name(name: str) -> None:
+    """UserError where no segmenter has this name."""
+    if name not in SEGMENTERS:
+        raise UserError(f"segmenter '{name}' is unknown; use one of {', '.join(sorted(SEGMENTERS))}")
+
+
 def build(
     name: str, num_classes: int = 2, *, weights: str | os.PathLike[str] | None = None, seed: int | None = None
 ) -> nn.Module:
@@ -42,8 +48,7 @@ def build(
     classes all but the layers that answer; or ImageNet weights of the encoder (`ENCODERS` only). `seed`: makes the
     initial weights the same each time and leaves the global generator alone; without it they are drawn from that.
     """
-    if name not in SEGMENTERS:
-        raise UserError(f"segmenter '{name}' is unknown; use one of {', '.join(sorted(SEGMENTERS))}")
+    require_name(name)
     if num_classes < 2:
         raise UserError(f"num_classes={num_classes} is below 2; background is a class too")
     saved = None if weights is None else _segmenter_in(weights)

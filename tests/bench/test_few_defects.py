@@ -15,7 +15,7 @@ from fast.bench import rows as module_rows
 from fast.bench.few import ALONE, Few, choose, measure, table, worth
 from fast.bench.nested import nested_sides, sides_of
 from fast.bench.rows import Row, RowPairs
-from fast.cli import few_defects
+from fast.cli import few_defects, few_rows
 from fast.data import layouts as module_layouts
 from fast.data.images import write_image, write_mask
 from fast.data.index import DatasetIndex, Sample
@@ -98,6 +98,8 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
         ["--seeds", "-1"],
         ["--pairs", "0"],
         ["--nested", "0"],
+        ["--steps", "0"],
+        ["--steps", "5"],
         ["--write_splits", "there"],
         ["--row", "new"],
         ["--mix", "half=transplant:fast"],
@@ -262,7 +264,9 @@ def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: P
         measure(index, split, Few((None,), (0,), few.rows, 3, nested=True), judge, out)
 
 
-@pytest.mark.parametrize("changed", [["--size", "48"], ["--native"], ["--upright"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "changed", [["--size", "48"], ["--native"], ["--upright"], ["--segmenter", "mini"]], ids=" ".join
+)
 def test_rows_that_were_judged_otherwise_are_refused_in_one_line(
     changed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,10 +289,28 @@ def test_rows_that_were_judged_otherwise_are_refused_in_one_line(
     assert (tmp_path / "out" / "rows.json").read_bytes() == before
 
 
+def test_rows_are_measured_by_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset(tmp_path)
+    flags = ["--dataset", str(tmp_path / "part"), "--out", str(tmp_path / "out"), "--methods", "transplant",
+             "--counts", "all", "--seeds", "0", "--size", "32", "--segmenter", "mini", "--steps", "2",
+             "--pairs", "2"]  # fmt: skip
+    assert run_cli(few_defects.main, flags) == 0
+    alone, with_pairs = json.loads((tmp_path / "out" / "rows.json").read_text())
+    assert alone["judged"] == {"segmenter": "mini", "steps": 2, "augment": "classical", "size": 32, "native": False}
+    assert (alone["label"], alone["pairs"]) == ("real alone", 0)
+    assert with_pairs["pairs"] > 0
+    # The same weights, trained on other samples.
+    assert alone["ap"] != with_pairs["ap"]
+    assert not (tmp_path / "out" / "features").exists()
+    capsys.readouterr()
+    assert run_cli(few_defects.main, [*flags, "--segmenter", "fnp"]) == 2
+    assert "segmenter 'fnp' is unknown" in capsys.readouterr().err
+
+
 def test_rows_of_the_command_line() -> None:
     flags = ["--dataset", "d", "--methods", "--row", "feather=transplant,blend=feather,scale=[0.5,2],turn=9",
              "--folder", "fast=runs/{seed}", "--mix", "half=feather:fast"]  # fmt: skip
-    rows = few_defects.rows_of(few_defects.parser().parse_args(flags))
+    rows = few_rows.rows_of(few_defects.parser().parse_args(flags))
     options = {"on_object": "off", "blend": "feather", "scale": [0.5, 2], "turn": 9}
     assert rows == {
         "feather": Row("transplant", options), "fast": Row(folder="runs/{seed}"), "half": Row(mix=("feather", "fast"))
@@ -375,13 +397,13 @@ def test_options_are_refused_before_the_images_are_read(
 def test_what_names_are_drawn_as_is_told_once() -> None:
     kinds = ["part/colour", "part/crack"]
     for flags, told in (([], 1), (["--looks", "colour=oil"], 0)):
-        rows = few_defects.rows_of(few_defects.parser().parse_args(["--dataset", "d", *flags]))
-        notes = few_defects.notes_of([*rows.values(), *rows.values()], kinds)
+        rows = few_rows.rows_of(few_defects.parser().parse_args(["--dataset", "d", *flags]))
+        notes = few_rows.notes_of([*rows.values(), *rows.values()], kinds)
         assert len(notes) == told
         assert all("colour is drawn as stain or fade" in n and "--looks colour=scratch,pit" in n for n in notes)
-    assert few_defects.notes_of([Row("transplant")], kinds) == []
-    rows = few_defects.rows_of(few_defects.parser().parse_args(["--dataset", "d", "--looks", "unevn=oil"]))
-    (_, unused) = few_defects.notes_of(rows.values(), kinds)
+    assert few_rows.notes_of([Row("transplant")], kinds) == []
+    rows = few_rows.rows_of(few_defects.parser().parse_args(["--dataset", "d", "--looks", "unevn=oil"]))
+    (_, unused) = few_rows.notes_of(rows.values(), kinds)
     assert unused == "note: looks of unevn are not used: no type here has that name (colour, crack)"
 
 

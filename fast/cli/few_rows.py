@@ -1,0 +1,97 @@
+"""The rows of `few_defects`, as its command line names them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ldm.errors import UserError
+
+if TYPE_CHECKING:
+    from fast.bench.rows import Row
+
+# Keep their defects on the object; these parts are measured as they fill the image.
+PLACED = ("procedural", "transplant")
+
+
+def rows_of(options: argparse.Namespace) -> dict[str, Row]:
+    """The rows by label. UserError where a label, method or option is none."""
+    from fast.bench.provenance import SEED
+    from fast.bench.rows import Row
+
+    looks = {k: v.split(",") for k, v in (_pair("--looks", text) for text in options.looks)}
+    rows = {name: _row(name, "--methods", {}, looks) for name in options.methods}
+    for text in options.row:
+        label, value = _pair("--row", text)
+        method, *given = re.split(r",(?![^\[]*\])", value)
+        pairs = dict(_pair(f"--row {text}:", item) for item in given)
+        rows[label] = _row(method, f"--row {text}", {k: _value(v) for k, v in pairs.items()}, looks)
+    for label, folder in (_pair("--folder", text) for text in options.folder):
+        if options.nested and options.nested > 1 and SEED not in folder:
+            raise UserError(f"--folder {label}={folder}: each nested split needs pairs of its own; write {SEED} for "
+                            "its number")  # fmt: skip
+        rows[label] = Row(folder=folder)
+    for label, value in (_pair("--mix", text) for text in options.mix):
+        first, sign, second = value.partition(":")
+        if unknown := next((name for name in (first, second) if name not in rows), "" if sign else value):
+            raise UserError(f"--mix {label}={value}: {unknown} is no row; name two of {', '.join(rows)}, as in "
+                            f"{label}=A:B")  # fmt: skip
+        rows[label] = Row(mix=(first, second))
+    return rows
+
+
+def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
+    """What to tell of types that are drawn as others, each line once."""
+    from fast.generators.looks import looks_notes
+    from fast.synthesis.options import draft_methods
+
+    found: list[str] = []
+    for row in rows:
+        if "procedural" in (row.method, *draft_methods(row.options.get("draft", "none"))):
+            own = row.options if row.method == "procedural" else row.options.get("draft_options", {})
+            found += looks_notes(kinds, own.get("looks", {}), "--looks {name}=scratch,pit")
+    return list(dict.fromkeys(found))
+
+
+def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> Row:
+    """A row of a method. What is wrong with it is told before anything is computed."""
+    from fast.bench.provenance import SEED
+    from fast.bench.rows import Row
+    from fast.generators import FREE, LATENT, create, method_class
+    from fast.generators.latent import check_options
+    from ldm.util import check_params
+
+    found = method_class(method)
+    if method in PLACED:
+        given = {"on_object": "off", **given}
+    if method == "procedural" and looks:
+        given = {"looks": looks, **given}
+    if given.get("draft", "none") != "none":
+        own = {"on_object": "off", **({"looks": looks} if looks and given["draft"] != "transplant" else {})}
+        given = {"draft_options": own, **given}
+    masks = {"masks": given.pop("masks")} if "masks" in given and not found.own_masks else {}
+    fakes = {"counterfeits": given.pop("counterfeits")} if "counterfeits" in given else {}
+    check_params(found, given, flag)
+    if method in FREE:
+        create(method, **given)
+    elif not given.get("weights"):
+        raise UserError(f"{flag} {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
+    elif method in LATENT:
+        check_options(method, given)
+    return Row(method, given, **masks, **fakes)
+
+
+def _value(text: str) -> Any:
+    """A number, a switch or a list as YAML reads it, but the words on and off, which YAML takes for switches."""
+    return text if text in ("on", "off") else yaml.safe_load(text)
+
+
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign and value):
+        raise UserError(f"{flag} {text} is not NAME=VALUE; see --help")
+    return name, value
