@@ -45,9 +45,21 @@ def _of_one(logits: Tensor, target: Tensor, loss: str, defect_weight: float) -> 
 
 
 def dice(probability: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of the whole batch, (B,H,W) each. Pooled, so that a picture without a defect does not decide it."""
-    both = (probability * target).sum()
-    return 1 - (2 * both + 1) / (probability.sum() + target.sum() + 1)
+    """Mean of 1 - Dice over the pictures with a defect, (B,H,W) each; 0 without one.
+
+    Each picture by itself: in a Dice of the whole batch one large area outweighs all pores and cracks, which a network
+    then does not learn. What is found on flawless pictures is the cross-entropy's.
+    """
+    shown = target.flatten(1).any(dim=1)
+    if not bool(shown.any()):
+        return probability.sum() * 0
+    return _one_less_dice(probability, target)[shown].mean()
+
+
+def _one_less_dice(probability: Tensor, target: Tensor) -> Tensor:
+    """1 - Dice of each picture, (B,H,W) each to (B,)."""
+    both, area = (probability * target).sum(dim=(1, 2)), (probability + target).sum(dim=(1, 2))
+    return 1 - (2 * both + 1) / (area + 1)
 
 
 def ohem(logits: Tensor, target: Tensor) -> Tensor:
@@ -70,9 +82,8 @@ def detail(logits: Tensor, target: Tensor) -> Tensor:
     # Two pixels around what is ignored, where a rim may be one that the labels do not show.
     known = F.max_pool2d(ignored[:, None].float(), 5, stride=1, padding=2)[:, 0] == 0
     probability, wanted = logits.sigmoid() * known, wanted * known
-    both, area = (probability * wanted).sum(dim=(1, 2)), (probability + wanted).sum(dim=(1, 2))
     entropy = F.binary_cross_entropy_with_logits(logits[known], wanted[known]) if known.any() else logits.sum() * 0
-    return entropy + (1 - (2 * both + 1) / (area + 1)).mean()
+    return entropy + _one_less_dice(probability, wanted).mean()
 
 
 def detail_target(target: Tensor) -> Tensor:

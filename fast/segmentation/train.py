@@ -54,9 +54,9 @@ def train(
     `native` `size` is that of the windows taken at the pictures' own resolution. `recipe`: "common", or "published",
     which each network was published with; `batch_size`, `lr`, `loss` and `defect_weight` are
     the recipe's if not given. `augment`: one of `fast.data.transforms.AUGMENT`. `loss`: "ce",
-    or "ce+dice", as Dice does not fade when defects get small, of the main head and auxiliary ones alike, with
-    `defect_weight` on a defect pixel in the cross-entropy; or "published", the network's own. `ema`: decay of a
-    running mean of the weights, which is then what is returned. `bf16`: matrix products in bfloat16.
+    or "ce+dice", as a picture's Dice does not fade when its defect gets small, of the main head and auxiliary ones
+    alike, with `defect_weight` on a defect pixel in the cross-entropy; or "published", the network's own. `ema`:
+    decay of a running mean of the weights, which is then what is returned. `bf16`: matrix products in bfloat16.
     `progress(step, share, loss)` follows each step. Raises `UserError` for options that do not go together, labels
     that the network has no class for, and a loss that is no longer finite.
     """

@@ -156,6 +156,22 @@ def test_training_is_the_same_twice_and_leaves_the_generator_alone() -> None:
     assert all(torch.isfinite(t).all() for t in trained(5, bf16=True))
 
 
+def test_a_pinhole_weighs_as_much_as_a_large_area_in_dice() -> None:
+    target = torch.zeros(3, 8, 8)
+    target[0, :, :6] = 1  # 48 pixels, found
+    target[1, 2, 2] = 1  # one, missed; nothing in the third
+    answer = torch.zeros(3, 8, 8)
+    answer[0, :, :6] = 1
+    answer[2, 0, 0] = 0.5
+    assert dice(answer, target).item() == pytest.approx((0 + (1 - 1 / 2)) / 2)
+    assert dice(answer[2:], target[2:]).item() == 0
+    answer.requires_grad_()
+    dice(answer, target).backward()
+    assert answer.grad is not None
+    assert answer.grad[1, 2, 2] < 0
+    assert answer.grad[2].abs().max() == 0
+
+
 def test_objective_against_a_picture_worked_by_hand() -> None:
     logits = torch.zeros(1, 2, 1, 4)  # a half for either class everywhere: cross-entropy log 2
     target = torch.tensor([[[1, 0, 0, 0]]])
