@@ -173,7 +173,8 @@ def _check_method(options: SynthesisOptions, named: Collection[str]) -> None:
     for own in fields(LatentOptions):
         learned = own.name in LEARNED
         foreign = options.method in FREE if learned else options.method not in LATENT and own.name not in SHARED
-        if foreign and (own.name in named or getattr(options, own.name) != default_of(own)):
+        said = own.name in named and own.name != "draft"  # --draft none asks for nothing
+        if foreign and (said or getattr(options, own.name) != default_of(own)):
             why = ", which learns nothing" if learned else "; its own options are method.key=value"
             raise UserError(f"{flag_of(options, own.name)} is not for {options.method}{why}")
     if options.honest_masks and options.method not in LATENT:
