@@ -41,7 +41,6 @@ def test_the_end_of_a_run_counts_each_type(pairs: Path, capsys: pytest.CaptureFi
     argv = ["--method", "procedural", "--data_root", command["data_root"], "--sample_name", str(pairs)]
     assert synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "5"]) == 0
     said = capsys.readouterr().out
-    assert "by type: scratch 2, hole 2\n" in said  # of the four before
     assert said.endswith(("by type: scratch 3, hole 2\n", "by type: scratch 2, hole 3\n"))
 
 
