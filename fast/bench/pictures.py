@@ -13,6 +13,7 @@ import numpy as np
 
 from fast.bench.copies import DefectGallery
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
+from fast.data.whole import synthesized_again
 from fast.masks.changed import around
 from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
 from fast.segmentation.data import SegmentationSample
@@ -152,7 +153,7 @@ def measures(folder: str | Path, real_pairs: Sequence[SegmentationSample], limit
 def _rows(folder: Path, limit: int) -> list[dict[str, Any]]:
     rows = read_records(folder)
     if not rows or not all({"image", "mask", "type"} <= row.keys() for row in rows):
-        raise UserError(f"{folder / 'manifest.jsonl'} is damaged or empty; restore it or synthesize again")
+        raise UserError(f"{folder / 'manifest.jsonl'} is damaged or empty; {synthesized_again(Path(folder))}")
     if limit < 1:
         raise UserError(f"limit={limit} pairs to look at are none; raise it")
     return [rows[i] for i in np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int)]

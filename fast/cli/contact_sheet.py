@@ -41,7 +41,10 @@ def main(argv: list[str]) -> None:
 
     rows, fakes = [], []
     for output in options.outputs:
-        step = max(1, sum(1 for _ in each_record(output)) // options.rows)
+        count = sum(1 for _ in each_record(output))
+        step = max(1, count // options.rows)
+        if count > options.rows:
+            print(f"{output}: {options.rows} of {count} pairs, evenly chosen; --rows {count} shows all")
         chosen = islice(each_record(output), 0, step * options.rows, step)
         rows += [read_row(output, record, zoom=not options.whole) for record in chosen]
         fakes += counterfeits(output, zoom=not options.whole)

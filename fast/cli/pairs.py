@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from fast.cli.synthesis_options import check_options, parse_synthesis
+from fast.cli.synthesis_names import check_names
+from fast.cli.synthesis_options import check_options, named_options, parse_synthesis
 from fast.cli.synthesis_parts import for_each_part, parts_of
 from fast.cli.synthesize import synthesize
 from fast.runtime.command import run_cli
@@ -15,10 +16,11 @@ from ldm.errors import UserError
 
 
 def main(argv: list[str]) -> None:
-    asked = parse_synthesis(argv)
+    asked, named = parse_synthesis(argv), named_options(argv)
     parts = parts_of(asked)
     for options in parts.values():
-        check_options(options)
+        check_options(options, named)
+        check_names(options)
     kind = kind_of(asked.runner)
     if kind != "local" and len(parts) > 1:
         raise UserError(f"--runner {asked.runner} takes no several --pt_path; leave one of the two out")

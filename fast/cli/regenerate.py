@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.cli.synthesis_job import SynthesisJob, prepare
-from fast.cli.synthesize import fill, settings_of
+from fast.cli.synthesize import complete, fill, settings_of
 from fast.review.decisions import Review
 from fast.runtime.folders import parse_json
 from fast.synthesis.options import FIRST_AGAIN, SynthesisOptions
@@ -41,13 +41,14 @@ def regenerate(folder: Path) -> int:
     """Make every rejected pair of a finished run anew. Returns how many.
 
     A new pair has a number from `FIRST_AGAIN` on, the normal image, type and mask file of the one in whose place it
-    comes, and a seed derived from both. Stopped, the same call goes on. Raises `UserError`, for a folder without
-    rejected pairs too.
+    comes, and a seed derived from both. Stopped, the same call goes on; one that is damaged or gone since is made
+    again. Raises `UserError`, for a folder without rejected pairs too.
     """
     refuse_shards(folder, "review")
     options, review = command_of(folder), Review(folder)
     job = prepare(options, say=False)
     with closing(OutputFolder(folder, settings_of(job), extend=options.extend)) as output:
+        complete(output, output.to_replace())
         output.gather()
         rows = {int(row["index"]): row for row in output.rows()}
         if _set_aside(rows, review):

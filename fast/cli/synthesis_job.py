@@ -2,13 +2,14 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
+from fast.cli.synthesis_notes import check_drawable, tell_looks, tell_recipe, tell_sources, tell_unused, tell_words
 from fast.cli.synthesis_placing import flags_of_drafts, given_regions, own_flags, region_of_picture
 from fast.cli.synthesis_types import asked_types, named_types, worded_types
 from fast.data.images import read_image, resize_image, write_image
@@ -17,7 +18,6 @@ from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
 from fast.generators.drafts import Drafter, MixedDrafter, check_drafts
 from fast.generators.latent import LatentGenerator
-from fast.generators.looks import looks_notes
 from fast.generators.maker import GeneratorMaker
 from fast.generators.procedural import Procedural
 from fast.masks.preview import cell, preview_sheet
@@ -26,8 +26,8 @@ from fast.runtime.flags import given
 from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
 from fast.synthesis.maker import Maker, MaskOf
-from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods, transplants
-from fast.synthesis.recipe import GuidanceWarning, guidance_note, recipe_for
+from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
+from fast.synthesis.recipe import GuidanceWarning, recipe_for
 from fast.synthesis.sources import NormalSource, Sources, find_normals
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import read_metadata
@@ -90,16 +90,22 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     drafts = {**flags_of_drafts(options, recipe.draft), **recipe.draft_options}
     _check_drafts(options, artifact)
     check_drafts(recipe.draft, drafts)
-    if say:
-        _tell_recipe(options, artifact, recipe)
     sources = _trained_sources(options, artifact, masks, say)
-    chosen = {name: v for name, v in sampling.items() if v is not None and name not in recipe.own}
+    looks = recipe.draft_options.get("looks") or {}
     types = sources.types if artifact.open_types else None
+    drawn = "procedural" in draft_methods(recipe.draft)
+    if drawn:
+        check_drawable([sources.types[i] for i in sources.allowed], looks)
+    if say:
+        tell_recipe(options, artifact, recipe)
+        if artifact.open_types:
+            tell_words(options, artifact, recipe, sources.types)
+        tell_sources(sources)
+    chosen = {name: v for name, v in sampling.items() if v is not None and name not in recipe.own}
     synthesizer = _loaded(options, artifact, types=types, own=recipe.own, **{**chosen, "draft_options": drafts})
     synthesizer.mask_of = mask_of = masks.of(sources.types)
-    if "procedural" in draft_methods(recipe.draft):
-        looks = recipe.draft_options.get("looks") or {}
-        _tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
+    if drawn:
+        tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
     regions = None if masks.source is not None else _regions_of_drafts(options, synthesizer)
     maker: Maker = HonestMaker(synthesizer, recipe.composite) if options.honest_masks else synthesizer
     common = {
@@ -108,14 +114,6 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
         **weights_settings(artifact.path), "base_sha256": artifact.base_sha256,
     }  # fmt: skip
     return SynthesisJob(maker, sources, common, masks.source, mask_of, masks.rejected)
-
-
-def _tell_recipe(options: SynthesisOptions, artifact: Artifact, recipe: Recipe) -> None:
-    """What of the options these weights do not follow, or were not trained for."""
-    if (note := guidance_note(artifact, recipe)) is not None:
-        print(f"warning: {note}", flush=True)
-    if recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
-        print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
 
 
 def _loaded(options: SynthesisOptions, artifact: Artifact, **sampling: Any) -> Synthesizer:
@@ -150,12 +148,12 @@ def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Chose
     normals, found = _normals(options), masks.files(options, say)
     if artifact.open_types:
         options = _with_types_of_drafts(options)
-        types = asked_types(options, artifact, normals, found, say)
+        types = asked_types(options, artifact, normals, found)
         found = [m for m in found if m.kind in {t.split("/", 1)[1] for t in types}] or found
         allowed = list(range(len(types)))
     else:
         types, allowed = artifact.types, match_types(artifact.types, options.anomaly_name, options.init_word)
-    return _told(Sources(normals, found, types, allowed).narrowed(), say)
+    return Sources(normals, found, types, allowed).narrowed()
 
 
 def _check_drafts(options: SynthesisOptions, artifact: Artifact) -> None:
@@ -196,9 +194,12 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
         types = list(made.types) or named_types(options, normals, found)
         knows = "these weights know" if path is not None else f"{options.method} knows"
         wanted = match_types(types, options.anomaly_name, options.init_word, knows)
-    sources = _told(Sources(normals, found, types, wanted).narrowed(), say)
+    sources = Sources(normals, found, types, wanted).narrowed()
+    if say:
+        tell_unused(options, made)
+        tell_sources(sources)
     if isinstance(made, Procedural):
-        _tell_looks(sources, made.own_looks, "method.looks.{name}=[scratch]", say)
+        tell_looks(sources, made.own_looks, "method.looks.{name}=[scratch]", say)
     mask_of = masks.of(types)
     regions = None if masks.source is not None or not isinstance(made, Placing) else given_regions(options)
     maker = GeneratorMaker(made, types, options.size, mask_of, None if regions is None else region_of_picture(regions))
@@ -213,20 +214,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
 # what both have
 
 
-def _tell_looks(sources: Sources, looks: Mapping[str, Any], change: str, say: bool) -> None:
-    for note in looks_notes((sources.types[i] for i in sources.allowed), looks, change) if say else ():
-        print(note, flush=True)
-
-
 def _normals(options: SynthesisOptions) -> list[NormalSource]:
     if not options.data_root:
         raise UserError(f"{options.method} needs normal pictures; give --data_root FOLDER")
     return find_normals(options.data_root)
-
-
-def _told(sources: Sources, say: bool) -> Sources:
-    if say:
-        kinds = ", ".join(sources.types[i].lstrip("/") for i in sources.allowed)
-        files = f", {len(sources.masks)} masks" if sources.masks else ""
-        print(f"{len(sources.normals)} normals{files}, types: {kinds}", flush=True)
-    return sources

@@ -98,12 +98,8 @@ def _mask_kind(options: SynthesisOptions, method: type[Method]) -> str:
     if kind != "own" and (not method.takes_mask or transplants(options)):
         name = f"--draft {options.draft}" if drafted else options.method
         raise UserError(f"{name} draws its own masks; leave --mask_path and --masks out")
-    if kind == "own" and not method.own_masks and not drafted:
-        raise UserError(f"{options.method} needs masks; give --mask_path FOLDER, or --masks mixed (or another shape)")
-    placing = issubclass(method, Placing) or drafted
-    if kind == "own" and ((options.on_object and not placing) or options.preview):
-        flag = "--on_object" if options.on_object and not placing else "--preview"
-        raise UserError(f"{flag} is for masks that are there before the picture; add --masks perlin, say")
+    if kind == "own" and options.on_object and not (issubclass(method, Placing) or drafted):
+        raise UserError("--on_object is for masks that are there before the picture; add --masks perlin, say")
     return kind
 
 

@@ -6,12 +6,13 @@ import argparse
 import math
 import os
 import re
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 
 from fast.cli.score import check_keep
 from fast.generators import FREE, LATENT, METHODS
-from fast.runtime.flags import add_flags, default_of, flag_of
+from fast.runtime.flags import add_flags, default_of, flag_of, flagged
 from fast.runtime.options import Parser
 from fast.runtime.runner import check_runner
 from fast.synthesis.options import (
@@ -20,6 +21,7 @@ from fast.synthesis.options import (
     SynthesisOptions,
     check_latent,
     draft_methods,
+    strength_alone,
     transplants,
 )
 from ldm.errors import UserError
@@ -28,6 +30,7 @@ from ldm.errors import UserError
 SHARED, LEARNED = ("size", "device"), ("weights", "step")
 # Options of single methods, also where their pictures are drafts.
 OWN = {"material": "procedural", "defects": "transplant", "split": "transplant"}
+OVERRIDE = re.compile(r"^method\.[A-Za-z0-9_.]+=")
 # The flags as `--help` shows them.
 GROUPS = {
     "": ("method",),
@@ -65,14 +68,24 @@ def parser() -> argparse.ArgumentParser:
 
 def parse_synthesis(argv: list[str]) -> SynthesisOptions:
     """Flags and `method.key=value` in any order."""
-    override = re.compile(r"^method\.[A-Za-z0-9_.]+=")
-    values = vars(parser().parse_args([a for a in argv if not override.match(a)]))
-    return SynthesisOptions(**values, overrides=[a.removeprefix("method.") for a in argv if override.match(a)])
+    values = vars(parser().parse_args([a for a in argv if not OVERRIDE.match(a)]))
+    return SynthesisOptions(**values, overrides=[a.removeprefix("method.") for a in argv if OVERRIDE.match(a)])
 
 
-def check_options(options: SynthesisOptions) -> None:
-    """Everything that can be refused before a heavy import. Raises `UserError`."""
+def named_options(argv: list[str]) -> set[str]:
+    """The options whose flags are on the command line, also those that are given their default value."""
+    unsaid = dict.fromkeys(flagged(SynthesisOptions))
+    whole = argparse.Namespace(**dict.fromkeys(unsaid, unsaid))  # a value that no flag can have
+    found = vars(parser().parse_args([a for a in argv if not OVERRIDE.match(a)], whole))
+    return {name for name, value in found.items() if value is not unsaid}
+
+
+def check_options(options: SynthesisOptions, named: Collection[str] = ()) -> None:
+    """Everything that can be refused before a heavy import. `named`: options that are asked for, though they may have
+    their default value. Raises `UserError`."""
     check_latent(options, options.method)
+    if "strength" in named and options.draft == "none":
+        raise strength_alone(options.strength, options.method)
     if options.masks in ("given", "augmented") and not options.mask_path:
         raise UserError(f"--masks {options.masks} needs masks; give their folder with --mask_path")
     if options.mask_path and options.masks not in (None, "given", "augmented"):
@@ -85,11 +98,26 @@ def check_options(options: SynthesisOptions) -> None:
         raise UserError("--on_object is empty; give a rule such as auto, a path, or off")
     if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --sample_name; choose a file outside that folder")
+    _check_own_masks(options)
     check_runner(options)
     _check_shards(options)
     _check_kept(options)
-    _check_method(options)
+    _check_method(options, named)
     _check_counterfeits(options)
+
+
+def _check_own_masks(options: SynthesisOptions) -> None:
+    """Raises `UserError` where the method is to make its own masks and cannot, or they are to be shown beforehand."""
+    if options.masks != "own" and (options.masks or options.mask_path):
+        return
+    if options.method in LATENT and options.draft == "none":
+        raise UserError(f"{options.method} needs masks; give --mask_path FOLDER, or --masks mixed (or another shape)")
+    if options.preview:
+        maker = options.method if options.draft == "none" else f"--draft {options.draft}"
+        raise UserError(
+            f"--preview shows masks that are there before the picture, and {maker} brings its own; leave it out and "
+            "look at a few pairs with scripts/contact_sheet.py, or add --masks perlin, say, if the method fills masks"
+        )
 
 
 def _check_shards(options: SynthesisOptions) -> None:
@@ -140,12 +168,13 @@ def _check_kept(options: SynthesisOptions) -> None:
         raise UserError("--regenerate is for pairs that are rejected; add --keep SHARE or --honest_masks")
 
 
-def _check_method(options: SynthesisOptions) -> None:
+def _check_method(options: SynthesisOptions, named: Collection[str]) -> None:
     """Nothing is given that the method would pass over in silence. Raises `UserError`."""
     for own in fields(LatentOptions):
         learned = own.name in LEARNED
         foreign = options.method in FREE if learned else options.method not in LATENT and own.name not in SHARED
-        if foreign and getattr(options, own.name) != default_of(own):
+        said = own.name in named and own.name != "draft"  # --draft none asks for nothing
+        if foreign and (said or getattr(options, own.name) != default_of(own)):
             why = ", which learns nothing" if learned else "; its own options are method.key=value"
             raise UserError(f"{flag_of(options, own.name)} is not for {options.method}{why}")
     if options.honest_masks and options.method not in LATENT:

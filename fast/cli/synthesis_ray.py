@@ -160,7 +160,7 @@ def _synthesize(ray: Any, options: SynthesisOptions) -> None:
             rows = output.brief()
     finally:
         crew.stop()
-    tell(options, rows, total, bool(came), crew.rejected, True)
+    tell(options, settings["types"], rows, total, bool(came), crew.rejected, True)
 
 
 def _fill(ray: Any, crew: Crew, output: Output, options: SynthesisOptions, actor: Any, came: list[int]) -> int:

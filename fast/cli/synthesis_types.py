@@ -3,31 +3,23 @@
 from pathlib import Path
 
 from fast.artifact import Artifact, text_encoder
-from fast.data.words import prompt_text
 from fast.generators.base import Generator as Method
 from fast.latent.prompts import check_words, is_vocabulary
-from fast.synthesis.defect_types import category_of, open_types, perhaps_category
+from fast.synthesis.defect_types import category_of, open_types
 from fast.synthesis.options import SynthesisOptions
 from fast.synthesis.sources import MaskSource, NormalSource
 
 
 def asked_types(
-    options: SynthesisOptions, artifact: Artifact, normals: list[NormalSource], masks: list[MaskSource], say: bool
+    options: SynthesisOptions, artifact: Artifact, normals: list[NormalSource], masks: list[MaskSource]
 ) -> list[str]:
     """The types that the flags and folders ask of weights that serve any words. Raises `UserError` for no words."""
     encoder, top, root = text_encoder(artifact), Path(options.mask_path or ""), options.data_root or ""
     kinds = [m.kind for m in masks if m.path.parent != top]
     category = category_of(normals, root, lambda name: is_vocabulary(encoder, name))
     types = open_types(artifact.types, options.anomaly_name, options.init_word, kinds, category)
-    perhaps = perhaps_category(root, lambda name: is_vocabulary(encoder, name))
-    if say and perhaps and all(key.startswith("/") for key in types):
-        print(f"note: nothing says what the images are of; if it is {perhaps}, add --anomaly_name {perhaps}")
-    trained = {prompt_text("", t.split("/", 1)[1]) for t in artifact.types}
     for key in types:
         check_words(encoder, key)
-        word = key.split("/", 1)[1]
-        if say and prompt_text("", word) not in trained:
-            print(f"note: these weights were not trained on {word!r}; they go by the word alone")
     return types
 
 
@@ -39,7 +31,7 @@ def worded_types(
     top = Path(options.mask_path or "")
     kinds = sorted({m.kind for m in masks if m.path.parent != top})
     categories = sorted({n.category for n in normals} or {""})
-    types = []
+    types: list[str] = []
     for name in (options.anomaly_name or options.init_word or ",".join(kinds or made.words)).split(","):
         name = name.strip().replace("+", "/", 1)
         if name in categories and name:

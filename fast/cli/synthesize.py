@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -77,8 +78,16 @@ def synthesize(options: SynthesisOptions) -> None:
             raise
         if options.keep is not None and not stopped:
             total = _kept(output, options, real)
+        lost = [] if options.shards or rank else _to_replace(output)
         rows = output.brief()
-    tell(options, rows, total, stopped, job.rejected() if rank == 0 else 0, rank == 0)
+    types = [job.sources.types[i] for i in job.sources.allowed]
+    tell(options, types, rows, total, stopped, job.rejected() if rank == 0 else 0, rank == 0)
+    if lost:
+        print(
+            f"note: {len(lost)} pairs that came in the place of rejected ones are damaged or gone ({lost[0]:06d} the "
+            f"first): scripts/review.py {options.sample_name} --regenerate makes them again",
+            flush=True,
+        )
 
 
 def settings_of(job: SynthesisJob) -> dict[str, Any]:
@@ -93,10 +102,17 @@ def settings_of(job: SynthesisJob) -> dict[str, Any]:
 
 
 def tell(
-    options: SynthesisOptions, rows: list[dict[str, Any]], total: int, stopped: bool, rejected: int, first: bool
+    options: SynthesisOptions,
+    types: Sequence[str],
+    rows: list[dict[str, Any]],
+    total: int,
+    stopped: bool,
+    rejected: int,
+    first: bool,
 ) -> None:
     """The last lines of the command: of `rows`, all records, `total` are kept; `rejected` masks were drawn again.
-    `first`: for the process that speaks for all. Raises `UserError` for a run that was `stopped`."""
+    `types`: those that were asked for; `first`: for the process that speaks for all. Raises `UserError` for a run that
+    was `stopped`."""
     from fast.synthesis.honest import made_again
 
     again = made_again(rows)
@@ -111,6 +127,12 @@ def tell(
         wanted = _candidates(options)
         raise UserError(f"interrupted: {pairs} of {wanted} pairs{also} are made; the same command goes on")
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
+    if first and options.keep is None:  # with --keep the table of scores says so
+        counts = Counter(row.get("type") for row in rows if not row.get("counterfeit") and not row.get("rejected"))
+        every = dict.fromkeys([*types, *sorted(filter(None, counts))])
+        if len(every) > 1:
+            told = ", ".join(f"{kind.lstrip('/')} {counts[kind]}" for kind in every)
+            print(f"by type: {told}", flush=True)
     if first and options.keep is None and pairs > options.count:
         print(f"note: {options.count} were asked for; the others were there before, and stay", flush=True)
 
@@ -143,6 +165,14 @@ def _made(output: Output, job: SynthesisJob, options: SynthesisOptions) -> tuple
             break
         made += wanted - shown
     return total, stopped
+
+
+def _to_replace(output: Output) -> list[int]:
+    """Numbers of the pairs that this command does not make, and that are damaged or gone."""
+    from fast.synthesis.output import OutputFolder
+
+    assert isinstance(output, OutputFolder)
+    return output.to_replace()
 
 
 def _candidates(options: SynthesisOptions) -> int:

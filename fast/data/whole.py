@@ -66,12 +66,23 @@ def check_made(paths: Iterable[Path]) -> None:
 
 def _remedy(path: Path) -> str:
     """What makes a file of a synthesis output anew. `bench.py --auto` keeps no settings beside its pairs."""
-    output = path.parent.parent
-    if not (output / "settings.json").exists() and (output.parent / CHOICE).is_file():
-        return f"run scripts/bench.py --auto with --out {output.parent} again, which makes all pairs of it anew"
+    if by_auto := _by_auto(path.parent.parent):
+        return by_auto
     if not container(path).exists():
         return "run the set's command again, which makes what is missing"
     return "run the set's command again, which makes it anew"
+
+
+def synthesized_again(output: Path) -> str:
+    """The remedy for a synthesis output whose manifest is damaged."""
+    return _by_auto(output) or "restore it or synthesize again"
+
+
+def _by_auto(output: Path) -> str:
+    """What makes an output that `bench.py --auto` left anew; empty for another one."""
+    if (output / "settings.json").exists() or not (output.parent / CHOICE).is_file():
+        return ""
+    return f"run scripts/bench.py --auto with --out {output.parent} again, which makes all pairs of it anew"
 
 
 def _problem(path: Path) -> UserError | None:

@@ -16,7 +16,7 @@ from fast.data.decode import image_size
 from fast.data.formats.outlines import parts
 from fast.data.images import natural_key, read_mask
 from fast.data.packed import is_packed
-from fast.data.whole import check_made
+from fast.data.whole import check_made, synthesized_again
 from fast.runtime.folders import parse_json
 from fast.synthesis.records import damaged, each_line, file_of, is_finished, manifests
 from ldm.errors import UserError
@@ -128,7 +128,7 @@ def read_run(folder: Path) -> Run:
     times = Counter(pair.name for pair in pairs)
     if len(times) < len(pairs):
         twice = next(name for name, count in times.items() if count > 1)
-        raise UserError(f"{folder}: its manifest names the image {twice} twice; restore it or synthesize again")
+        raise UserError(f"{folder}: its manifest names the image {twice} twice; {synthesized_again(folder)}")
     return Run(folder, pairs, counterfeits)
 
 

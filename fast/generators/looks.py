@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fast.procedural.defects import DRAWABLE
+from fast.runtime.options import did_you_mean
 from ldm.errors import UserError
 
 # Made where no type is named: what happens to any hard surface.
@@ -49,6 +50,16 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "blister": ("bubble",),
     "damaged": USUAL,
 }
+
+
+def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks") -> UserError:
+    """What to say of a type's word that names nothing to draw. `own`: the words that have looks; `change`: the option
+    that gives a word some."""
+    meant = did_you_mean(word, [*DRAWABLE, *SYNONYMS, *own])
+    return UserError(
+        f"procedural cannot draw {word!r}{meant}; name one of {', '.join(DRAWABLE)}, "
+        f"or say what it looks like: {change}.{word}=[scratch]"
+    )
 
 
 def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fast.generators.base import Placing
 from fast.generators.blend import ImageMask, check_range, given_mask
-from fast.generators.looks import SYNONYMS, USUAL, own_looks
+from fast.generators.looks import SYNONYMS, USUAL, cannot_draw, own_looks
 from fast.generators.windows import NARROWEST, around, cut_off, gone, hanging_over, rim, seen, thickness, window_at
 from fast.masks.foreground import Ground
 from fast.procedural.dataset import VERSION
@@ -94,10 +94,7 @@ class Procedural(Placing):
             return self.words
         word = anomaly.rpartition("/")[2]
         if word not in self.looks:
-            raise UserError(
-                f"procedural cannot draw {word!r}; name one of {', '.join(DRAWABLE)}, "
-                f"or say what it looks like: method.looks.{word}=[scratch]"
-            )
+            raise cannot_draw(word, self.looks)
         return self.looks[word]
 
     def check_word(self, anomaly: str) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -12,7 +12,7 @@ from fast.runtime.command import command_line
 from fast.runtime.flags import add_flags, option
 from ldm.errors import UserError
 
-ALIKE = 0.75  # of two flags, from 0 to 1 as `difflib` measures it, from which one may be meant by the other
+ALIKE = 0.75  # of two flags or names, from 0 to 1 as `difflib` measures it, from which one may be meant by the other
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,8 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     def meant(self, name: str) -> str:
         """ " (did you mean --minutes?)" for --minuts; empty where no flag is like it."""
-        near = get_close_matches(name, [flag for flag in self._option_string_actions if flag[:2] == "--"], 1, ALIKE)
-        return f" (did you mean {near[0]}?)" if near else ""
+        return did_you_mean(name, [flag for flag in self._option_string_actions if flag[:2] == "--"])
 
     def _misspelt(self) -> str | None:
         """The first flag of the command line that there is none of; None where all are known."""
@@ -48,6 +47,12 @@ class Parser(argparse.ArgumentParser):
         return next(
             (n for n in names if n not in known and not (self.allow_abbrev and self._get_option_tuples(n))), None
         )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean scratch?)" for scrach, of the names that are `known`; empty where none is like it."""
+    near = get_close_matches(name, list(dict.fromkeys(known)), 1, ALIKE)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _boolean(text: str) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fast.data.words import prompt_text
+from fast.runtime.options import did_you_mean
+from fast.synthesis.options import NONE_NAMED
 from fast.synthesis.sources import NormalSource
 from ldm.errors import UserError
 
@@ -45,7 +47,9 @@ def match_types(
     if len(types) == 1:
         return [0]
     given = f"--init_word {init_word}" if anomaly_name is None else f"--anomaly_name {anomaly_name}"
-    raise UserError(f"{given}: {knows} {', '.join(types)}; name one of them or a category")
+    names = [name for t in types for name in (t, *t.split("/", 1))]
+    meant = did_you_mean(name or str(init_word), names)
+    raise UserError(f"{given}{meant}: {knows} {', '.join(types)}; name one of them or a category")
 
 
 def open_types(
@@ -75,10 +79,7 @@ def open_types(
         return [t for t in known if t.startswith(f"{name}/")] or [f"{category}/{name}"]
     defects = [init_word] if init_word else list(dict.fromkeys(kinds))
     if not defects:
-        raise UserError(
-            "these weights serve any defect, and none is named; give a word with --init_word (scratch, say), "
-            "or put the masks in folders named by words"
-        )
+        raise UserError(NONE_NAMED)
     return [f"{name or category}/{defect}" for defect in defects]
 
 
@@ -97,7 +98,8 @@ def category_of(normals: Sequence[NormalSource], folder: str, knows: Callable[[s
 
 def perhaps_category(folder: str, knows: Callable[[str], bool]) -> str:
     """A word in a folder's path that may tell what the images are of: of the folder and the two above it the nearest
-    that says more than "train" or "good". To be asked about: where a folder lies is no setting."""
+    that says more than "train", "good" or "parts". To be asked about: where a folder lies is no setting."""
     path = Path(folder).resolve()
-    says = [p.name for p in (path, *path.parents[:2]) if p.name and p.name.lower() not in SAY_NOTHING]
+    nothing = {*SAY_NOTHING, "part", "parts"}
+    says = [p.name for p in (path, *path.parents[:2]) if p.name and p.name.lower() not in nothing]
     return next((name for name in says if knows(name)), "")

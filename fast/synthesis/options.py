@@ -21,6 +21,10 @@ DRAFT_STRENGTH = 0.3
 # How far a counterfeit's normal image is noised, as a share of T, where defects start from noise. From a fifth on the
 # shipped base leaves a patch that looks like a stain.
 COUNTERFEIT_STRENGTH = 0.1
+NONE_NAMED = (
+    "these weights serve any defect, and none is named; name some with --anomaly_name scratch,crack (or one with "
+    "--init_word scratch), or put masks in folders named by words"
+)
 
 
 @dataclass(frozen=True)
@@ -207,14 +211,30 @@ def check_latent(options: LatentOptions, method: str) -> None:
     if not 0 < options.strength <= 1:
         raise UserError(f"--strength {options.strength:g} lies outside 0..1; give a share above 0, 1 for pure noise")
     if options.draft == "none" and options.strength != DRAFT_STRENGTH:
-        raise UserError(
-            f"--strength {options.strength:g} is how much of a draft is made new; add --draft, or leave it out"
-        )
-    if options.draft != "none" and (method != "fast" or options.sampler not in (None, "aias")):
-        raise UserError(f"--draft {options.draft} is for --sampler aias of fast; leave one of the two out")
+        raise strength_alone(options.strength, method)
+    if options.draft != "none" and method != "fast":
+        raise _draft_of_another(options.draft, method)
+    if options.draft != "none" and options.sampler not in (None, "aias"):
+        raise UserError(f"--draft {options.draft} is for --sampler aias, not {options.sampler}; leave one of them out")
+    if not options.use_farm and method in ("stage", "anomalydiffusion"):
+        raise UserError(f"--no_farm is for fast: {method} has no FARM; leave it out")
     if options.stop_at and (method != "fast" or options.sampler not in (None, "aias")):
         raise UserError(f"--stop_at {options.stop_at} is for --sampler aias of fast; leave one of the two out")
     if options.compiled and (options.precision == "int8" or options.region == "auto"):
         raise UserError("--compile is for one size of window and weights as they are: not with --region auto or int8")
     if options.weights_cache and options.precision == "fp32":
         raise UserError("--weights_cache keeps weights in bfloat16; add --precision bf16 or int8")
+
+
+def strength_alone(strength: float, method: str) -> UserError:
+    """What to say of `--strength` without `--draft`."""
+    remedy = "add --draft, or leave it out" if method == "fast" else f"{method} starts from no draft; leave it out"
+    return UserError(f"--strength {strength:g} is how much of fast's --draft is made new; {remedy}")
+
+
+def _draft_of_another(draft: str, method: str) -> UserError:
+    """What to say of `--draft` where the method is not fast."""
+    whole = f"--method {draft} makes whole pairs, and --draft {draft} is what --method fast starts from"
+    if method != draft:
+        whole = f"--draft {draft} is what --method fast starts from, not {method}"
+    return UserError(f"{whole}; leave --draft out, or say --method fast with its --pt_path")

@@ -147,8 +147,20 @@ class OutputFolder:
             return set(self._found())
 
     def drop_damaged(self, numbers: Iterable[int]) -> list[Path]:
-        """Remove those files of complete pairs that are cut off or no images: their pairs are no longer complete.
-        Returns them. Files are looked at as `fast.data.whole` does: their ends, not all of them. Raises `UserError`."""
+        """Remove the damaged files of complete pairs, which are no longer complete then. Returns them. A pair that
+        somebody rejected, and in whose place another came, keeps them: it must not come back. Raises `UserError`."""
+        damaged = self.damaged(numbers)
+        with self._lock():
+            found = self._found()
+            stay = {path for path in damaged if path.is_relative_to(self.rejects) and _replaced(found[int(path.stem)])}
+        damaged = [path for path in damaged if path not in stay]
+        for path in damaged:
+            path.unlink(missing_ok=True)
+        return damaged
+
+    def damaged(self, numbers: Iterable[int]) -> list[Path]:
+        """Those files of complete pairs that are cut off or no images, as `fast.data.whole` sees it: by their ends, not
+        all of them. Raises `UserError`."""
         with self._lock():
             found = self._found()
         places = {False: self.folder, True: self.rejects}
@@ -158,10 +170,20 @@ class OutputFolder:
             out = found[number].rejected
             kinds = (*PICTURES, ASKED) if number in asked[out] else PICTURES
             files += [places[out] / kind / f"{number:06d}.png" for kind in kinds]
-        damaged = [path for path, _ in broken_images(files)]
-        for path in damaged:
-            path.unlink(missing_ok=True)
-        return damaged
+        return [path for path, _ in broken_images(files)]
+
+    def to_replace(self) -> list[int]:
+        """Numbers of the pairs that came in the place of rejected ones and are damaged or gone. Raises `UserError`."""
+        if not (self.rejects / self.manifest.name).is_file():
+            return []
+        places = {int(row["replaced_by"]) for row in self.each() if "replaced_by" in row}
+        there = self.done()
+        return sorted((places - there) | {int(path.stem) for path in self.damaged(places & there)} - self._refused())
+
+    def _refused(self) -> set[int]:
+        """Numbers of the pairs in `rejected/`."""
+        with self._lock():
+            return {number for number, place in self._found().items() if place.rejected}
 
     def each(self) -> Iterator[dict[str, Any]]:
         """Records of the complete pairs in order, the rejected ones too, read one by one."""
@@ -178,7 +200,8 @@ class OutputFolder:
         return [brief_record(row) for row in self.each()]
 
     def _found(self) -> dict[int, Place]:
-        """Where the records stand, by number, without those whose pictures somebody has removed."""
+        """Where the records stand, by number, without those whose pictures somebody has removed; what another pair came
+        in the place of was rejected, and stays so without them."""
         found: dict[int, Place] = {}
         there = {folder: [numbers_in(folder / kind) for kind in (*PICTURES, ASKED)]
                  for folder in (self.folder, self.rejects)}  # fmt: skip
@@ -189,7 +212,7 @@ class OutputFolder:
                     row = parse_json(text)
                     number, rejected = int(row["index"]), bool(row.get("rejected"))
                     kinds = there[self.rejects if rejected else self.folder][: 4 if ASKED in row else 3]
-                    if all(number in numbers for numbers in kinds):
+                    if "replaced_by" in row or all(number in numbers for numbers in kinds):
                         found[number] = Place(file, offset, rejected)
                     else:
                         found.pop(number, None)
@@ -274,6 +297,12 @@ class OutputFolder:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     os.replace(source, target)
         self._plan.unlink()
+
+
+def _replaced(place: Place) -> bool:
+    """Whether a rejected pair has one in its place, or is a counterfeit, which needs none."""
+    row = parse_json(next(texts_at([place])))
+    return "replaced_by" in row or bool(row.get("counterfeit"))
 
 
 def _grown(before: Any, now: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fast.data.whole import synthesized_again
 from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import new_file, parse_json
 from fast.synthesis.shard_form import CLASSES, RANGE, complete_shards, shard_parts, without_gaps
@@ -170,7 +171,7 @@ def read_lines(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def damaged(file: Path, why: object) -> UserError:
     """What to say of a file with records, or a shard's tar file, that cannot be used."""
-    restore = "restore it or synthesize again"
+    restore = synthesized_again(file.parent)
     if file.name != MANIFEST:
         restore = "restore it, or remove it and run the set's command again, which makes that shard anew"
     return UserError(f"{file} is damaged ({why}); {restore}")
@@ -218,4 +219,4 @@ def read_records(output: Path, counterfeits: bool = False, rejected: bool = Fals
 
 def brief_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the end of a run tells of a record."""
-    return {key: record[key] for key in ("counterfeit", "honest", "rejected") if key in record}
+    return {key: record[key] for key in ("type", "counterfeit", "honest", "rejected") if key in record}

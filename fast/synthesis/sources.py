@@ -17,11 +17,12 @@ from fast.data.pairing import split_beside
 from fast.data.reading import NAME, reading_of
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from fast.synthesis.pair import Pair
-from fast.synthesis.selection import contents, drawn, marks, order
+from fast.synthesis.selection import contents, drawn, marks, order, turn
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
 ReadMask = Callable[[Path], np.ndarray]
+TYPES = 10  # in the key of the order of types
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Sources:
         own = seed_of(seed, 3, index)
         category, kind = normal.category if normal else "", mask.kind if mask else ""
         files = normal.path if normal else None, mask.path if mask else None
-        return Pair(index, *files, self._type(category, kind, own), own)
+        return Pair(index, *files, self._type(category, kind, index, seed), own)
 
     def _turn(self, masks: np.ndarray, index: int, seed: int) -> int:
         """The mask for a pair: all come round in an order of their own every time through, sorted once each time."""
@@ -103,8 +104,9 @@ class Sources:
     def _orders(self) -> dict[tuple[int, int], np.ndarray]:
         return {}
 
-    def _type(self, category: str, kind: str, seed: int) -> int:
-        """A seeded choice among the allowed types that the normal's category and the mask's folder name."""
+    def _type(self, category: str, kind: str, index: int, seed: int) -> int:
+        """Of the allowed types that the normal's category and the mask's folder name the one whose turn it is: they
+        come round in a new order every time through, so that of n each has an n-th of the pairs."""
         tests: tuple[Callable[[str, str], bool], ...] = (
             lambda c, a: c == category and a == kind,
             lambda c, a: a == kind,
@@ -113,8 +115,9 @@ class Sources:
         for test in tests:
             fitting = [i for i in self.allowed if test(*self.types[i].split("/", 1))]
             if fitting:
-                return fitting[seed % len(fitting)]
-        return self.allowed[seed % len(self.allowed)]
+                break
+        among = np.array(fitting or self.allowed, np.uint64)
+        return int(among[turn(among, index, seed, TYPES)])
 
 
 def find_normals(path: str) -> list[NormalSource]:

@@ -36,6 +36,14 @@ def by_index(folder: Path) -> dict[int, dict[str, Any]]:
     return {row["index"]: row for row in manifest(folder)}
 
 
+def test_the_end_of_a_run_counts_each_type(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = json.loads((pairs / "command.json").read_text())
+    argv = ["--method", "procedural", "--data_root", command["data_root"], "--sample_name", str(pairs)]
+    assert synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "5"]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith(("by type: scratch 3, hole 2\n", "by type: scratch 2, hole 3\n"))
+
+
 def test_rejected_pairs_are_left_out_until_it_is_undone(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = pairs.parent / "d.csv"
     table.write_text("file,decision,reason\n000001.png,rejected,floats\n000003.png,ok,\n")
@@ -138,6 +146,38 @@ def test_a_new_pair_may_be_rejected_again_and_the_run_goes_on_as_before(pairs: P
         synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "6"]) == 0
     )  # a larger set has pairs of its own
     assert sorted(by_index(pairs)) == [0, 2, 3, 4, 5, 2_000_001]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["damaged", "gone"])
+def test_a_rejected_pair_does_not_come_back_and_the_one_in_its_place_is_made_again(
+    pairs: Path, lost: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def harm(file: Path) -> None:
+        if lost:
+            file.unlink()
+        else:
+            file.write_bytes(file.read_bytes()[:100])
+
+    table = pairs.parent / "d.csv"
+    table.write_text("index,decision\n1,rejected\n")
+    assert review(pairs, "--decisions", table) == 0
+    assert review(pairs, "--regenerate") == 0
+    made = bytes_of(pairs)
+    harm(pairs / "rejected" / "image" / "000001.png")
+    harm(pairs / "image" / "2000000.png")
+    command = json.loads((pairs / "command.json").read_text())
+    argv = ["--method", "procedural", "--data_root", command["data_root"], "--sample_name", str(pairs)]
+    capsys.readouterr()
+    assert synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "4"]) == 0
+    assert "note: 1 pairs that came in the place of rejected ones are damaged or gone" in capsys.readouterr().out
+    assert 1 not in by_index(pairs)
+    assert not (pairs / "image" / "000001.png").exists()
+    assert review(pairs, "--regenerate") == 0
+    assert bytes_of(pairs) == made
+    assert sorted(by_index(pairs)) == [0, 2, 3, 2_000_000]
+    capsys.readouterr()
+    assert synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "4"]) == 0
+    assert "damaged or gone" not in capsys.readouterr().out
 
 
 def test_a_folder_that_says_no_command_is_refused(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from fast.data import packed, whole
 from fast.data.images import write_image
 from fast.data.whole import broken_images, check_images, check_made
 from fast.runtime import progress
+from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 
@@ -130,10 +131,17 @@ def test_pairs_of_auto_are_made_anew_by_the_bench(tmp_path: Path) -> None:
     bad.unlink()
     with pytest.raises(UserError, match=r"; run scripts/bench\.py --auto with --out .*/auto again"):
         check_made([bad])
+    (bad.parents[1] / "manifest.jsonl").write_text("{")
+    with pytest.raises(
+        UserError, match=r"manifest\.jsonl is damaged .*; run scripts/bench\.py --auto with --out .*/auto"
+    ):
+        read_records(bad.parents[1])
     cut(picture(bad))
     (bad.parents[1] / "settings.json").write_text("{}")  # a run of its own beside the bench's files
     with pytest.raises(UserError, match=r"; run the set's command again, which makes it anew$"):
         check_made([bad])
+    with pytest.raises(UserError, match="restore it or synthesize again"):
+        read_records(bad.parents[1])
 
 
 def test_a_long_look_says_how_far_it_is(

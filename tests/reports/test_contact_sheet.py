@@ -100,6 +100,15 @@ def test_a_counterfeit_shows_where_it_was_filled_by_its_pair_or_by_what_changed(
         assert 30 <= changed.mask.sum() <= 36
 
 
+def test_the_command_says_how_many_of_how_many_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs(tmp_path / "set")
+    argv = [str(tmp_path / "set"), "--out", str(tmp_path / "sheet.png"), "--cell", "64"]
+    assert run_cli(script("contact_sheet").main, [*argv, "--rows", "1"]) == 0
+    assert f"{tmp_path / 'set'}: 1 of 2 pairs, evenly chosen; --rows 2 shows all\n" in capsys.readouterr().out
+    assert run_cli(script("contact_sheet").main, argv) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'sheet.png'}\n"
+
+
 def test_the_command_shows_counterfeits_below_the_pairs_under_a_title(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

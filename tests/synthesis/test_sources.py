@@ -89,10 +89,19 @@ def test_a_pair_depends_on_the_seed_and_its_number_alone() -> None:
     assert len({sources().pair(i, seed).seed for i in range(50) for seed in range(4)}) == 200
 
 
-def test_types_are_drawn_evenly_where_nothing_names_one() -> None:
-    counts = Counter(sources(allowed=(0, 2, 4)).pair(i, 0).type_index for i in range(300))
-    assert set(counts) == {0, 2, 4}
-    assert min(counts.values()) > 60
+def test_types_take_turns_where_nothing_names_one() -> None:
+    given = sources(allowed=(0, 2, 4))
+
+    def made(count: int, seed: int = 0) -> list[int]:
+        return [given.pair(i, seed).type_index for i in range(count)]
+
+    every = made(300)
+    assert Counter(every) == {0: 100, 2: 100, 4: 100}
+    for seed in range(5):
+        assert sorted(made(3, seed)) == [0, 2, 4]
+        assert set(Counter(made(8, seed)).values()) == {2, 3}
+    laps = {tuple(every[i : i + 3]) for i in range(0, 300, 3)}
+    assert len(laps) == 6  # in every order: no type always meets the same mask
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from fast.artifact import find_artifact, find_base, in_project, load_model
+from fast.cli.synthesis_notes import tell_words
 from fast.data.words import prompt_text
 from fast.latent.prompts import by_word, check_words, is_vocabulary
 from fast.model import FAST
 from fast.synthesis.defect_types import category_of, open_types, perhaps_category
+from fast.synthesis.options import Recipe, SynthesisOptions
 from fast.synthesis.sources import NormalSource
 from fast.training.config import merge
 from ldm.checkpoint import read_metadata, read_state_dict
@@ -52,7 +54,7 @@ def test_what_flags_and_folders_ask_for(
 
 
 def test_no_defect_is_named() -> None:
-    with pytest.raises(UserError, match=r"none is named; give a word with --init_word"):
+    with pytest.raises(UserError, match=r"none is named; name some with --anomaly_name scratch,crack"):
         open_types(KNOWN, None, None, [], "wood")
 
 
@@ -171,6 +173,29 @@ def test_a_name_of_one_s_own_is_made_from_drafts_by_the_word_for_its_look(
     rows = manifest(out)
     assert [(row["type"], row["prompt"]) for row in rows] == [("mypart/pinprick", "mypart hole")] * 2
     assert rows[0]["draft_prompts"] == "looks"
+
+
+@pytest.mark.parametrize(
+    ("drafts", "told"),
+    [
+        ({}, "'quirk', 'blowhole', 'scrach' (did you mean scratch?); they go"),
+        ({"draft": "procedural"}, "'quirk', 'scrach' (did you mean scratch?); they go"),  # a hole or a pit is known
+        ({"draft": "procedural", "strength": 1.0}, "'quirk', 'blowhole', 'scrach' (did you mean scratch?); they go"),
+        ({"draft": "mixed"}, "'scrach' (did you mean scratch?), 'blowhole' (where a draft is a real one); they go"),
+    ],
+    ids=["none", "drawn", "masks alone", "mixed"],
+)
+def test_one_note_tells_the_words_that_were_not_learned(
+    drafts: dict[str, Any], told: str, shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact, names = find_artifact(shipped), "quirk,blowhole,scrach"
+    options = SynthesisOptions(sample_name="out", data_root="wood/normal", anomaly_name=names, **drafts)
+    types = [f"/{name}" for name in names.split(",")]
+    tell_words(options, artifact, Recipe(**drafts), types)
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if "not trained" in line] == [line for line in said if told in line]
+    assert len(said) == 2
+    assert said[0].endswith("if it is wood, say --anomaly_name wood/quirk,wood/blowhole,wood/scrach")
 
 
 def test_folders_of_masks_name_the_defects(

@@ -1,0 +1,86 @@
+"""What the synthesis command tells before it starts: what of the options is not used, and how names are understood."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fast.artifact import Artifact, text_encoder
+from fast.data.words import prompt_text
+from fast.generators import FREE
+from fast.generators.base import Generator
+from fast.generators.looks import SYNONYMS, cannot_draw, looks_notes, own_looks
+from fast.latent.prompts import is_vocabulary
+from fast.procedural.defects import DEFECTS, DRAWABLE
+from fast.runtime.options import did_you_mean
+from fast.synthesis.defect_types import perhaps_category
+from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods
+from fast.synthesis.recipe import guidance_note
+from fast.synthesis.sources import Sources
+
+
+def tell_recipe(options: SynthesisOptions, artifact: Artifact, recipe: Recipe) -> None:
+    """What of the options these weights do not follow, or were not trained for."""
+    if (note := guidance_note(artifact, recipe)) is not None:
+        print(f"warning: {note}", flush=True)
+    if recipe.sampler == "ddpm" and options.steps not in (None, recipe.steps):
+        print(f"--steps {options.steps} is not used: ddpm always takes all {recipe.steps}", flush=True)
+    for name in ("margin", "min_window", "max_window"):
+        if recipe.region == "full" and getattr(options, name) is not None:
+            print(f"--{name} {getattr(options, name)} is not used: it is for --region auto", flush=True)
+    if recipe.from_draft and recipe.blend != SamplingOptions().blend:
+        print(f"--blend {recipe.blend} is not used: a draft's border is its method's", flush=True)
+
+
+def tell_words(options: SynthesisOptions, artifact: Artifact, recipe: Recipe, types: list[str]) -> None:
+    """Of weights that serve any words: that nothing says what the images are of, and which they were not trained on.
+    `types`: those to be made."""
+    encoder = text_encoder(artifact)
+    perhaps = perhaps_category(options.data_root or "", lambda name: is_vocabulary(encoder, name))
+    if perhaps and all(key.startswith("/") for key in types):
+        # Where the defect's word is in --anomaly_name, the part's goes before it.
+        whole = ",".join(perhaps + key for key in types) if options.anomaly_name else perhaps
+        print(f"note: nothing says what the images are of; if it is {perhaps}, say --anomaly_name {whole}")
+    trained = [prompt_text("", t.split("/", 1)[1]) for t in artifact.types]
+    words = list(dict.fromkeys(key.split("/", 1)[1] for key in types))
+    strange = [word for word in words if prompt_text("", word) not in trained]
+    drawn = [word for word in strange if recipe.from_draft and _by_looks(recipe, word)]
+    told = [f"{word!r}{did_you_mean(prompt_text('', word), trained)}" for word in strange if word not in drawn]
+    if recipe.draft == "mixed":
+        told += [f"{word!r} (where a draft is a real one)" for word in drawn]
+    if told:
+        print(f"note: these weights were not trained on {', '.join(told)}; they go by the spelling alone", flush=True)
+
+
+def _by_looks(recipe: Recipe, word: str) -> bool:
+    """Whether drawn drafts of a type are made new by the words for what is drawn, all of which the shipped weights
+    know."""
+    if "procedural" not in draft_methods(recipe.draft):
+        return False
+    looks = {**SYNONYMS, **own_looks(recipe.draft_options.get("looks") or {})}
+    return all(look in DEFECTS for look in looks.get(word, (word,)))
+
+
+def tell_unused(options: SynthesisOptions, made: Generator) -> None:
+    """Which options this method passes over."""
+    if options.device == "cuda" and options.method in FREE and options.masks != "learned":
+        print(f"--device cuda is not used: {options.method} computes on the CPU", flush=True)
+    if made.words and options.anomaly_name and options.init_word:
+        print(f"--init_word {options.init_word} is not used: --anomaly_name names the types", flush=True)
+
+
+def tell_looks(sources: Sources, looks: Mapping[str, Any], change: str, say: bool) -> None:
+    for note in looks_notes((sources.types[i] for i in sources.allowed), looks, change) if say else ():
+        print(note, flush=True)
+
+
+def tell_sources(sources: Sources) -> None:
+    kinds = ", ".join(sources.types[i].lstrip("/") for i in sources.allowed)
+    files = f", {len(sources.masks)} masks" if sources.masks else ""
+    print(f"{len(sources.normals)} normals{files}, types: {kinds}", flush=True)
+
+
+def check_drawable(types: list[str], looks: Mapping[str, Any]) -> None:
+    """Raises `UserError` for a type that no draft can be drawn of."""
+    known = (*DRAWABLE, *SYNONYMS, *own_looks(looks))
+    for word in (key.rpartition("/")[2] for key in types):
+        if word not in known:
+            raise cannot_draw(word, looks, "method.draft_options.looks")
