@@ -14,6 +14,8 @@ from fast.procedural.traits import Traits
 
 # Sine and cosine of the height the lamp is taken to stand at, and the share of light that comes from all sides.
 LAMP_UP, LAMP_ASIDE, AMBIENT = 0.72, 0.69, 0.4
+# Of a change that fades out: what is covered to a lower share belongs to the mask no more.
+COVERED = 0.12
 
 
 @dataclass
@@ -21,7 +23,9 @@ class Site:
     """Where a defect goes: the picture enlarged (h, w, 3) in grey levels, px per photo px, light and grain.
 
     `outline`: of a defect whose mask is given, the signed distance in px (h, w) to its edge, negative inside; the
-    painters in `defects.FOLLOWERS` draw that shape instead of one of their own.
+    painters in `defects.FOLLOWERS` draw that shape instead of one of their own. `middle` (x, y): where a large area has
+    its middle, or at what place of the object's edge a piece is broken off; `depth` (h, w): px to the object's edge, 0
+    beyond it.
     """
 
     picture: Field
@@ -32,6 +36,8 @@ class Site:
     grained: bool
     dark: bool
     outline: Field | None = None
+    middle: Array | None = None
+    depth: Field | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,8 +64,9 @@ class Site:
 
 @dataclass
 class Change:
-    """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps. `area` (h, w): the
-    mask is where it is above 0.5, for a change that is nothing here and there; None: where the change shows."""
+    """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps. `area` (h, w)
+    in [0, 1]: how far the defect covers the surface, whose share `COVERED` is the mask's border; None: the mask is where
+    the change shows."""
 
     gain: Field
     add: Field
