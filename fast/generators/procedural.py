@@ -26,7 +26,17 @@ from fast.generators.windows import (
 )
 from fast.masks.foreground import Ground
 from fast.procedural.dataset import VERSION
-from fast.procedural.defects import AT_EDGE, DRAWABLE, FOLLOWERS, LARGE, Spot, defects_of, draw_onto, traits_named, whole
+from fast.procedural.defects import (
+    AT_EDGE,
+    DRAWABLE,
+    FOLLOWERS,
+    LARGE,
+    Spot,
+    defects_of,
+    draw_onto,
+    traits_named,
+    whole,
+)
 from fast.procedural.photo import Photo, look_at, traits_of
 from fast.procedural.surfaces import SMALLEST
 from fast.procedural.traits import Traits
@@ -40,7 +50,7 @@ DETAIL, LARGEST = 256, 1024
 INSIDE = 0.75  # share of a drawn defect that has to lie on the object
 LARGE_WINDOW = (0.5, 1.3)  # of an area as large as the part: shares of the object's width
 LEAST_INSIDE = 0.2  # share of what may lie over an edge that has to be on the object and in the picture
-LEAST_BROKEN = 12  # px that a break has at least
+LEAST_BROKEN = 24  # px that a break has at least
 CORNER = 0.4  # share of the breaks that go where the object sticks out
 TRIES = 16
 CHANGES = ("any", "darker", "brighter")
@@ -196,7 +206,7 @@ class Procedural(Placing):
             at = Spot((x - place[1].start, y - place[0].start), depth[place])
             drawn, mask = draw_onto(image[place], traits, word, rng, photo, spot=at)
             after = self._kept(image[place], drawn)
-            mask &= reach[place]
+            mask = np.asarray(mask & reach[place], np.uint8)
             found = faded(image[place], after, mask) if large else whole(seen(image[place], after, mask)) & mask
             if found.sum() < max(LEAST_INSIDE * mask.sum(), LEAST_BROKEN) or cut_off(found, place, image.shape):
                 continue

@@ -29,7 +29,9 @@ def broken(site: Site, rng: Rng) -> Change:
     if behind is not None:
         recess = _recess(site, rng, depth, size)
         lip = size * float(rng.choice([0.0, 0.0, rng.uniform(0.05, 0.3)]))
-        bared = np.maximum(smoothstep(recess + 0.7 * s, recess - 0.7 * s, depth), 1 - smoothstep(-lip - s, -lip, far))
+        bared = np.maximum(
+            smoothstep(0.7 * s, -0.7 * s, np.asarray(depth - recess)), 1 - smoothstep(-lip - s, -lip, far)
+        )
         if lip == 0 and rng.random() < 0.5:
             bared = np.ones_like(bared)
         face = face + bared[..., None] * (behind - face)
@@ -69,7 +71,7 @@ def _cut(site: Site, rng: Rng, depth: Field, middle: Array) -> tuple[Field, floa
         return site.outline, max(-float(site.outline.min()), 1.0)
     s, side = site.scale, min(site.shape)
     longest = max(LONGEST * side, 5.0 * s)
-    along = float(np.exp(rng.uniform(np.log(min(max(0.06 * side, 4.5 * s), longest)), np.log(longest))))
+    along = float(np.exp(rng.uniform(np.log(min(max(0.09 * side, 5.0 * s), longest)), np.log(longest))))
     deep = max(along * float(rng.uniform(0.3, 0.9)), 2.8 * s)
     inward = _inward(depth, middle, 2 * deep)
     # A chord: the middle lies beyond the edge, so that the break gets shallow towards its ends.
@@ -101,15 +103,15 @@ def _fracture(site: Site, rng: Rng, far: Field, depth: Field, size: float) -> Fi
     shade = lit(site, np.asarray(height, np.float32), 0.25 * traits.gloss)
     ground = _spread(site, depth > 0, max(0.7 * size, 4 * s))
     # In the shadow of what still stands, or open to the lamp; seldom as bright as the surface.
-    tone = float(rng.uniform(0.15, 0.45) if rng.random() < 0.45 else rng.uniform(0.5, 0.88))
+    tone = float(rng.uniform(0.15, 0.45) if rng.random() < 0.5 else rng.uniform(0.5, 0.82))
     if float(ground[far < 0].mean() if (far < 0).any() else ground.mean()) < DARKEST:
         ground, tone = np.maximum(ground, 0.5 * DARKEST), float(rng.uniform(1.5, 2.2))
     elif traits.kind not in ("metal", "glass"):
         ground = 0.6 * ground + 0.4 * np.asarray(traits.bare, np.float32)
-    darker = 1 - float(rng.uniform(0.1, 0.4)) * fallen + 0.06 * site.noise(rng, max(unit, 6.0), 3)
+    darker = 1 - float(rng.uniform(0.25, 0.6)) * fallen + 0.06 * site.noise(rng, max(unit, 6.0), 3)
     face = ground * np.clip(tone * darker, 0.05, 2.4)[..., None] * np.clip(shade.gain, 0.55, 1.3) + 0.4 * shade.add
     step = step_down(site, smoothstep(0.5 * s, -0.5 * s, far))
-    dark = 1 - 0.5 * np.clip(-step, 0, 1) * smoothstep(3 * s, 0, np.abs(far))
+    dark = 1 - 0.3 * np.clip(-step, 0, 1) * smoothstep(3 * s, 0, np.abs(far))
     return np.asarray(face * dark[..., None] + (np.clip(step, 0, 1) * (4 + 10 * traits.gloss))[..., None], np.float32)
 
 

@@ -15,9 +15,10 @@ WORN, ROUGH = (0.2, 0.7), (1.3, 2.2)
 DARKEST = 40.0  # grey levels: on darker ground the difference in brightness is that of such ground
 FAINTEST = 11.0  # grey levels by which the middle of an area differs in brightness and texture together, at least
 DARK, BRIGHT = 45.0, 205.0  # grey levels: darker ground can only become brighter, and brighter only darker
+GLARE = (254.0, 225.0)  # grey levels between which a change is lost in a highlight
 NOISE = 0.7  # photo px: what is finer is the camera's noise, which stays
 OUTLIER = 3.0  # deviations of the texture; what stands out more is a mark or an edge and is changed no more than that
-SEAM, SEAM_BLUR = 6.0, 3.0  # grey levels in a photo px at that blur (px): so steep is the border of two materials
+SEAM, SEAM_BLUR = 4.5, 3.0  # grey levels in a photo px at that blur (px): so steep is the border of two materials
 
 
 def uneven(site: Site, rng: Rng) -> Change:
@@ -34,7 +35,8 @@ def uneven(site: Site, rng: Rng) -> Change:
         made = made + _marks(site, rng, float(texture.std()))[..., None]
     made = made + _tone(rng, cover, low, made, rough)[..., None]
     patchy = np.clip(1 + 0.22 * site.noise(rng, 40, 3), 0.5, 1.3)
-    add = (cover * patchy)[..., None] * made
+    # What is too bright for the camera stays so.
+    add = (cover * patchy)[..., None] * made * smoothstep(*GLARE, site.picture.max(2))[..., None]
     return Change(np.ones((*site.shape, 1), np.float32), np.asarray(add, np.float32), area=cover)
 
 
@@ -102,12 +104,14 @@ def _area(site: Site, rng: Rng) -> Field:
         far = outlined(site, rng, middle, half, 0.2, float(rng.uniform(1, 1.8)), turned)
     else:
         wide, high = half * float(rng.uniform(1, 1.3)), half * float(rng.uniform(0.35, 1.0))
+        if rng.random() < 0.3:  # a band
+            wide *= float(rng.uniform(1.2, 2.5))
         round_by = min(wide, high) * float(rng.uniform(0.3, 0.9))
         far = box(site, middle, (wide - round_by, high - round_by), turned) - round_by
     far = far + half * float(rng.uniform(0.06, 0.16)) * site.noise(rng, 0.8 * half / site.scale, 3)
     if site.grained:
         # The tool leaves off line by line.
-        far = far + 0.5 * soft * float(rng.uniform(0.2, 0.8)) * _lines(site, rng, float(rng.uniform(2, 6)))
+        far = far + 0.5 * soft * float(rng.uniform(0.1, 0.4)) * _lines(site, rng, float(rng.uniform(2, 9)))
     return smoothstep(0.6 * soft, -0.6 * soft, np.asarray(far, np.float32))
 
 

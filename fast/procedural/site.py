@@ -65,8 +65,8 @@ class Site:
 @dataclass
 class Change:
     """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps. `area` (h, w)
-    in [0, 1]: how far the defect covers the surface, whose share `COVERED` is the mask's border; None: the mask is where
-    the change shows."""
+    in [0, 1]: how far the defect covers the surface; the mask ends where that is `COVERED`. None: the mask is where the
+    change shows."""
 
     gain: Field
     add: Field
