@@ -13,7 +13,6 @@ from fast.generators.blend import ImageMask, check_range, given_mask
 from fast.generators.looks import SYNONYMS, USUAL, own_looks
 from fast.generators.windows import (
     NARROWEST,
-    OUTLINE,
     around,
     corner_first,
     cut_off,
@@ -22,22 +21,14 @@ from fast.generators.windows import (
     rim,
     seen,
     thickness,
+    widened,
     window_at,
 )
 from fast.masks.foreground import Ground
 from fast.procedural.dataset import VERSION
-from fast.procedural.defects import (
-    AT_EDGE,
-    DRAWABLE,
-    FOLLOWERS,
-    LARGE,
-    Spot,
-    defects_of,
-    draw_onto,
-    traits_named,
-    whole,
-)
+from fast.procedural.defects import AT_EDGE, DRAWABLE, FOLLOWERS, LARGE, defects_of, draw_onto, traits_named
 from fast.procedural.photo import Photo, look_at, traits_of
+from fast.procedural.site import Spot, whole
 from fast.procedural.surfaces import SMALLEST
 from fast.procedural.traits import Traits
 from ldm.errors import UserError
@@ -194,7 +185,7 @@ class Procedural(Placing):
         photo, traits, wide = about
         large, depth = word in LARGE, depth_in(region)
         spots = np.flatnonzero(region if large else rim(region))
-        reach = region if large else cv2.dilate(region, np.ones((2 * OUTLINE + 1,) * 2, np.uint8))
+        reach = region if large else widened(region)
         for _ in range(TRIES):
             side = round(float(rng.uniform(*LARGE_WINDOW)) * min(wide, LARGEST)) if large else self._side(wide, rng)
             side = max(NARROWEST, side)
@@ -206,8 +197,8 @@ class Procedural(Placing):
             at = Spot((x - place[1].start, y - place[0].start), depth[place])
             drawn, mask = draw_onto(image[place], traits, word, rng, photo, spot=at)
             after = self._kept(image[place], drawn)
-            mask = np.asarray(mask & reach[place], np.uint8)
-            found = faded(image[place], after, mask) if large else whole(seen(image[place], after, mask)) & mask
+            within = np.asarray(mask & reach[place], np.uint8)
+            found = faded(image[place], after, within) if large else whole(seen(image[place], after, within)) & within
             if found.sum() < max(LEAST_INSIDE * mask.sum(), LEAST_BROKEN) or cut_off(found, place, image.shape):
                 continue
             made, broad = image.copy(), np.zeros(image.shape[:2], np.uint8)

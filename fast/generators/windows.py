@@ -29,6 +29,11 @@ def rim(region: np.ndarray) -> np.ndarray:
     return np.asarray(framed - cv2.erode(framed, np.ones((3, 3), np.uint8)), np.uint8)[1:-1, 1:-1]
 
 
+def widened(region: np.ndarray) -> np.ndarray:
+    """The object (H,W) and what of its outline lies beyond it."""
+    return np.asarray(cv2.dilate(region, np.ones((2 * OUTLINE + 1,) * 2, np.uint8)), np.uint8)
+
+
 def corner_first(region: np.ndarray, spots: np.ndarray, reach: int) -> int:
     """Of some pixels at the object's edge, given by number, the one about which there is least of the object."""
     about = cv2.boxFilter((region != 0).astype(np.float32), -1, (reach, reach), borderType=cv2.BORDER_CONSTANT)

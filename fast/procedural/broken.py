@@ -28,12 +28,10 @@ def broken(site: Site, rng: Rng) -> Change:
     behind = None if site.outline is not None else _ground(site, rng, beyond, far, size)
     if behind is not None:
         recess = _recess(site, rng, depth, size)
-        lip = size * float(rng.choice([0.0, 0.0, rng.uniform(0.05, 0.3)]))
-        bared = np.maximum(
-            smoothstep(0.7 * s, -0.7 * s, np.asarray(depth - recess)), 1 - smoothstep(-lip - s, -lip, far)
-        )
-        if lip == 0 and rng.random() < 0.5:
-            bared = np.ones_like(bared)
+        bared = smoothstep(0.7 * s, -0.7 * s, np.asarray(depth - recess))
+        if rng.random() < 0.5:  # all the way through, but for a lip of the fracture now and then
+            lip = size * float(rng.choice([0.0, rng.uniform(0.05, 0.3)]))
+            bared = np.maximum(bared, 1 - smoothstep(-lip - s, -lip, far))
         face = face + bared[..., None] * (behind - face)
         piece = np.asarray(inside * smoothstep((RIM + 1) * s, RIM * s, beyond), np.float32)
     return Change(1 - piece[..., None], np.asarray(piece[..., None] * np.clip(face, 0, 255), np.float32), area=piece)

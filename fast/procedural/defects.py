@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from fast.procedural.lines import crack, scratch
 from fast.procedural.noise import Field, Rng, blur, white
 from fast.procedural.photo import DRAWN_BLUR, Photo
 from fast.procedural.shapes import grain_direction, light_direction
-from fast.procedural.site import COVERED, Painter, Site
+from fast.procedural.site import COVERED, Painter, Site, Spot, whole
 from fast.procedural.spall import spall
 from fast.procedural.structure import STRUCTURES
 from fast.procedural.surfaces import REFERENCE, SMALLEST
@@ -35,7 +35,6 @@ DISTINCT = 40.0
 LEAST_MEAN_CHANGE, TEXTURE_SHARE, LEAST_AREA = 13.0, 0.4, 7
 # Areas show with so much of that: more of such a change would turn the surface over. So many are tried for it.
 AREA_SHARE, AREA_TRIES = 0.6, 4
-GAP = 0.05  # share of an area that a gap in it is filled up to
 
 OCCURRING: dict[str, Painter] = {
     "scratch": scratch,
@@ -109,15 +108,6 @@ def defects_of(material: str | Traits) -> tuple[str, ...]:
     also = () if isinstance(material, Traits) else ALSO.get(material, ())
     found = {*ANYWHERE, *OF_KIND[traits_named(material).kind], *also}
     return tuple(name for name in DEFECTS if name in found)
-
-
-@dataclass
-class Spot:
-    """Where in a window a defect goes that lies over an edge: its middle (x, y) in px, and how many px deep in the
-    object each px (h, w) lies, 0 beyond it."""
-
-    middle: tuple[int, int]
-    depth: Field
 
 
 def _site(
@@ -198,21 +188,6 @@ def _attempt(
         return change + grain, _visible(change, made.solid)
     area = cv2.resize(made.area, (w, h), interpolation=cv2.INTER_AREA)
     return change + grain, whole((area > COVERED).astype(np.uint8))
-
-
-def whole(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The largest piece of a mask (h, w), its gaps filled unless they are large: holes, and those that the picture's
-    edge closes."""
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count < 2:
-        return mask
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    found = (pieces == largest).astype(np.uint8)
-    _, gaps, sizes, _ = cv2.connectedComponentsWithStats(1 - found, connectivity=4)
-    small = sizes[:, cv2.CC_STAT_AREA] <= GAP * stats[largest, cv2.CC_STAT_AREA]
-    small[0] = False
-    found[small[gaps]] = 1
-    return found
 
 
 def _taken_by(photo: Photo, change: Field) -> Field:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fast.procedural.noise import Field, Rng, blur, fractal
 from fast.procedural.shapes import Array, Curve, Groove, contour, groove, groove_within
@@ -16,6 +17,7 @@ from fast.procedural.traits import Traits
 LAMP_UP, LAMP_ASIDE, AMBIENT = 0.72, 0.69, 0.4
 # Of a change that fades out: what is covered to a lower share belongs to the mask no more.
 COVERED = 0.12
+GAP = 0.05  # share of an area that a gap in it is filled up to
 
 
 @dataclass
@@ -60,6 +62,15 @@ class Site:
         """Fractal noise (h, w) with grains of `cell` photo px."""
         h, w = self.shape
         return fractal(rng, max(h, w), cell * self.scale, octaves, 0.6)[:h, :w]
+
+
+@dataclass
+class Spot:
+    """Where in a window a defect goes that lies over an edge: its middle (x, y) in px, and how many px deep in the
+    object each px (h, w) lies, 0 beyond it."""
+
+    middle: tuple[int, int]
+    depth: Field
 
 
 @dataclass
@@ -170,3 +181,18 @@ def step_down(site: Site, inside: Field) -> Field:
     dx, dy = cv2.Sobel(drop, cv2.CV_32F, 1, 0), cv2.Sobel(drop, cv2.CV_32F, 0, 1)
     toward = dx * np.float32(site.light[0]) + dy * np.float32(site.light[1])
     return np.clip(toward * np.float32(site.scale), -1.5, 1.5)
+
+
+def whole(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The largest piece of a mask (h, w), its gaps filled unless they are large: holes, and those that the picture's
+    edge closes."""
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count < 2:
+        return mask
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    found = (pieces == largest).astype(np.uint8)
+    _, gaps, sizes, _ = cv2.connectedComponentsWithStats(1 - found, connectivity=4)
+    small = sizes[:, cv2.CC_STAT_AREA] <= GAP * stats[largest, cv2.CC_STAT_AREA]
+    small[0] = False
+    found[small[gaps]] = 1
+    return found
