@@ -9,7 +9,7 @@ NARROWEST = 64  # side in px of the smallest window, however narrow the object i
 MARGIN = 12  # px around a given mask that its defect's light may be computed from
 # The rule of the mask: of a change of less than this many grey levels nobody can see anything.
 SEEN = 3.0
-OUTLINE = 3  # px beyond the object's outline that are still a mixture of it and of what lies behind
+OUTLINE = 4  # px beyond the object's outline that are still a mixture of it and of what lies behind
 
 
 def depth_in(region: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ from fast.procedural.noise import Field, Rng, blur, smoothstep, white
 from fast.procedural.shapes import Array, contour
 from fast.procedural.site import Change, Site, lit, step_down
 
-RIM = 3.0  # photo px beyond the outline of an object that are a mixture of it and of what lies behind
+RIM = 8.0  # px of the site (4 of the picture) beyond an object's outline that are a mixture of it and what is behind
+ALIKE = (3.0, 8.0)  # grey levels from what lies behind: a mixture is told from noise
 GROUND = 0.12  # share of what is seen about a break that has to lie behind the object for it to be known
 DARKEST = 40.0  # grey levels: a fracture in darker stuff is as bright as in such
 LONGEST = 0.24  # of the window's side: half of the greatest break, whose outline strays to 1.8 times that
@@ -33,7 +34,10 @@ def broken(site: Site, rng: Rng) -> Change:
             lip = size * float(rng.choice([0.0, rng.uniform(0.05, 0.3)]))
             bared = np.maximum(bared, 1 - smoothstep(-lip - s, -lip, far))
         face = face + bared[..., None] * (behind - face)
-        piece = np.asarray(inside * smoothstep((RIM + 1) * s, RIM * s, beyond), np.float32)
+        # What of the outline lies beyond the object goes too, wherever it is not yet like what lies behind.
+        unlike = smoothstep(*ALIKE, blur(np.abs(site.picture - behind).max(2), 1.5))
+        rim = smoothstep(RIM + 1, RIM, beyond) * smoothstep(0.45 * s, -0.45 * s, far - beyond) * unlike
+        piece = np.maximum(piece, np.asarray(rim * (beyond > 0), np.float32))
     return Change(1 - piece[..., None], np.asarray(piece[..., None] * np.clip(face, 0, 255), np.float32), area=piece)
 
 
@@ -115,8 +119,8 @@ def _fracture(site: Site, rng: Rng, far: Field, depth: Field, size: float) -> Fi
 
 def _recess(site: Site, rng: Rng, depth: Field, size: float) -> Field:
     """How far (px, (h, w)) the object's edge has moved in: at least to where the old outline no longer shows."""
-    least = 2.2 * site.scale
-    far = max(least, size * float(rng.uniform(0.1, 0.7)))
+    least = max(2.2 * site.scale, 0.5 * RIM)
+    far = max(least, size * float(rng.uniform(0.05, 0.45)))
     wander = site.noise(rng, max(0.8 * size / site.scale, 4.0), 3)
     return np.asarray(np.maximum(far * (1 + 0.3 * wander), least), np.float32)
 
@@ -135,8 +139,8 @@ def _ground(site: Site, rng: Rng, beyond: Field, far: Field, size: float) -> Fie
     """What lies behind the object, (h, w, 3), carried on under it with its texture; None where too little of it is
     seen to be known."""
     s = site.scale
-    known = beyond > (RIM + 1.5) * s
-    about = smoothstep(size + 8 * s, size, np.asarray(far, np.float32))
+    known = beyond > RIM + 2
+    about = smoothstep(size + 2 * RIM + 8 * s, size + RIM, np.asarray(far, np.float32))
     if float((known * about).sum()) < GROUND * float(about.sum()):
         return None
     smooth = _spread(site, known, max(0.8 * size, 6 * s))
