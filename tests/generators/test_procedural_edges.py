@@ -137,11 +137,10 @@ def test_a_break_takes_the_old_outline_with_it() -> None:
         assert np.array_equal(made[mask == 0], image[mask == 0])
         assert mask.sum() >= 24
         hit = np.zeros(360, np.uint8)
-        hit[turn[(mask > 0) & (np.abs(far - 88.5) < 1)].astype(int)] = 1
-        # Where the outline is broken off, a little away from the ends, nothing shines beside the break or out to the
-        # ground.
+        hit[turn[(mask > 0) & (np.abs(far - 85.5) < 1)].astype(int)] = 1
+        # Where the outline is broken off across all of its width, nothing shines from there out to the ground.
         middle = cv2.erode(np.tile(hit, 3)[None], np.ones((1, 7), np.uint8))[0, 360:720]
-        across = (middle[turn.astype(int)] > 0) & (far > 85.5) & (far < 97)
+        across = (middle[turn.astype(int)] > 0) & (far > 86.5) & (far < 97)
         broken += int(middle.sum() > 0)
         assert not across.any() or made[across].max() < 180, seed
     assert broken > 8
