@@ -11,23 +11,38 @@ import numpy as np
 from fast.generators.base import Placing
 from fast.generators.blend import ImageMask, check_range, given_mask
 from fast.generators.looks import SYNONYMS, USUAL, cannot_draw, own_looks
-from fast.generators.windows import NARROWEST, around, cut_off, gone, hanging_over, rim, seen, thickness, window_at
+from fast.generators.windows import (
+    NARROWEST,
+    around,
+    corner_first,
+    cut_off,
+    depth_in,
+    faded,
+    rim,
+    seen,
+    thickness,
+    widened,
+    window_at,
+)
 from fast.masks.foreground import Ground
-from fast.procedural.dataset import VERSION
 from fast.procedural.defects import AT_EDGE, DRAWABLE, FOLLOWERS, LARGE, defects_of, draw_onto, traits_named
 from fast.procedural.photo import Photo, look_at, traits_of
+from fast.procedural.site import Spot, whole
 from fast.procedural.surfaces import SMALLEST
 from fast.procedural.traits import Traits
 from ldm.errors import UserError
 
 Rng = np.random.Generator
 
+DRAWING = 3  # raised whenever what is drawn into photographs changes, so that no run goes on with another drawing
 # Side in px of the windows that defects are drawn in: below a photo's reference size sizes stop shrinking with the
 # object, and above the largest nothing is drawn larger.
 DETAIL, LARGEST = 256, 1024
 INSIDE = 0.75  # share of a drawn defect that has to lie on the object
 LARGE_WINDOW = (0.5, 1.3)  # of an area as large as the part: shares of the object's width
 LEAST_INSIDE = 0.2  # share of what may lie over an edge that has to be on the object and in the picture
+LEAST_BROKEN = 24  # px that a break has at least
+CORNER = 0.4  # share of the breaks that go where the object sticks out
 TRIES = 16
 CHANGES = ("any", "darker", "brighter")
 
@@ -84,7 +99,7 @@ class Procedural(Placing):
             "window": list(self.window),
             "on_object": None if self.ground is None else self.ground.settings(),
             "change": self.change,
-            "drawing": VERSION,
+            "drawing": DRAWING,
         }
 
     def looks_of(self, anomaly: str | None) -> Sequence[str]:
@@ -136,7 +151,8 @@ class Procedural(Placing):
             return self._over_edges(image, region, word, rng, (photo, traits, wide))
         best, most = None, 0.0
         for _ in range(TRIES):
-            place = window_at(image.shape, spots, self._side(wide, rng), rng)
+            side = self._side(wide, rng)
+            place = window_at(image.shape, int(rng.choice(spots)), side)
             drawn, mask = draw_onto(image[place], traits, word, rng, photo)
             if self.change != "any":
                 drawn = self._kept(image[place], drawn)
@@ -162,32 +178,30 @@ class Procedural(Placing):
         self, image: np.ndarray, region: np.ndarray, word: str, rng: Rng, about: tuple[Photo, Traits, float]
     ) -> ImageMask:
         """An area about as large as the part, or what is broken off its edge: cut at the object's outline and where the
-        picture ends."""
+        picture ends. The outline itself goes with what is broken off."""
         photo, traits, wide = about
-        large = word in LARGE
+        large, depth = word in LARGE, depth_in(region)
         spots = np.flatnonzero(region if large else rim(region))
+        reach = region if large else widened(region)
         for _ in range(TRIES):
             side = round(float(rng.uniform(*LARGE_WINDOW)) * min(wide, LARGEST)) if large else self._side(wide, rng)
             side = max(NARROWEST, side)
-            spot, style = divmod(int(rng.choice(spots)), image.shape[1]), int(rng.integers(2**32))
-            window, inner, place = hanging_over(image, spot, side)
-            drawn, mask = draw_onto(window, traits, word, np.random.default_rng(style), photo)
-            if not large:  # the same again, its middle moved to the edge; some of the window stays in the picture
-                off, far = (side / 2 - np.argwhere(mask).mean(0)).round(), side // 2 - NARROWEST // 8
-                moved = np.clip(np.add(spot, off), -far, np.add(image.shape[:2], far)).astype(int).tolist()
-                window, inner, place = hanging_over(image, (moved[0], moved[1]), side)
-                drawn, mask = draw_onto(window, traits, word, np.random.default_rng(style), photo)
-            after = drawn[inner]
-            if not large and rng.random() < 0.5:
-                after = gone(image[place], after, mask[inner] & region[place], region[place], photo.noise, rng)
-            after = self._kept(image[place], after)
-            found = seen(image[place], after, mask[inner] & region[place])
-            if found.sum() < LEAST_INSIDE * mask.sum():
+            spot = int(rng.choice(spots))
+            if not large and rng.random() < CORNER:
+                spot = corner_first(region, rng.choice(spots, 6), side // 3)
+            place = window_at(image.shape, spot, side)
+            y, x = divmod(spot, image.shape[1])
+            at = Spot((x - place[1].start, y - place[0].start), depth[place])
+            drawn, mask = draw_onto(image[place], traits, word, rng, photo, spot=at)
+            after = self._kept(image[place], drawn)
+            within = np.asarray(mask & reach[place], np.uint8)
+            found = faded(image[place], after, within) if large else whole(seen(image[place], after, within)) & within
+            if found.sum() < max(LEAST_INSIDE * mask.sum(), LEAST_BROKEN) or cut_off(found, place, image.shape):
                 continue
-            made, whole = image.copy(), np.zeros(image.shape[:2], np.uint8)
+            made, broad = image.copy(), np.zeros(image.shape[:2], np.uint8)
             made[place][found > 0] = after[found > 0]
-            whole[place] = found
-            return made, whole
+            broad[place] = found
+            return made, broad
         raise UserError(f"no {word} shows on the object in {TRIES} tries; {self._remedy()}")
 
     def _remedy(self) -> str:
@@ -222,7 +236,7 @@ class Procedural(Placing):
             inside = (parts[place] == part).astype(np.uint8)
             drawn, changed = draw_onto(image[place], traits, word, np.random.default_rng(style), photo, inside)
             drawn = self._kept(image[place], drawn)
-            changed = seen(image[place], drawn, changed)
+            changed = (faded if word in LARGE else seen)(image[place], drawn, changed)
             made[place][changed > 0] = drawn[changed > 0]
             found[place] |= changed
         if not found.any():

@@ -173,11 +173,3 @@ def chip(site: Site, rng: Rng) -> Change:
     gain = (1 - inside) * outer
     add = inside[..., None] * broken * shade[..., None] + tinted(np.asarray(edge, np.float32))
     return placed(whole, place, Change(np.asarray(gain[..., None], np.float32), np.asarray(add, np.float32), True))
-
-
-def broken(site: Site, rng: Rng) -> Change:
-    """What breaking an edge off leaves: a chip's face, half of the time in the shadow of what still stands."""
-    change = chip(site, rng)
-    if rng.random() < 0.5:
-        change.add = change.add * np.float32(rng.uniform(0.15, 0.6))
-    return change

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fast.procedural.areas import hole, pit
-from fast.procedural.damage import broken, chip, crease, dent
+from fast.procedural.broken import broken
+from fast.procedural.damage import chip, crease, dent
 from fast.procedural.deposits import DEPOSITS
 from fast.procedural.fibres import fray, tear, thread
 from fast.procedural.finish import uneven
@@ -17,7 +18,7 @@ from fast.procedural.lines import crack, scratch
 from fast.procedural.noise import Field, Rng, blur, white
 from fast.procedural.photo import DRAWN_BLUR, Photo
 from fast.procedural.shapes import grain_direction, light_direction
-from fast.procedural.site import Painter, Site
+from fast.procedural.site import COVERED, Painter, Site, Spot, whole
 from fast.procedural.spall import spall
 from fast.procedural.structure import STRUCTURES
 from fast.procedural.surfaces import REFERENCE, SMALLEST
@@ -32,7 +33,8 @@ VISIBLE, VISIBLE_SHARE = 5.0, 0.14
 DISTINCT = 40.0
 # The mean change inside a mask is at least this much, more on ground whose own texture is strong.
 LEAST_MEAN_CHANGE, TEXTURE_SHARE, LEAST_AREA = 13.0, 0.4, 7
-LARGE_SHARE = 0.6  # a large area shows with so much of that
+# Areas show with so much of that: more of such a change would turn the surface over. So many are tried for it.
+AREA_SHARE, AREA_TRIES = 0.6, 4
 
 OCCURRING: dict[str, Painter] = {
     "scratch": scratch,
@@ -109,7 +111,11 @@ def defects_of(material: str | Traits) -> tuple[str, ...]:
 
 
 def _site(
-    image: NDArray[np.uint8], traits: Traits, photo: Photo | None = None, outline: NDArray[np.uint8] | None = None
+    image: NDArray[np.uint8],
+    traits: Traits,
+    photo: Photo | None = None,
+    outline: NDArray[np.uint8] | None = None,
+    spot: Spot | None = None,
 ) -> Site:
     """`photo`: of the whole picture that this one is a window of; `outline` (h, w): the mask to fill."""
     picture = image.astype(np.float32)
@@ -131,7 +137,11 @@ def _site(
     )
     scale = OVERSAMPLE * max(min(h, w) / REFERENCE, 0.5)
     far = None if outline is None else _signed_distance(outline)
-    return Site(large, scale, traits, light, grain, grained, float(grey.mean()) < 95, far)
+    site = Site(large, scale, traits, light, grain, grained, float(grey.mean()) < 95, far)
+    if spot is None:
+        return site
+    depth = cv2.resize(spot.depth.astype(np.float32), (w * OVERSAMPLE, h * OVERSAMPLE)) * OVERSAMPLE
+    return replace(site, middle=np.asarray(spot.middle, float) * OVERSAMPLE, depth=np.asarray(depth, np.float32))
 
 
 def _signed_distance(mask: NDArray[np.uint8]) -> Field:
@@ -176,7 +186,8 @@ def _attempt(
         grain = grain.mean(2, keepdims=True)
     if made.area is None:
         return change + grain, _visible(change, made.solid)
-    return change + grain, (cv2.resize(made.area, (w, h), interpolation=cv2.INTER_AREA) > 0.5).astype(np.uint8)
+    area = cv2.resize(made.area, (w, h), interpolation=cv2.INTER_AREA)
+    return change + grain, whole((area > COVERED).astype(np.uint8))
 
 
 def _taken_by(photo: Photo, change: Field) -> Field:
@@ -239,12 +250,14 @@ def draw_onto(
     rng: Rng,
     photo: Photo,
     outline: NDArray[np.uint8] | None = None,
+    spot: Spot | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """`draw_defect` for a window (h, w, 3) of a photograph: as sharp, as noisy and as coloured as that is.
 
     `outline` (h, w), nonzero = defect: the shape to draw, of the types in `FOLLOWERS`; nothing changes outside it.
+    `spot`: where it goes, of those in `LARGE` and `AT_EDGE`.
     """
-    return _drawn(image, _site(image, traits, photo, outline), defect, rng, photo, outline)
+    return _drawn(image, _site(image, traits, photo, outline, spot), defect, rng, photo, outline)
 
 
 def _drawn(
@@ -255,7 +268,12 @@ def _drawn(
     photo: Photo | None = None,
     outline: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    for attempt in range(12):
+    area = defect in (*LARGE, *AT_EDGE)
+    if area:
+        drawn, mask = _area_drawn(image, site, defect, rng, photo, outline)
+        if mask.any():
+            return drawn, mask
+    for attempt in range(0 if area else 12):
         # A ground that shows nothing (all black, say) is drawn on as if it were grey.
         ground = image if attempt < 6 else np.full_like(image, 128)
         change, mask = _attempt(ground, site, defect, rng, photo)
@@ -263,15 +281,32 @@ def _drawn(
             mask = np.asarray(mask & (outline != 0), np.uint8)
         if mask.sum() < (LEAST_AREA if outline is None else 1):
             continue
-        if defect in LARGE and attempt < 11:
-            # More of this change would turn the texture over: rather another one.
-            drawn, mean = _apply(image, change, mask)
-            if mean < LARGE_SHARE * _least(image):
-                continue
-            return drawn, mask
         return _driven(image, change, mask), mask
     if outline is not None:
         # A shape of a few px is too small for any look: it is a dark speck.
         mask = (outline != 0).astype(np.uint8)
         return _driven(image, np.full(image.shape, -2 * LEAST_MEAN_CHANGE, np.float32), mask), mask
-    raise RuntimeError(f"no {defect} came out visible in 12 attempts")
+    raise RuntimeError(f"no {defect} came out visible in {AREA_TRIES if area else 12} attempts")
+
+
+def _area_drawn(
+    image: NDArray[np.uint8],
+    site: Site,
+    defect: str,
+    rng: Rng,
+    photo: Photo | None,
+    outline: NDArray[np.uint8] | None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The first of a few that shows on this ground, or the one that does best."""
+    best, most = (image, np.zeros(image.shape[:2], np.uint8)), -1.0
+    for _ in range(AREA_TRIES):
+        change, mask = _attempt(image, site, defect, rng, photo)
+        mask = mask if outline is None else np.asarray(mask & (outline != 0), np.uint8)
+        if not mask.any():
+            continue
+        drawn, mean = _apply(image, change, mask)
+        if mean > most:
+            best, most = (drawn, mask), mean
+        if mean >= AREA_SHARE * _least(image):
+            break
+    return best

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fast.procedural.noise import Rng, line_noise, smoothstep
-from fast.procedural.shapes import Curve, bezier, dense, jagged_walk
+from fast.procedural.shapes import Curve, bezier, dense, groove, jagged_walk
 from fast.procedural.site import Change, Site, along, placed, tinted, traced
+from fast.procedural.within import lines_within
 
 
 def _strokes(site: Site, rng: Rng) -> list[Curve]:
@@ -168,8 +169,9 @@ def _crack_lines(site: Site, rng: Rng) -> list[Curve]:
 
 def crack(site: Site, rng: Rng) -> Change:
     """A branching gap: dark, jagged, with one lit edge; in glass it mirrors light instead."""
-    whole, (site, curves, place) = site, along(site, _crack_lines(site, rng), 8 * site.scale)
-    line = traced(site, curves)
+    lines = _crack_lines(site, rng) if site.outline is None else lines_within(site, rng)
+    whole, (site, curves, place) = site, along(site, lines, 8 * site.scale)
+    line = groove(curves, site.shape)
     s, traits = site.scale, site.traits
     width = line.width * np.clip(1 + 0.3 * site.noise(rng, 1.8, 2), 0.4, 1.8)
     gap = smoothstep(0.55 * s, -0.45 * s, np.abs(line.side) - width) * line.depth

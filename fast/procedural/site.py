@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from fast.procedural.noise import Field, Rng, blur, fractal
 from fast.procedural.shapes import Array, Curve, Groove, contour, groove, groove_within
@@ -14,6 +15,9 @@ from fast.procedural.traits import Traits
 
 # Sine and cosine of the height the lamp is taken to stand at, and the share of light that comes from all sides.
 LAMP_UP, LAMP_ASIDE, AMBIENT = 0.72, 0.69, 0.4
+# Of a change that fades out: what is covered to a lower share belongs to the mask no more.
+COVERED = 0.12
+GAP = 0.05  # share of an area that a gap in it is filled up to
 
 
 @dataclass
@@ -21,7 +25,9 @@ class Site:
     """Where a defect goes: the picture enlarged (h, w, 3) in grey levels, px per photo px, light and grain.
 
     `outline`: of a defect whose mask is given, the signed distance in px (h, w) to its edge, negative inside; the
-    painters in `defects.FOLLOWERS` draw that shape instead of one of their own.
+    painters in `defects.FOLLOWERS` draw that shape instead of one of their own. `middle` (x, y): where a large area has
+    its middle, or at what place of the object's edge a piece is broken off; `depth` (h, w): px to the object's edge, 0
+    beyond it.
     """
 
     picture: Field
@@ -32,6 +38,8 @@ class Site:
     grained: bool
     dark: bool
     outline: Field | None = None
+    middle: Array | None = None
+    depth: Field | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,9 +65,19 @@ class Site:
 
 
 @dataclass
+class Spot:
+    """Where in a window a defect goes that lies over an edge: its middle (x, y) in px, and how many px deep in the
+    object each px (h, w) lies, 0 beyond it."""
+
+    middle: tuple[int, int]
+    depth: Field
+
+
+@dataclass
 class Change:
-    """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps. `area` (h, w): the
-    mask is where it is above 0.5, for a change that is nothing here and there; None: where the change shows."""
+    """out = picture * gain + add, both (h, w, 3) or (h, w, 1); `solid` fills the mask's inner gaps. `area` (h, w)
+    in [0, 1]: how far the defect covers the surface; the mask ends where that is `COVERED`. None: the mask is where the
+    change shows."""
 
     gain: Field
     add: Field
@@ -163,3 +181,18 @@ def step_down(site: Site, inside: Field) -> Field:
     dx, dy = cv2.Sobel(drop, cv2.CV_32F, 1, 0), cv2.Sobel(drop, cv2.CV_32F, 0, 1)
     toward = dx * np.float32(site.light[0]) + dy * np.float32(site.light[1])
     return np.clip(toward * np.float32(site.scale), -1.5, 1.5)
+
+
+def whole(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The largest piece of a mask (h, w), its gaps filled unless they are large: holes, and those that the picture's
+    edge closes."""
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    if count < 2:
+        return mask
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    found = (pieces == largest).astype(np.uint8)
+    _, gaps, sizes, _ = cv2.connectedComponentsWithStats(1 - found, connectivity=4)
+    small = sizes[:, cv2.CC_STAT_AREA] <= GAP * stats[largest, cv2.CC_STAT_AREA]
+    small[0] = False
+    found[small[gaps]] = 1
+    return found

@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fast.procedural.noise import wide_blur
+
 Floats = NDArray[np.float32]
 
 SIGMA = 1.5  # pixels: of the Gaussian that likeness is taken under, SSIM's
 COARSE = 2.0  # pixels: of the Gaussian under which the change of a draft is taken, at least
 HALF = 0.5  # of a defect's radius: of that Gaussian inside its mask
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # SSIM's: differences below them, squared grey levels, count for nothing
-WIDE = 4.0  # pixels: a Gaussian that is wider than twice that is taken of a smaller field
 NEAR = 8.0  # pixels: how far the local strength of noise, and whether a surface is still there, are looked at
 WIDEST = 24.0  # pixels: the change of a soft defect fades in within these, or half its radius
 
@@ -47,8 +48,8 @@ def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.nd
     if own.any():
         radius = float(cv2.distanceTransform(np.pad(own, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())
         inside, sigma = own.astype(np.float32)[..., None], max(COARSE, HALF * radius)
-        share = np.maximum(_widely_blurred(inside[..., 0], sigma), 1e-6)[..., None]
-        found = inside * (_widely_blurred(found * inside, sigma) / share) + (1 - inside) * found
+        share = np.maximum(wide_blur(inside[..., 0], sigma), 1e-6)[..., None]
+        found = inside * (wide_blur(found * inside, sigma) / share) + (1 - inside) * found
     return np.clip(np.rint(draft + found), 0, 255).astype(np.uint8)
 
 
@@ -125,14 +126,3 @@ def _grey(window: np.ndarray) -> Floats:
 
 def _blurred(x: np.ndarray, sigma: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(x, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101), np.float32)
-
-
-def _widely_blurred(x: np.ndarray, sigma: float) -> Floats:
-    """`_blurred`, of a field made small first where `sigma` is large: the time does not grow with it."""
-    step = int(sigma // WIDE)
-    if step < 2:
-        return _blurred(x, sigma).reshape(x.shape)
-    height, width = x.shape[:2]
-    small = cv2.resize(x, (-(-width // step), -(-height // step)), interpolation=cv2.INTER_AREA)
-    large = cv2.resize(_blurred(small, sigma / step), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(large, np.float32).reshape(x.shape)

@@ -176,8 +176,9 @@ def test_a_given_mask_is_filled(word: str) -> None:
     made, found = create("procedural").synthesize(image, mask, rng(3), word)
     assert not (found & (mask == 0)).any()
     assert (made[found == 0] == image[found == 0]).all()
-    assert found.sum() > 0.5 * (mask > 0).sum()
-    assert found[60, 50] | found[60, 44] | found[56, 50]
+    # A crack is a line in whatever it is given; the others fill it.
+    assert found.sum() > (0.15 if word == "crack" else 0.5) * (mask > 0).sum()
+    assert word == "crack" or found[60, 50] | found[60, 44] | found[56, 50]
 
 
 def test_types_with_a_shape_of_their_own_refuse_a_mask() -> None:
@@ -314,7 +315,10 @@ def test_bad_input(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--anomaly_name", "scratch,"], "names nothing between two commas"),
         (["--material", "tin"], "unknown material 'tin'; choose from"),
         (["method.material=metal"], "method.material is set by --material; use that"),
-        (["--preview", str(tmp_path / "p.png")], "--preview is for masks that are there before the picture"),
+        (
+            ["--preview", str(tmp_path / "p.png")],
+            "--preview shows masks that are there before the picture, and procedural brings its own",
+        ),
         (["--on_object", "autoo"], "'autoo' is unknown; use one of"),
         (["--on_object", "nowhere/r.png"], "nowhere/r.png"),
         (["method.window=[0.9,0.2]"], "window=[0.9, 0.2] is no range"),

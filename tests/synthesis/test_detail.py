@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fast.synthesis.detail import _widely_blurred, faded, likeness, noise_like, restored, varied, weights
+from fast.procedural.noise import wide_blur
+from fast.synthesis.detail import faded, likeness, noise_like, restored, varied, weights
 
 SIDE = 96
 
@@ -168,6 +169,6 @@ def test_a_wide_average_is_the_same_of_a_smaller_field() -> None:
     field = cv2.GaussianBlur(rng.normal(0, 60, (250, 333, 3)).astype(np.float32), (0, 0), 3)
     for sigma in (5.0, 11.0, 30.0):
         whole = cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
-        off = np.abs(_widely_blurred(field, sigma) - whole)
+        off = np.abs(wide_blur(field, sigma) - whole)
         assert off.mean() < 0.1 * whole.std()
         assert off.max() < 0.5
