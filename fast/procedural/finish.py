@@ -35,8 +35,11 @@ def uneven(site: Site, rng: Rng) -> Change:
         made = made + _marks(site, rng, float(texture.std()))[..., None]
     made = made + _tone(rng, cover, low, made, rough)[..., None]
     patchy = np.clip(1 + 0.22 * site.noise(rng, 40, 3), 0.5, 1.3)
-    # What is too bright for the camera stays so.
-    add = (cover * patchy)[..., None] * made * smoothstep(*GLARE, site.picture.max(2))[..., None]
+    # A mirrored lamp, too bright for the camera, stays so; not a surface that is that bright throughout.
+    shown = smoothstep(*GLARE, site.picture.max(2))
+    if float(np.median(shown[cover > 0.5 * cover.max()])) < 0.5:
+        shown = np.ones_like(shown)
+    add = (cover * patchy * shown)[..., None] * made
     return Change(np.ones((*site.shape, 1), np.float32), np.asarray(add, np.float32), area=cover)
 
 
