@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--segmenter", default="quick",
                    help="what is trained on each row: quick, a pixel classifier on frozen features, or a network of "
                         "segment.py, such as fpn (default: quick)")
-    p.add_argument("--steps", type=int, help="with a network: optimiser steps (default: 700)")
+    p.add_argument("--steps", type=int, help=f"with a network: optimiser steps (default: {STEPS})")
     p.add_argument("--size", type=int, default=256, help="side that images are resized to (default: 256)")
     p.add_argument("--native", action="store_true",
                    help="images keep their size: large images, small defects; a network sees windows of --size")
@@ -112,8 +112,9 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
     bf16 = settled("fp32" if device == "cpu" and options.segmenter in PRETRAINED else "auto", device) == "bf16"
     training = {"steps": STEPS if options.steps is None else options.steps, "augment": augment}
     seen = {"size": options.size, "native": options.native}
-    judge = NetworkJudge(options.segmenter, training, {**seen, "bf16": bf16, "device": device})
-    return judge, {"segmenter": options.segmenter, **training, **seen}
+    where = {"device": device, "bf16": bf16}
+    judge = NetworkJudge(options.segmenter, training, {**seen, **where})
+    return judge, {"segmenter": options.segmenter, **training, **seen, **where}
 
 
 def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
@@ -143,7 +144,7 @@ def _check(options: argparse.Namespace) -> None:
         if not least <= value <= 65535:
             raise UserError(f"--{name} {value} lies outside {least}..65535; change it")
     if options.steps is not None and (options.segmenter == "quick" or options.steps < 1):
-        why = "is below 1; raise it" if options.steps < 1 else "is of a network's training; add --segmenter fpn"
+        why = "is below 1; raise it" if options.steps < 1 else "is for networks; add --segmenter fpn"
         raise UserError(f"--steps {options.steps} {why}")
     if options.write_splits and not options.nested:
         raise UserError(f"--write_splits {options.write_splits} writes nested splits; say how many with --nested N")

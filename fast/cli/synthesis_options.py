@@ -74,8 +74,8 @@ def parse_synthesis(argv: list[str]) -> SynthesisOptions:
 
 def named_options(argv: list[str]) -> set[str]:
     """The options whose flags are on the command line, also those that are given their default value."""
-    unsaid = dict.fromkeys(flagged(SynthesisOptions))
-    whole = argparse.Namespace(**dict.fromkeys(unsaid, unsaid))  # a value that no flag can have
+    unsaid = object()  # a value that no flag can have
+    whole = argparse.Namespace(**dict.fromkeys(flagged(SynthesisOptions), unsaid))
     found = vars(parser().parse_args([a for a in argv if not OVERRIDE.match(a)], whole))
     return {name for name, value in found.items() if value is not unsaid}
 

@@ -128,9 +128,11 @@ def tell(
         raise UserError(f"interrupted: {pairs} of {wanted} pairs{also} are made; the same command goes on")
     print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
     if first and options.keep is None:  # with --keep the table of scores says so
-        counts = Counter(row.get("type") for row in rows if not row.get("counterfeit") and not row.get("rejected"))
-        every = dict.fromkeys([*types, *sorted(filter(None, counts))])
-        if len(every) > 1:
+        # Shards are not read for it: `Output.brief`.
+        shown = [row for row in rows if not row.get("counterfeit") and not row.get("rejected")]
+        counts = Counter(row["type"] for row in shown if "type" in row)
+        every = dict.fromkeys([*types, *sorted(counts)])
+        if counts and len(every) > 1:
             told = ", ".join(f"{kind.lstrip('/')} {counts[kind]}" for kind in every)
             print(f"by type: {told}", flush=True)
     if first and options.keep is None and pairs > options.count:

@@ -286,7 +286,8 @@ def _drawn(
         # A shape of a few px is too small for any look: it is a dark speck.
         mask = (outline != 0).astype(np.uint8)
         return _driven(image, np.full(image.shape, -2 * LEAST_MEAN_CHANGE, np.float32), mask), mask
-    raise RuntimeError(f"no {defect} came out visible in {AREA_TRIES if area else 12} attempts")
+    tries = AREA_TRIES if area else 12
+    raise UserError(f"no {defect} shows in this picture in {tries} attempts; draw another type in it")
 
 
 def _area_drawn(

@@ -152,7 +152,9 @@ class OutputFolder:
         damaged = self.damaged(numbers)
         with self._lock():
             found = self._found()
-            stay = {path for path in damaged if path.is_relative_to(self.rejects) and _replaced(found[int(path.stem)])}
+            # Another process may have removed one of them meanwhile.
+            refused = [p for p in damaged if p.is_relative_to(self.rejects) and int(p.stem) in found]
+            stay = {path for path in refused if _replaced(found[int(path.stem)])}
         damaged = [path for path in damaged if path not in stay]
         for path in damaged:
             path.unlink(missing_ok=True)

@@ -296,7 +296,8 @@ def test_rows_are_measured_by_a_network(tmp_path: Path, capsys: pytest.CaptureFi
              "--pairs", "2"]  # fmt: skip
     assert run_cli(few_defects.main, flags) == 0
     alone, with_pairs = json.loads((tmp_path / "out" / "rows.json").read_text())
-    assert alone["judged"] == {"segmenter": "mini", "steps": 2, "augment": "classical", "size": 32, "native": False}
+    assert alone["judged"] == {"segmenter": "mini", "steps": 2, "augment": "classical", "size": 32, "native": False,
+                               "device": "cpu", "bf16": alone["judged"]["bf16"]}  # fmt: skip
     assert (alone["label"], alone["pairs"]) == ("real alone", 0)
     assert with_pairs["pairs"] > 0
     # The same weights, trained on other samples.

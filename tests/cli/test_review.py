@@ -44,6 +44,15 @@ def test_the_end_of_a_run_counts_each_type(pairs: Path, capsys: pytest.CaptureFi
     assert said.endswith(("by type: scratch 3, hole 2\n", "by type: scratch 2, hole 3\n"))
 
 
+def test_the_end_of_a_run_in_shards_says_nothing_of_types(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = json.loads((pairs / "command.json").read_text())
+    argv = ["--method", "procedural", "--data_root", command["data_root"], "--sample_name", str(tmp_path / "shards")]
+    assert synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "4", "--shards", "2"]) == 0
+    assert capsys.readouterr().out.endswith(f"4 pairs in {tmp_path / 'shards'}\n")
+
+
 def test_rejected_pairs_are_left_out_until_it_is_undone(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = pairs.parent / "d.csv"
     table.write_text("file,decision,reason\n000001.png,rejected,floats\n000003.png,ok,\n")
