@@ -119,7 +119,10 @@ def test_a_set_grows_by_a_larger_count(
     assert synthesize(arguments(drawn_root, tiny_artifact, out, "--count", "7")) == 0
     assert whole_set(out) == whole_set(reference)
     assert all(p.stat().st_mtime_ns == t for p, t in times.items())
-    assert capsys.readouterr().out.endswith(f"7 pairs in {out}\n")
+    assert (
+        f"\n7 pairs in {out}\nby type: wood/crack 1, wood/hole 2, wood/scratch 2, wood/stain 2\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_another_seed_is_another_set(reference: Path, drawn_root: Path, tiny_artifact: Path, tmp_path: Path) -> None:
