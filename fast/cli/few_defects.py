@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fast.cli.segment import STEPS
 from fast.runtime.options import Parser
 from ldm.errors import UserError
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from fast.bench.trial import Judge
     from fast.data.index import DatasetIndex
     from fast.data.split import Split
-
-STEPS = 700  # of a network's training, as in segment.py
 
 
 def parser() -> argparse.ArgumentParser:
@@ -97,8 +96,7 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
     """What is trained on each row, and what decides its figures as plain data. Raises `UserError`."""
     from fast.bench.trial import NetworkJudge
     from fast.runtime.device import pick_device
-    from fast.runtime.precision import settled
-    from fast.segmentation.networks import PRETRAINED, require_name
+    from fast.segmentation.networks import precision_of, require_name
     from fast.segmentation.quick import QuickJudge
 
     augment = "upright" if options.upright else "classical"
@@ -108,11 +106,9 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
         return QuickJudge(**judged, cache=cache), judged
     require_name(options.segmenter)
     device = pick_device("auto", "").type
-    # As in segment.py: depthwise convolutions learn faster in float32 on a processor.
-    bf16 = settled("fp32" if device == "cpu" and options.segmenter in PRETRAINED else "auto", device) == "bf16"
     training = {"steps": STEPS if options.steps is None else options.steps, "augment": augment}
     seen = {"size": options.size, "native": options.native}
-    where = {"device": device, "bf16": bf16}
+    where = {"device": device, "bf16": precision_of(options.segmenter, "auto", device) == "bf16"}
     judge = NetworkJudge(options.segmenter, training, {**seen, **where})
     return judge, {"segmenter": options.segmenter, **training, **seen, **where}
 

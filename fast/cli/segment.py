@@ -15,6 +15,7 @@ from typing import Any
 from fast.runtime.folders import sole
 from fast.runtime.options import Parser
 
+STEPS = 700  # unless the training goes by the clock
 SHOWN = ("iou", "acc", "ap", "auroc")
 # Flags of a network's training, as `fast.segmentation.train.train` knows them.
 TRAINING = ("recipe", "steps", "minutes", "batch_size", "lr", "loss", "defect_weight", "ema", "crop", "augment")
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--recipe", default="common",
                      help="optimizer, learning rate and schedule: common, the same for all segmenters, or published, "
                           "each one's own (default: common)")
-    run.add_argument("--steps", type=int, help="optimiser steps (default: 700, unless --minutes is given)")
+    run.add_argument("--steps", type=int, help=f"optimiser steps (default: {STEPS}, unless --minutes is given)")
     run.add_argument("--minutes", type=float, help="train by the clock; not the same twice")
     run.add_argument("--batch_size", type=int, help="default: the recipe's, 8 in the common one")
     run.add_argument("--lr", type=float, help="highest learning rate (default: the recipe's, 5e-4 in the common one)")
@@ -241,16 +242,12 @@ def refuse_for_quick(options: argparse.Namespace) -> None:
 
 def complete(options: argparse.Namespace, device: str) -> None:
     """Set what the command line leaves open, by the machine and the segmenter's recipe. Raises `UserError`."""
-    from fast.runtime.precision import settled
-    from fast.segmentation import build
-    from fast.segmentation.networks import PRETRAINED
+    from fast.segmentation.networks import build, precision_of
     from fast.segmentation.recipes import find
 
-    if options.precision == "auto" and device == "cpu" and options.segmenter in PRETRAINED:
-        options.precision = "fp32"  # depthwise convolutions learn faster in float32 there
-    options.precision = settled(options.precision, device)
+    options.precision = precision_of(options.segmenter, options.precision, device)
     if options.steps is None and options.minutes is None:
-        options.steps = 700
+        options.steps = STEPS
     recipe = find(options.recipe, build(options.segmenter, weights=options.weights, seed=options.seed))
     options.loss = options.loss or ("published" if options.recipe == "published" else recipe.loss)
     for name in ("batch_size", "lr", "defect_weight"):

@@ -39,6 +39,9 @@ class Output(Protocol):
     def drop_damaged(self, numbers: Iterable[int]) -> list[Path]:
         """Remove the damaged files of these, whose pairs are then no longer complete. Returns them."""
 
+    def to_replace(self) -> list[int]:
+        """Numbers of pairs that came in the place of rejected ones, which no run makes, and are damaged or gone."""
+
     def write(self, record: dict[str, Any], images: PairImages) -> None:
         """Store a pair."""
 
@@ -78,7 +81,7 @@ def synthesize(options: SynthesisOptions) -> None:
             raise
         if options.keep is not None and not stopped:
             total = _kept(output, options, real)
-        lost = [] if options.shards or rank else _to_replace(output)
+        lost = [] if rank else output.to_replace()
         rows = output.brief()
     types = [job.sources.types[i] for i in job.sources.allowed]
     tell(options, types, rows, total, stopped, job.rejected() if rank == 0 else 0, rank == 0)
@@ -167,14 +170,6 @@ def _made(output: Output, job: SynthesisJob, options: SynthesisOptions) -> tuple
             break
         made += wanted - shown
     return total, stopped
-
-
-def _to_replace(output: Output) -> list[int]:
-    """Numbers of the pairs that this command does not make, and that are damaged or gone."""
-    from fast.synthesis.output import OutputFolder
-
-    assert isinstance(output, OutputFolder)
-    return output.to_replace()
 
 
 def _candidates(options: SynthesisOptions) -> int:

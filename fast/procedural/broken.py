@@ -57,8 +57,7 @@ def _depths(site: Site, rng: Rng) -> tuple[Field, Field]:
 def _place(site: Site, rng: Rng, depth: Field) -> Array:
     """Where the break lies, (x, y) in px: what the site says, or a place at an edge of the picture."""
     if site.outline is not None:
-        y, x = np.unravel_index(int(np.argmin(site.outline)), site.shape)
-        return np.array([x, y], float)
+        return site.deepest(site.outline)
     if site.middle is not None:
         return site.middle
     spots = np.flatnonzero((depth > 0) & (depth < 2))
@@ -70,7 +69,7 @@ def _cut(site: Site, rng: Rng, depth: Field, middle: Array) -> tuple[Field, floa
     """Signed distance in px (h, w) to where the surface ends, negative where it is broken off, and about how deep the
     break is: a chord more or less long and deep, ragged, or the outline that is given."""
     if site.outline is not None:
-        return site.outline, max(-float(site.outline.min()), 1.0)
+        return site.outline, site.reach(1.0)
     s, side = site.scale, min(site.shape)
     longest = max(LONGEST * side, 5.0 * s)
     along = float(np.exp(rng.uniform(np.log(min(max(0.09 * side, 5.0 * s), longest)), np.log(longest))))

@@ -46,8 +46,7 @@ def uneven(site: Site, rng: Rng) -> Change:
 def _middle(site: Site) -> Array:
     """Where the area has its middle, (x, y) in px."""
     if site.outline is not None:
-        y, x = np.unravel_index(int(np.argmin(site.outline)), site.shape)
-        return np.array([x, y], float)
+        return site.deepest(site.outline)
     h, w = site.shape
     return np.array([w, h]) / 2 if site.middle is None else site.middle
 

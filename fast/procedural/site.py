@@ -49,9 +49,11 @@ class Site:
         """A random point (x, y) away from the border."""
         h, w = self.shape
         spot = np.array([w, h]) * rng.uniform(margin, 1 - margin, 2)
-        if self.outline is None:
-            return spot
-        y, x = np.unravel_index(int(np.argmin(self.outline)), self.shape)
+        return spot if self.outline is None else self.deepest(self.outline)
+
+    def deepest(self, outline: Field) -> Array:
+        """The point (x, y) farthest inside an outline, a signed distance (h, w)."""
+        y, x = np.unravel_index(int(np.argmin(outline)), self.shape)
         return np.array([x, y], float)
 
     def reach(self, radius: float) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fast.runtime.precision import settled
 from fast.segmentation.bisenetv2 import BiSeNetV2
 from fast.segmentation.fpn import FPN
 from fast.segmentation.mini import Mini
@@ -37,6 +38,12 @@ def require_name(name: str) -> None:
     """UserError where no segmenter has this name."""
     if name not in SEGMENTERS:
         raise UserError(f"segmenter '{name}' is unknown; use one of {', '.join(sorted(SEGMENTERS))}")
+
+
+def precision_of(name: str, choice: str, device: str) -> str:
+    """ "fp32" or "bf16": a choice for a segmenter's training, with "auto" decided. Depthwise convolutions of the
+    pretrained encoder learn faster in float32 on a CPU."""
+    return "fp32" if choice == "auto" and device == "cpu" and name in PRETRAINED else settled(choice, device)
 
 
 def build(

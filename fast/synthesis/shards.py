@@ -216,6 +216,10 @@ class ShardFolder:
         asked = {shard.name for shard in self._shards}
         return [shard for shard in self._marks() if shard.name in asked]
 
+    def to_replace(self) -> list[int]:
+        """None: rejected pairs of shards are not made again."""
+        return []
+
     def brief(self) -> list[dict[str, Any]]:
         """Of each record what the end of a run tells: read only where the numbers do not say it, for a million of them
         are a gigabyte."""
