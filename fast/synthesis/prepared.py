@@ -52,9 +52,9 @@ class PreparedModel:
         model = self.model
         model.cond_stage_model.to(self.device)
         model.prompts.to(self.device)
-        index = torch.arange(len(model.prompts.types), device=self.device)
+        index = torch.arange(len(model.prompts.types))
         self.columns = model.placeholder(index)
-        self.empty = model.empty_prompt(1).to(self.dtype)
+        self.empty = model.empty_prompt(1).to(self.device, self.dtype)
         if model.sees_masks:
             for part in model.trainable_modules().values():
                 part.to(self.device)

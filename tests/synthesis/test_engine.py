@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import fast.synthesis.prepared
 import fast.synthesis.recipe
+import fast.synthesis.synthesizer
 import ldm.modules.packed
 from fast.aias import AIASOptions, Guidance, aias, boundaries
 from fast.artifact import find_artifact, load_model
@@ -25,6 +26,7 @@ from fast.synthesis.engine import BACKGROUNDS, Engine, GivenUp
 from fast.synthesis.recent import Recent
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
+from ldm.models.diffusion.conditioning import PromptCache
 from ldm.models.diffusion.schedule import NoiseSchedule
 from ldm.modules.packed import can_pack, has_int8
 from ldm.rng import PairNoise, generator
@@ -390,3 +392,24 @@ def test_noise_has_the_type_of_what_it_is_for() -> None:
         made = half(x.bfloat16())
         assert made.dtype == torch.bfloat16
         assert torch.equal(made, whole(x).bfloat16())
+
+
+# on another device than the model's own
+
+
+def test_what_is_sampled_lies_on_the_engine_s_device_alone(model: FAST, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On "meta", which computes shapes and refuses tensors of two devices in one operation, as CUDA does. The prompts
+    that the model keeps come back on the device that Lightning believes it to be on: the CPU."""
+    monkeypatch.setitem(fast.synthesis.synthesizer.WINDOWS_PER_BATCH, "meta", 4)
+    monkeypatch.setattr(PromptCache, "get", lambda _, texts, encode, device: torch.zeros(encode(texts).shape).to(device))
+    made: list[Tensor] = []
+    engine = Synthesizer(model, plain_recipe(SIDE, steps=3, scale=2.0), "meta").engine
+
+    def pictures(z: Tensor) -> list[np.ndarray]:
+        made.append(engine.prepared.decode(z))
+        return [np.zeros((SIDE, SIDE, 3), np.uint8)] * len(z)
+
+    monkeypatch.setattr(engine, "_images", pictures)
+    one(engine)
+    engine.counterfeit([picture(1, SIDE, SIDE)], [mask(SIDE, SIDE)], [1])
+    assert {(z.device.type, z.shape[-2:]) for z in made} == {("meta", (SIDE, SIDE))}
