@@ -401,7 +401,7 @@ def test_what_is_sampled_lies_on_the_engine_s_device_alone(model: FAST, monkeypa
     """On "meta", which computes shapes and refuses tensors of two devices in one operation, as CUDA does. The prompts
     that the model keeps come back on the device that Lightning believes it to be on: the CPU."""
     monkeypatch.setitem(fast.synthesis.synthesizer.WINDOWS_PER_BATCH, "meta", 4)
-    monkeypatch.setattr(PromptCache, "get", lambda _, texts, encode, device: torch.zeros(encode(texts).shape).to(device))
+    monkeypatch.setattr(PromptCache, "get", lambda _, texts, run, device: torch.zeros(run(texts).shape).to(device))
     made: list[Tensor] = []
     engine = Synthesizer(model, plain_recipe(SIDE, steps=3, scale=2.0), "meta").engine
 
