@@ -9,7 +9,15 @@ from typing import Any
 from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
-from fast.cli.synthesis_notes import check_drawable, tell_looks, tell_recipe, tell_sources, tell_unused, tell_words
+from fast.cli.synthesis_notes import (
+    check_drawable,
+    tell_looks,
+    tell_masks,
+    tell_recipe,
+    tell_sources,
+    tell_unused,
+    tell_words,
+)
 from fast.cli.synthesis_placing import flags_of_drafts, given_regions, own_flags, region_of_picture
 from fast.cli.synthesis_types import asked_types, named_types, worded_types
 from fast.data.images import read_image, resize_image, write_image
@@ -100,6 +108,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
         tell_recipe(options, artifact, recipe)
         if artifact.open_types:
             tell_words(options, artifact, recipe, sources.types)
+        tell_masks(options, sources)
         tell_sources(sources)
     chosen = {name: v for name, v in sampling.items() if v is not None and name not in recipe.own}
     synthesizer = _loaded(options, artifact, types=types, own=recipe.own, **{**chosen, "draft_options": drafts})
@@ -197,6 +206,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     sources = Sources(normals, found, types, wanted).narrowed()
     if say:
         tell_unused(options, made)
+        tell_masks(options, sources)
         tell_sources(sources)
     if isinstance(made, Procedural):
         tell_looks(sources, made.own_looks, "method.looks.{name}=[scratch]", say)
