@@ -14,6 +14,7 @@ from typing import Any
 
 from fast.runtime.folders import sole
 from fast.runtime.options import Parser
+from fast.segmentation.names import require_name
 
 STEPS = 700  # unless the training goes by the clock
 SHOWN = ("iou", "acc", "ap", "auroc")
@@ -178,12 +179,12 @@ def table(result: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
+    require_name(options.segmenter)
     with sole(options.out, "--out"):
         run(options)
 
 
 def run(options: argparse.Namespace) -> None:
-
     from fast.data.images import write_bytes
     from fast.runtime.device import pick_device
     from fast.segmentation.export import Described, export, require_onnx

@@ -25,6 +25,12 @@ DRAFTED = ["--sample_name", "out", "--pt_path", "mini", "--draft", "procedural"]
         ([*DRAWN, "--anomaly_name", "kratze", "method.looks.kratzer=[scratch]"], r"did you mean kratzer\?"),
         ([*DRAFTED, "--anomaly_name", "holee"], r"did you mean hole\?.* method\.draft_options\.looks\.holee="),
         ([*DRAFTED, "--anomaly_name", "part+holee"], "cannot draw 'holee'"),
+        (
+            [*DRAWN, "method.looks.blowhole=[hole,scrach]"],
+            r"looks\.blowhole=\['hole', 'scrach'\] \(did you mean scratch",
+        ),
+        ([*DRAWN, "method.looks={blowhole: xyzzy}"], "looks.blowhole=xyzzy must be a list of types to draw"),
+        ([*DRAFTED, "--anomaly_name", "pore", "method.draft_options.looks.pore=[pitt]"], "did you mean pit?"),
         (DRAFTED, "none is named; name some with --anomaly_name"),
         (["--sample_name", "out", "--pt_path", "mini", "--masks", "mixed"], "none is named"),
     ],
@@ -41,6 +47,7 @@ def test_what_nothing_says_the_looks_of(flags: list[str], says: str) -> None:
         DRAWN,
         [*DRAWN, "--anomaly_name", "kratzer", "method.looks.kratzer=[scratch]"],
         [*DRAWN, "--anomaly_name", "kratzer", "method.looks={kratzer: [scratch]}"],
+        [*DRAWN, "method.looks.kratzer=[scratch"],  # told by who reads all of the options
         [*DRAFTED, "--anomaly_name", "kratzer", "method.draft_options.looks.kratzer=[scratch]"],
         [*DRAFTED, "--anomaly_name", "part", "--init_word", "scratch"],  # a part
         [*DRAFTED, "--anomaly_name", "part", "--mask_path", "masks"],
