@@ -21,6 +21,7 @@ from fast.cli.synthesis_notes import (
 from fast.cli.synthesis_placing import flags_of_drafts, given_regions, own_flags, region_of_picture
 from fast.cli.synthesis_types import asked_types, named_types, worded_types
 from fast.data.images import read_image, resize_image, write_image
+from fast.data.index import DatasetIndex, require_defects
 from fast.data.layouts import open_dataset
 from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
@@ -155,8 +156,9 @@ def _regions_of_drafts(options: SynthesisOptions, synthesizer: Synthesizer) -> M
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:
     normals, found = _normals(options), masks.files(options, say)
+    real = _real_defects(options) if transplants(options) else None
     if artifact.open_types:
-        options = _with_types_of_drafts(options)
+        options = options if real is None else _with_types_of_drafts(options, real)
         types = asked_types(options, artifact, normals, found)
         found = [m for m in found if m.kind in {t.split("/", 1)[1] for t in types}] or found
         allowed = list(range(len(types)))
@@ -175,12 +177,21 @@ def _check_drafts(options: SynthesisOptions, artifact: Artifact) -> None:
         )
 
 
-def _with_types_of_drafts(options: SynthesisOptions) -> SynthesisOptions:
-    """Where nothing names defect types, those whose real defects the drafts are cut from."""
-    if not transplants(options) or options.anomaly_name or options.init_word:
+def _real_defects(options: SynthesisOptions) -> DatasetIndex:
+    """The dataset whose real defects the drafts are cut from. Raises `UserError` where it has none."""
+    index = open_dataset(str(options.defects or options.data_root))
+    try:
+        require_defects(index)
+    except UserError as error:
+        raise UserError(f"{error}, or take --draft procedural, which needs none") from None
+    return index
+
+
+def _with_types_of_drafts(options: SynthesisOptions, real: DatasetIndex) -> SynthesisOptions:
+    """Where nothing names defect types, those of the `real` defects that drafts are cut from."""
+    if options.anomaly_name or options.init_word:
         return options
-    kinds = open_dataset(str(options.defects or options.data_root)).types
-    return replace(options, anomaly_name=",".join(f"{category}/{anomaly}" for category, anomaly in kinds) or None)
+    return replace(options, anomaly_name=",".join(f"{category}/{anomaly}" for category, anomaly in real.types))
 
 
 # all other methods
