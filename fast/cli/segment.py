@@ -138,7 +138,8 @@ def gather(options: argparse.Namespace) -> Data:
     # The datasets' own files were decoded above.
     check_pairs(synthetic)
     if not synthetic and not real:
-        why = f"all {left_out} pairs were made from files that are tested on" if left_out else "no pair in it"
+        made = "its only pair was" if left_out == 1 else f"all {left_out} pairs were"
+        why = f"{made} made from files that are tested on" if left_out else "no pair in it"
         raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")
     normals = from_samples(index.normals) if options.normals else []
     share = options.real_share if synthetic and real else None

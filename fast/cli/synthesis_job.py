@@ -31,6 +31,7 @@ from fast.generators.maker import GeneratorMaker
 from fast.generators.procedural import Procedural
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
+from fast.runtime.counts import number_of
 from fast.runtime.flags import given
 from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
@@ -85,7 +86,7 @@ def preview(job: SynthesisJob, options: SynthesisOptions) -> None:
         region = job.masks.region(image, pair.normal)
         cells.append((job.sources.types[pair.type_index], cell(image, job.mask_of(image, pair), region, CELL)))
     write_image(options.preview, preview_sheet(cells))
-    print(f"preview of {len(cells)} masks: {options.preview}", flush=True)
+    print(f"preview of {number_of(len(cells), 'mask')}: {options.preview}", flush=True)
 
 
 # the methods on a latent base

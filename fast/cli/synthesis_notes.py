@@ -11,6 +11,7 @@ from fast.generators.base import Generator
 from fast.generators.looks import SYNONYMS, cannot_draw, looks_notes, own_looks
 from fast.latent.prompts import is_vocabulary
 from fast.procedural.defects import DEFECTS, DRAWABLE
+from fast.runtime.counts import number_of
 from fast.runtime.options import did_you_mean
 from fast.synthesis.defect_types import perhaps_category
 from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods
@@ -90,8 +91,8 @@ def tell_masks(options: SynthesisOptions, sources: Sources) -> None:
 
 def tell_sources(sources: Sources) -> None:
     kinds = ", ".join(sources.types[i].lstrip("/") for i in sources.allowed)
-    files = f", {len(sources.masks)} masks" if sources.masks else ""
-    print(f"{len(sources.normals)} normals{files}, types: {kinds}", flush=True)
+    files = f", {number_of(len(sources.masks), 'mask')}" if sources.masks else ""
+    print(f"{number_of(len(sources.normals), 'normal')}{files}, types: {kinds}", flush=True)
 
 
 def check_drawable(types: list[str], looks: Mapping[str, Any]) -> None:

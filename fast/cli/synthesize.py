@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fast.cli.score import TrainingDefects, judge, real_defects, table
+from fast.runtime.counts import number_of
 from fast.runtime.signals import handled_by
 from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions, transplants
 from ldm.errors import UserError
@@ -86,9 +87,11 @@ def synthesize(options: SynthesisOptions) -> None:
     types = [job.sources.types[i] for i in job.sources.allowed]
     tell(options, types, rows, total, stopped, job.rejected() if rank == 0 else 0, rank == 0)
     if lost:
+        one = "pair that came in the place of a rejected one is"
+        several = "pairs that came in the place of rejected ones are"
         print(
-            f"note: {len(lost)} pairs that came in the place of rejected ones are damaged or gone ({lost[0]:06d} the "
-            f"first): scripts/review.py {options.sample_name} --regenerate makes them again",
+            f"note: {number_of(len(lost), one, several)} damaged or gone ({lost[0]:06d} the first): "
+            f"scripts/review.py {options.sample_name} --regenerate makes what is missing again",
             flush=True,
         )
 
@@ -122,14 +125,18 @@ def tell(
     if again and first:
         print(again, flush=True)
     if rejected:
-        print(f"{rejected} drawn masks were rejected and drawn again", flush=True)
+        print(f"{number_of(rejected, 'drawn mask was', 'drawn masks were')} rejected and drawn again", flush=True)
     fakes = sum(bool(row.get("counterfeit")) and not row.get("rejected") for row in rows)
     pairs = total - fakes
     if stopped:
-        also = f" and {fakes} of {len(counterfeits(options))} counterfeits" if options.counterfeits else ""
+        also = f" and {fakes} of {number_of(len(counterfeits(options)), 'counterfeit')}" if options.counterfeits else ""
         wanted = _candidates(options)
-        raise UserError(f"interrupted: {pairs} of {wanted} pairs{also} are made; the same command goes on")
-    print(f"{pairs} pairs{f' and {fakes} counterfeits' if fakes else ''} in {options.sample_name}", flush=True)
+        be = "is" if wanted == 1 and not also else "are"
+        raise UserError(
+            f"interrupted: {pairs} of {number_of(wanted, 'pair')}{also} {be} made; the same command goes on"
+        )
+    also = f" and {number_of(fakes, 'counterfeit')}" if fakes else ""
+    print(f"{number_of(pairs, 'pair')}{also} in {options.sample_name}", flush=True)
     if first and options.keep is None:  # with --keep the table of scores says so
         # Shards are not read for it: `Output.brief`.
         shown = [row for row in rows if not row.get("counterfeit") and not row.get("rejected")]
