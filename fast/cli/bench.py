@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
     else:
         from fast.bench.answer import protocol_of
 
-        protocol = protocol_of(**asked(options))
+        protocol = protocol_of(**asked(options), device=options.device)
     run(options, protocol)
 
 
