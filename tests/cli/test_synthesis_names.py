@@ -37,7 +37,7 @@ DRAFTED = ["--sample_name", "out", "--pt_path", "mini", "--draft", "procedural"]
 )
 def test_what_nothing_says_the_looks_of(flags: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        check_names(parse_synthesis(flags))
+        check_names(parse_synthesis(flags)[0])
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def test_what_nothing_says_the_looks_of(flags: list[str], says: str) -> None:
     ],
 )
 def test_what_may_be_right_is_left_to_those_who_read_the_data(flags: list[str]) -> None:
-    check_names(parse_synthesis(flags))
+    check_names(parse_synthesis(flags)[0])
 
 
 def test_a_bare_name_may_be_a_part_of_the_dataset(tmp_path: Path) -> None:
     (tmp_path / "screw").mkdir()
-    check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path), "--anomaly_name", "screw"]))
-    check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path / "screw"), "--anomaly_name", "screw"]))
+    check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path), "--anomaly_name", "screw"])[0])
+    check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path / "screw"), "--anomaly_name", "screw"])[0])
     with pytest.raises(UserError, match="cannot draw 'nut'"):
-        check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path), "--anomaly_name", "nut"]))
+        check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path), "--anomaly_name", "nut"])[0])
 
 
 def test_the_command_says_nothing_else_first(

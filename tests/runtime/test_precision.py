@@ -75,7 +75,7 @@ def test_a_run_s_config_names_its_precision(machine: bool, tmp_path: Path, drawn
 
 
 def test_every_door_asks_the_machine_by_default() -> None:
-    assert parse_synthesis(["--sample_name", "x"]).precision == "auto"
+    assert parse_synthesis(["--sample_name", "x"])[0].precision == "auto"
     for file in [*ROOT.glob("configs/**/*.yaml")]:
         trainer = load_recipe(file).get("lightning", {}).get("trainer", {})
         expected = ("32",) if "dfmgan" in file.name else ("auto",)
