@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from fast.cli.synthesis_fill import output_of
 from fast.cli.synthesis_options import parse_synthesis
 from fast.cli.synthesis_ray import _work
 from fast.cli.synthesis_worker import Worker
-from fast.cli.synthesize import output_of
 from fast.runtime.number_queue import LotQueue
 from fast.synthesis.shards import ShardFolder
 from support.synthesis import synthesize, whole_shards
