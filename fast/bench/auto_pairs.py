@@ -19,6 +19,7 @@ from fast.data.images import write_bytes, write_image, write_mask
 from fast.data.index import DatasetIndex
 from fast.data.split import Split
 from fast.generators.training import recipe_of
+from fast.runtime.counts import number_of
 from fast.runtime.flags import as_flags
 from fast.runtime.options import TrainingOptions
 from fast.synthesis.options import FIRST_COUNTERFEIT
@@ -66,7 +67,8 @@ def final_pairs(choice: Choice, sides: Sides, out: Path, pairs: RowPairs, report
     made = pairs.made(choice.taken, sides, sides.train, None, SPLITS, run=ALL)
     write_pairs(made, out / "pairs")
     fakes = sum(pair.counterfeit for pair in made)
-    report(f"{len(made) - fakes} pairs{f' and {fakes} counterfeits' if fakes else ''} in {out / 'pairs'}")
+    also = f" and {number_of(fakes, 'counterfeit')}" if fakes else ""
+    report(f"{number_of(len(made) - fakes, 'pair')}{also} in {out / 'pairs'}")
     return made
 
 

@@ -9,6 +9,7 @@ from math import nan
 from fast.bench.protocol import Entry, Protocol
 from fast.bench.results import Record
 from fast.bench.verdict import gain
+from fast.runtime.counts import number_of
 from fast.runtime.tables import markdown
 
 AUGMENTED = {
@@ -43,7 +44,7 @@ def conditions(protocol: Protocol) -> str:
     ]
     parts += ["a pixel is found at a probability above 0.5, fixed beforehand"] if others else []
     parts += ["the quick judge's threshold is chosen on held-out parts of the training side"] if quick else []
-    parts += [f"{len(seg.seeds)} seed{'s' if len(seg.seeds) > 1 else ''}; nothing is chosen on the test side"]
+    parts += [f"{number_of(len(seg.seeds), 'seed')}; nothing is chosen on the test side"]
     return "; ".join(parts) + ".\n"
 
 

@@ -19,6 +19,7 @@ from fast.runtime.flags import add_flags
 from fast.runtime.options import Parser
 from fast.runtime.project import named
 from fast.runtime.runner import NAMES, RunnerOptions, address_of, check_runner, kind_of, without_runner
+from fast.segmentation.names import require_name
 from ldm.errors import UserError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
     else:
         from fast.bench.answer import protocol_of
 
-        protocol = protocol_of(**asked(options))
+        protocol = protocol_of(**asked(options), device=options.device)
     run(options, protocol)
 
 
@@ -95,6 +96,8 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
         raise UserError(f"{odd} is not understood{parser().meant(odd.partition('=')[0])}; see --help")
     bench_auto.check_flags(options, parser())
     check_runner(options)
+    if options.segmenter is not None:
+        require_name(options.segmenter)
     if options.auto and overrides:
         raise UserError(f"{overrides[0]} overrides a protocol, which --auto has not; leave it out")
     if options.protocol and (changed := next(iter(asked(options)), None)):

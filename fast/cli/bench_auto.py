@@ -51,22 +51,17 @@ def check_flags(options: argparse.Namespace, plain: argparse.ArgumentParser) -> 
 
 def run(options: argparse.Namespace) -> None:
     """Raises `UserError`."""
+    from fast.generators.looks import given_looks, looks_notes
+
+    looks = given_looks(options.looks or [])  # refused before what takes long to import
     from fast.bench.auto import STEPS, Job, Plan, deliver
     from fast.bench.auto_page import page
     from fast.bench.foresight import Budget
     from fast.data.images import write_bytes
-    from fast.generators.looks import looks_notes, own_looks
     from fast.reports.report import render
     from fast.segmentation.export import require_onnx
 
     require_onnx()  # before the minutes are spent
-    looks = {}
-    for text in options.looks or []:
-        name, sign, value = text.partition("=")
-        if not (name and sign and value):
-            raise UserError(f"--looks {text} is not TYPE=A,B; see --help")
-        looks[name] = value.split(",")
-    own_looks(looks)  # refused before the images are read
     given = {"minutes": options.minutes, "per_type": options.count, "size": options.size, "steps": options.steps}
     plan = Plan(
         **{"steps": STEPS, **{name: value for name, value in given.items() if value is not None}},

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from fast.runtime.counts import number_of
 from fast.runtime.options import Parser
 
 
@@ -33,5 +34,7 @@ def main(argv: Sequence[str]) -> None:
     for note in notes:
         print(f"note: {note}")
     if run.counterfeits:
-        print(f"note: {run.counterfeits} counterfeits, normal content made like defects, are left out")
-    print(f"{len(run.pairs)} pairs -> {args.out} ({args.format})")
+        be = "is" if run.counterfeits == 1 else "are"
+        told = f"{number_of(run.counterfeits, 'counterfeit')}, normal content made like defects"
+        print(f"note: {told}, {be} left out")
+    print(f"{number_of(len(run.pairs), 'pair')} -> {args.out} ({args.format})")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fast.cli.segment import STEPS
 from fast.runtime.options import Parser
+from fast.segmentation.names import require_name
 from ldm.errors import UserError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
     """What is trained on each row, and what decides its figures as plain data. Raises `UserError`."""
     from fast.bench.trial import NetworkJudge
     from fast.runtime.device import pick_device
-    from fast.segmentation.networks import precision_of, require_name
+    from fast.segmentation.networks import precision_of
     from fast.segmentation.quick import QuickJudge
 
     augment = "upright" if options.upright else "classical"
@@ -104,7 +105,6 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
         judged: dict[str, Any] = {"size": None if options.native else options.size, "augment": augment}
         cache = None if options.out is None else options.out / "features"
         return QuickJudge(**judged, cache=cache), judged
-    require_name(options.segmenter)
     device = pick_device("auto", "").type
     training = {"steps": STEPS if options.steps is None else options.steps, "augment": augment}
     seen = {"size": options.size, "native": options.native}
@@ -132,6 +132,7 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
 
 
 def _check(options: argparse.Namespace) -> None:
+    require_name(options.segmenter)
     if options.nested is not None and not 1 <= options.nested <= 100:
         raise UserError(f"--nested {options.nested} lies outside 1..100; change it")
     for name, value, least in (

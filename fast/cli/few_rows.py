@@ -20,10 +20,12 @@ PLACED = ("procedural", "transplant")
 
 def rows_of(options: argparse.Namespace) -> dict[str, Row]:
     """The rows by label. UserError where a label, method or option is none."""
+    from fast.generators.looks import given_looks
+
+    looks = given_looks(options.looks)  # refused before what takes long to import
     from fast.bench.provenance import SEED
     from fast.bench.rows import Row
 
-    looks = {k: v.split(",") for k, v in (_pair("--looks", text) for text in options.looks)}
     rows = {name: _row(name, "--methods", {}, looks) for name in options.methods}
     for text in options.row:
         label, value = _pair("--row", text)

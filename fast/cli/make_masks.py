@@ -24,6 +24,7 @@ from fast.data.split import Split, make_split
 from fast.masks.place import INSIDE
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import KINDS, MADE, OF_FILES, Masks
+from fast.runtime.counts import number_of
 from fast.runtime.folders import held, parse_json
 from fast.runtime.options import Parser
 from fast.runtime.progress import followed
@@ -154,7 +155,7 @@ class Work:
     def without_ground(self) -> str:
         """Says in how many of the images looked at the whole image passes for the object."""
         whole = sum(self.masks.whole.values())
-        looked = f"{whole} of {len(self.masks.whole)} images looked at"
+        looked = f"{whole} of {number_of(len(self.masks.whole), 'image')} looked at"
         return f"; no ground in {looked}: there everything is the object" if whole else ""
 
     def sheet(self) -> np.ndarray:
@@ -232,7 +233,7 @@ def run(options: argparse.Namespace) -> str:
         work.make(index)
     if options.preview:
         write_image(options.preview, work.sheet())
-    return f"{options.out}: {options.count} masks, {len(missing)} of them new{work.without_ground()}"
+    return f"{options.out}: {number_of(options.count, 'mask')}, {len(missing)} of them new{work.without_ground()}"
 
 
 def main(argv: Sequence[str]) -> None:

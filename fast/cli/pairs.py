@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fast.cli.synthesis_names import check_names
-from fast.cli.synthesis_options import check_options, named_options, parse_synthesis
+from fast.cli.synthesis_options import check_options, parse_synthesis
 from fast.cli.synthesis_parts import for_each_part, parts_of
 from fast.cli.synthesize import synthesize
 from fast.runtime.command import run_cli
@@ -16,7 +16,7 @@ from ldm.errors import UserError
 
 
 def main(argv: list[str]) -> None:
-    asked, named = parse_synthesis(argv), named_options(argv)
+    asked, named = parse_synthesis(argv)
     parts = parts_of(asked)
     for options in parts.values():
         check_options(options, named)

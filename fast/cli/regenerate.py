@@ -8,8 +8,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from fast.cli.synthesis_fill import complete, fill
 from fast.cli.synthesis_job import SynthesisJob, prepare
-from fast.cli.synthesize import complete, fill, settings_of
+from fast.cli.synthesize import settings_of
 from fast.review.decisions import Review
 from fast.runtime.folders import parse_json
 from fast.synthesis.options import FIRST_AGAIN, SynthesisOptions

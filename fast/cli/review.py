@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from fast.runtime.counts import number_of
 from fast.runtime.options import Parser
 from ldm.errors import UserError
 
@@ -41,12 +42,12 @@ def main(argv: list[str]) -> None:
     if options.decisions is not None:
         found = read_table(options.decisions, rows)
         review.decide(found)
-        print(f"{len(found)} decisions read from {options.decisions}")
+        print(f"{number_of(len(found), 'decision')} read from {options.decisions}")
     elif options.undo:
         action = review.undo()
         if action is None:
             raise UserError(f"{folder}: there is no decision to take back")
-        print(f"taken back: {len(action.decisions)} decisions of {action.time}")
+        print(f"taken back: {number_of(len(action.decisions), 'decision')} of {action.time}")
     elif options.export is not None:
         from fast.synthesis.accepted import export_accepted
 
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
         from fast.cli.regenerate import regenerate
 
         made = regenerate(folder)
-        print(f"{made} pairs made anew; the rejected ones lie in {folder / 'rejected'}")
+        print(f"{number_of(made, 'pair')} made anew; what was rejected lies in {folder / 'rejected'}")
         rows = brief(folder)
     print(status(rows, review.decisions()))
 

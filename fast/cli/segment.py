@@ -14,6 +14,7 @@ from typing import Any
 
 from fast.runtime.folders import sole
 from fast.runtime.options import Parser
+from fast.segmentation.names import require_name
 
 STEPS = 700  # unless the training goes by the clock
 SHOWN = ("iou", "acc", "ap", "auroc")
@@ -137,7 +138,8 @@ def gather(options: argparse.Namespace) -> Data:
     # The datasets' own files were decoded above.
     check_pairs(synthetic)
     if not synthetic and not real:
-        why = f"all {left_out} pairs were made from files that are tested on" if left_out else "no pair in it"
+        made = "its only pair was" if left_out == 1 else f"all {left_out} pairs were"
+        why = f"{made} made from files that are tested on" if left_out else "no pair in it"
         raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")
     normals = from_samples(index.normals) if options.normals else []
     share = options.real_share if synthetic and real else None
@@ -178,12 +180,12 @@ def table(result: dict[str, Any]) -> str:
 
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
+    require_name(options.segmenter)
     with sole(options.out, "--out"):
         run(options)
 
 
 def run(options: argparse.Namespace) -> None:
-
     from fast.data.images import write_bytes
     from fast.runtime.device import pick_device
     from fast.segmentation.export import Described, export, require_onnx

@@ -9,10 +9,19 @@ from typing import Any
 from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
-from fast.cli.synthesis_notes import check_drawable, tell_looks, tell_recipe, tell_sources, tell_unused, tell_words
+from fast.cli.synthesis_notes import (
+    check_drawable,
+    tell_looks,
+    tell_masks,
+    tell_recipe,
+    tell_sources,
+    tell_unused,
+    tell_words,
+)
 from fast.cli.synthesis_placing import flags_of_drafts, given_regions, own_flags, region_of_picture
 from fast.cli.synthesis_types import asked_types, named_types, worded_types
 from fast.data.images import read_image, resize_image, write_image
+from fast.data.index import DatasetIndex, require_defects
 from fast.data.layouts import open_dataset
 from fast.generators import create, method_class
 from fast.generators.base import Learned, Placing
@@ -22,6 +31,7 @@ from fast.generators.maker import GeneratorMaker
 from fast.generators.procedural import Procedural
 from fast.masks.preview import cell, preview_sheet
 from fast.masks.source import Masks
+from fast.runtime.counts import number_of
 from fast.runtime.flags import given
 from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
@@ -76,7 +86,7 @@ def preview(job: SynthesisJob, options: SynthesisOptions) -> None:
         region = job.masks.region(image, pair.normal)
         cells.append((job.sources.types[pair.type_index], cell(image, job.mask_of(image, pair), region, CELL)))
     write_image(options.preview, preview_sheet(cells))
-    print(f"preview of {len(cells)} masks: {options.preview}", flush=True)
+    print(f"preview of {number_of(len(cells), 'mask')}: {options.preview}", flush=True)
 
 
 # the methods on a latent base
@@ -100,6 +110,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
         tell_recipe(options, artifact, recipe)
         if artifact.open_types:
             tell_words(options, artifact, recipe, sources.types)
+        tell_masks(options, sources)
         tell_sources(sources)
     chosen = {name: v for name, v in sampling.items() if v is not None and name not in recipe.own}
     synthesizer = _loaded(options, artifact, types=types, own=recipe.own, **{**chosen, "draft_options": drafts})
@@ -146,8 +157,9 @@ def _regions_of_drafts(options: SynthesisOptions, synthesizer: Synthesizer) -> M
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:
     normals, found = _normals(options), masks.files(options, say)
+    real = _real_defects(options) if transplants(options) else None
     if artifact.open_types:
-        options = _with_types_of_drafts(options)
+        options = options if real is None else _with_types_of_drafts(options, real)
         types = asked_types(options, artifact, normals, found)
         found = [m for m in found if m.kind in {t.split("/", 1)[1] for t in types}] or found
         allowed = list(range(len(types)))
@@ -166,12 +178,21 @@ def _check_drafts(options: SynthesisOptions, artifact: Artifact) -> None:
         )
 
 
-def _with_types_of_drafts(options: SynthesisOptions) -> SynthesisOptions:
-    """Where nothing names defect types, those whose real defects the drafts are cut from."""
-    if not transplants(options) or options.anomaly_name or options.init_word:
+def _real_defects(options: SynthesisOptions) -> DatasetIndex:
+    """The dataset whose real defects the drafts are cut from. Raises `UserError` where it has none."""
+    index = open_dataset(str(options.defects or options.data_root))
+    try:
+        require_defects(index)
+    except UserError as error:
+        raise UserError(f"{error}, or take --draft procedural, which needs none") from None
+    return index
+
+
+def _with_types_of_drafts(options: SynthesisOptions, real: DatasetIndex) -> SynthesisOptions:
+    """Where nothing names defect types, those of the `real` defects that drafts are cut from."""
+    if options.anomaly_name or options.init_word:
         return options
-    kinds = open_dataset(str(options.defects or options.data_root)).types
-    return replace(options, anomaly_name=",".join(f"{category}/{anomaly}" for category, anomaly in kinds) or None)
+    return replace(options, anomaly_name=",".join(f"{category}/{anomaly}" for category, anomaly in real.types))
 
 
 # all other methods
@@ -197,6 +218,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     sources = Sources(normals, found, types, wanted).narrowed()
     if say:
         tell_unused(options, made)
+        tell_masks(options, sources)
         tell_sources(sources)
     if isinstance(made, Procedural):
         tell_looks(sources, made.own_looks, "method.looks.{name}=[scratch]", say)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fast.runtime.project import NAMED
 from fast.synthesis.options import NONE_NAMED, SynthesisOptions, draft_methods, transplants
@@ -15,12 +16,15 @@ _LOOKS = re.compile(r"(?:draft_options\.)?looks\.([^=]+)=")
 
 
 def check_names(options: SynthesisOptions) -> None:
-    """Raise `UserError` for a type that is to be drawn and that nothing says the looks of, and where the shipped
+    """Raise `UserError` for a type that is to be drawn and that nothing says the looks of, for looks that nothing is
+    drawn by, and where the shipped
     weights are given no word. What may be a category, and types of other weights, are left to those who read them."""
     asked, shipped = options.anomaly_name or options.init_word, options.method == "fast" and options.weights in NAMED
     if shipped and not asked and not options.mask_path and not transplants(options):
         raise UserError(NONE_NAMED)
     drawn, drafted = options.method == "procedural", "procedural" in draft_methods(options.draft)
+    if drawn or drafted:
+        _check_looks(options.overrides, "looks" if drawn else "draft_options.looks")
     given = _looks(options.overrides)
     if given is None or not asked or not (drawn or drafted):
         return
@@ -30,6 +34,26 @@ def check_names(options: SynthesisOptions) -> None:
     for word in _words(options, bare=drawn or bool(shipped)):
         if word not in (*DRAWABLE, *SYNONYMS, *given):
             raise cannot_draw(word, given, "method.looks" if drawn else "method.draft_options.looks")
+
+
+def _check_looks(overrides: Sequence[str], option: str) -> None:
+    """Raise `UserError` for looks that nothing is drawn by. What does not parse is left to those who read it all."""
+    said = [text for text in overrides if re.match(r"(draft_options\.)?looks[.=]|draft_options=", text)]
+    if not said:
+        return
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from fast.generators.looks import own_looks
+
+    try:
+        found: Any = OmegaConf.select(OmegaConf.from_dotlist(said), option)
+    except (OmegaConfBaseException, YAMLError, TypeError, ValueError, AttributeError):
+        return
+    if found is not None:
+        found = OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+        own_looks(found)
 
 
 def _looks(overrides: Sequence[str]) -> list[str] | None:

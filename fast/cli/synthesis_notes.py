@@ -1,6 +1,7 @@
 """What the synthesis command tells before it starts: what of the options is not used, and how names are understood."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fast.artifact import Artifact, text_encoder
@@ -10,6 +11,7 @@ from fast.generators.base import Generator
 from fast.generators.looks import SYNONYMS, cannot_draw, looks_notes, own_looks
 from fast.latent.prompts import is_vocabulary
 from fast.procedural.defects import DEFECTS, DRAWABLE
+from fast.runtime.counts import number_of
 from fast.runtime.options import did_you_mean
 from fast.synthesis.defect_types import perhaps_category
 from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods
@@ -72,10 +74,25 @@ def tell_looks(sources: Sources, looks: Mapping[str, Any], change: str, say: boo
         print(note, flush=True)
 
 
+def tell_masks(options: SynthesisOptions, sources: Sources) -> None:
+    """Of types that are named: which are filled into the masks of folders of other names, or get no mask at all."""
+    if not options.mask_path or not (options.anomaly_name or options.init_word):
+        return
+    words = dict.fromkeys(sources.types[i].split("/", 1)[1] for i in sources.allowed)
+    top, kinds = Path(options.mask_path).expanduser(), {mask.kind for mask in sources.masks}
+    others = sorted({mask.kind for mask in sources.masks if mask.path.parent != top} - words.keys())
+    without = [word for word in words if word not in kinds]
+    if others:
+        told = f"the masks in {', '.join(others)} are used for {', '.join(words)}"
+        print(f"note: {told}; for others give their folder with --mask_path")
+    elif without and kinds <= words.keys():
+        print(f"note: no mask lies in a folder {' or '.join(without)}, so that nothing of it is made; put some there")
+
+
 def tell_sources(sources: Sources) -> None:
     kinds = ", ".join(sources.types[i].lstrip("/") for i in sources.allowed)
-    files = f", {len(sources.masks)} masks" if sources.masks else ""
-    print(f"{len(sources.normals)} normals{files}, types: {kinds}", flush=True)
+    files = f", {number_of(len(sources.masks), 'mask')}" if sources.masks else ""
+    print(f"{number_of(len(sources.normals), 'normal')}{files}, types: {kinds}", flush=True)
 
 
 def check_drawable(types: list[str], looks: Mapping[str, Any]) -> None:

@@ -52,6 +52,9 @@ GROUPS = {
 }  # fmt: skip
 
 
+OPTIONS = {own.name: own for own in fields(SynthesisOptions)}
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags of `generate_with_mask.py`."""
     p = Parser(
@@ -66,18 +69,16 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def parse_synthesis(argv: list[str]) -> SynthesisOptions:
-    """Flags and `method.key=value` in any order."""
-    values = vars(parser().parse_args([a for a in argv if not OVERRIDE.match(a)]))
-    return SynthesisOptions(**values, overrides=[a.removeprefix("method.") for a in argv if OVERRIDE.match(a)])
-
-
-def named_options(argv: list[str]) -> set[str]:
-    """The options whose flags are on the command line, also those that are given their default value."""
+def parse_synthesis(argv: list[str]) -> tuple[SynthesisOptions, set[str]]:
+    """Flags and `method.key=value` in any order: the options, and the names of those whose flags are on the command
+    line, also where they are given their default value."""
     unsaid = object()  # a value that no flag can have
-    whole = argparse.Namespace(**dict.fromkeys(flagged(SynthesisOptions), unsaid))
+    single = [name for name in flagged(SynthesisOptions) if not isinstance(default_of(OPTIONS[name]), list)]
+    whole = argparse.Namespace(**dict.fromkeys(single, unsaid))
     found = vars(parser().parse_args([a for a in argv if not OVERRIDE.match(a)], whole))
-    return {name for name, value in found.items() if value is not unsaid}
+    said = {name: value for name, value in found.items() if value is not unsaid and value != []}
+    overrides = [a.removeprefix("method.") for a in argv if OVERRIDE.match(a)]
+    return SynthesisOptions(**said, overrides=overrides), set(said)
 
 
 def check_options(options: SynthesisOptions, named: Collection[str] = ()) -> None:

@@ -8,8 +8,9 @@ from contextlib import closing, redirect_stdout
 from io import StringIO
 from typing import Any
 
+from fast.cli.synthesis_fill import made, output_of
 from fast.cli.synthesis_job import SynthesisJob, prepare, preview
-from fast.cli.synthesize import counterfeits, made, output_of, settings_of
+from fast.cli.synthesize import counterfeits, settings_of
 from fast.data.whole import check_images
 from fast.runtime.on_ray import go_to
 from fast.runtime.workers import cores

@@ -12,6 +12,7 @@ from fast.data.images import list_images, read_mask
 from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.labelme import is_annotation
 from fast.data.pairing import MASK_NAME, images_below, pair, reads_as_mask, split_beside
+from fast.runtime.counts import number_of
 from ldm.errors import UserError
 
 GROUPS = "groups.csv"
@@ -45,11 +46,13 @@ class CategoryReader:
         lost = [image for image in read_groups(self.folder) if not image.is_file()]
         if lost:
             first, count = self.index.relative(lost[0]), len(lost)
-            self.problem(self.folder / GROUPS, f"{count} rows name no image (first: {first}); correct the names")
+            told = number_of(count, "row names", "rows name")
+            self.problem(self.folder / GROUPS, f"{told} no image (first: {first}); correct the names")
         if self.ungrouped:
             table = next(p for p in (self.folder / GROUPS, self.index.root / GROUPS) if p.is_file())
             first, count = self.index.relative(self.ungrouped[0]), len(self.ungrouped)
-            self.problem(table, f"{count} defects have no row (first: {first}); each counts as a part of its own")
+            told = number_of(count, "defect has", "defects have")
+            self.problem(table, f"{told} no row (first: {first}); each counts as a part of its own")
 
     def problem(self, path: Path, what: str) -> None:
         self.index.seen.add(path)

@@ -16,6 +16,7 @@ from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.labelme import load_annotation
 from fast.data.labelme_masks import nested
 from fast.data.reading import reading_of
+from fast.runtime.counts import number_of
 from fast.runtime.progress import followed
 from fast.runtime.signals import is_first_process
 from ldm.errors import UserError
@@ -168,12 +169,13 @@ def _decisions(index: DatasetIndex, seen: list[Look]) -> list[str]:
             ask = "; brightness differs, unless --bits says what all have" if deep else ""
             lines.append(f"pictures of {category}: {told}{ask}")
     if turned := sum(one.turned for one in seen):
-        lines.append(f"{turned} images are turned by EXIF and their masks are not: the masks must be drawn on the "
-                     "upright images")  # fmt: skip
+        one, several = "image is turned by EXIF and its mask is", "images are turned by EXIF and their masks are"
+        lines.append(f"{number_of(turned, one, several)} not: masks must be drawn on the upright images")
     inner = sum(_nested(one) for one in seen)
     if inner:
-        lines.append(f"LabelMe: {inner} shapes lie inside another of their label and change nothing; holes are shapes "
-                     "of one group id, or labelled _background_")  # fmt: skip
+        several = "shapes lie inside another of their label and change"
+        told = number_of(inner, "shape lies inside another of its label and changes", several)
+        lines.append(f"LabelMe: {told} nothing; holes are shapes of one group id, or labelled _background_")
     return lines
 
 

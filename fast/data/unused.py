@@ -9,6 +9,7 @@ from fast.data.category import GROUPS
 from fast.data.images import is_image, list_files
 from fast.data.index import DatasetIndex
 from fast.data.reading import NAME
+from fast.runtime.counts import number_of
 
 # Files that come with datasets and are no pictures of them.
 TELLING = ("readme", "license", "licence", "copying", "citation", "changelog", "thumbs", "desktop", "defects_config")
@@ -27,7 +28,7 @@ def unused_notes(index: DatasetIndex) -> list[str]:
     lines = [_line(index, folder, files) for folder, files in list(left.items())[:SHOWN]]
     rest = list(left.values())[SHOWN:]
     if rest:
-        lines.append(f"not used: {sum(map(len, rest))} files in {len(rest)} more folders")
+        lines.append(f"not used: {number_of(sum(map(len, rest)), 'file')} in {number_of(len(rest), 'more folder')}")
     return lines
 
 
@@ -42,4 +43,4 @@ def _line(index: DatasetIndex, folder: Path, files: list[Path]) -> str:
     kinds = Counter(p.suffix.lower() if is_image(p) else f"{p.suffix.lower() or 'no suffix'}, no known picture"
                     for p in files)  # fmt: skip
     told = "; ".join(f"{n} {kind}" for kind, n in kinds.most_common(3))
-    return f"not used: {len(files)} files in {index.relative(folder)} ({told}; first: {first})"
+    return f"not used: {number_of(len(files), 'file')} in {index.relative(folder)} ({told}; first: {first})"

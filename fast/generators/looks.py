@@ -70,9 +70,22 @@ def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     for name, types in given.items():
         listed = (types,) if isinstance(types, str) else tuple(types) if isinstance(types, list | tuple) else ()
         if not listed or any(word not in DRAWABLE for word in listed):
-            raise UserError(f"looks.{name}={types} must be a list of types to draw, of {', '.join(DRAWABLE)}")
+            meant = "".join(did_you_mean(str(word), DRAWABLE) for word in listed if word not in DRAWABLE)
+            raise UserError(f"looks.{name}={types}{meant} must be a list of types to draw, of {', '.join(DRAWABLE)}")
         found[str(name)] = listed
     return found
+
+
+def given_looks(texts: Iterable[str]) -> dict[str, list[str]]:
+    """The option `looks` of flags `--looks TYPE=A,B`, checked. Raises `UserError`."""
+    looks = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (name and sign and value):
+            raise UserError(f"--looks {text} is not TYPE=A,B; see --help")
+        looks[name] = value.split(",")
+    own_looks(looks)
+    return looks
 
 
 def looks_notes(types: Iterable[str], given: Mapping[str, Any], change: str) -> list[str]:

@@ -25,7 +25,8 @@ from fast.generators.windows import (
     window_at,
 )
 from fast.masks.foreground import Ground
-from fast.procedural.defects import AT_EDGE, DRAWABLE, FOLLOWERS, LARGE, defects_of, draw_onto, traits_named
+from fast.procedural.defects import AT_EDGE, DRAWABLE, FOLLOWERS, LARGE, defects_of, traits_named
+from fast.procedural.drawing import draw_onto
 from fast.procedural.photo import Photo, look_at, traits_of
 from fast.procedural.site import Spot, whole
 from fast.procedural.surfaces import SMALLEST

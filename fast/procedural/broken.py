@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fast.procedural.noise import Field, Rng, blur, smoothstep, white, wide_blur
+from fast.procedural.noise import Field, Rng, blur, smoothstep, weighted_blur, white, wide_blur
 from fast.procedural.shapes import Array, contour
 from fast.procedural.site import Change, Site, lit, step_down
 
@@ -130,8 +130,7 @@ def _spread(site: Site, known: np.ndarray, wide: float) -> Field:
         return wide_blur(site.picture, wide)
     weight = known.astype(np.float32)[..., None]
     median = np.median(site.picture[known], axis=0).astype(np.float32)
-    total = wide_blur(site.picture * weight, wide) + 1e-3 * median
-    return np.asarray(total / (wide_blur(weight, wide) + 1e-3), np.float32)
+    return weighted_blur(site.picture, weight, wide, median)
 
 
 def _ground(site: Site, rng: Rng, beyond: Field, far: Field, size: float) -> Field | None:

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fast.procedural.defects import DEFECTS, defects_of, draw_defect
+from fast.procedural.defects import DEFECTS, defects_of
+from fast.procedural.drawing import draw_defect
 from fast.procedural.surfaces import MATERIALS, SMALLEST, check_material, draw_surface
 from ldm.errors import UserError
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from fast.procedural.deposits import box
-from fast.procedural.noise import Field, Rng, blur, smoothstep, streaks, turn, wide_blur
+from fast.procedural.noise import Field, Rng, blur, smoothstep, streaks, turn, weighted_blur
 from fast.procedural.shapes import Array
 from fast.procedural.site import Change, Site, outlined
 
@@ -71,11 +71,11 @@ def one_material(site: Site, at: Array) -> Field:
 def _layers(site: Site, same: Field, wide: float) -> tuple[Field, Field]:
     """The surface's level and its texture, (h, w, 3) both, of one material: another's light does not run into it."""
     weight = np.maximum(same, 1e-3)[..., None]
-    low = wide_blur(site.picture * weight, wide) / np.maximum(wide_blur(weight, wide), 1e-6)
+    low = weighted_blur(site.picture, weight, wide)
     texture = blur(site.picture, NOISE * site.scale) - low
     # From the median, or a few scratches would set the bound.
     most = OUTLIER * 1.48 * float(np.median(np.abs(texture[same > 0.5]))) if (same > 0.5).any() else 0.0
-    return np.asarray(low, np.float32), np.asarray(np.clip(texture, -most, most), np.float32)
+    return low, np.asarray(np.clip(texture, -most, most), np.float32)
 
 
 def _tone(rng: Rng, cover: Field, low: Field, made: Field, rough: bool) -> Field:

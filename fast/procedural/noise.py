@@ -14,6 +14,7 @@ Field = NDArray[np.floating[Any]]
 Rng = np.random.Generator
 
 WIDE = 4.0  # pixels: `wide_blur` makes the field small from twice that on
+PRIOR = 1e-3  # how much a prior counts in `weighted_blur`, beside a weight of 1
 
 
 def smoothstep(low: float, high: float, x: Field) -> Field:
@@ -46,6 +47,15 @@ def wide_blur(field: Field, sigma: float) -> Field:
     )
     large = cv2.resize(blur(small, sigma / step), (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(large, np.float32).reshape(field.shape)
+
+
+def weighted_blur(field: Field, weight: Field, sigma: float, prior: Field | None = None) -> Field:
+    """`wide_blur` of a field (h, w, channels) whose px count by their weight (h, w, 1). `prior` (channels): what it
+    comes to where next to nothing counts; without it, what little does."""
+    total, counted = wide_blur(field * weight, sigma), wide_blur(weight, sigma)
+    if prior is None:
+        return np.asarray(total / np.maximum(counted, 1e-6), np.float32)
+    return np.asarray((total + PRIOR * prior) / (counted + PRIOR), np.float32)
 
 
 def white(rng: Rng, height: int, width: int) -> Field:

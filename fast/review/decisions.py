@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.data.images import write_bytes
+from fast.runtime.counts import number_of
 from fast.runtime.folders import parse_json
 from fast.runtime.locks import locked
 from ldm.errors import UserError
@@ -110,7 +111,10 @@ def rejected(folder: Path) -> set[int]:
 def told(folder: Path, numbers: Collection[int]) -> str:
     """What to say of the rejected pairs among those with these `numbers`; empty where there is none."""
     count = len(rejected(folder) & set(numbers))
-    return f"{count} of {len(numbers)} pairs in {folder} are rejected ({FILE}) and left out" if count else ""
+    if not count:
+        return ""
+    be = "is" if count == 1 else "are"
+    return f"{count} of {number_of(len(numbers), 'pair')} in {folder} {be} rejected ({FILE}) and left out"
 
 
 def _check(index: int, decision: Decision) -> None:

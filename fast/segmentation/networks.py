@@ -14,6 +14,7 @@ from fast.runtime.precision import settled
 from fast.segmentation.bisenetv2 import BiSeNetV2
 from fast.segmentation.fpn import FPN
 from fast.segmentation.mini import Mini
+from fast.segmentation.names import require_name
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.segformer import SegFormer
 from fast.segmentation.stdc import STDC, STDC1, STDC2
@@ -32,12 +33,6 @@ SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
 PRETRAINED = ("fpn", "quick")  # those that come with an encoder of ImageNet
 ENCODERS = ("segformer", "stdc", "stdc2")  # those whose published ImageNet weights fit
 TRAINING_ONLY = "aux."
-
-
-def require_name(name: str) -> None:
-    """UserError where no segmenter has this name."""
-    if name not in SEGMENTERS:
-        raise UserError(f"segmenter '{name}' is unknown; use one of {', '.join(sorted(SEGMENTERS))}")
 
 
 def precision_of(name: str, choice: str, device: str) -> str:

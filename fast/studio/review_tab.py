@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from fast.review.decisions import Decision, Review
+from fast.runtime.counts import number_of
 from fast.studio.gallery import PAGE, cards, chosen, counted, read_items, sortable
 from fast.studio.pictures import four
 from fast.studio.said import guarded, line
@@ -102,7 +103,7 @@ class ReviewTab:
         number = min(max(1, int(page or 1)), pages)
         part = found[(number - 1) * PAGE : number * PAGE]
         more = f" Page {number} of {pages}." if pages > 1 else ""
-        text = f"{len(found)} of {len(items)} pairs shown: {counted(items)}.{more}"
+        text = f"{len(found)} of {number_of(len(items), 'pair')} shown: {counted(items)}.{more}"
         return (line(text), cards(place, part, by), gr.Dropdown([ALL, *kinds], value=kind),
                 gr.Dropdown(names, value=by))  # fmt: skip
 
@@ -120,7 +121,7 @@ class ReviewTab:
         row = next((i.row for i in read_items(place) if i.index == marked["focus"]), None)
         pictures = [gr.skip()] * 4 if row is None else four(place, row)
         count = len(chosen)
-        text = f"{count} pair{'' if count == 1 else 's'} chosen."
+        text = f"{number_of(count, 'pair')} chosen."
         if row is not None:
             scores = ", ".join(f"{k} {v:.3g}" if isinstance(v, int | float) else f"{k} {v}"
                                for k, v in (row.get("scores") or {}).items() if v is not None)  # fmt: skip
@@ -145,7 +146,7 @@ class ReviewTab:
         if action is None:
             raise UserError("there is no decision to take back")
         _, *rest = self.show(*filters)
-        return line(f"Taken back: {len(action.decisions)} decisions. {self._count(filters[0])}"), *rest
+        return line(f"Taken back: {number_of(len(action.decisions), 'decision')}. {self._count(filters[0])}"), *rest
 
     def _count(self, folder: str) -> str:
         return f"{counted(read_items(self._place(folder)))}."
@@ -154,7 +155,7 @@ class ReviewTab:
         place = self._place(filters[0])
         made = self.regenerate(place)
         _, *rest = self.show(*filters)
-        return line(f"{made} pairs made anew; the rejected ones lie in {place / 'rejected'}."), *rest
+        return line(f"{number_of(made, 'pair')} made anew; what was rejected lies in {place / 'rejected'}."), *rest
 
     def _export(self, folder: str, name: str) -> str:
         if not re.fullmatch(r"[\w][\w .-]{0,79}", name or ""):

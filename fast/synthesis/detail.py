@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fast.procedural.noise import wide_blur
+from fast.procedural.noise import weighted_blur
 
 Floats = NDArray[np.float32]
 
@@ -48,8 +48,7 @@ def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.nd
     if own.any():
         radius = float(cv2.distanceTransform(np.pad(own, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())
         inside, sigma = own.astype(np.float32)[..., None], max(COARSE, HALF * radius)
-        share = np.maximum(wide_blur(inside[..., 0], sigma), 1e-6)[..., None]
-        found = inside * (wide_blur(found * inside, sigma) / share) + (1 - inside) * found
+        found = inside * weighted_blur(found, inside, sigma) + (1 - inside) * found
     return np.clip(np.rint(draft + found), 0, 255).astype(np.uint8)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fast.data.images import read_image, resize_image
 from fast.masks.changed import MARGIN, NEARLY, changed_mask
+from fast.runtime.counts import number_of
 from fast.synthesis.maker import Maker
 from fast.synthesis.pair import Pair, SynthesizedSample
 from ldm.rng import seed_of
@@ -88,4 +89,5 @@ def made_again(rows: Sequence[dict[str, Any]]) -> str:
     again = sum(row.get("honest", {}).get("tries", 1) > 1 for row in rows)
     unchanged = sum(row.get("rejected") == UNCHANGED for row in rows)
     left = f"; of {unchanged} nothing is to be seen after {TRIES} tries: they lie in rejected/" if unchanged else ""
-    return f"{again} pairs were made again, for next to nothing had changed{left}" if again else ""
+    made = number_of(again, "pair was", "pairs were")
+    return f"{made} made again, for next to nothing had changed{left}" if again else ""

@@ -158,7 +158,8 @@ def find_masks(path: str, read: ReadMask = read_mask) -> tuple[list[MaskSource],
         defective = list(pool.map(lambda source: _has_defect(source.path, read), sources))
     filled = [s for s, yes in zip(sources, defective, strict=True) if yes]
     if not filled:
-        raise UserError(f"--mask_path {path}: all {len(sources)} masks are empty; defect pixels must be white")
+        told = "the only mask is" if len(sources) == 1 else f"all {len(sources)} masks are"
+        raise UserError(f"--mask_path {path}: {told} empty; defect pixels must be white")
     return filled, [str(s.path) for s, yes in zip(sources, defective, strict=True) if not yes]
 
 

@@ -303,9 +303,6 @@ def test_rows_are_measured_by_a_network(tmp_path: Path, capsys: pytest.CaptureFi
     # The same weights, trained on other samples.
     assert alone["ap"] != with_pairs["ap"]
     assert not (tmp_path / "out" / "features").exists()
-    capsys.readouterr()
-    assert run_cli(few_defects.main, [*flags, "--segmenter", "fnp"]) == 2
-    assert "segmenter 'fnp' is unknown" in capsys.readouterr().err
 
 
 def test_rows_of_the_command_line() -> None:

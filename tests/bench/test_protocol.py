@@ -212,7 +212,7 @@ def test_methods_that_place_defects_bring_their_own_masks(drawn_root: Path, tmp_
     assert not [cell for cell in found.cells if cell.kind == "fit"]
     (category,) = found.categories
     flags = _flags(cells["transplant"], category, category.types[0], 0, tmp_path / "out")
-    options = parse_synthesis(flags)
+    options, _ = parse_synthesis(flags)
     check_options(options)
     assert (options.defects, options.split) == (str(drawn_root), str(category.split_file))
     assert options.overrides == ["category=leather"]  # of a root of many, as the split's names are

@@ -129,6 +129,21 @@ def test_masks_that_are_all_empty(refused: Refused, tmp_path: Path) -> None:
     assert "all 2 masks are empty; defect pixels must be white" in refused("--mask_path", str(masks))
 
 
+@pytest.mark.parametrize("more", [[], ["--anomaly_name", "scratch"]], ids=["unnamed", "named"])
+@pytest.mark.parametrize("draft", ["mixed", "transplant"])
+def test_drafts_of_real_defects_where_there_are_normals_only(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], draft: str, more: list[str]
+) -> None:
+    normals = shutil.copytree(drawn_root / "wood" / "train" / "good", tmp_path / "parts" / "normal")
+    argv = ["--pt_path", "mini", "--data_root", str(normals), "--sample_name", str(tmp_path / "out"), "--draft", draft]
+    assert synthesize([*argv, *more]) == 2
+    said, line = capsys.readouterr()
+    assert said == ""
+    assert "no usable defect with a mask (it holds normal images only)" in line
+    assert line.endswith("or take --draft procedural, which needs none\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_truncated_mask(refused: Refused, drawn_root: Path, tmp_path: Path) -> None:
     masks = Path(shutil.copytree(drawn_root / "wood" / "ground_truth", tmp_path / "masks"))
     broken = sorted((masks / "crack").iterdir())[0]

@@ -73,7 +73,7 @@ def test_training_says_how_many_it_leaves_out(
     Review(pairs).decide({1: Decision("rejected"), 2: Decision("accepted")})
     options = segment.parser().parse_args(["--train", str(pairs), "--test", str(drawn_root), "--category", "wood"])
     assert segment.gather(options).counts["synthetic"] == 3
-    assert capsys.readouterr().out == f"note: 1 of 4 pairs in {pairs} are rejected (review.jsonl) and left out\n"
+    assert capsys.readouterr().out == f"note: 1 of 4 pairs in {pairs} is rejected (review.jsonl) and left out\n"
 
 
 def test_accepted_pairs_are_exported(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,7 +178,7 @@ def test_a_rejected_pair_does_not_come_back_and_the_one_in_its_place_is_made_aga
     argv = ["--method", "procedural", "--data_root", command["data_root"], "--sample_name", str(pairs)]
     capsys.readouterr()
     assert synthesize([*argv, "--anomaly_name", "scratch,hole", "--count", "4"]) == 0
-    assert "note: 1 pairs that came in the place of rejected ones are damaged or gone" in capsys.readouterr().out
+    assert "note: 1 pair that came in the place of a rejected one is damaged or gone" in capsys.readouterr().out
     assert 1 not in by_index(pairs)
     assert not (pairs / "image" / "000001.png").exists()
     assert review(pairs, "--regenerate") == 0

@@ -25,13 +25,19 @@ DRAFTED = ["--sample_name", "out", "--pt_path", "mini", "--draft", "procedural"]
         ([*DRAWN, "--anomaly_name", "kratze", "method.looks.kratzer=[scratch]"], r"did you mean kratzer\?"),
         ([*DRAFTED, "--anomaly_name", "holee"], r"did you mean hole\?.* method\.draft_options\.looks\.holee="),
         ([*DRAFTED, "--anomaly_name", "part+holee"], "cannot draw 'holee'"),
+        (
+            [*DRAWN, "method.looks.blowhole=[hole,scrach]"],
+            r"looks\.blowhole=\['hole', 'scrach'\] \(did you mean scratch",
+        ),
+        ([*DRAWN, "method.looks={blowhole: xyzzy}"], "looks.blowhole=xyzzy must be a list of types to draw"),
+        ([*DRAFTED, "--anomaly_name", "pore", "method.draft_options.looks.pore=[pitt]"], "did you mean pit?"),
         (DRAFTED, "none is named; name some with --anomaly_name"),
         (["--sample_name", "out", "--pt_path", "mini", "--masks", "mixed"], "none is named"),
     ],
 )
 def test_what_nothing_says_the_looks_of(flags: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        check_names(parse_synthesis(flags))
+        check_names(parse_synthesis(flags)[0])
 
 
 @pytest.mark.parametrize(
@@ -41,6 +47,7 @@ def test_what_nothing_says_the_looks_of(flags: list[str], says: str) -> None:
         DRAWN,
         [*DRAWN, "--anomaly_name", "kratzer", "method.looks.kratzer=[scratch]"],
         [*DRAWN, "--anomaly_name", "kratzer", "method.looks={kratzer: [scratch]}"],
+        [*DRAWN, "method.looks.kratzer=[scratch"],  # told by who reads all of the options
         [*DRAFTED, "--anomaly_name", "kratzer", "method.draft_options.looks.kratzer=[scratch]"],
         [*DRAFTED, "--anomaly_name", "part", "--init_word", "scratch"],  # a part
         [*DRAFTED, "--anomaly_name", "part", "--mask_path", "masks"],
@@ -50,15 +57,15 @@ def test_what_nothing_says_the_looks_of(flags: list[str], says: str) -> None:
     ],
 )
 def test_what_may_be_right_is_left_to_those_who_read_the_data(flags: list[str]) -> None:
-    check_names(parse_synthesis(flags))
+    check_names(parse_synthesis(flags)[0])
 
 
 def test_a_bare_name_may_be_a_part_of_the_dataset(tmp_path: Path) -> None:
     (tmp_path / "screw").mkdir()
-    check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path), "--anomaly_name", "screw"]))
-    check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path / "screw"), "--anomaly_name", "screw"]))
+    check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path), "--anomaly_name", "screw"])[0])
+    check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path / "screw"), "--anomaly_name", "screw"])[0])
     with pytest.raises(UserError, match="cannot draw 'nut'"):
-        check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path), "--anomaly_name", "nut"]))
+        check_names(parse_synthesis([*DRAWN, "--data_root", str(tmp_path), "--anomaly_name", "nut"])[0])
 
 
 def test_the_command_says_nothing_else_first(

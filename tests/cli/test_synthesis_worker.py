@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from fast.cli.synthesis_fill import output_of
 from fast.cli.synthesis_options import parse_synthesis
 from fast.cli.synthesis_ray import _work
 from fast.cli.synthesis_worker import Worker
-from fast.cli.synthesize import output_of
 from fast.runtime.number_queue import LotQueue
 from fast.synthesis.shards import ShardFolder
 from support.synthesis import synthesize, whole_shards
@@ -41,7 +41,7 @@ def test_a_dead_worker_s_shard_is_made_by_another(
     one, out = tmp_path / "one", tmp_path / "out"
     assert synthesize(arguments(drawn_root, one)) == 0
     assert synthesize(arguments(drawn_root, out, "--count", "3")) == 0  # one process began
-    options = parse_synthesis(arguments(drawn_root, out))
+    options = parse_synthesis(arguments(drawn_root, out))[0]
     first, second = (Worker(options, rank, str(tmp_path), 1) for rank in (1, 2))
     settings, _ = first.prepare()
     assert second.prepare()[0] == settings

@@ -301,7 +301,7 @@ def test_labels_that_name_the_normals(tmp_path: Path) -> None:
 def test_shapes_inside_others_are_counted(tmp_path: Path) -> None:
     annotate(picture(tmp_path / "a.jpg"), shape(box(1, 1, 40, 40)), shape(box(10, 10, 20, 20)))
     notes = check(open_dataset(tmp_path)).usable.notes
-    assert notes[-1].startswith("LabelMe: 1 shapes lie inside another of their label and change nothing")
+    assert notes[-1].startswith("LabelMe: 1 shape lies inside another of its label and changes nothing")
 
 
 def test_a_drawn_copy_beside_the_image_is_no_normal(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_groups_name_the_part(tmp_path: Path) -> None:
     assert [s.group for s in index.defects] == ["part1", "test/crack/10.png"]
     assert [s.group for s in index.normals] == ["part9", "train/good/001.png"]
     assert index.problems == [
-        "groups.csv: 1 defects have no row (first: test/crack/10.png); each counts as a part of its own"
+        "groups.csv: 1 defect has no row (first: test/crack/10.png); each counts as a part of its own"
     ]
     (root.parent / "groups.csv").write_text("image,group\nbottle/test/crack/10.png,part2\n")
     assert [s.group for s in open_dataset(root.parent).defects] == ["part1", "part2"]

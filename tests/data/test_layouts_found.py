@@ -379,5 +379,5 @@ def test_a_turn_of_the_image_alone_is_told(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     Image.open(image).save(image, exif=exif)
-    told = "1 images are turned by EXIF and their masks are not: the masks must be drawn on the upright images"
+    told = "1 image is turned by EXIF and its mask is not: masks must be drawn on the upright images"
     assert told in check(open_dataset(root)).usable.notes

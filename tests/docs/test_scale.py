@@ -42,4 +42,4 @@ def test_commands_of_synthesis_are_understood() -> None:
     assert {line.split("=")[-1] for words in commands for line in words if line.startswith("--runner")}
     assert len(commands) >= 3
     for words in commands:
-        check_options(parse_synthesis(words[2:]))
+        check_options(parse_synthesis(words[2:])[0])

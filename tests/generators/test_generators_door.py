@@ -263,7 +263,7 @@ def test_the_preview_is_of_the_very_masks(drawn_root: Path, tmp_path: Path, runs
     argv.remove("--mask_path")
     argv += ["--masks", "scratch", "--size", "48"]
     assert synthesize(argv) == 0
-    job = prepare(parse_synthesis(argv), say=False)
+    job = prepare(parse_synthesis(argv)[0], say=False)
     assert job.mask_of is not None
     for row in manifest(tmp_path / "out"):
         pair = job.sources.pair(row["index"], 0)

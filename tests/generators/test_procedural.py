@@ -11,7 +11,8 @@ from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators import create
 from fast.generators.procedural import SYNONYMS, USUAL
 from fast.procedural import draw_surface
-from fast.procedural.defects import DRAWABLE, FOLLOWERS, draw_onto
+from fast.procedural.defects import DRAWABLE, FOLLOWERS
+from fast.procedural.drawing import draw_onto
 from fast.procedural.photo import look_at, traits_of
 from fast.procedural.traits import FAMILIES, TRAITS
 from ldm.errors import UserError

@@ -66,7 +66,7 @@ def test_bad_decisions_are_refused_and_a_damaged_file_stays_as_it_is(tmp_path: P
 def test_what_is_left_out_is_told_in_one_line(tmp_path: Path) -> None:
     assert told(tmp_path, range(4)) == ""
     Review(tmp_path).decide({1: NO, 9: NO})
-    assert told(tmp_path, range(4)) == f"1 of 4 pairs in {tmp_path} are rejected (review.jsonl) and left out"
+    assert told(tmp_path, range(4)) == f"1 of 4 pairs in {tmp_path} is rejected (review.jsonl) and left out"
 
 
 def test_a_table_names_pairs_by_number_or_file(tmp_path: Path) -> None:

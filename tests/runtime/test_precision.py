@@ -13,11 +13,13 @@ import torch
 
 import fast.runtime.precision
 import fast.runtime.progress
+from fast.bench.answer import protocol_of
 from fast.bench.plan import with_precision
 from fast.bench.protocol import load_protocol
 from fast.cli.synthesis_options import parse_synthesis
 from fast.runtime.precision import _cpu_flags, has_bf16, settled, slowdown
 from fast.runtime.progress import Progress, followed, in_words
+from fast.segmentation.networks import precision_of
 from fast.training.config import load_recipe
 from fast.training.logs import TrainingProgress
 from fast.training.trainer import computes_in_bf16, settle_precision
@@ -73,7 +75,7 @@ def test_a_run_s_config_names_its_precision(machine: bool, tmp_path: Path, drawn
 
 
 def test_every_door_asks_the_machine_by_default() -> None:
-    assert parse_synthesis(["--sample_name", "x"]).precision == "auto"
+    assert parse_synthesis(["--sample_name", "x"])[0].precision == "auto"
     for file in [*ROOT.glob("configs/**/*.yaml")]:
         trainer = load_recipe(file).get("lightning", {}).get("trainer", {})
         expected = ("32",) if "dfmgan" in file.name else ("auto",)
@@ -89,6 +91,13 @@ def test_a_grid_s_cells_name_their_precision(machine: bool) -> None:
     assert protocol.pairs.precision == protocol.segmentation.precision == named
     assert protocol.segmentation.start is not None
     assert protocol.segmentation.start.precision == named
+
+
+def test_segmenters_of_the_answer_train_as_those_of_segment(machine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # yet the CPU is asked for
+    for network, precision in (("fpn", "fp32"), ("mini", "bf16" if machine else "fp32")):
+        assert protocol_of(segmenter=network, device="cpu").segmentation.precision == precision
+        assert precision_of(network, "auto", "cpu") == precision
 
 
 def test_the_library_is_told_to_leave_instructions_out() -> None:

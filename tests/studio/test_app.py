@@ -103,7 +103,7 @@ def test_decisions_go_to_disk_at_once_and_are_shown(drawn_root: Path, pairs: Pat
         tab._undo(*filters)
     with pytest.raises(UserError, match="choose pairs first"):
         tab._decider("accepted")({"chosen": [], "focus": None}, None, *filters)
-    assert "1 pairs made anew" in tab._again(*filters)[0]
+    assert "1 pair made anew" in tab._again(*filters)[0]
     assert asked == [pairs]
     assert "holds no pair yet" in tab.show("kept", ALL, ALL, "number", False, 1)[0]
 

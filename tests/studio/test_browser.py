@@ -162,7 +162,7 @@ def _judge(page: Any, pairs: Path) -> None:
 def _regenerate_and_export(page: Any, pairs: Path) -> None:
     (gone,) = rejected(pairs)
     page.click("#again")
-    says(page, "judged", "1 pairs made anew")
+    says(page, "judged", "1 pair made anew")
     assert {row["index"] for row in read_records(pairs)} == {*range(7)} - {gone}
     assert (pairs / "rejected/image" / f"{gone:06d}.png").is_file()
     page.fill("#name textarea, #name input", "good")

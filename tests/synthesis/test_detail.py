@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fast.procedural.noise import wide_blur
+from fast.procedural.noise import weighted_blur, wide_blur
 from fast.synthesis.detail import faded, likeness, noise_like, restored, varied, weights
 
 SIDE = 96
@@ -172,3 +172,14 @@ def test_a_wide_average_is_the_same_of_a_smaller_field() -> None:
         off = np.abs(wide_blur(field, sigma) - whole)
         assert off.mean() < 0.1 * whole.std()
         assert off.max() < 0.5
+
+
+def test_what_counts_nothing_leaves_no_trace_in_a_weighted_blur() -> None:
+    field = np.full((40, 60, 3), 7.0, np.float32)
+    field[:, 30:] = 1000
+    weight = np.zeros((40, 60, 1), np.float32)
+    weight[:, :30] = 1
+    np.testing.assert_allclose(weighted_blur(field, weight, 5.0)[:, :40], 7, rtol=1e-5)
+    prior = np.array([1, 2, 3], np.float32)
+    far = weighted_blur(field, weight, 1.0, prior)[:, -1]
+    np.testing.assert_allclose(far, np.broadcast_to(prior, far.shape), rtol=1e-5)

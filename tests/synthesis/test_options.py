@@ -35,7 +35,7 @@ def test_a_command_line_and_its_options_mean_each_other() -> None:
         sample_name="out", method="stage", weights="runs/a b", step=7, use_farm=False, composite=False, compiled=True,
         scale=2.5, reuse=3, count=12, anomaly_name="-odd", extend=True,
     )  # fmt: skip
-    assert parse_synthesis(as_flags(options)) == options
+    assert parse_synthesis(as_flags(options))[0] == options
     assert as_flags(SynthesisOptions(sample_name="out")) == ["--sample_name=out"]
     run = TrainingOptions(base=["a.yaml", "b.yaml"], train=True, max_minutes=1.5, name="x", devices=2)
     assert parse_training([*as_flags(run), "model.params.lr=1"]).overrides == ["model.params.lr=1"]
@@ -124,3 +124,11 @@ def test_both_ways_make_the_same_pair(
     if "weights_cache" in options:
         assert len(list((tmp_path / "kept").glob("*-bf16.safetensors"))) == 1
     json.dumps(made.settings())
+
+
+def test_one_parsing_tells_what_was_said() -> None:
+    argv = ["--sample_name", "x", "method.looks.a=[pit]", "--blend", "2", "--slurm", "gpus=1", "--slurm", "mem=8G"]
+    options, named = parse_synthesis(argv)
+    assert named == {"sample_name", "blend", "slurm"}  # the default of one of them, yet asked for
+    assert options == SynthesisOptions(sample_name="x", slurm=["gpus=1", "mem=8G"], overrides=["looks.a=[pit]"])
+    assert parse_synthesis(["--sample_name", "x"])[1] == {"sample_name"}

@@ -13,6 +13,7 @@ from fast.data.category import NORMAL_DIRS
 from fast.data.images import natural_key
 from fast.data.labelme import IGNORE
 from fast.data.pairing import images_below
+from fast.runtime.counts import number_of
 from ldm.errors import UserError
 
 NEITHER = IGNORE[0]  # label of regions that are neither defect nor background
@@ -145,7 +146,8 @@ def assemble(drafts: Iterable[ImageAnnotation], files: ImageFiles, options: Impo
     _ask_for_missing(files, missing, options)
     found.left += [(name, "no such image") for name in missing]
     if moved:
-        found.notes.append(f"{len(moved)} images lie elsewhere than their annotation says (first: {moved[0]})")
+        lies = number_of(len(moved), "image lies", "images lie")
+        found.notes.append(f"{lies} elsewhere than the annotation says (first: {moved[0]})")
     empty = []
     for name in sorted({*files.files, *taken}, key=natural_key):
         draft = taken.get(name) or ImageAnnotation(name)
@@ -175,8 +177,9 @@ def _ask_for_missing(files: ImageFiles, missing: list[str], options: ImportOptio
 
 def _ask_for_empty(files: ImageFiles, empty: list[str], options: ImportOptions) -> None:
     if empty and options.unmarked is None:
+        have = number_of(len(empty), "image has", "images have")
         raise UserError(
-            f"{files.folder}: {len(empty)} images have no annotation (first: {empty[0]}); are they normal images? "
+            f"{files.folder}: {have} no annotation (first: {empty[0]}); are they normal images? "
             "say --unmarked normal, or --unmarked leave if nobody has looked at them"
         )
 

@@ -126,7 +126,7 @@ def test_types_are_renamed_left_out_or_ignored(two_types: Path) -> None:
 
 
 def test_what_can_be_meant_in_two_ways_is_asked(two_types: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "1 images have no annotation (first: images/n.png)" in refused(capsys, two_types, "coco")
+    assert "1 image has no annotation (first: images/n.png)" in refused(capsys, two_types, "coco")
     coco(two_types, ["a.png"], [], "more/b.json")
     assert "holds 2 files of COCO annotations" in refused(capsys, two_types, "coco", "--unmarked", "leave")
     more = ("--unmarked", "leave", "--annotations", str(two_types / "all.json"))
@@ -174,7 +174,7 @@ def test_no_name_leads_out_of_the_images(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.rglob("*.png")) == ["a.png", "a_mask.png"]
     page = (out / "README.md").read_text()
     assert page.count("no such image") == 2
-    assert "1 images lie elsewhere than their annotation says" in page
+    assert "1 image lies elsewhere than the annotation says" in page
 
 
 def test_what_cannot_be_used_is_left_out_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
