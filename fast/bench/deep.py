@@ -152,7 +152,7 @@ def inception_score(logits: Tensor, seed: int = 0) -> dict[str, Any]:
 def _seeded(compute: Callable[[], tuple[Tensor, Tensor]], seed: int) -> tuple[Tensor, Tensor]:
     """torchmetrics draws from torch's global generator, which is put back."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return compute()
 
 

@@ -67,7 +67,7 @@ def detect(
     masks = torch.from_numpy(np.stack([mask != 0 for _, mask in train])).float()[:, None]
     weight = ((1 - masks.mean()) / masks.mean()).sqrt()  # masks are few pixels
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = TraceNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)

@@ -66,7 +66,7 @@ def build(
         model = SEGMENTERS[name](num_classes, **options)
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             model = SEGMENTERS[name](num_classes, **options)
     if weights is not None and saved is not None:
         _load_whole(model, weights, num_classes)

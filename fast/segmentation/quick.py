@@ -188,7 +188,7 @@ class QuickJudge:
         steps = self.steps if steps is None else steps
         chosen = torch.Generator().manual_seed(seed_of(seed, 2))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             head = PixelHead()
             features = pool.features.float()
             head.mean.copy_(features.mean(dim=0))

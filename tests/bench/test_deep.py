@@ -64,12 +64,14 @@ def test_kid_is_its_formula_when_a_subset_holds_all() -> None:
     assert result["kid_subset"] == 6
 
 
-def test_kid_has_a_seed_of_its_own_and_needs_two() -> None:
+def test_kid_has_a_seed_of_its_own_and_needs_two(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     x, y = torch.tensor(rng.normal(size=(12, 4))), torch.tensor(rng.normal(size=(5, 4)))
-    before = torch.get_rng_state()
+    before, seeded = torch.get_rng_state(), list[int]()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     first = kid(x, y, seed=3)
     assert torch.equal(before, torch.get_rng_state())
+    assert not seeded, "a card's generator is left alone too"
     assert first == kid(x, y, seed=3) != kid(x, y, seed=4)
     assert first["kid_spread"] > 0
     assert kid(x, y[:1]) == {"kid": None, "kid_spread": None, "kid_subset": 1}

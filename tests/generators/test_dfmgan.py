@@ -247,6 +247,17 @@ def test_coins_fall_with_probability_p() -> None:
     assert set(draw.whole(4).tolist()) == {0.0, 1.0, 2.0, 3.0}
 
 
+def test_a_new_stage_leaves_the_generators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process draws its own codes from them, on a GPU from the card's; the new branch alone is shared."""
+    model = DFMGAN(types=["a/b"], **{**TINY, "resolution": 32})
+    monkeypatch.setattr(model, "_optimizers", list)
+    before, seeded = torch.get_rng_state(), list[int]()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    model._begin(1)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not seeded
+
+
 def test_augmentation_follows_the_signs() -> None:
     model = DFMGAN(types=["a/b"], ada_target=0.6, ada_kimg=1.0, **{**TINY, "resolution": 32})
     for signs, expected in ((4 * 0.9, 32 / 1000), (4 * 0.9, 64 / 1000), (4 * 0.1, 32 / 1000)):

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from fast.quality.detector import detect
 from fast.quality.noise import band_levels
@@ -56,3 +57,11 @@ def test_the_detector_finds_what_is_smooth_and_nothing_where_nothing_is() -> Non
     assert found.ap > 2 * found.chance
     assert 0.35 < nothing.auroc < 0.65
     assert found.chance == pytest.approx(400 / SIDE**2)
+
+
+def test_the_detector_s_seed_leaves_the_generators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seeded = torch.get_rng_state(), list[int]()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    detect([smooth_inside(0)], [smooth_inside(1)], steps=1, batch=2, side=32)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not seeded, "a card's neither"

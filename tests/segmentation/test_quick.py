@@ -152,6 +152,15 @@ def test_pairs_made_from_a_fold_do_not_choose_its_threshold(monkeypatch: pytest.
         assert len(trained) == 8
 
 
+def test_a_head_s_seed_leaves_the_generators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seeded = torch.get_rng_state(), list[int]()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    pool = PixelPool(torch.zeros(8, WIDTH).half(), torch.ones(8), np.zeros(8, int))
+    QuickJudge(batch=4)._train(pool, seed=1, steps=2)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not seeded, "a card's neither"
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(UserError, match="no pairs with defects"):
         QuickJudge().fit(from_arrays([image_of(0)], [None], "a/good"))

@@ -73,6 +73,16 @@ def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone() -> None:
     assert not all(map(torch.equal, first.state_dict().values(), third.state_dict().values()))
 
 
+def test_a_seed_leaves_the_generator_of_a_card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fork_rng` puts back the generators that it is told of, and `torch.manual_seed` changes those of all devices."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    build("mini", seed=1)
+    assert seeded == []
+    torch.manual_seed(3)
+    assert seeded == [3], "which would have told"
+
+
 def test_saved_weights_answer_the_same(tmp_path: Path) -> None:
     model = build("mini", seed=3).eval()
     again = load(save(model, tmp_path / "w.safetensors", "mini"))

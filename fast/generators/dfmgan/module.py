@@ -135,7 +135,7 @@ class DFMGAN(pl.LightningModule):
             self.judge_after_backbone.load_state_dict(self.judge.state_dict())
             self.backbone.load_state_dict(self.averaged.state_dict())
         with torch.random.fork_rng(devices=[]):  # the same on all ranks
-            torch.manual_seed(seed_of(int(self.seed), stage))
+            torch.default_generator.manual_seed(seed_of(int(self.seed), stage))
             self.branch.load_state_dict(DefectBranch(self.sizes).state_dict())
             self.match.load_state_dict(Discriminator(self.match_sizes, channels=4).state_dict())
         self.branches[stage - 1].load_state_dict(self.branch.state_dict())
