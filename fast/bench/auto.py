@@ -38,7 +38,7 @@ CHOOSING = 0.5  # share of the minutes in which it chooses, at least
 class Plan:
     """`minutes` in all; `per_type`: pairs of each type; `size`: side in pixels that segmenters see, or with `native`
     of their windows; `augment`: one of `fast.data.transforms.AUGMENT`; `steps` of the final training, at most;
-    `looks`: what `procedural` draws for a type."""
+    `looks`: what `procedural` draws for a type; `device`: where segmenters are trained, "cpu" or "cuda"."""
 
     minutes: float = 30.0
     per_type: int = 40
@@ -47,6 +47,7 @@ class Plan:
     augment: str = "classical"
     steps: int = STEPS
     looks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -104,16 +105,21 @@ class Job:
         rows, undrawable = rows_of(self.kinds, out, plan.looks)
         self.pairs = RowPairs(rows, plan.per_type)
         self.size = None if plan.native else plan.size
-        self.judge = QuickJudge(self.size, plan.augment, cache=out / "features")
-        self.trials = self._trials(undrawable)
+        self.judge, settings = self._judge()
+        self.trials = self._trials(undrawable, settings)
         self.described = Described(plan.size, plan.native, self.kinds, NETWORK)
         self.foreseen = self._foresee()
         # What final training and test need, and no more than half of the minutes, is kept for them.
         self.trials.budget = Budget(budget.left - self.foreseen.reserve(budget.left), budget.clock)
 
-    def _trials(self, undrawable: Mapping[str, str]) -> Trials:
+    def _judge(self) -> tuple[QuickJudge, dict[str, Any]]:
+        """What compares rows, and what decides its figures: those of another device are others."""
+        settings: dict[str, Any] = {"size": self.size, "augment": self.plan.augment}
+        judge = QuickJudge(**settings, cache=self.out / "features", device=self.plan.device)
+        return judge, settings if self.plan.device == "cpu" else {**settings, "device": self.plan.device}
+
+    def _trials(self, undrawable: Mapping[str, str], settings: Mapping[str, Any]) -> Trials:
         self.adapted = [label for label in self.pairs.rows if CANDIDATES[label].adapted]
-        settings = {"size": self.size, "augment": self.plan.augment}
         trials = Trials(
             self.inner, self.pairs, self.judge, self.budget, self.out / CHOICE, self._prepare, self.report,
             settings,
@@ -223,4 +229,5 @@ def _network(
 ) -> NetworkJudge:
     """How the final segmenter is trained, within `limit` minutes, and tested."""
     training = {"steps": plan.steps, "minutes": limit, "batch_size": 8, "augment": plan.augment}
-    return NetworkJudge(NETWORK, training, {"size": plan.size, "native": plan.native}, progress=progress)
+    seen = {"size": plan.size, "native": plan.native, "device": plan.device}
+    return NetworkJudge(NETWORK, training, seen, progress=progress)

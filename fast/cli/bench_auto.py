@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from fast.data.index import DatasetIndex
     from fast.data.split import Split
 
-TAKEN = ("dataset", "out", "category", "count", "steps", "size")  # flags of the bench that --auto has too
+TAKEN = ("dataset", "out", "category", "count", "steps", "size", "device")  # flags of the bench that --auto has too
 OWN = ("minutes", "split", "native", "upright", "looks")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     # fmt: off
-    auto = parser.add_argument_group("with --auto (and --count, --size and --steps of the final segmenter)")
+    auto = parser.add_argument_group("with --auto (and --count, --device, --size and --steps of the final segmenter)")
     auto.add_argument("--auto", action="store_true",
                       help="try methods and mixtures on splits inside the training side, take what helps most, and "
                            "deliver its pairs and a segmenter as ONNX")
@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> None:
     from fast.bench.foresight import Budget
     from fast.data.images import write_bytes
     from fast.reports.report import render
+    from fast.runtime.device import pick_device
     from fast.segmentation.export import require_onnx
 
     require_onnx()  # before the minutes are spent
@@ -68,6 +69,7 @@ def run(options: argparse.Namespace) -> None:
         native=options.native,
         augment="upright" if options.upright else "classical",
         looks=looks,
+        device=pick_device(options.device, "--device ").type,
     )
     budget = Budget(60 * plan.minutes)
     index, split = opened(options)

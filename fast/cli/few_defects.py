@@ -101,16 +101,17 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
     from fast.segmentation.quick import QuickJudge
 
     augment = "upright" if options.upright else "classical"
+    device = pick_device("auto", "").type
     if options.segmenter == "quick":
         judged: dict[str, Any] = {"size": None if options.native else options.size, "augment": augment}
         cache = None if options.out is None else options.out / "features"
-        return QuickJudge(**judged, cache=cache), judged
-    device = pick_device("auto", "").type
+        judge = QuickJudge(**judged, cache=cache, device=device)
+        return judge, judged if device == "cpu" else {**judged, "device": device}
     training = {"steps": STEPS if options.steps is None else options.steps, "augment": augment}
     seen = {"size": options.size, "native": options.native}
     where = {"device": device, "bf16": precision_of(options.segmenter, "auto", device) == "bf16"}
-    judge = NetworkJudge(options.segmenter, training, {**seen, **where})
-    return judge, {"segmenter": options.segmenter, **training, **seen, **where}
+    network = NetworkJudge(options.segmenter, training, {**seen, **where})
+    return network, {"segmenter": options.segmenter, **training, **seen, **where}
 
 
 def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:

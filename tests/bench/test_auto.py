@@ -46,6 +46,7 @@ from ldm.errors import UserError
 from ldm.util import check_params
 
 Scores = Mapping[str, list[float]]
+needs_no_card = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 
 
 class Clock:
@@ -472,6 +473,7 @@ def test_the_page_does_not_speak_of_pairs_that_were_not_tried() -> None:
         (["--auto", "--minutes", "0"], "--minutes 0.0"),
         (["--auto", "--count", "0"], "--count 0"),
         (["--auto", "--looks", "pit"], "--looks pit"),
+        pytest.param(["--auto", "--device", "cuda"], "--device cuda", marks=needs_no_card),
         (["--auto", "pairs.per_type=3"], "pairs.per_type=3"),
     ],
 )
@@ -481,6 +483,18 @@ def test_bad_flags_end_in_one_line(
     assert run_cli(bench.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_every_segmenter_is_trained_where_the_plan_says() -> None:
+    plan = module_auto.Plan(device="cuda")
+    assert module_auto._network(plan).seen["device"] == "cuda"
+    job = module_auto.Job.__new__(module_auto.Job)  # nothing measured
+    job.plan, job.out, job.size = plan, Path("out"), plan.size
+    judge, settings = job._judge()
+    assert judge.device == "cuda"
+    assert settings["device"] == "cuda"
+    job.plan = module_auto.Plan()
+    assert "device" not in job._judge()[1]
 
 
 def test_a_split_file_is_obeyed(tmp_path: Path) -> None:
