@@ -200,8 +200,9 @@ def run_program(folder: Path, script: str, *flags: str) -> None:
         # A session of its own: Ctrl-C reaches it through this process, once, and it is given the time to save. Open
         # files are the cell's lock, which it keeps should this process be killed.
         program = subprocess.Popen(
-            command, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, close_fds=False
-        )
+            command, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, close_fds=False,
+            preexec_fn=_hear_interrupts,
+        )  # fmt: skip
         try:
             code = program.wait()
         except BaseException:
@@ -211,6 +212,12 @@ def run_program(folder: Path, script: str, *flags: str) -> None:
     if code:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1]
         raise UserError(f"{script} ended with {code}: {last.removeprefix('error: ')} ({log})")
+
+
+def _hear_interrupts() -> None:
+    """In a program that is about to begin: a shell's background jobs ignore Ctrl-C, and so would what they start, which
+    has to hear it from here."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(cell: Cell) -> dict[str, Any]:

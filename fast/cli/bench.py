@@ -106,6 +106,8 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
         raise UserError(f"{overrides[0]} overrides a protocol; give --protocol FILE")
     if not options.protocol and not options.dataset:
         raise UserError("give --dataset FOLDER, --protocol FILE, or both")
+    if options.dataset and Path(options.dataset).resolve() == options.out.resolve():
+        raise UserError(f"--out {options.out} is the dataset, which nothing is written into; give another folder")
 
 
 def asked(options: argparse.Namespace) -> dict[str, Any]:

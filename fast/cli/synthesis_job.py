@@ -38,7 +38,7 @@ from fast.synthesis.honest import HonestMaker
 from fast.synthesis.maker import Maker, MaskOf
 from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
 from fast.synthesis.recipe import GuidanceWarning, recipe_for
-from fast.synthesis.sources import NormalSource, Sources, find_normals
+from fast.synthesis.sources import MaskSource, NormalSource, Sources, find_normals
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
@@ -161,11 +161,17 @@ def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: Chose
     if artifact.open_types:
         options = options if real is None else _with_types_of_drafts(options, real)
         types = asked_types(options, artifact, normals, found)
-        found = [m for m in found if m.kind in {t.split("/", 1)[1] for t in types}] or found
+        found = _of_types(found, types)
         allowed = list(range(len(types)))
     else:
         types, allowed = artifact.types, match_types(artifact.types, options.anomaly_name, options.init_word)
     return Sources(normals, found, types, allowed).narrowed()
+
+
+def _of_types(masks: list[MaskSource], types: list[str]) -> list[MaskSource]:
+    """The masks in folders that are named as one of the types "category/defect" is; all, where none is."""
+    words = {key.split("/", 1)[1] for key in types}
+    return [mask for mask in masks if mask.kind in words] or masks
 
 
 def _check_drafts(options: SynthesisOptions, artifact: Artifact) -> None:
@@ -210,6 +216,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     found = masks.files(options, say)
     if made.words:
         types = worded_types(options, made, normals, found)
+        found = _of_types(found, types)
         wanted = list(range(len(types)))
     else:
         types = list(made.types) or named_types(options, normals, found)

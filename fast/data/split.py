@@ -57,6 +57,8 @@ class Split:
             if is_lfs_pointer(text):
                 raise UserError(f"{path}: {LFS_REMEDY}")
             content = json.loads(text.decode())
+        except FileNotFoundError:
+            raise UserError(f"{path}: there is no such split file; make it with scripts/prepare_data.py") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot read the split ({error}); make it with scripts/prepare_data.py") from error
         keys = {

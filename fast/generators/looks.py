@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -56,9 +57,10 @@ def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks"
     """What to say of a type's word that names nothing to draw. `own`: the words that have looks; `change`: the option
     that gives a word some."""
     meant = did_you_mean(word, [*DRAWABLE, *SYNONYMS, *own])
+    option = f"{change}.{word}=[scratch]"
+    option = shlex.quote(option) if " " in word else option
     return UserError(
-        f"procedural cannot draw {word!r}{meant}; name one of {', '.join(DRAWABLE)}, "
-        f"or say what it looks like: {change}.{word}=[scratch]"
+        f"procedural cannot draw {word!r}{meant}; name one of {', '.join(DRAWABLE)}, or say how it looks: {option}"
     )
 
 

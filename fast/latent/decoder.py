@@ -68,7 +68,8 @@ def fit_decoder(
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[float, float]:
     """Fit `model.first_stage_model.decoder` in place. Returns PSNR in dB (before, after) over whole pictures; they are
-    the same where `options.enough` leaves it as it is, or the time is too short for ten steps.
+    the same where `options.enough` leaves it as it is, the time is too short for ten steps, or the fit made it worse,
+    as few steps do, and was taken back.
 
     `view(i, seed)`: picture i < count, uint8 (H,W,3), augmented by the seed or plain for None; all of one size.
     `seconds`: that it may take in all, by `clock`; None for no limit, and then the result depends on the weights, the
@@ -82,7 +83,7 @@ def fit_decoder(
     if before >= options.enough:
         decoder.to(memory_format=torch.contiguous_format)
         return before, before
-    scored = clock() - start
+    scored, unfitted = clock() - start, [p.detach().clone() for p in decoder.parameters()]
     decoder.requires_grad_(True)
     batches = _batches(model, _pool(count, view, seed), options, seed)
     steps = options.steps
@@ -94,7 +95,13 @@ def fit_decoder(
     decoder.to(memory_format=torch.contiguous_format)
     for p in decoder.parameters():
         p.grad = None
-    return before, score(model, shown) if seconds is None or steps >= LEAST_BETWEEN else before
+    after = score(model, shown) if seconds is None or steps >= LEAST_BETWEEN else before
+    if after >= before:
+        return before, after
+    with torch.no_grad():
+        for p, old in zip(decoder.parameters(), unfitted, strict=True):
+            p.copy_(old)
+    return before, before
 
 
 def _fit(model: Any, batches: Iterator[Tensor], steps: int, options: FitOptions, shown: Sequence[np.ndarray]) -> None:

@@ -23,8 +23,8 @@ def match_types(
     """Numbers of the learned types ("category/anomaly") that a name on the command line means, or several by commas.
 
     In this order: a type, "category/type" or "category+type" or the type alone; a category; a name that begins with a
-    category (`bottle_test`); the category that `init_word` names, which also settles a type of several categories;
-    the only type there is. Raises `UserError` for a name that means nothing, with who `knows` the types.
+    category (`bottle_test`); the category that `init_word` names, which also settles a type of several categories.
+    Raises `UserError` for a name that means nothing, with who `knows` the types.
     """
     if anomaly_name is None and init_word is None:
         return list(range(len(types)))
@@ -44,8 +44,6 @@ def match_types(
         found = [i for i, c, a in rows if test(c, a)]
         if found:
             return [i for i in found if types[i].split("/", 1)[0] == init_word] or found
-    if len(types) == 1:
-        return [0]
     given = f"--init_word {init_word}" if anomaly_name is None else f"--anomaly_name {anomaly_name}"
     names = [name for t in types for name in (t, *t.split("/", 1))]
     meant = did_you_mean(name or str(init_word), names)

@@ -131,7 +131,7 @@ class DecoderFit(pl.Callback):
         before, after = fit_decoder(module, len(pictures), show, options, self.seed, seconds)
         module.decoder_fitted = True
         if before == after:
-            why = "which is good" if before >= options.enough else "and no time for a fit"
+            why = "which is good" if before >= options.enough else "and no fit within its steps or time betters it"
             say(f"the training pictures through the first stage: {before:.2f} dB, {why}: its decoder stays")
             return
         say(f"the training pictures through the first stage: {before:.2f} dB before the fit, {after:.2f} dB after it")

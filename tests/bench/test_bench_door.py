@@ -138,6 +138,14 @@ def test_bad_flags_end_in_one_line(
     assert line.count("\n") == 1
 
 
+def test_the_dataset_itself_is_no_place_to_write_to(drawn_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inside = sorted(drawn_root.iterdir())
+    there = str(drawn_root / ".." / drawn_root.name)
+    assert run_cli(bench.main, ["--dataset", str(drawn_root), "--out", there]) == 2
+    assert f"--out {there} is the dataset" in capsys.readouterr().err
+    assert sorted(drawn_root.iterdir()) == inside
+
+
 def test_weights_of_another_split_are_refused(tmp_path: Path, drawn_root: Path) -> None:
     import torch
 

@@ -2,12 +2,14 @@
 
 import json
 import multiprocessing
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fast.bench import work
 from fast.bench.grid import Cell, Grid, claimed
 from fast.bench.ray_grid import RayGrid
 from ldm.errors import UserError
@@ -144,3 +146,17 @@ def test_a_cell_that_failed_is_tried_on_another_machine_only_where_one_has_room_
     nodes.append(machine("second", 1))
     assert grid._elsewhere(cell, small) == {"label_selector": {"ray.io/node-id": "!first"}}
     assert grid._elsewhere(cell, large) == {}
+
+
+def test_a_program_hears_interrupts_that_the_bench_s_own_shell_has_turned_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "probe.py").write_text("import signal\nprint(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(work.PROGRAMS, "probe", "probe")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        work.run_program(tmp_path, "probe")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "log.txt").read_text().splitlines()[-1] == "False"

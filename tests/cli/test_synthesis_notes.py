@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fast.cli.synthesis_job import _of_types
 from fast.cli.synthesis_notes import tell_masks
 from fast.synthesis.options import SynthesisOptions
 from fast.synthesis.sources import MaskSource, Sources
@@ -32,3 +33,9 @@ def test_masks_of_other_types(
     said = capsys.readouterr().out
     assert said.startswith(says)
     assert said.count("\n") == bool(says)
+
+
+def test_the_masks_of_a_named_type_s_own_folder_are_taken() -> None:
+    masks = [MaskSource(Path("masks", kind, "0.png"), kind) for kind in ("crack", "hole")]
+    assert [mask.kind for mask in _of_types(masks, ["part/crack"])] == ["crack"]
+    assert _of_types(masks, ["/scratch"]) == masks

@@ -35,8 +35,9 @@ def test_the_pictures_get_better_and_only_the_decoder_changes(tiny_fast: FAST) -
     pictures = [view(i, None) for i in range(3)]
     first = score(tiny_fast, pictures)
     was, now = fit_decoder(tiny_fast, 3, view, OPTIONS, 1)
-    assert was == first
-    assert now == score(tiny_fast, pictures)
+    # A fit looks with its weights in another memory layout, which rounds otherwise on some machines.
+    assert was == pytest.approx(first, abs=1e-3)
+    assert now == pytest.approx(score(tiny_fast, pictures), abs=1e-3)
     assert now > was + 1
     after = tiny_fast.state_dict()
     changed = {k for k, v in after.items() if not torch.equal(v, before[k])}
@@ -129,7 +130,8 @@ def test_slips_are_named(tiny_fast_config: dict[str, Any], change: dict[str, Any
 def test_a_good_first_stage_is_left_alone(tiny_fast: FAST) -> None:
     state = {k: v.clone() for k, v in tiny_fast.state_dict().items()}
     first = score(tiny_fast, [view(i, None) for i in range(2)])
-    assert fit_decoder(tiny_fast, 2, view, FitOptions(steps=2, crop=(16, 24), enough=first), 1) == (first, first)
+    options = FitOptions(steps=2, crop=(16, 24), enough=first - 1e-3)
+    assert fit_decoder(tiny_fast, 2, view, options, 1) == pytest.approx((first, first), abs=1e-3)
     assert all(torch.equal(v, state[k]) for k, v in tiny_fast.state_dict().items())
 
 
@@ -173,4 +175,13 @@ def test_a_fit_keeps_to_its_time(tiny_fast: FAST, monkeypatch: pytest.MonkeyPatc
     state = {k: v.clone() for k, v in tiny_fast.state_dict().items()}
     before, after = fit_decoder(tiny_fast, 2, view, options, 1, seconds=12, clock=lambda: float(next(times)))
     assert (len(steps), before) == (0, after)  # eight steps are not worth it
+    assert all(torch.equal(v, state[k]) for k, v in tiny_fast.state_dict().items())
+
+
+def test_a_fit_that_spoils_is_taken_back(tiny_fast: FAST) -> None:
+    state = {k: v.clone() for k, v in tiny_fast.state_dict().items()}
+    first = score(tiny_fast, [view(i, None) for i in range(2)])
+    options = FitOptions(steps=2, lr=1.0, batch_size=1, crop=(16, 16), gain=0)
+    before, after = fit_decoder(tiny_fast, 2, view, options, 1)
+    assert before == after == pytest.approx(first, abs=1e-3)
     assert all(torch.equal(v, state[k]) for k, v in tiny_fast.state_dict().items())

@@ -163,7 +163,8 @@ def test_a_name_that_means_nothing() -> None:
         match_types(TYPES, "bottle_test", "bottle")
     with pytest.raises(UserError, match="--init_word bottle: these weights know"):
         match_types(TYPES, None, "bottle")
-    assert match_types(["nut/cut"], "bottle_test", "bottle") == [0]
+    with pytest.raises(UserError, match="--anomaly_name crack: transplant knows nut/cut"):  # the only one there is
+        match_types(["nut/cut"], "crack", None, "transplant knows")
 
 
 def test_several_types_are_named_by_commas() -> None:
