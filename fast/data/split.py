@@ -58,7 +58,7 @@ class Split:
                 raise UserError(f"{path}: {LFS_REMEDY}")
             content = json.loads(text.decode())
         except FileNotFoundError:
-            raise UserError(f"{path}: cannot read the split (no such file); make it with scripts/prepare_data.py") from None
+            raise UserError(f"{path}: cannot read the split (no file); make it with scripts/prepare_data.py") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot read the split ({error}); make it with scripts/prepare_data.py") from error
         keys = {

@@ -10,6 +10,7 @@ import pytest
 import fast.synthesis.honest
 from fast.data.images import read_mask
 from fast.runtime.command import run_cli
+from fast.runtime.counts import number_of
 from fast.synthesis.honest import TRIES, UNCHANGED, HonestMaker, made_again
 from fast.synthesis.output import OutputFolder
 from fast.synthesis.pair import Pair, SynthesizedSample, record
@@ -140,7 +141,7 @@ def test_pairs_that_show_nothing_lie_in_rejected_and_are_not_made_again(
     assert kept
     assert rejected
     assert all(r["rejected"] == UNCHANGED and (out / "rejected" / r["mask_asked"]).is_file() for r in rejected)
-    assert f"{len(kept)} pairs in {out}" in capsys.readouterr().out
+    assert f"{number_of(len(kept), 'pair')} in {out}" in capsys.readouterr().out
     assert leftovers(out) == []
     monkeypatch.setattr(OutputFolder, "write", None)  # nothing is left to do
     assert synthesize(argv) == 0
