@@ -105,24 +105,18 @@ class Job:
         rows, undrawable = rows_of(self.kinds, out, plan.looks)
         self.pairs = RowPairs(rows, plan.per_type)
         self.size = None if plan.native else plan.size
-        self.judge, settings = self._judge()
-        self.trials = self._trials(undrawable, settings)
+        self.judge = QuickJudge(self.size, plan.augment, cache=out / "features", device=plan.device)
+        self.trials = self._trials(undrawable)
         self.described = Described(plan.size, plan.native, self.kinds, NETWORK)
         self.foreseen = self._foresee()
         # What final training and test need, and no more than half of the minutes, is kept for them.
         self.trials.budget = Budget(budget.left - self.foreseen.reserve(budget.left), budget.clock)
 
-    def _judge(self) -> tuple[QuickJudge, dict[str, Any]]:
-        """What compares rows, and what decides its figures: those of another device are others."""
-        settings: dict[str, Any] = {"size": self.size, "augment": self.plan.augment}
-        judge = QuickJudge(**settings, cache=self.out / "features", device=self.plan.device)
-        return judge, settings if self.plan.device == "cpu" else {**settings, "device": self.plan.device}
-
-    def _trials(self, undrawable: Mapping[str, str], settings: Mapping[str, Any]) -> Trials:
+    def _trials(self, undrawable: Mapping[str, str]) -> Trials:
         self.adapted = [label for label in self.pairs.rows if CANDIDATES[label].adapted]
         trials = Trials(
             self.inner, self.pairs, self.judge, self.budget, self.out / CHOICE, self._prepare, self.report,
-            settings,
+            self.judge.settings(),
         )  # fmt: skip
         trials.left_out.update(undrawable)
         # At the end the weights are adapted once more, to all of the training side.

@@ -103,10 +103,9 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
     augment = "upright" if options.upright else "classical"
     device = pick_device("auto", "").type
     if options.segmenter == "quick":
-        judged: dict[str, Any] = {"size": None if options.native else options.size, "augment": augment}
         cache = None if options.out is None else options.out / "features"
-        judge = QuickJudge(**judged, cache=cache, device=device)
-        return judge, judged if device == "cpu" else {**judged, "device": device}
+        judge = QuickJudge(None if options.native else options.size, augment, cache=cache, device=device)
+        return judge, judge.settings()
     training = {"steps": STEPS if options.steps is None else options.steps, "augment": augment}
     seen = {"size": options.size, "native": options.native}
     where = {"device": device, "bf16": precision_of(options.segmenter, "auto", device) == "bf16"}

@@ -17,8 +17,8 @@ _LOOKS = re.compile(r"(?:draft_options\.)?looks\.([^=]+)=")
 
 def check_names(options: SynthesisOptions) -> None:
     """Raise `UserError` for a type that is to be drawn and that nothing says the looks of, for looks that nothing is
-    drawn by, and where the shipped
-    weights are given no word. What may be a category, and types of other weights, are left to those who read them."""
+    drawn by, and where the shipped weights are given no word. What may be a category, and types of other weights, are
+    left to those who read them."""
     asked, shipped = options.anomaly_name or options.init_word, options.method == "fast" and options.weights in NAMED
     if shipped and not asked and not options.mask_path and not transplants(options):
         raise UserError(NONE_NAMED)

@@ -84,7 +84,7 @@ def tell_masks(options: SynthesisOptions, sources: Sources) -> None:
     without = [word for word in words if word not in kinds]
     if others:
         told = f"the masks in {', '.join(others)} are used for {', '.join(words)}"
-        print(f"note: {told}; for others give their folder with --mask_path")
+        print(f"note: {told}; to use others, put them in a folder of the type's name, or name theirs with --mask_path")
     elif without and kinds <= words.keys():
         print(f"note: no mask lies in a folder {' or '.join(without)}, so that nothing of it is made; put some there")
 

@@ -57,8 +57,7 @@ def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks"
     """What to say of a type's word that names nothing to draw. `own`: the words that have looks; `change`: the option
     that gives a word some."""
     meant = did_you_mean(word, [*DRAWABLE, *SYNONYMS, *own])
-    option = f"{change}.{word}=[scratch]"
-    option = shlex.quote(option) if " " in word else option
+    option = shlex.quote(f"{change}.{word}=[scratch]")
     return UserError(
         f"procedural cannot draw {word!r}{meant}; name one of {', '.join(DRAWABLE)}, or say how it looks: {option}"
     )

@@ -83,28 +83,28 @@ def fit_decoder(
     if before >= options.enough:
         decoder.to(memory_format=torch.contiguous_format)
         return before, before
-    scored, unfitted = clock() - start, [p.detach().clone() for p in decoder.parameters()]
+    scored = clock() - start
     decoder.requires_grad_(True)
     batches = _batches(model, _pool(count, view, seed), options, seed)
     steps = options.steps
     if seconds is not None:
         steps = min(steps, int((seconds - scored * (1 + LOOKS)) / _step_time(model, next(batches), options, clock)))
-    if seconds is None or steps >= LEAST_BETWEEN:
-        _fit(model, batches, steps, options, shown[:WATCHED])
+    fits = seconds is None or steps >= LEAST_BETWEEN
+    unfitted = _fit(model, batches, steps, options, shown[:WATCHED]) if fits else {}
     decoder.requires_grad_(False)
     decoder.to(memory_format=torch.contiguous_format)
     for p in decoder.parameters():
         p.grad = None
-    after = score(model, shown) if seconds is None or steps >= LEAST_BETWEEN else before
-    if after >= before:
-        return before, after
-    with torch.no_grad():
-        for p, old in zip(decoder.parameters(), unfitted, strict=True):
-            p.copy_(old)
-    return before, before
+    after = score(model, shown) if fits else before
+    if after < before:
+        decoder.load_state_dict(unfitted)
+    return before, max(before, after)
 
 
-def _fit(model: Any, batches: Iterator[Tensor], steps: int, options: FitOptions, shown: Sequence[np.ndarray]) -> None:
+def _fit(
+    model: Any, batches: Iterator[Tensor], steps: int, options: FitOptions, shown: Sequence[np.ndarray]
+) -> dict[str, Tensor]:
+    """Returns the weights that it began with."""
     decoder = model.first_stage_model.decoder
     optimizer = torch.optim.Adam(decoder.parameters(), lr=options.lr, betas=(0.9, 0.99))
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -118,6 +118,7 @@ def _fit(model: Any, batches: Iterator[Tensor], steps: int, options: FitOptions,
             progress.update()
             if course.ends(step + 1):
                 break
+    return course.first
 
 
 def _loss(model: Any, x: Tensor, options: FitOptions) -> Tensor:
@@ -173,7 +174,7 @@ class _Course:
         with torch.no_grad():  # the encoder stays, and with it the latents
             self.latents = [model.first_stage_mean(x) for x in self.images]
         self.scores = [self._score()]
-        self.best = self._weights()
+        self.first = self.best = self._weights()
 
     @torch.no_grad()
     def _score(self) -> float:

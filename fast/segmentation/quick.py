@@ -70,6 +70,11 @@ class QuickJudge:
             raise UserError(f"augment={self.augment} is unknown; use one of {', '.join(AUGMENT)}")
         self.store = FeatureStore(self.cache, self.device)
 
+    def settings(self) -> dict[str, Any]:
+        """How it sees images, as plain data, which decides its figures: those of another device are others."""
+        seen = {"size": self.size, "augment": self.augment}
+        return seen if self.device == "cpu" else {**seen, "device": self.device}
+
     def score(
         self, train_samples: Sequence[SegmentationSample], test_samples: Sequence[SegmentationSample], seed: int = 0
     ) -> dict[str, Any]:

@@ -485,16 +485,11 @@ def test_bad_flags_end_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_every_segmenter_is_trained_where_the_plan_says() -> None:
+def test_a_device_decides_figures_and_the_final_training() -> None:
     plan = module_auto.Plan(device="cuda")
     assert module_auto._network(plan).seen["device"] == "cuda"
-    job = module_auto.Job.__new__(module_auto.Job)  # nothing measured
-    job.plan, job.out, job.size = plan, Path("out"), plan.size
-    judge, settings = job._judge()
-    assert judge.device == "cuda"
-    assert settings["device"] == "cuda"
-    job.plan = module_auto.Plan()
-    assert "device" not in job._judge()[1]
+    assert QuickJudge(device="cuda").settings() == {"size": 256, "augment": "classical", "device": "cuda"}
+    assert QuickJudge(None, "upright").settings() == {"size": None, "augment": "upright"}
 
 
 def test_a_split_file_is_obeyed(tmp_path: Path) -> None:

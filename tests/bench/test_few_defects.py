@@ -270,8 +270,13 @@ def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: P
 def test_rows_that_were_judged_otherwise_are_refused_in_one_line(
     changed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge, asked = Recorder(), []
-    monkeypatch.setattr(quick, "QuickJudge", lambda **given: asked.append(given) or judge)
+    judge, own = Recorder(), quick.QuickJudge
+
+    def stand_in(size: int | None, augment: str, **_: Any) -> Recorder:
+        judge.settings = own(size, augment).settings
+        return judge
+
+    monkeypatch.setattr(quick, "QuickJudge", stand_in)
     dataset(tmp_path)
     flags = ["--dataset", str(tmp_path / "part"), "--out", str(tmp_path / "out"), "--methods", "--counts", "all",
              "--seeds", "0", "--size", "32"]  # fmt: skip

@@ -20,10 +20,10 @@ DRAFTED = ["--sample_name", "out", "--pt_path", "mini", "--draft", "procedural"]
     [
         ([*DRAWN, "--anomaly_name", "crack,scrach"], r"cannot draw 'scrach' \(did you mean scratch\?\); name one of"),
         ([*DRAWN, "--anomaly_name", "part/scrach"], "cannot draw 'scrach'"),
-        ([*DRAWN, "--init_word", "blowhol"], r"did you mean blowhole\?.* method\.looks\.blowhol=\[scratch\]"),
+        ([*DRAWN, "--init_word", "blowhol"], r"did you mean blowhole\?.* 'method\.looks\.blowhol=\[scratch\]'"),
         ([*DRAWN, "--anomaly_name", "xyzzy"], "cannot draw 'xyzzy'; name one of scratch, crack"),
         ([*DRAWN, "--anomaly_name", "kratze", "method.looks.kratzer=[scratch]"], r"did you mean kratzer\?"),
-        ([*DRAFTED, "--anomaly_name", "holee"], r"did you mean hole\?.* method\.draft_options\.looks\.holee="),
+        ([*DRAFTED, "--anomaly_name", "holee"], r"did you mean hole\?.* 'method\.draft_options\.looks\.holee="),
         ([*DRAFTED, "--anomaly_name", "part+holee"], "cannot draw 'holee'"),
         (
             [*DRAWN, "method.looks.blowhole=[hole,scrach]"],

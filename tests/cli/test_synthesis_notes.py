@@ -15,7 +15,7 @@ TYPES = ["part/hole", "part/crack"]
 @pytest.mark.parametrize(
     ("folders", "name", "allowed", "says"),
     [
-        (["scratch", "dent"], "hole", [0], "note: the masks in dent, scratch are used for hole; for others"),
+        (["scratch", "dent"], "hole", [0], "note: the masks in dent, scratch are used for hole; to use others"),
         (["hole", "dent"], "hole,crack", [0, 1], "note: the masks in dent are used for hole, crack;"),
         (["hole"], "hole,crack", [0, 1], "note: no mask lies in a folder crack, so that nothing of it is made;"),
         (["hole"], "hole", [0], ""),

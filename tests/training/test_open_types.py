@@ -167,7 +167,7 @@ def test_a_name_of_one_s_own_is_made_from_drafts_by_the_word_for_its_look(
     named = ["--anomaly_name", "mypart/pinprick", "method.draft_options.looks.pinprick=[hole]"]
     unused = "method.draft_options.looks.pinprik=[stain]"
     assert synthesize(["--data_root", str(normals), *flags, *drafts, *named[:2]]) == 2
-    assert "say how it looks: method.draft_options.looks.pinprick=[scratch]" in capsys.readouterr().err
+    assert "say how it looks: 'method.draft_options.looks.pinprick=[scratch]'" in capsys.readouterr().err
     assert synthesize(["--data_root", str(normals), *flags, *drafts, *named, unused]) == 0
     assert "looks of pinprik are not used: no type here has that name (pinprick)" in capsys.readouterr().out
     rows = manifest(out)
