@@ -132,8 +132,7 @@ class Job:
 
     def _prepare(self, label: str, number: int) -> None:
         if label in self.adapted:
-            method, split = CANDIDATES[label].method, self.inner[number].split
-            adapt(method, self.index, split, self.out, str(number), ADAPT_MINUTES)
+            adapt(label, self.index, self.inner[number].split, self.out, str(number), ADAPT_MINUTES)
 
     def _foresee(self) -> Foreseen:
         """What is to come, measured and told. UserError where the minutes are too few for it."""

@@ -28,8 +28,10 @@ from ldm.errors import UserError
 ALL = "all"  # stands for `{seed}` where the whole training side is meant
 
 
-def adapt(method: str, index: DatasetIndex, split: Split, out: Path, run: str, minutes: float) -> Path:
-    """Train a method on the training side of a split with `main.py`, once; returns its folder. Raises `UserError`."""
+def adapt(label: str, index: DatasetIndex, split: Split, out: Path, run: str, minutes: float) -> Path:
+    """Train a candidate's method on the training side of a split with `main.py`, once; returns its folder. Raises
+    `UserError`."""
+    method, overrides = CANDIDATES[label].method, CANDIDATES[label].training
     folder = adapted_folder(out, method, run)
     try:
         find_weights(folder, method)
@@ -51,7 +53,7 @@ def adapt(method: str, index: DatasetIndex, split: Split, out: Path, run: str, m
         split=str(file),
         category=category if (index.root / category).is_dir() else None,
     )
-    run_program(folder.parent, "main.py", *as_flags(options))
+    run_program(folder.parent, "main.py", *as_flags(options), *overrides)
     return folder
 
 
@@ -63,7 +65,7 @@ def final_pairs(choice: Choice, sides: Sides, out: Path, pairs: RowPairs, report
     row = pairs.rows[choice.taken]
     for label in row.mix or (choice.taken,):
         if SEED in str(pairs.rows[label].options.get("weights", "")):
-            adapt(CANDIDATES[label].method, sides.index, sides.split, out, ALL, ADAPT_MINUTES)
+            adapt(label, sides.index, sides.split, out, ALL, ADAPT_MINUTES)
     made = pairs.made(choice.taken, sides, sides.train, None, SPLITS, run=ALL)
     write_pairs(made, out / "pairs")
     fakes = sum(pair.counterfeit for pair in made)

@@ -9,20 +9,21 @@ from typing import Any
 
 from fast.bench.provenance import SEED, SHIPPED
 from fast.bench.rows import Row
-from fast.generators import create
+from fast.generators.looks import own_looks, undrawable
 from fast.synthesis.options import draft_methods
-from ldm.errors import UserError
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A method of `fast.generators` with its options. `what`: for the page. `adapted`: its weights are trained on the
-    training side first, by `configs/methods/<method>.yaml`. `counterfeits`: see `fast.bench.rows.Row`."""
+    training side first, by `configs/methods/<method>.yaml` with the overrides `training`. `counterfeits`: see
+    `fast.bench.rows.Row`."""
 
     method: str
     what: str
     options: Mapping[str, Any] = field(default_factory=dict)
     adapted: bool = False
+    training: tuple[str, ...] = ()
     counterfeits: float = 0.0
 
 
@@ -43,7 +44,13 @@ CANDIDATES: dict[str, Candidate] = {
         {**SHIPPED_DRAFTS, "draft": "procedural"},
         counterfeits=0.5,
     ),
-    "fast": Candidate("fast", "FAST, adapted to the training side, in the masks of its defects", adapted=True),
+    "fast": Candidate(
+        "fast",
+        "FAST, adapted to the training side and its normal surface, from drafts of both kinds",
+        {"draft": "mixed", "strength": 0.5, "steps": 10, "scale": 1.0},
+        adapted=True,
+        training=("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48"),
+    ),
 }
 ADAPT_MINUTES = 8.0  # of one adaptation
 
@@ -54,14 +61,19 @@ def rows_of(
     looks: Mapping[str, Sequence[str]],
     candidates: Mapping[str, Candidate] = CANDIDATES,
 ) -> tuple[dict[str, Row], dict[str, str]]:
-    """The rows of the candidates that can make the defect types `kinds`, and why others cannot."""
+    """The rows of the candidates that can make the defect types `kinds`, and why others cannot. Where nothing can be
+    drawn, mixed drafts are transplants."""
     rows, left_out = {}, {}
+    named = {"looks": {name: list(types) for name, types in looks.items()}}
+    without = undrawable(kinds, own_looks(looks))
+    nothing = len(without) == len({kind.rpartition("/")[2] for kind in kinds})
     for label, one in candidates.items():
         options = dict(one.options)
-        named = {"looks": {name: list(types) for name, types in looks.items()}}
+        if options.get("draft") == "mixed" and nothing:
+            options["draft"] = "transplant"
         draws = "procedural" in (one.method, *draft_methods(options.get("draft", "none")))
-        if draws and (why := _undrawable(kinds, named)):
-            left_out[label] = why
+        if draws and without and options.get("draft") != "mixed":
+            left_out[label] = _cannot_draw(without[0], looks)
             continue
         if one.method == "procedural":
             options = {**named, **options}
@@ -78,15 +90,7 @@ def adapted_folder(out: Path, method: str, run: str) -> Path:
     return out / "adapted" / f"{method}-{run}"
 
 
-def _undrawable(kinds: Sequence[str], options: Mapping[str, Any]) -> str:
-    """Why `procedural` cannot draw one of the types; empty where it can draw all."""
-    generator = create("procedural", **options)
-    for kind in kinds:
-        try:
-            generator.check_word(kind)
-        except UserError:
-            word = kind.rpartition("/")[2]
-            return (
-                f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"
-            )
-    return ""
+def _cannot_draw(word: str, looks: Mapping[str, Sequence[str]]) -> str:
+    if word in looks:
+        return f"--looks {word}=none says that {word} is not drawn"
+    return f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"

@@ -10,7 +10,9 @@ from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
 from fast.cli.synthesis_notes import (
+    LOOKS_OF_DRAFTS,
     check_drawable,
+    tell_drafts,
     tell_looks,
     tell_masks,
     tell_recipe,
@@ -105,7 +107,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     types = sources.types if artifact.open_types else None
     drawn = "procedural" in draft_methods(recipe.draft)
     if drawn:
-        check_drawable([sources.types[i] for i in sources.allowed], looks)
+        check_drawable([sources.types[i] for i in sources.allowed], looks, recipe.draft)
     if say:
         tell_recipe(options, artifact, recipe)
         if artifact.open_types:
@@ -116,7 +118,9 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     synthesizer = _loaded(options, artifact, types=types, own=recipe.own, **{**chosen, "draft_options": drafts})
     synthesizer.mask_of = mask_of = masks.of(sources.types)
     if drawn:
-        tell_looks(sources, looks, "method.draft_options.looks.{name}=[scratch]", say)
+        tell_looks(sources, looks, LOOKS_OF_DRAFTS + ".{name}=[scratch]", say)
+    if isinstance(synthesizer.draft_of, MixedDrafter) and say:
+        tell_drafts(synthesizer.draft_of, sources.types, looks)
     regions = None if masks.source is not None else _regions_of_drafts(options, synthesizer)
     maker: Maker = HonestMaker(synthesizer, recipe.composite) if options.honest_masks else synthesizer
     common = {

@@ -1,6 +1,7 @@
 """What the synthesis command tells before it starts: what of the options is not used, and how names are understood."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,18 @@ from fast.artifact import Artifact, text_encoder
 from fast.data.words import prompt_text
 from fast.generators import FREE
 from fast.generators.base import Generator
-from fast.generators.looks import SYNONYMS, cannot_draw, looks_notes, own_looks
+from fast.generators.drafts import MixedDrafter
+from fast.generators.looks import SYNONYMS, cannot_draw, looks_notes, own_looks, undrawable
 from fast.latent.prompts import is_vocabulary
-from fast.procedural.defects import DEFECTS, DRAWABLE
+from fast.procedural.defects import DEFECTS
 from fast.runtime.counts import number_of
 from fast.runtime.options import did_you_mean
 from fast.synthesis.defect_types import perhaps_category
 from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods
 from fast.synthesis.recipe import guidance_note
 from fast.synthesis.sources import Sources
+
+LOOKS_OF_DRAFTS = "method.draft_options.looks"  # the option, as it is given on the command line
 
 
 def tell_recipe(options: SynthesisOptions, artifact: Artifact, recipe: Recipe) -> None:
@@ -95,9 +99,27 @@ def tell_sources(sources: Sources) -> None:
     print(f"{number_of(len(sources.normals), 'normal')}{files}, types: {kinds}", flush=True)
 
 
-def check_drawable(types: list[str], looks: Mapping[str, Any]) -> None:
-    """Raises `UserError` for a type that no draft can be drawn of."""
-    known = (*DRAWABLE, *SYNONYMS, *own_looks(looks))
-    for word in (key.rpartition("/")[2] for key in types):
-        if word not in known:
-            raise cannot_draw(word, looks, "method.draft_options.looks")
+def check_drawable(types: list[str], looks: Mapping[str, Any], draft: str) -> None:
+    """Raises `UserError` for a type that no draft can be drawn of; of mixed drafts, where none can be of any type."""
+    without = undrawable(types, own_looks(looks))
+    if without and (draft != "mixed" or len(without) == len({key.rpartition("/")[2] for key in types})):
+        raise cannot_draw(without[0], looks, LOOKS_OF_DRAFTS, draft == "mixed")
+
+
+def tell_drafts(mixed: MixedDrafter, types: Sequence[str], looks: Mapping[str, Any]) -> None:
+    """The types of which one of the methods that are mixed makes no draft, but those that are given no look."""
+    for drafter in mixed.drafters:
+        words = dict.fromkeys(types[number].rpartition("/")[2] for number in drafter.refused)
+        without = [word for word in words if drafter.method.name == "transplant" or word not in looks]
+        if not without:
+            continue
+        named = " or ".join(without)
+        if drafter.method.name == "transplant":
+            print(f"note: there is no real defect of type {named}: its drafts are drawn ones alone", flush=True)
+            continue
+        option = shlex.quote(f"{LOOKS_OF_DRAFTS}.{without[0]}=[scratch]")
+        print(
+            f"note: nothing that can be drawn is called {named}: its drafts are real defects alone; if it looks like "
+            f"something that can be drawn, say so: {option}",
+            flush=True,
+        )

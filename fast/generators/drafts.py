@@ -25,12 +25,23 @@ class Drafter:
     method alone would make of the same picture and seed.
 
     `types`: "category/anomaly" by the pairs' type numbers; `region_of(image, pair)`: where defects may lie, None leaves
-    it to the method. Raises `UserError` for a type that the method cannot make.
+    it to the method. Raises `UserError` for a type that the method cannot make, unless it may be `partial`, which is
+    asked for none of those.
     """
 
-    def __init__(self, method: Placing, types: Sequence[str], region_of: MaskOf | None = None):
+    def __init__(self, method: Placing, types: Sequence[str], region_of: MaskOf | None = None, partial: bool = False):
         self.method, self.region_of = method, region_of
-        self.names = [_name(method, key) for key in types]
+        self.refused: dict[int, UserError] = {}  # why it makes no drafts of these types
+        self.names = [self._named(number, key, partial) for number, key in enumerate(types)]
+
+    def _named(self, number: int, key: str, partial: bool) -> str:
+        try:
+            return _name(self.method, key)
+        except UserError as error:
+            if not partial:
+                raise
+            self.refused[number] = error
+            return ""
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
         """A draft for a picture (H,W,3) uint8, in a given mask (H,W) where the method takes one. Raises `UserError`."""
@@ -56,10 +67,25 @@ class Drafter:
 
 
 class MixedDrafter:
-    """Drafts of one or the other drafter, by each pair's seed, half of them each."""
+    """Drafts of one or the other drafter, by each pair's seed, half of them each; of a type that one of them cannot
+    make, all are the other's.
 
-    def __init__(self, drafters: Sequence[Drafter]):
+    `drafters`: partial ones for the same `types`. Raises `UserError` for a type that none of them can make, and where
+    one of them can make none.
+    """
+
+    def __init__(self, drafters: Sequence[Drafter], types: Sequence[str]):
         self.drafters = list(drafters)
+        for number, key in enumerate(types):
+            whys = [d.refused[number] for d in self.drafters if number in d.refused]
+            if len(whys) == len(self.drafters):
+                raise UserError(f"--draft mixed can make no {key!r}: " + "; and ".join(map(str, whys)))
+        for drafter in self.drafters:
+            if types and len(drafter.refused) == len(types):
+                others = " or ".join(d.method.name for d in self.drafters if d is not drafter)
+                raise UserError(
+                    f"--draft mixed finds nothing to mix: {drafter.refused[0]}; or take --draft {others} alone"
+                )
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
         return replace(self._of(pair)(image, pair, mask), origin=self.origin(pair))
@@ -70,7 +96,8 @@ class MixedDrafter:
         return {"draft_by": drafter.method.name, **drafter.origin(pair)}
 
     def _of(self, pair: Pair) -> Drafter:
-        return self.drafters[seed_of(pair.seed, 9) % len(self.drafters)]
+        able = [drafter for drafter in self.drafters if pair.type_index not in drafter.refused]
+        return able[seed_of(pair.seed, 9) % len(able)]
 
     def settings(self) -> Mapping[str, Any]:
         return {drafter.method.name: drafter.settings() for drafter in self.drafters}
@@ -98,8 +125,9 @@ def drafter_for(
 ) -> Drafter | MixedDrafter:
     """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
     those that have it; `index`: whose real defects are taken, where the options name none. Raises `UserError`."""
-    found = [_of_method(name, own, types, index) for name, own in _options_of_drafts(draft, options).items()]
-    return found[0] if len(found) == 1 else MixedDrafter(found)
+    own = _options_of_drafts(draft, options)
+    found = [_of_method(name, given, types, index, partial=len(own) > 1) for name, given in own.items()]
+    return found[0] if len(found) == 1 else MixedDrafter(found, types)
 
 
 def check_drafts(draft: str, options: Mapping[str, Any]) -> None:
@@ -120,11 +148,13 @@ def _options_of_drafts(draft: str, options: Mapping[str, Any]) -> dict[str, dict
     return {name: {k: v for k, v in options.items() if k in taken[name]} for name in names}
 
 
-def _of_method(method: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None) -> Drafter:
+def _of_method(
+    method: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None, partial: bool
+) -> Drafter:
     made = create(method, **options)
     assert isinstance(made, Placing)
     if index is not None and method == "transplant":
         made.fit(index)
     if not made.types and not made.words:
         raise UserError(f"--draft {method} has no defects to start from; give draft_options={{'defects': FOLDER}}")
-    return Drafter(made, types)
+    return Drafter(made, types, partial=partial)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fast.procedural.defects import DRAWABLE
 from fast.runtime.options import did_you_mean
 from ldm.errors import UserError
 
+NO_LOOK = "none"  # of a type that is not to be drawn, though its name says how: drafts of it are real defects
 # Made where no type is named: what happens to any hard surface.
 USUAL = ("scratch", "crack", "dent", "hole", "pit", "chip", "stain", "contamination")
 # What datasets and inspectors call them, and the types that look so.
@@ -53,23 +54,35 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 
 
-def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks") -> UserError:
+def undrawable(types: Iterable[str], own: Mapping[str, Sequence[str]]) -> list[str]:
+    """The words of the types "category/type" or "type" that nothing is drawn for, each once. `own`: the looks given, as
+    `own_looks` returns them; of a word that is to have none, nothing is drawn whatever it says."""
+    words = dict.fromkeys(key.rpartition("/")[2] for key in types)
+    return [word for word in words if not own.get(word, word in DRAWABLE or word in SYNONYMS)]
+
+
+def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks", mixed: bool = False) -> UserError:
     """What to say of a type's word that names nothing to draw. `own`: the words that have looks; `change`: the option
-    that gives a word some."""
+    that gives a word some; `mixed`: it would be for mixed drafts."""
+    if word in own:
+        return UserError(f"{change}.{word}={NO_LOOK} says that {word} is not drawn; leave that out, or the type")
     meant = did_you_mean(word, [*DRAWABLE, *SYNONYMS, *own])
     option = shlex.quote(f"{change}.{word}=[scratch]")
-    return UserError(
-        f"procedural cannot draw {word!r}{meant}; name one of {', '.join(DRAWABLE)}, or say how it looks: {option}"
-    )
+    also = "; or take --draft transplant alone" if mixed else ""
+    how = f"name one of {', '.join(DRAWABLE)}, or say how it looks: {option}{also}"
+    return UserError(f"procedural cannot draw {word!r}{meant}; {how}")
 
 
 def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The option `looks`, checked. Raises `UserError`."""
+    """The option `looks`, checked; a type whose look is `NO_LOOK` gets an empty one. Raises `UserError`."""
     if not isinstance(given, Mapping):
         raise UserError(f"looks={given} must say types by name, as in looks.blowhole=[hole,pit]")
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for name, types in given.items():
         listed = (types,) if isinstance(types, str) else tuple(types) if isinstance(types, list | tuple) else ()
+        if listed == (NO_LOOK,):
+            found[str(name)] = ()
+            continue
         if not listed or any(word not in DRAWABLE for word in listed):
             meant = "".join(did_you_mean(str(word), DRAWABLE) for word in listed if word not in DRAWABLE)
             raise UserError(f"looks.{name}={types}{meant} must be a list of types to draw, of {', '.join(DRAWABLE)}")

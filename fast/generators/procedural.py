@@ -109,8 +109,8 @@ class Procedural(Placing):
         if anomaly is None:
             return self.words
         word = anomaly.rpartition("/")[2]
-        if word not in self.looks:
-            raise cannot_draw(word, self.looks)
+        if not self.looks.get(word):
+            raise cannot_draw(word, self.own_looks)
         return self.looks[word]
 
     def check_word(self, anomaly: str) -> None:

@@ -324,6 +324,10 @@ def test_what_cannot_be_drawn_is_left_out_with_the_remedy(tmp_path: Path) -> Non
     rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {})
     assert "procedural" not in rows
     assert "--looks gizmo=" in left_out["procedural"]
+    assert rows["fast_mixed"].options["draft"] == "mixed"
+    assert rows_of(["part/gizmo"], tmp_path, {})[0]["fast_mixed"].options["draft"] == "transplant"
+    _, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"], "crack": ["none"]})
+    assert "--looks crack=none" in left_out["fast_drawn"]
     rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"]})
     assert rows["procedural"].options["looks"] == {"gizmo": ["pit"]}
     assert not left_out
@@ -370,6 +374,7 @@ def test_weights_are_adapted_once_to_the_training_side_of_the_split(
     assert str(folder) == rows_of(["part/crack"], tmp_path / "out", {})[0]["fast"].options_for("1")["weights"]
     assert find_weights(folder, "fast").name == "fast-3.safetensors"
     assert Path(options.base[0]).is_file()
+    assert list(options.overrides) == list(CANDIDATES["fast"].training)
 
 
 def run(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:

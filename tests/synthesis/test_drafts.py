@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -227,6 +228,30 @@ def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root
     assert 2 <= sum(sources) <= 10
     with pytest.raises(UserError, match=r"draft_options\.colour is no option of transplant or procedural"):
         drafter_for("mixed", {"colour": 1}, ["wood/hole"])
+
+
+def test_mixed_drafts_of_a_type_that_one_method_cannot_make_are_the_others(drawn_root: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(drawn_root, tmp_path / "set")
+    for side in ("test", "ground_truth"):
+        shutil.copytree(root / "wood" / side / "hole", root / "wood" / side / "gizmo")
+    options = {"defects": str(root), "split": "all", "on_object": "off"}
+    types = ["wood/hole", "wood/gizmo", "wood/dent"]  # both, no look, no real defect
+
+    def drafted(types: list[str], **more: Any) -> list[set[str]]:
+        mixed = drafter_for("mixed", {**options, **more}, types)
+        return [
+            {mixed.origin(Pair(0, None, None, n, seed))["draft_by"] for seed in range(12)} for n in range(len(types))
+        ]
+
+    both = {"transplant", "procedural"}
+    assert drafted(types) == [both, {"transplant"}, {"procedural"}]
+    assert drafted(types, looks={"gizmo": ["pit"], "hole": ["none"]}) == [{"transplant"}, both, {"procedural"}]
+    with pytest.raises(UserError, match=r"mixed can make no 'wood/thing': .*no real defect.*cannot draw 'thing'"):
+        drafted([*types, "wood/thing"])
+    with pytest.raises(UserError, match=r"nothing to mix: .*cannot draw 'gizmo'.*--draft transplant alone"):
+        drafted(["wood/gizmo"])
+    with pytest.raises(UserError, match=r"draft_options\.looks\.hole=none says that hole is not drawn"):
+        drafter_for("procedural", {"looks": {"hole": ["none"]}}, ["wood/hole"])
 
 
 def test_a_transplant_refuses_a_given_mask(drawn_root: Path) -> None:

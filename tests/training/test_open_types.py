@@ -198,6 +198,28 @@ def test_one_note_tells_the_words_that_were_not_learned(
     assert said[0].endswith("if it is wood, say --anomaly_name wood/quirk,wood/blowhole,wood/scrach")
 
 
+def test_mixed_drafts_tell_of_which_types_one_kind_is_missing(
+    shipped: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(drawn_root, tmp_path / "set")
+    for side in ("test", "ground_truth"):
+        shutil.copytree(root / "wood" / side / "hole", root / "wood" / side / "gizmo")
+    flags = ["--pt_path", str(shipped), "--data_root", str(root), "--split", "all", "--device", "cpu", "--steps", "2"]
+    drafts = ["--draft", "mixed", "--on_object", "off", "--min_window", "32", "--count", "4"]
+    line = [*flags, *drafts, "--sample_name", str(tmp_path / "out"), "--anomaly_name"]
+    assert synthesize([*line, "wood/gizmo"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot draw 'gizmo'" in said
+    assert said.endswith("or take --draft transplant alone\n")
+    assert synthesize([*line, "wood/hole,wood/gizmo,wood/dent"]) == 0
+    said = capsys.readouterr().out
+    assert "nothing that can be drawn is called gizmo: its drafts are real defects alone" in said
+    assert "'method.draft_options.looks.gizmo=[scratch]'" in said
+    assert "no real defect of type dent: its drafts are drawn ones alone" in said
+    by = {(row["type"], row["draft_by"]) for row in manifest(tmp_path / "out")}
+    assert {("wood/gizmo", "procedural"), ("wood/dent", "transplant")}.isdisjoint(by)
+
+
 def test_folders_of_masks_name_the_defects(
     shipped: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
