@@ -61,18 +61,14 @@ def rows_of(
     looks: Mapping[str, Sequence[str]],
     candidates: Mapping[str, Candidate] = CANDIDATES,
 ) -> tuple[dict[str, Row], dict[str, str]]:
-    """The rows of the candidates that can make the defect types `kinds`, and why others cannot. Where nothing can be
-    drawn, mixed drafts are transplants."""
+    """The rows of the candidates that can make the defect types `kinds`, and why others cannot."""
     rows, left_out = {}, {}
     named = {"looks": {name: list(types) for name, types in looks.items()}}
     without = undrawable(kinds, own_looks(looks))
-    nothing = len(without) == len({kind.rpartition("/")[2] for kind in kinds})
     for label, one in candidates.items():
         options = dict(one.options)
-        if options.get("draft") == "mixed" and nothing:
-            options["draft"] = "transplant"
         draws = "procedural" in (one.method, *draft_methods(options.get("draft", "none")))
-        if draws and without and options.get("draft") != "mixed":
+        if without and "procedural" in (one.method, options.get("draft")):
             left_out[label] = _cannot_draw(without[0], looks)
             continue
         if one.method == "procedural":

@@ -106,8 +106,8 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     looks = recipe.draft_options.get("looks") or {}
     types = sources.types if artifact.open_types else None
     drawn = "procedural" in draft_methods(recipe.draft)
-    if drawn:
-        check_drawable([sources.types[i] for i in sources.allowed], looks, recipe.draft)
+    if recipe.draft == "procedural":
+        check_drawable([sources.types[i] for i in sources.allowed], looks)
     if say:
         tell_recipe(options, artifact, recipe)
         if artifact.open_types:

@@ -26,17 +26,14 @@ def check_names(options: SynthesisOptions) -> None:
     if drawn or drafted:
         _check_looks(options.overrides, "looks" if drawn else "draft_options.looks")
     given = _looks(options.overrides)
-    if given is None or not asked or not (drawn or drafted):
-        return
+    if given is None or not asked or not (drawn or options.draft == "procedural"):
+        return  # of mixed drafts those of some types may be real defects alone
     from fast.generators.looks import SYNONYMS, cannot_draw
     from fast.procedural.defects import DRAWABLE
 
-    words = _words(options, bare=drawn or bool(shipped))
-    unknown = [word for word in words if word not in (*DRAWABLE, *SYNONYMS, *given)]
-    # Of mixed drafts those of some types may be real defects alone.
-    if unknown and (options.draft != "mixed" or len(unknown) == len(words)):
-        change = "method.looks" if drawn else "method.draft_options.looks"
-        raise cannot_draw(unknown[0], given, change, options.draft == "mixed")
+    for word in _words(options, bare=drawn or bool(shipped)):
+        if word not in (*DRAWABLE, *SYNONYMS, *given):
+            raise cannot_draw(word, given, "method.looks" if drawn else "method.draft_options.looks")
 
 
 def _check_looks(overrides: Sequence[str], option: str) -> None:

@@ -99,11 +99,10 @@ def tell_sources(sources: Sources) -> None:
     print(f"{number_of(len(sources.normals), 'normal')}{files}, types: {kinds}", flush=True)
 
 
-def check_drawable(types: list[str], looks: Mapping[str, Any], draft: str) -> None:
-    """Raises `UserError` for a type that no draft can be drawn of; of mixed drafts, where none can be of any type."""
-    without = undrawable(types, own_looks(looks))
-    if without and (draft != "mixed" or len(without) == len({key.rpartition("/")[2] for key in types})):
-        raise cannot_draw(without[0], looks, LOOKS_OF_DRAFTS, draft == "mixed")
+def check_drawable(types: list[str], looks: Mapping[str, Any]) -> None:
+    """Raises `UserError` for a type that no draft can be drawn of."""
+    if without := undrawable(types, own_looks(looks)):
+        raise cannot_draw(without[0], looks, LOOKS_OF_DRAFTS)
 
 
 def tell_drafts(mixed: MixedDrafter, types: Sequence[str], looks: Mapping[str, Any]) -> None:

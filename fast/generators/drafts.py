@@ -70,8 +70,7 @@ class MixedDrafter:
     """Drafts of one or the other drafter, by each pair's seed, half of them each; of a type that one of them cannot
     make, all are the other's.
 
-    `drafters`: partial ones for the same `types`. Raises `UserError` for a type that none of them can make, and where
-    one of them can make none.
+    `drafters`: partial ones for the same `types`. Raises `UserError` for a type that none of them can make.
     """
 
     def __init__(self, drafters: Sequence[Drafter], types: Sequence[str]):
@@ -80,12 +79,6 @@ class MixedDrafter:
             whys = [d.refused[number] for d in self.drafters if number in d.refused]
             if len(whys) == len(self.drafters):
                 raise UserError(f"--draft mixed can make no {key!r}: " + "; and ".join(map(str, whys)))
-        for drafter in self.drafters:
-            if types and len(drafter.refused) == len(types):
-                others = " or ".join(d.method.name for d in self.drafters if d is not drafter)
-                raise UserError(
-                    f"--draft mixed finds nothing to mix: {drafter.refused[0]}; or take --draft {others} alone"
-                )
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
         return replace(self._of(pair)(image, pair, mask), origin=self.origin(pair))

@@ -61,16 +61,16 @@ def undrawable(types: Iterable[str], own: Mapping[str, Sequence[str]]) -> list[s
     return [word for word in words if not own.get(word, word in DRAWABLE or word in SYNONYMS)]
 
 
-def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks", mixed: bool = False) -> UserError:
+def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks") -> UserError:
     """What to say of a type's word that names nothing to draw. `own`: the words that have looks; `change`: the option
-    that gives a word some; `mixed`: it would be for mixed drafts."""
+    that gives a word some."""
     if word in own:
         return UserError(f"{change}.{word}={NO_LOOK} says that {word} is not drawn; leave that out, or the type")
     meant = did_you_mean(word, [*DRAWABLE, *SYNONYMS, *own])
     option = shlex.quote(f"{change}.{word}=[scratch]")
-    also = "; or take --draft transplant alone" if mixed else ""
-    how = f"name one of {', '.join(DRAWABLE)}, or say how it looks: {option}{also}"
-    return UserError(f"procedural cannot draw {word!r}{meant}; {how}")
+    return UserError(
+        f"procedural cannot draw {word!r}{meant}; name one of {', '.join(DRAWABLE)}, or say how it looks: {option}"
+    )
 
 
 def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

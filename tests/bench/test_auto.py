@@ -324,8 +324,7 @@ def test_what_cannot_be_drawn_is_left_out_with_the_remedy(tmp_path: Path) -> Non
     rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {})
     assert "procedural" not in rows
     assert "--looks gizmo=" in left_out["procedural"]
-    assert rows["fast_mixed"].options["draft"] == "mixed"
-    assert rows_of(["part/gizmo"], tmp_path, {})[0]["fast_mixed"].options["draft"] == "transplant"
+    assert {"fast_mixed", "fast", "transplant"} <= set(rows)  # drafts of a gizmo are real ones
     _, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"], "crack": ["none"]})
     assert "--looks crack=none" in left_out["fast_drawn"]
     rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"]})

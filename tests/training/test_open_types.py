@@ -207,10 +207,10 @@ def test_mixed_drafts_tell_of_which_types_one_kind_is_missing(
     flags = ["--pt_path", str(shipped), "--data_root", str(root), "--split", "all", "--device", "cpu", "--steps", "2"]
     drafts = ["--draft", "mixed", "--on_object", "off", "--min_window", "32", "--count", "4"]
     line = [*flags, *drafts, "--sample_name", str(tmp_path / "out"), "--anomaly_name"]
-    assert synthesize([*line, "wood/gizmo"]) == 2
+    assert synthesize([*line, "wood/thing"]) == 2
     said = capsys.readouterr().err
-    assert "cannot draw 'gizmo'" in said
-    assert said.endswith("or take --draft transplant alone\n")
+    assert "--draft mixed can make no 'wood/thing'" in said
+    assert "has no real defect of type 'wood/thing'" in said
     assert synthesize([*line, "wood/hole,wood/gizmo,wood/dent"]) == 0
     said = capsys.readouterr().out
     assert "nothing that can be drawn is called gizmo: its drafts are real defects alone" in said
