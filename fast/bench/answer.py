@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fast.bench.answer_page import page
+from fast.bench.candidates import TRAINED
 from fast.bench.grid import Cell
 from fast.bench.plan import CategoryPlan, Column, SweepPlan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule, check
@@ -30,6 +31,7 @@ PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
 SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type on the page
 SHARDS, START_STEPS = 8, 1500  # of the drawn defects that segmenters begin with
 EVALUATIONS = 10  # of a method on a latent base
+DRAFTED: dict[str, Any] = {"draft": "mixed", "strength": 0.5, "scale": 1.0}  # of FAST
 
 
 def protocol_of(
@@ -55,6 +57,7 @@ def protocol_of(
         if number < 1:
             raise UserError(f"--{name} {number} must be above 0")
     how: dict[str, Any] = {"steps": EVALUATIONS, "windows": True} if method in LATENT else {}
+    how |= {"train": TRAINED, **DRAFTED} if method == "fast" else {}
     entries = [
         Entry(REAL),
         Entry(SYNTHETIC, method, real="none", **how),

@@ -27,6 +27,8 @@ class Candidate:
     counterfeits: float = 0.0
 
 
+# Adapting sees the part's normal surface under masks, and drawn and moved defects on it, beside the real ones.
+TRAINED = ("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48")
 SHIPPED_DRAFTS = {"weights": SHIPPED, "strength": 0.3, "steps": 4, "scale": 1.0}
 
 # In the order in which they are tried: where minutes are short, the first ones are.
@@ -49,7 +51,7 @@ CANDIDATES: dict[str, Candidate] = {
         "FAST, adapted to the training side and its normal surface, from drafts of both kinds",
         {"draft": "mixed", "strength": 0.5, "steps": 10, "scale": 1.0},
         adapted=True,
-        training=("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48"),
+        training=TRAINED,
     ),
 }
 ADAPT_MINUTES = 8.0  # of one adaptation

@@ -208,7 +208,8 @@ def _pairs(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Give
     learns = issubclass(found, Learned)
     needs = (_fit(protocol, entry, category, given),) if learns else ()
     # Methods that find places on the object are measured with the places they find.
-    files = found.takes_mask and not ((rule.own_masks or issubclass(found, Placing)) and found.own_masks)
+    places = entry.draft != "none" or (found.own_masks and (rule.own_masks or issubclass(found, Placing)))
+    files = found.takes_mask and not places
     key = {
         "split": category.split.hash,
         "data": category.content,
@@ -225,6 +226,7 @@ def _pairs(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Give
         key |= {"sampler": entry.sampler, "steps": entry.steps, "flags": list(entry.flags)}
         key |= {"windows": entry.windows, "precision": rule.precision}
         key |= {} if entry.scale is None else {"scale": entry.scale}
+        key |= {} if entry.draft == "none" else {"draft": entry.draft, "strength": entry.strength}
     if given.textures and method in ("draem", "glass"):
         key |= {"textures": _names(given.textures)}
         use |= {"textures": os.path.abspath(given.textures)}

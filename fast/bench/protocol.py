@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -40,6 +40,7 @@ from fast.segmentation.networks import SEGMENTERS
 from fast.segmentation.recipes import PUBLISHED
 from fast.segmentation.recipes import RECIPES as SCHEDULES
 from fast.segmentation.train import LOSSES
+from fast.synthesis.options import DRAFT_STRENGTH, DRAFTS
 from fast.training.config import load_recipe, plain
 from ldm.errors import UserError
 
@@ -141,9 +142,10 @@ class Segmentation:
 class Entry:
     """One column of the table. `method`: null trains on the real side alone. `recipe`: instead of the method's own;
     `train`: overrides of its training; `sampler`, `steps`, `scale`, `flags`: of `generate_with_mask.py`;
-    `options`: `key=value` of the method; `windows`: train and sample windows around the defect at the picture's own
-    resolution, not whole pictures made square; `real`, `real_share` (or `merge`: every pair equally often), `augment`,
-    `count`: instead of the protocol's (`count` pairs of each type are used)."""
+    `draft`, `strength`: what FAST starts from (`fast.synthesis.options`), in masks of its own; `options`: `key=value`
+    of the method; `windows`: train and sample windows around the defect at the picture's own resolution, not whole
+    pictures made square; `real`, `real_share` (or `merge`: every pair equally often), `augment`, `count`: instead of
+    the protocol's (`count` pairs of each type are used)."""
 
     __pydantic_config__ = STRICT
     label: str
@@ -154,6 +156,8 @@ class Entry:
     steps: FromOne | None = None
     scale: Annotated[Number, Ge(0), Lt(math.inf)] | None = None
     flags: tuple[str, ...] = ()
+    draft: Annotated[str, one_of(*DRAFTS)] = "none"
+    strength: Annotated[Number, Gt(0), Le(1)] = DRAFT_STRENGTH
     options: tuple[str, ...] = ()
     windows: Switch = False
     real: Real | None = None
@@ -265,5 +269,9 @@ def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
     if entry.method not in LATENT and any(sampling):
         names = "sampler, steps, scale, flags and windows"
         raise UserError(f"{where}: {entry.label!r}: {names} are for {', '.join(LATENT)}")
+    if entry.draft != "none" and entry.method != "fast":
+        raise UserError(f"{where}: {entry.label!r}: draft={entry.draft} is what method fast starts from; leave it out")
+    if entry.draft == "none" and entry.strength != DRAFT_STRENGTH:
+        raise UserError(f"{where}: {entry.label!r}: strength is how much of a draft is made new; add draft: transplant")
     if entry.count is not None and entry.count > protocol.pairs.per_type:
         raise UserError(f"{where}: count={entry.count} of {entry.label!r} must lie in 1..pairs.per_type")

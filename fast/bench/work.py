@@ -33,7 +33,7 @@ from fast.segmentation.networks import save
 from fast.segmentation.pixel_head import Quick
 from fast.segmentation.quick import QuickJudge
 from fast.segmentation.train import train
-from fast.synthesis.options import SynthesisOptions
+from fast.synthesis.options import SynthesisOptions, draft_methods
 from fast.synthesis.records import read_records
 from ldm.checkpoint import read_metadata, read_state_dict
 from ldm.errors import UserError
@@ -133,9 +133,9 @@ def pairs_folder(cell: Cell, kind: str) -> Path:
 
 def _flags(cell: Cell, category: CategoryPlan, kind: str, number: int, folder: Path) -> list[str]:
     """The command line for the pairs of a type; a protocol's own flags come last and win."""
-    key, transplant = cell.key, cell.key["method"] == "transplant"
-    latent, given = key["method"] in LATENT, key["masks"] != "own"
-    sampling = ("precision", "sampler", "steps", "scale") if latent else ()
+    key, latent, given = cell.key, cell.key["method"] in LATENT, cell.key["masks"] != "own"
+    real = "transplant" in (key["method"], *draft_methods(key.get("draft", "none")))
+    sampling = ("precision", "sampler", "steps", "scale", "draft", "strength") if latent else ()
     options = SynthesisOptions(
         method=key["method"],
         data_root=str(category.root / _inside(category)),
@@ -148,13 +148,14 @@ def _flags(cell: Cell, category: CategoryPlan, kind: str, number: int, folder: P
         mask_path=str(category.masks) if given else None,
         masks=key["masks"] if given else None,
         weights=cell.needs[-1].result()["weights"] if cell.needs else None,
-        defects=str(category.root) if transplant else None,
-        split=str(category.split_file) if transplant else None,
+        defects=str(category.root) if real else None,
+        split=str(category.split_file) if real else None,
         **{name: key[name] for name in sampling if key.get(name) is not None},
     )
     flags = [*as_flags(options), *(key["flags"] if latent else ())]
-    if transplant and _inside(category) != ".":
-        flags.append(f"method.category={category.name}")
+    if real and _inside(category) != ".":
+        option = "category" if key["method"] == "transplant" else "draft_options.category"
+        flags.append(f"method.{option}={category.name}")
     if "textures" in cell.use:
         flags.append(f"method.textures={cell.use['textures']}")
     return [*flags, *key["options"]]

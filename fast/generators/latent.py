@@ -12,7 +12,7 @@ import torch
 from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
 from fast.data.index import DatasetIndex
-from fast.generators.base import Learned
+from fast.generators.base import Learned, Split
 from fast.generators.drafts import Drafter, MixedDrafter, check_drafts, drafter_for
 from fast.procedural.defects import DEFECTS
 from fast.runtime.flags import takes
@@ -78,6 +78,19 @@ class LatentGenerator(Learned):
             check_drafts(recipe.draft, recipe.draft_options)
             return None
         return drafter_for(recipe.draft, recipe.draft_options, types)
+
+    def fit(self, split: Split) -> None:
+        """See `Generator.fit`. Drafts of real defects, where the options name none, are cut from those that training
+        saw."""
+        super().fit(split)
+        if not self.own_masks or self.drafter is not None:
+            return
+        if isinstance(split, DatasetIndex):
+            self.draft_from(split)
+            return
+        recipe = self._ready().recipe
+        options = {**recipe.draft_options, "defects": str(split)}  # of a path's defects both take the training third
+        self.drafter = self._ready().draft_of = drafter_for(recipe.draft, options, self.types)
 
     def draft_from(self, index: DatasetIndex) -> None:
         """Take the real defects that drafts are made of out of `index`, all of them. Raises `UserError`."""

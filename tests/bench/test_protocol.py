@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fast.bench import paper
+from fast.bench.answer import protocol_of
 from fast.bench.plan import Given, plan
 from fast.bench.protocol import check, load_protocol, parse
 from fast.bench.work import _flags
@@ -68,6 +69,9 @@ def test_an_override_wins_and_an_unknown_key_is_refused() -> None:
         ({"entries": [{"label": "a", "real": "none"}]}, "nothing to train on"),
         ({"entries": [{"label": "a", "method": "cutpaste", "steps": 3}]}, "sampler, steps, scale, flags and windows"),
         ({"entries": [{"label": "a", "method": "cutpaste", "count": 5}]}, "count=5"),
+        ({"entries": [{"label": "a", "method": "stage", "draft": "mixed"}]}, "draft=mixed is what method fast starts"),
+        ({"entries": [{"label": "a", "method": "fast", "draft": "real"}]}, "draft='real' must be one of none, transpl"),
+        ({"entries": [{"label": "a", "method": "fast", "strength": 0.5}]}, "strength is how much of a draft is made"),
         ({"entries": [{"method": "cutpaste"}]}, "label"),
         ({"column": "colour"}, "column='colour' must be one of method, steps"),
         ({"paper": ["nature"]}, r"paper\[0\]='nature' must be one of"),
@@ -217,6 +221,36 @@ def test_methods_that_place_defects_bring_their_own_masks(drawn_root: Path, tmp_
     assert (options.defects, options.split) == (str(drawn_root), str(category.split_file))
     assert options.overrides == ["category=leather"]  # of a root of many, as the split's names are
     assert options.mask_path is None
+
+
+@pytest.mark.parametrize(("draft", "real"), [("mixed", True), ("transplant", True), ("procedural", False)])
+def test_drafts_are_cut_from_the_training_side_and_bring_their_masks(
+    draft: str, real: bool, drawn_root: Path, tmp_path: Path
+) -> None:
+    entries = [{"label": "FAST", "method": "fast", "draft": draft, "strength": 0.5, "steps": 7}]
+    found = plan(parse({**SMALL, "entries": entries}, "p"), drawn_root, tmp_path)
+    (cell,) = (cell for cell in found.cells if cell.kind == "pairs")
+    assert cell.key["masks"] == "own"
+    (category,) = found.categories
+    flags = _flags(replace(cell, needs=()), category, category.types[0], 0, tmp_path / "out")
+    options, _ = parse_synthesis(flags)
+    check_options(options)
+    assert (options.draft, options.strength, options.steps, options.mask_path) == (draft, 0.5, 7, None)
+    where = (str(drawn_root), str(category.split_file)) if real else (None, None)
+    assert (options.defects, options.split) == where
+    assert options.overrides == (["draft_options.category=leather"] if real else [])
+    plain = [{"label": "FAST", "method": "fast", "steps": 7}]
+    (other,) = (
+        c for c in plan(parse({**SMALL, "entries": plain}, "p"), drawn_root, tmp_path).cells if c.kind == "pairs"
+    )
+    assert {"draft", "strength"}.isdisjoint(other.key)  # what was made before there were drafts stays
+
+
+def test_fast_s_answer_is_of_drafts_that_weights_of_the_part_make_new() -> None:
+    found = {entry.label: entry for entry in protocol_of("fast").entries if entry.method}
+    assert {(e.draft, e.strength, e.steps, e.windows) for e in found.values()} == {("mixed", 0.5, 10, True)}
+    assert all("data.params.normal_share=0.25" in entry.train for entry in found.values())
+    assert {(e.draft, e.train) for e in protocol_of("stage").entries} == {("none", ())}
 
 
 def test_what_is_not_in_the_dataset_is_refused(drawn_root: Path, tmp_path: Path) -> None:

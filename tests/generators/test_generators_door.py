@@ -171,6 +171,25 @@ def test_fit_learns_what_the_split_holds(drawn_root: Path, tmp_path: Path) -> No
             create("stage", **{**how, "folder": tmp_path / "none", **wrong}).fit(index)
 
 
+@pytest.mark.parametrize("draft", ["transplant", "mixed"])
+def test_fit_takes_drafts_from_the_defects_that_it_learned_from(
+    draft: str, drawn_root: Path, tiny_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fast.generators.training.train", lambda *_: tiny_artifact)
+    index = open_dataset(drawn_root).narrow("wood")
+    index.defects = index.defects[::2]
+    for split, seen in ((index, index.defects), (drawn_root / "wood", None)):
+        made = create("fast", draft=draft, draft_options={"on_object": "off"}, strength=0.5, steps=2)
+        made.fit(split)
+        origins = {Path(o["defect_source"]) for k in range(40)
+                   if "defect_source" in (o := made.origin(np.random.default_rng(k)))}  # fmt: skip
+        assert origins
+        assert seen is None or origins <= {s.image for s in seen}
+    image = read_image(index.normals[0].image)
+    one, mask = made.synthesize(image, None, np.random.default_rng(0))
+    assert (one != image).any(axis=2)[mask > 0].any()
+
+
 def test_the_whole_decoded_picture_may_stay(drawn_root: Path, tmp_path: Path, runs: Any) -> None:
     assert synthesize([*flags("stage", drawn_root, tmp_path / "out", runs, 1), "--no_composite"]) == 0
     (row,) = manifest(tmp_path / "out")
