@@ -107,8 +107,8 @@ def real_defects(defects: str | None, split: str | None) -> TrainingDefects:
 
     if defects is None:
         return TrainingDefects()
-    samples, hashed = training_side(defects, split or "third", None)
-    return TrainingDefects([s for s in from_samples(samples) if s.mask is not None], hashed)
+    side = training_side(defects, split or "third", None)
+    return TrainingDefects([s for s in from_samples(side.samples) if s.mask is not None], side.split)
 
 
 def _content(output: OutputFolder, rows: Sequence[dict[str, Any]], real: Sequence[SegmentationSample]) -> str:

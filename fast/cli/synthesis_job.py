@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from fast.cli.synthesis_notes import (
     LOOKS_OF_DRAFTS,
     check_drawable,
     tell_drafts,
+    tell_left_out,
     tell_looks,
     tell_masks,
     tell_recipe,
@@ -119,9 +120,12 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     synthesizer.mask_of = mask_of = masks.of(sources.types)
     if drawn:
         tell_looks(sources, looks, LOOKS_OF_DRAFTS + ".{name}=[scratch]", say)
+    drafters = _drafters(synthesizer)
     if isinstance(synthesizer.draft_of, MixedDrafter) and say:
         tell_drafts(synthesizer.draft_of, sources.types, looks)
-    regions = None if masks.source is not None else _regions_of_drafts(options, synthesizer)
+    if say:
+        tell_left_out(options, [drafter.method for drafter in drafters])
+    regions = None if masks.source is not None else _regions_of_drafts(options, drafters)
     maker: Maker = HonestMaker(synthesizer, recipe.composite) if options.honest_masks else synthesizer
     common = {
         "method": options.method, "seed": options.seed, **maker.settings(), **masks.settings(),
@@ -149,12 +153,16 @@ def _loaded(options: SynthesisOptions, artifact: Artifact, **sampling: Any) -> S
     return made.synthesizer
 
 
-def _regions_of_drafts(options: SynthesisOptions, synthesizer: Synthesizer) -> Masks | None:
+def _drafters(synthesizer: Synthesizer) -> list[Drafter]:
+    """What makes the drafts, if any are."""
+    found = synthesizer.draft_of
+    return found.drafters if isinstance(found, Drafter | MixedDrafter) else []
+
+
+def _regions_of_drafts(options: SynthesisOptions, drafters: Sequence[Drafter]) -> Masks | None:
     """The folder of regions that drafts are placed by, if there are both."""
-    if not isinstance(synthesizer.draft_of, Drafter | MixedDrafter):
-        return None
-    regions = given_regions(options)
-    for drafter in synthesizer.draft_of.drafters:
+    regions = given_regions(options) if drafters else None
+    for drafter in drafters:
         drafter.region_of = None if regions is None else region_of_picture(regions)
     return regions
 
@@ -229,6 +237,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     sources = Sources(normals, found, types, wanted).narrowed()
     if say:
         tell_unused(options, made)
+        tell_left_out(options, [made])
         tell_masks(options, sources)
         tell_sources(sources)
     if isinstance(made, Procedural):

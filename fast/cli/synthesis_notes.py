@@ -1,7 +1,7 @@
 """What the synthesis command tells before it starts: what of the options is not used, and how names are understood."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from fast.generators import FREE
 from fast.generators.base import Generator
 from fast.generators.drafts import MixedDrafter
 from fast.generators.looks import SYNONYMS, cannot_draw, looks_notes, own_looks, undrawable
+from fast.generators.transplant import Transplant
 from fast.latent.prompts import is_vocabulary
 from fast.procedural.defects import DEFECTS
 from fast.runtime.counts import number_of
@@ -91,6 +92,18 @@ def tell_masks(options: SynthesisOptions, sources: Sources) -> None:
         print(f"note: {told}; to use others, put them in a folder of the type's name, or name theirs with --mask_path")
     elif without and kinds <= words.keys():
         print(f"note: no mask lies in a folder {' or '.join(without)}, so that nothing of it is made; put some there")
+
+
+def tell_left_out(options: SynthesisOptions, makers: Iterable[Generator]) -> None:
+    """How many files of the dataset that real defects are cut from are left out, and the first of them."""
+    for made in makers:
+        if not isinstance(made, Transplant) or not made.left_out:
+            continue
+        place, first = str(options.defects or options.data_root), made.left_out[0]
+        told = number_of(len(made.left_out), "bad file is", "bad files are")
+        which = f", {first}" if len(made.left_out) == 1 else f", {first} the first"
+        command = f"scripts/prepare_data.py {shlex.quote(place)}"
+        print(f"note: of {place} {told} left out{which}; {command} lists what is wrong", flush=True)
 
 
 def tell_sources(sources: Sources) -> None:

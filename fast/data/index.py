@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fast.data.images import natural_key
+from fast.data.images import is_image, natural_key
 from ldm.errors import UserError
 
 GOOD = "good"
@@ -51,6 +51,13 @@ class DatasetIndex:
     def types(self) -> list[tuple[str, str]]:
         """Sorted (category, anomaly) pairs of the defects."""
         return sorted({(s.category, s.anomaly) for s in self.defects})
+
+    @property
+    def left_out(self) -> list[str]:
+        """The files that lines of `problems` begin with, each once, relative to `root`: no sample is made of them."""
+        masks = {self.relative(s.mask) for s in self.excluded if s.mask is not None}  # some are folders
+        names = dict.fromkeys(_file(line) for line in self.problems)
+        return [n for n in names if n in masks or is_image(Path(n)) or n.endswith(".json")]
 
     def relative(self, path: Path) -> str:
         return relative_to(path, self.root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -71,8 +71,9 @@ class Transplant(Placing):
         self.cutouts: dict[str, list[Cutout]] = {}
         self.near: dict[str, bool] = {}
         self.content, self.split_hash = "", split
+        self.left_out: list[str] = []  # files of the dataset that are not fit to be used
         if defects is not None:
-            self._learn(*training_side(defects, split, category))
+            self._take(training_side(defects, split, category))
 
     def fit(self, split: Split) -> None:
         """Cut out the defects of `split`: of an index all, of a path the training third. Raises `UserError`."""
@@ -80,7 +81,11 @@ class Transplant(Placing):
             require_defects(split)
             self._learn(split.defects, "as given")
         else:
-            self._learn(*training_side(str(split), "third", None))
+            self._take(training_side(str(split), "third", None))
+
+    def _take(self, side: TrainingSide) -> None:
+        self._learn(side.samples, side.split)
+        self.left_out = side.left_out
 
     def _learn(self, samples: Sequence[Sample], split: str) -> None:
         self.cutouts, self.content, self.split_hash = {}, content_of(samples), split
@@ -217,16 +222,25 @@ def split_file(split: str) -> SplitFile | None:
     return None if split in ("third", "all") else SplitFile.load(split)
 
 
-def training_side(defects: str, split: str, category: str | None) -> tuple[list[Sample], str]:
-    """The defects that may be used, and the hash of the split. Raises `UserError`."""
+class TrainingSide(NamedTuple):
+    """`samples`: the defects that may be used; `split`: its hash, or "all"; `left_out`: files of the dataset that are
+    not fit to be used, on either side."""
+
+    samples: list[Sample]
+    split: str
+    left_out: list[str]
+
+
+def training_side(defects: str, split: str, category: str | None) -> TrainingSide:
+    """The defects of a dataset that may be used. Raises `UserError`."""
     file = split_file(split)  # refused before the images are read
     whole = open_dataset(defects, category=category)
     index = check(replace(whole, normals=[], test_normals=[])).usable
     require_defects(index)
     if split == "all":
-        return index.defects, "all"
+        return TrainingSide(index.defects, "all", index.left_out)
     chosen = make_split(index) if file is None else file
     train, _ = chosen.apply(index)
     if not train:
         raise UserError(f"split {split} leaves no defect to cut out; use another, or --split all")
-    return train, chosen.hash
+    return TrainingSide(train, chosen.hash, index.left_out)

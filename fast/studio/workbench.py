@@ -227,4 +227,4 @@ def _has_defects(root: str) -> bool:
 def _real(defects: str, split: str) -> Sequence[Any]:
     from fast.segmentation.data import from_samples
 
-    return [s for s in from_samples(training_side(defects, split, None)[0]) if s.mask is not None]
+    return [s for s in from_samples(training_side(defects, split, None).samples) if s.mask is not None]

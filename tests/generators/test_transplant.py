@@ -1,6 +1,7 @@
 """Transplant: real defects of the training side, set into normal pictures."""
 
 from pathlib import Path
+from shutil import copytree
 
 import cv2
 import numpy as np
@@ -252,6 +253,23 @@ def test_normals_beside_the_dataset(parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert synthesize(command(parts / "normal", out, "--defects", str(parts), "--anomaly_name", "spot,notch")) == 0
     assert {r["type"] for r in manifest(out)} == {"parts/spot", "parts/notch"}
+
+
+def test_bad_defects_are_left_out_with_a_note(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "parts"
+    copytree(parts, root)
+    (root / "defects" / "spot" / "3.png").write_bytes(b"no picture")
+    assert synthesize(command(root, tmp_path / "one", "--split", "all")) == 0
+    command_line = f"scripts/prepare_data.py {root} lists what is wrong"
+    said = capsys.readouterr().out.splitlines()
+    assert f"note: of {root} 1 bad file is left out, defects/spot/3.png; {command_line}" in said
+    (root / "masks" / "notch" / "0.png").unlink()
+    write_mask(root / "masks" / "notch" / "2.png", np.zeros((SIDE, SIDE), np.uint8))
+    assert synthesize(command(root, tmp_path / "three", "--split", "all")) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert f"note: of {root} 3 bad files are left out, defects/notch/0.png the first; {command_line}" in said
+    used = {Path(r["defect_source"]).relative_to(root).as_posix() for r in manifest(tmp_path / "three")}
+    assert not used & {"defects/spot/3.png", "defects/notch/0.png", "defects/notch/2.png"}
 
 
 def test_bad_input(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
