@@ -21,6 +21,7 @@ from fast.data.known import about, known_dataset
 from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset
 from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
+from fast.runtime.counts import number_of
 from fast.runtime.options import Parser
 from ldm.errors import UserError
 
@@ -31,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(
         prog="scripts/prepare_data.py",
         description="Check a dataset and split its defects, whole parts at a time. Bad files are named and left out of "
-        "the split, which is written all the same (exit code 0); with --strict they are an error (2).",
+        "the split, which is written all the same (exit code 0); with --strict they are an error (2). Training and the "
+        "bench leave them out too; synthesis stops at a normal image that cannot be read.",
     )
     p.add_argument("path", help="dataset, one category of it, or the folder of one defect type; or what to --import")
     p.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS], help="default: found out by itself")
@@ -118,6 +120,24 @@ def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
     return True
 
 
+def normal_notes(index: DatasetIndex, usable: DatasetIndex) -> list[str]:
+    """What synthesis will say of the normal images: that it stops at bad ones, and that some are needed."""
+    notes, good = [], set(usable.normals)
+    if bad := [s.image for s in index.normals if s not in good]:
+        told = number_of(len(bad), "normal image", "normal images")
+        which = index.relative(bad[0]) + (" the first" if len(bad) > 1 else "")
+        notes.append(f"synthesis stops at {told} that cannot be read, {which}; restore or remove what is bad")
+    having = {s.category for s in usable.normals}
+    without = [name for name in usable.categories if name not in having]
+    if without:
+        place = f" of {', '.join(without)}" if having else ""
+        notes.append(
+            f"there is no normal image{place} to synthesize from: all methods that fill normal images, transplant and "
+            "procedural too, need some; give generate_with_mask.py a folder of them with --data_root"
+        )
+    return notes
+
+
 def run(args: argparse.Namespace) -> None:
     out = Path(args.out or "split.json")
     if out.is_dir():
@@ -136,7 +156,7 @@ def run(args: argparse.Namespace) -> None:
     if known := known_dataset(index):
         print("\n".join(about(known)))
     print(render(index, report, split))
-    notes = [*report.usable.notes, *(split.notes if split else [])]
+    notes = [*report.usable.notes, *normal_notes(index, report.usable), *(split.notes if split else [])]
     for line in [*report.problems, *(f"note: {note}" for note in notes)]:
         print(line)
     if split is None:  # nothing to split: say why
@@ -147,7 +167,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"{args.path}: {bad}; with --strict no split is written: mend the files, or leave --strict out")
     where = keep(split, out, args.force)
     if bad:
-        print(f"{bad}: what is bad is left out")
+        print(f"{bad}: what is bad is left out of the split, of training and of the bench")
     print(f"split {split.hash}\n{len(split.train)} train, {len(split.test)} test -> {where}")
 
 

@@ -8,7 +8,10 @@ import pytest
 from fast.cli import prepare_data
 from fast.data.images import read_mask, write_image, write_mask
 from fast.data.split import Split
+from fast.data.whole import check_images
 from fast.runtime.command import run_cli
+from fast.synthesis.sources import find_normals
+from ldm.errors import UserError
 from support.paths import ROOT
 
 SCRIPT = ROOT / "scripts" / "prepare_data.py"
@@ -51,7 +54,7 @@ def test_as_a_command(dataset: Path, tmp_path: Path) -> None:
         "note: pictures of bottle: 9 grey, 8 bit",
     ]
     assert lines[9:] == [
-        "1 problem, see above: what is bad is left out",
+        "1 problem, see above: what is bad is left out of the split, of training and of the bench",
         f"split {split.hash}",
         "2 train, 5 test -> split.json",
     ]
@@ -72,6 +75,31 @@ def test_bad_files_are_an_error_if_that_is_asked(
     (dataset / "test/crack/3.png").unlink()
     assert main([str(dataset), "--out", str(out), "--strict"]) == 0
     assert out.is_file()
+
+
+def test_bad_and_missing_normal_images_are_told(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dataset / "train/good/1.png").write_bytes(b"no picture")
+    argv = [str(dataset), "--out", str(tmp_path / "s.json"), "--force"]
+    stops, needs = "note: synthesis stops at", "note: there is no normal image to synthesize from"
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert f"{stops} 1 normal image that cannot be read, train/good/1.png; restore or remove" in said
+    assert needs not in said
+    with pytest.raises(UserError, match=r"train/good/1\.png"):  # as synthesis does
+        check_images([source.path for source in find_normals(str(dataset))])
+    (dataset / "train/good/0.png").write_bytes(b"no picture")
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert f"{stops} 2 normal images that cannot be read, train/good/0.png the first; restore or remove" in said
+    assert needs in said
+    for name in ("0.png", "1.png"):
+        (dataset / "train/good" / name).unlink()
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert stops not in said
+    assert needs in said
 
 
 def test_a_folder_is_no_split_file(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
