@@ -11,10 +11,13 @@ from fast.data.check import DataReport, TypeRow, check
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
 from fast.data.labelme_reader import is_labelme
-from fast.data.pairing import images_below
+from fast.data.pairing import images_below, reads_as_mask
 from fast.data.readers import LAYOUTS, SHAPES, folders_in
 from fast.data.unused import unused_notes
+from fast.runtime.counts import number_of
 from ldm.errors import UserError
+
+LOOKED_AT = 8  # files that are decoded to tell whether a folder holds masks alone
 
 __all__ = [
     "GOOD",
@@ -120,8 +123,28 @@ def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], 
         return "folder", path, [path], None  # images alone: normals without defects
     if not any(path.iterdir()):
         raise UserError(f"{path}: the folder is empty; give the dataset's folder")
+    if alone := _masks_alone(path):
+        raise _without_images(path, alone)
     looked = "; ".join(f"{name}: {SHAPES[name]}" for name in names)
     raise UserError(f"{path}: no known layout here or in its subfolders. Looked for {looked}")
+
+
+def _masks_alone(path: Path) -> list[Path]:
+    """The images below a folder if they look like masks, as far as the first few tell."""
+    found = images_below(path)
+    return found if all(map(reads_as_mask, found[:LOOKED_AT])) else []
+
+
+def _without_images(path: Path, masks: list[Path]) -> UserError:
+    """What to say of a folder with masks and no images: where those have to lie."""
+    folders = [p for p in masks[0].parents if p.name.lower() in MASK_DIRS and (path in (p, *p.parents))]
+    base, name = (folders[-1].parent, folders[-1].name) if folders else (path, MASK_DIRS[1])
+    first = masks[0].relative_to(path).as_posix()
+    return UserError(
+        f"{path}: looks like masks alone ({number_of(len(masks), 'file')}, {first} the first), without the images that "
+        f"they are of; images of defects belong into {base / 'defects'}/<type>, masks of the same names into "
+        f"{base / name}/<type>, normal images into {base / 'normal'}"
+    )
 
 
 def _masks_too(path: Path) -> Path | None:

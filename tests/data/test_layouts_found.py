@@ -302,6 +302,29 @@ def test_photographs_are_not_taken_for_masks(tmp_path: Path) -> None:
     assert problems[0].startswith("masks/a/1.png: looks like a photograph")
 
 
+@pytest.mark.parametrize(
+    ("put", "given", "base", "name"),
+    [
+        ("p/crack", "p", "p", "masks"),
+        ("p/masks/crack", "p", "p", "masks"),
+        ("p/masks/crack", "p/masks", "p", "masks"),
+        ("p/ground_truth/crack", "p", "p", "ground_truth"),
+    ],
+)
+def test_masks_alone_are_told(tmp_path: Path, put: str, given: str, base: str, name: str) -> None:
+    for number in range(2):
+        mask(tmp_path / put / f"{number}.png")
+    with pytest.raises(UserError) as told:
+        open_dataset(tmp_path / given)
+    said, first = str(told.value), (tmp_path / put / "0.png").relative_to(tmp_path / given)
+    assert f"{tmp_path / given}: looks like masks alone (2 files, {first} the first)" in said
+    assert f"images of defects belong into {tmp_path / base / 'defects'}/<type>, masks" in said
+    assert f"into {tmp_path / base / name}/<type>, normal images into {tmp_path / base / 'normal'}" in said
+    photo(tmp_path / put / "1.png")
+    with pytest.raises(UserError, match="no known layout"):
+        open_dataset(tmp_path / given)
+
+
 def test_the_decisions_are_told(tmp_path: Path) -> None:
     root = part(tmp_path / "p")
     mask(root / "masks/a/2.png", MASK * 0)
