@@ -95,7 +95,7 @@ class Work:
             raise UserError(f"--source {self.options.source} needs --masks, a folder of masks")
         if _is_dataset(Path(self.options.masks)):
             return _of_dataset(self.options.masks, self.options.split)
-        return find_masks(self.options.masks, self.read)[0]
+        return find_masks(self.options.masks, self.read, "--masks")[0]
 
     @cached_property
     def masks(self) -> Masks:

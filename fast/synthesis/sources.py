@@ -138,28 +138,28 @@ def find_normals(path: str) -> list[NormalSource]:
     return images
 
 
-def find_masks(path: str, read: ReadMask = read_mask) -> tuple[list[MaskSource], list[str]]:
+def find_masks(path: str, read: ReadMask = read_mask, flag: str = "--mask_path") -> tuple[list[MaskSource], list[str]]:
     """(masks with a defect in them, the names of empty ones), from a folder and one level of folders below.
 
     Every mask is decoded, by `read`; LabelMe files are masks, too. Raises `UserError` for an unreadable one, a
-    photograph, one that looks inverted, for a whole dataset, and where none has a defect.
+    photograph, one that looks inverted, for a whole dataset, and where none has a defect. `flag`: what names it.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"--mask_path {path} is not a folder; give a folder of mask images")
+        raise UserError(f"{flag} {path} is not a folder; give a folder of mask images")
     if holds_masks(folder):
-        raise UserError(f"--mask_path {path} is a dataset; give its folder of masks, or write masks of it with "
+        raise UserError(f"{flag} {path} is a dataset; give its folder of masks, or write masks of it with "
                         f"scripts/make_masks.py --source given --masks {path}")  # fmt: skip
     below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     sources = [MaskSource(file, place.name) for place in [folder, *below] for file in _masks_in(place)]
     if not sources:
-        raise UserError(f"--mask_path {path} holds no image; give a folder of mask images")
+        raise UserError(f"{flag} {path} holds no image; give a folder of mask images")
     with ThreadPoolExecutor() as pool:
         defective = list(pool.map(lambda source: _has_defect(source.path, read), sources))
     filled = [s for s, yes in zip(sources, defective, strict=True) if yes]
     if not filled:
         told = "the only mask is" if len(sources) == 1 else f"all {len(sources)} masks are"
-        raise UserError(f"--mask_path {path}: {told} empty; defect pixels must be white")
+        raise UserError(f"{flag} {path}: {told} empty; defect pixels must be white")
     return filled, [str(s.path) for s, yes in zip(sources, defective, strict=True) if not yes]
 
 

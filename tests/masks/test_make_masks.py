@@ -97,7 +97,7 @@ def test_bad_input_is_one_line(drawn_root: Path, tmp_path: Path, capsys: pytest.
     out, taken = tmp_path / "out", tmp_path / "taken"
     taken.mkdir()
     (taken / "notes.txt").write_text("mine")
-    file = tmp_path / "file.png"
+    file, no = tmp_path / "file.png", str(tmp_path / "no")
     write_image(file, np.zeros((4, 4, 3), np.uint8))
     normals = ["--data_root", str(drawn_root)]
     for given, said in [
@@ -110,7 +110,7 @@ def test_bad_input_is_one_line(drawn_root: Path, tmp_path: Path, capsys: pytest.
         (["--out", str(out), "--source", "star", *normals], "invalid choice: 'star'"),
         (["--out", str(out), "--on_object", "bright", *normals], "rule 'bright' is unknown"),
         (["--out", str(out), "--on_object", str(tmp_path / "no.png"), *normals], "no such region file"),
-        (["--out", str(out), "--source", "given", "--masks", str(tmp_path / "no"), *normals], "is not a folder"),
+        (["--out", str(out), "--source", "given", "--masks", no, *normals], f"error: --masks {no} is not a folder"),
         (
             ["--out", str(out), "--source", "given", "--masks", str(drawn_root), "--split", "no.json", *normals],
             "no.json",
