@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.artifact import Artifact, text_encoder
+from fast.data.category import MASK_DIRS
 from fast.data.words import prompt_text
 from fast.generators import FREE
 from fast.generators.base import Generator
@@ -13,13 +14,13 @@ from fast.generators.drafts import MixedDrafter
 from fast.generators.looks import SYNONYMS, cannot_draw, looks_notes, own_looks, undrawable
 from fast.generators.transplant import Transplant
 from fast.latent.prompts import is_vocabulary
-from fast.procedural.defects import DEFECTS
+from fast.procedural.defects import DEFECTS, DRAWABLE
 from fast.runtime.counts import number_of
 from fast.runtime.options import did_you_mean
 from fast.synthesis.defect_types import perhaps_category
 from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods
 from fast.synthesis.recipe import guidance_note
-from fast.synthesis.sources import Sources
+from fast.synthesis.sources import Sources, kinds_below
 
 LOOKS_OF_DRAFTS = "method.draft_options.looks"  # the option, as it is given on the command line
 
@@ -84,14 +85,23 @@ def tell_masks(options: SynthesisOptions, sources: Sources) -> None:
     if not options.mask_path or not (options.anomaly_name or options.init_word):
         return
     words = dict.fromkeys(sources.types[i].split("/", 1)[1] for i in sources.allowed)
-    top, kinds = Path(options.mask_path).expanduser(), {mask.kind for mask in sources.masks}
-    others = sorted({mask.kind for mask in sources.masks if mask.path.parent != top} - words.keys())
+    top, kinds = Path(options.mask_path), {mask.kind for mask in sources.masks}
+    others = [kind for kind in kinds_below(options.mask_path, sources.masks) if kind not in words]
     without = [word for word in words if word not in kinds]
     if others:
         told = f"the masks in {', '.join(others)} are used for {', '.join(words)}"
         print(f"note: {told}; to use others, put them in a folder of the type's name, or name theirs with --mask_path")
+    elif top.name not in words and _names_a_type(top, sources):
+        told = f"the masks in {top} are used for {', '.join(words)}, not for {top.name}"
+        print(f"note: {told}; to use others, name another folder with --mask_path", flush=True)
     elif without and kinds <= words.keys():
         print(f"note: no mask lies in a folder {' or '.join(without)}, so that nothing of it is made; put some there")
+
+
+def _names_a_type(folder: Path, sources: Sources) -> bool:
+    """Whether a folder of masks is called as a type is: one that is known, or whatever folders of masks hold."""
+    known = {*DRAWABLE, *SYNONYMS, *(key.split("/", 1)[1] for key in sources.types)}
+    return folder.name in known or folder.parent.name.lower() in MASK_DIRS
 
 
 def tell_left_out(options: SynthesisOptions, makers: Iterable[Generator]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,11 +48,11 @@ def for_each_part(
 
 
 def _listed(value: str | Path | None) -> list[str]:
-    """The parts of a list by commas; a path that is there is one, whatever its name."""
+    """The parts of a list by commas; a path that is there is one, whatever its name. `~/` is expanded in each."""
     text = "" if value is None else str(value)
     if "," not in text or Path(text).expanduser().exists():
         return [text]
-    return [item.strip() for item in text.split(",")]
+    return [os.path.expanduser(item.strip()) for item in text.split(",")]
 
 
 def _for_each(options: SynthesisOptions, name: str, count: int) -> list[str | None]:

@@ -1,22 +1,19 @@
 """Which defect types the options of synthesis and the folders' names ask for, as "category/word"."""
 
-from pathlib import Path
-
 from fast.artifact import Artifact, text_encoder
 from fast.generators.base import Generator as Method
 from fast.latent.prompts import check_words, is_vocabulary
 from fast.synthesis.defect_types import category_of, open_types
 from fast.synthesis.options import SynthesisOptions
-from fast.synthesis.sources import MaskSource, NormalSource
+from fast.synthesis.sources import MaskSource, NormalSource, kinds_below
 
 
 def asked_types(
     options: SynthesisOptions, artifact: Artifact, normals: list[NormalSource], masks: list[MaskSource]
 ) -> list[str]:
     """The types that the flags and folders ask of weights that serve any words. Raises `UserError` for no words."""
-    encoder, top, root = text_encoder(artifact), Path(options.mask_path or ""), options.data_root or ""
-    kinds = [m.kind for m in masks if m.path.parent != top]
-    category = category_of(normals, root, lambda name: is_vocabulary(encoder, name))
+    encoder, kinds = text_encoder(artifact), kinds_below(options.mask_path, masks)
+    category = category_of(normals, options.data_root or "", lambda name: is_vocabulary(encoder, name))
     types = open_types(artifact.types, options.anomaly_name, options.init_word, kinds, category)
     for key in types:
         check_words(encoder, key)
@@ -28,8 +25,7 @@ def worded_types(
 ) -> list[str]:
     """Types "category/word" for a method that makes any defect it has a word for: those named, those that the masks'
     folders name, or all. Raises `UserError` for a word that it cannot make."""
-    top = Path(options.mask_path or "")
-    kinds = sorted({m.kind for m in masks if m.path.parent != top})
+    kinds = kinds_below(options.mask_path, masks)
     categories = sorted({n.category for n in normals} or {""})
     types: list[str] = []
     for name in (options.anomaly_name or options.init_word or ",".join(kinds or made.words)).split(","):
@@ -45,6 +41,5 @@ def worded_types(
 
 def named_types(options: SynthesisOptions, normals: list[NormalSource], masks: list[MaskSource]) -> list[str]:
     """Types "category/anomaly" for a method that knows none: by the masks' folders, else by its own name."""
-    top = Path(options.mask_path or "")
-    kinds = sorted({m.kind for m in masks if m.path.parent != top}) or [options.method]
+    kinds = kinds_below(options.mask_path, masks) or [options.method]
     return [f"{category}/{kind}" for category in sorted({n.category for n in normals} or {""}) for kind in kinds]

@@ -1,6 +1,6 @@
 """Normal images and masks for synthesis, and which of them meet in which pair."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -161,6 +161,12 @@ def find_masks(path: str, read: ReadMask = read_mask, flag: str = "--mask_path")
         told = "the only mask is" if len(sources) == 1 else f"all {len(sources)} masks are"
         raise UserError(f"{flag} {path}: {told} empty; defect pixels must be white")
     return filled, [str(s.path) for s, yes in zip(sources, defective, strict=True) if not yes]
+
+
+def kinds_below(path: str | None, masks: Iterable[MaskSource]) -> list[str]:
+    """The names of the folders in `path`, a folder of masks, that masks lie in; those directly in it are of none."""
+    top = Path(path or "").expanduser()
+    return sorted({mask.kind for mask in masks if mask.path.parent != top})
 
 
 def _masks_in(folder: Path) -> list[Path]:

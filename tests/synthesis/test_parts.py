@@ -9,7 +9,9 @@ import torch
 
 import fast.artifact
 from fast.artifact import find_artifact, load_model
+from fast.cli.synthesis_parts import parts_of
 from fast.latent.lora import Adapters
+from fast.synthesis.options import SynthesisOptions
 from ldm.checkpoint import read_metadata, save_safetensors
 from support.synthesis import arguments, synthesize, whole_set
 
@@ -93,6 +95,13 @@ def test_lists_that_do_not_fit_are_refused(
         assert synthesize(arguments(drawn_root, Path("x"), tmp_path / "out", *STEP, "--pt_path", both, *more)) == 2
         assert says in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+
+
+def test_the_home_folder_is_expanded_in_each_of_a_list() -> None:
+    listed = SynthesisOptions(sample_name="out", weights="~/a,~/b", mask_path="~/m, /n", data_root="~/normal")
+    made = parts_of(listed)
+    home = Path("~").expanduser()
+    assert [(o.weights, o.mask_path) for o in made.values()] == [(f"{home}/a", f"{home}/m"), (f"{home}/b", "/n")]
 
 
 def test_a_folder_whose_name_has_a_comma_is_one_part(parts: list[Path], drawn_root: Path, tmp_path: Path) -> None:
