@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.bench.provenance import SEED, SHIPPED
-from fast.bench.rows import Row
+from fast.bench.rows import Row, cannot_draw
 from fast.generators.looks import own_looks, undrawable
 from fast.synthesis.options import draft_methods
 
@@ -71,7 +71,7 @@ def rows_of(
         options = dict(one.options)
         draws = "procedural" in (one.method, *draft_methods(options.get("draft", "none")))
         if without and "procedural" in (one.method, options.get("draft")):
-            left_out[label] = _cannot_draw(without[0], looks)
+            left_out[label] = cannot_draw(without[0], looks)
             continue
         if one.method == "procedural":
             options = {**named, **options}
@@ -86,9 +86,3 @@ def rows_of(
 def adapted_folder(out: Path, method: str, run: str) -> Path:
     """Where a method's weights lie that were adapted to nested split `run`, or `all` of the training side."""
     return out / "adapted" / f"{method}-{run}"
-
-
-def _cannot_draw(word: str, looks: Mapping[str, Sequence[str]]) -> str:
-    if word in looks:
-        return f"--looks {word}=none says that {word} is not drawn"
-    return f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"

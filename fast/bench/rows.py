@@ -18,6 +18,7 @@ from fast.data.index import GOOD, Sample
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
+from fast.generators.looks import own_looks, undrawable
 from fast.masks.source import OF_FILES, Masks
 from fast.segmentation.data import SegmentationSample, check_pairs, from_output
 from fast.synthesis.options import draft_methods
@@ -55,6 +56,15 @@ class Row:
     def drafted(self) -> bool:
         """Whether its pairs start from drafts, which bring their masks."""
         return self.options.get("draft", "none") != "none"
+
+    @property
+    def looks(self) -> Mapping[str, Any] | None:
+        """What its types are drawn as, where they are drawn, as pairs or as drafts."""
+        if self.method == "procedural":
+            return self.options.get("looks") or {}
+        if "procedural" in draft_methods(self.options.get("draft", "none")):
+            return self.options.get("draft_options", {}).get("looks") or {}
+        return None
 
     def options_for(self, run: str) -> dict[str, Any]:
         """The options with `run` in place of `{seed}`."""
@@ -112,8 +122,10 @@ class RowPairs:
         return row.folder is not None or (trained and row.options.get("weights") != SHIPPED)
 
     def check(self, label: str, sides: Sides, run: str) -> None:
-        """Raise `UserError` for weights and finished pairs of a row that are not there, or of another split."""
+        """Raise `UserError` for weights and finished pairs of a row that are not there, or of another split, and for
+        types that it is to draw and nothing says the looks of."""
         row = self.rows[label]
+        _check_drawable(label, row, _types(sides))
         for name in row.mix or ():
             self.check(name, sides, run)
         if row.folder is not None:
@@ -216,6 +228,22 @@ def one_pair(
         **({"counterfeit": True} if counterfeit else {}),
     }
     return Made(SegmentationSample(made, made_mask, shown, synthetic=True, sources=sources), record)
+
+
+def _check_drawable(label: str, row: Row, kinds: Sequence[str]) -> None:
+    """Raise `UserError` for a type that the row is to draw and cannot; of mixed drafts it may be real defects alone."""
+    if "procedural" not in (row.method, row.options.get("draft")):
+        return
+    looks = row.looks or {}
+    if without := undrawable(kinds, own_looks(looks)):
+        raise UserError(f"{label}: {cannot_draw(without[0], looks)}")
+
+
+def cannot_draw(word: str, looks: Mapping[str, Any]) -> str:
+    """Why nothing is drawn for a type's word, and what flag changes that. `looks`: those that are given."""
+    if word in looks:
+        return f"--looks {word}=none says that {word} is not drawn"
+    return f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"
 
 
 def masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:

@@ -49,13 +49,11 @@ def rows_of(options: argparse.Namespace) -> dict[str, Row]:
 def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
     """What to tell of types that are drawn as others, each line once."""
     from fast.generators.looks import looks_notes, own_looks, undrawable
-    from fast.synthesis.options import draft_methods
 
     found: list[str] = []
     for row in rows:
-        if "procedural" in (row.method, *draft_methods(row.options.get("draft", "none"))):
-            own = row.options if row.method == "procedural" else row.options.get("draft_options", {})
-            looks = own_looks(own.get("looks", {}))
+        if row.looks is not None:
+            looks = own_looks(row.looks)
             found += looks_notes(kinds, looks, "--looks {name}=scratch,pit")
             if row.options.get("draft") == "mixed" and (without := undrawable(kinds, looks)):
                 found.append(f"note: mixed drafts of {', '.join(without)} are real defects alone, nothing is drawn")

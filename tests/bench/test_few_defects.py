@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,27 @@ def test_pairs_and_weights_that_are_not_there_are_told_before_anything_is_traine
             measure(index, split, few, judge, tmp_path / "rows.json", report=lambda _: None)
     assert judge.asked == []
     assert not (tmp_path / "rows.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("procedural", {"looks": {"crak": ["scratch"]}}),
+        ("fast", {"weights": "mini", "draft": "procedural", "draft_options": {"looks": {"crak": ["scratch"]}}}),
+    ],
+)
+def test_types_that_cannot_be_drawn_are_told_before_anything_is_trained(
+    method: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    index, judge = dataset(tmp_path), Recorder()
+    index.defects = [replace(s, anomaly="crakc") if s.anomaly == "crack" else s for s in index.defects]
+    few = Few((None,), (0,), {"pasted": Row("cutpaste"), "drawn": Row(method, options)}, 2)
+    says = (
+        r"^drawn: nothing that can be drawn is called crakc; say what it looks like, as in --looks crakc=scratch,pit$"
+    )
+    with pytest.raises(UserError, match=says):
+        measure(index, make_split(index), few, judge, tmp_path / "rows.json", report=lambda _: None)
+    assert judge.asked == []
 
 
 def test_rows_that_are_not_measured_beside_a_few_defects_are_told(tmp_path: Path) -> None:
