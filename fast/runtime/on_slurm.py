@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from fast.runtime.project import PROJECT
-from fast.runtime.runner import RunnerOptions, require
+from fast.runtime.runner import RunnerOptions, minutes_of, require
 from ldm.errors import UserError
 
 MINUTES = 24 * 60  # of a job, where nobody says --slurm time=
-HOURS_PARTS = (60, 1, 1 / 60)
 GRACE = 60.0  # seconds that a program gets to save what it is at, of the 90 before its time is over
 
 
@@ -133,7 +132,7 @@ def _executor(options: RunnerOptions, logs: Path, name: str) -> Any:
         if not sign:
             other[key] = True
         elif key == "time":
-            given[key] = _minutes(value)
+            given[key] = minutes_of(value)
         elif key in known and key not in ("setup", "teardown", "srun_args", "additional_parameters"):
             given[key] = int(value) if value.isdigit() else value
         else:
@@ -149,18 +148,3 @@ def _script(executor: Any, count: int) -> str:
     if count > 1:
         executor.parameters["map_count"] = count
     return str(executor._make_submission_file_text(executor._submitit_command_str, "dry_run"))
-
-
-def _minutes(text: str) -> int:
-    """Minutes of a time as sbatch writes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S. Raises `UserError`."""
-    days, dash, rest = text.rpartition("-")
-    parts = rest.split(":")
-    try:
-        numbers = [int(p) for p in parts]
-        if min(numbers) < 0 or len(parts) > 3:
-            raise ValueError
-        weights = HOURS_PARTS if dash or len(parts) == 3 else HOURS_PARTS[1:]
-        minutes = sum(n * w for n, w in zip(numbers, weights, strict=False)) + (int(days) * 1440 if dash else 0)
-    except ValueError:
-        raise UserError(f"--slurm time={text} is no time; write minutes, H:M:S or D-H:M:S") from None
-    return max(1, -int(-minutes // 1))

@@ -14,6 +14,7 @@ from ldm.errors import UserError
 NAMES = ("runner", "workers", "slurm", "dry_run")
 RAY_CLIENT = "10001"  # the port of Ray Client, another protocol than that of the head
 RAY = "ray://"
+HOURS_PARTS = (60, 1, 1 / 60)  # minutes
 SWITCHES = ("exclusive", "requeue", "no-requeue", "hold", "contiguous", "overcommit", "oversubscribe")  # of sbatch
 
 
@@ -44,12 +45,17 @@ def check_runner(options: Any) -> None:
         raise UserError(f"--workers {options.workers} is for --runner ray or slurm; add one, or leave it out")
     if kind != "slurm" and (options.slurm or options.dry_run):
         flag = f"--slurm {options.slurm[0]}" if options.slurm else "--dry_run"
-        raise UserError(f"{flag} is for --runner slurm, not {options.runner}; leave it out")
+        remedy = "add --runner slurm" if kind == "local" else f"give that in place of {options.runner}"
+        raise UserError(f"{flag} is for --runner slurm; {remedy}, or leave it out")
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers {options.workers} must be at least 1")
     whole = (text for text in options.slurm if text.strip("-").replace("_", "-") not in SWITCHES)
     if bad := next((text for text in whole if not all(text.partition("="))), None):
         raise UserError(f"--slurm {bad} is not KEY=VALUE; write an option of sbatch so, partition=gpu say")
+    for text in options.slurm:
+        key, _, value = text.partition("=")
+        if key.strip("-") == "time":
+            minutes_of(value)
 
 
 def kind_of(runner: str) -> str:
@@ -85,3 +91,18 @@ def require(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ImportError:
         raise UserError(f"--runner {extra} needs {extra}'s extra; run pip install '.[{extra}]'") from None
+
+
+def minutes_of(text: str) -> int:
+    """Minutes of a time as sbatch writes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S. Raises `UserError`."""
+    days, dash, rest = text.rpartition("-")
+    parts = rest.split(":")
+    try:
+        numbers = [int(p) for p in parts]
+        if min(numbers) < 0 or len(parts) > 3:
+            raise ValueError
+        weights = HOURS_PARTS if dash or len(parts) == 3 else HOURS_PARTS[1:]
+        minutes = sum(n * w for n, w in zip(numbers, weights, strict=False)) + (int(days) * 1440 if dash else 0)
+    except ValueError:
+        raise UserError(f"--slurm time={text} is no time; write minutes, H:M:S or D-H:M:S") from None
+    return max(1, -int(-minutes // 1))

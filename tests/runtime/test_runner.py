@@ -10,8 +10,8 @@ from fast.cli import bench, pairs
 from fast.runtime import on_slurm
 from fast.runtime.command import run_cli
 from fast.runtime.on_ray import Machines, wants_gpu
-from fast.runtime.on_slurm import Part, _minutes, submit
-from fast.runtime.runner import RunnerOptions, address_of, check_runner, kind_of, without_runner
+from fast.runtime.on_slurm import Part, submit
+from fast.runtime.runner import RunnerOptions, address_of, check_runner, kind_of, minutes_of, without_runner
 from ldm.errors import UserError
 from support.paths import ROOT
 
@@ -23,9 +23,16 @@ from support.paths import ROOT
         ({"runner": "ray://head"}, "use local, ray, ray://HOST:PORT or slurm"),
         ({"runner": "ray://head:10001"}, "Ray Client's port"),
         ({"workers": 2}, "--workers 2 is for --runner ray or slurm"),
-        ({"runner": "ray", "dry_run": True}, "--dry_run is for --runner slurm, not ray"),
-        ({"slurm": ["partition=gpu"]}, "--slurm partition=gpu is for --runner slurm"),
+        (
+            {"runner": "ray", "dry_run": True},
+            "--dry_run is for --runner slurm; give that in place of ray",
+        ),
+        (
+            {"slurm": ["partition=gpu"]},
+            "--slurm partition=gpu is for --runner slurm; add --runner slurm, or",
+        ),
         ({"runner": "slurm", "slurm": ["partition"]}, "is not KEY=VALUE"),
+        ({"runner": "slurm", "slurm": ["mem=8G", "time=1h"]}, "--slurm time=1h is no time; write minutes"),
         ({"runner": "slurm", "workers": 0}, "must be at least 1"),
     ],
 )
@@ -68,13 +75,13 @@ def test_a_share_of_the_cluster() -> None:
     [("90", 90), ("90:30", 91), ("1:30:00", 90), ("2-0", 2880), ("1-2:30", 1590), ("1-0:0:30", 1441), ("0", 1)],
 )
 def test_times_as_sbatch_writes_them(text: str, minutes: int) -> None:
-    assert _minutes(text) == minutes
+    assert minutes_of(text) == minutes
 
 
 def test_a_time_that_is_none() -> None:
     for text in ("soon", "1:2:3:4", "-5", ""):
         with pytest.raises(UserError, match="is no time"):
-            _minutes(text)
+            minutes_of(text)
 
 
 def test_a_part_knows_its_number_and_where_it_runs(tmp_path: Path) -> None:
