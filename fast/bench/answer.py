@@ -23,7 +23,7 @@ from fast.reports.report import render
 from fast.runtime.command import command_line
 from fast.segmentation.data import from_samples
 from fast.segmentation.evaluation import predict
-from fast.segmentation.networks import PRETRAINED, load, precision_of
+from fast.segmentation.networks import PRETRAINED, load
 from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
@@ -42,17 +42,13 @@ def protocol_of(
     seeds: int = 3,
     steps: int | None = None,
     precision: str = "auto",
-    device: str = "auto",
 ) -> Protocol:
     """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike.
 
     `count`: pairs of each defect type; `seeds`, `steps`: trainings of the segmenter and their optimiser steps (None:
-    as many as it needs); `size`: side in pixels; `device`: where they are trained. Raises `UserError` for options that
-    cannot be.
+    as many as it needs); `size`: side in pixels. Raises `UserError` for options that cannot be.
     """
-    import torch  # heavy
-
-    network, on_gpu = segmenter, device != "cpu" and torch.cuda.is_available()
+    network = segmenter
     for name, number in (("count", count), ("seeds", seeds)):
         if number < 1:
             raise UserError(f"--{name} {number} must be above 0")
@@ -80,7 +76,7 @@ def protocol_of(
             size=size,
             lr=None if network in PRETRAINED else 1e-3,
             normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
-            precision=precision_of(network, precision, "cuda" if on_gpu else "cpu"),
+            precision=precision,
             start=Start(SHARDS, START_STEPS, size, crop=size // 2 if size >= 32 else None, precision=precision),
         ),
     )

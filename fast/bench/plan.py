@@ -26,7 +26,7 @@ from fast.generators.base import Learned, Placing
 from fast.masks.proportions import alike
 from fast.runtime.precision import settled
 from fast.runtime.project import in_project
-from fast.segmentation.networks import PRETRAINED
+from fast.segmentation.networks import PRETRAINED, precision_of
 from fast.training.config import load_recipe
 from ldm.errors import UserError
 from ldm.hashing import file_hash
@@ -141,17 +141,23 @@ def plan(protocol: Protocol, root: str | Path, out: str | Path, given: Given | N
 
 
 def with_precision(protocol: Protocol, device: str) -> Protocol:
-    """The protocol with each `precision: auto` decided for the machine: a cell's key says how it was computed."""
-    cuda = device != "cpu" and torch.cuda.is_available()
+    """The protocol with the pairs' `precision: auto` decided for the machine, and a warning of bfloat16 that is forced
+    where it is slow. What it means for a segmenter depends on the network, too: `_precision`."""
+    seg, where = protocol.segmentation, _where(device)
+    for rule, name in ((seg, "segmentation"), (seg.start, "segmentation.start")):
+        if rule is not None:
+            settled(rule.precision, where, f"{name}.precision")
+    pairs = settled(protocol.pairs.precision, where, "pairs.precision")
+    return replace(protocol, pairs=replace(protocol.pairs, precision=pairs))
 
-    def decided(part: Any, name: str) -> Any:
-        if part is None:
-            return None
-        return replace(part, precision=settled(part.precision, "cuda" if cuda else "cpu", f"{name}.precision"))
 
-    seg = decided(protocol.segmentation, "segmentation")
-    seg = replace(seg, start=decided(seg.start, "segmentation.start"))
-    return replace(protocol, pairs=decided(protocol.pairs, "pairs"), segmentation=seg)
+def _where(device: str) -> str:
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _precision(network: str, choice: str, given: Given) -> str:
+    """ "auto" decided for a network on the machine: a cell's key says how it was computed."""
+    return precision_of(network, choice, _where(given.device)) if choice == "auto" else choice
 
 
 def divide(protocol: Protocol, root: str | Path, out: Path) -> list[CategoryPlan]:
@@ -295,6 +301,7 @@ def _segment(
 ) -> Cell:
     seg = protocol.segmentation
     key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start")}
+    key["precision"] = _precision(network, seg.precision, given)
     real = entry.real or seg.real
     if network == "quick":
         key = {name: key[name] for name in QUICK}
@@ -324,10 +331,12 @@ def _start(seg: Segmentation, category: CategoryPlan, network: str, out: Path, g
     """Initial weights from drawn defects, which serve every dataset, and from the real training side after them."""
     assert seg.start is not None
     key = {k: v for k, v in asdict(seg.start).items() if k != "real_steps"} | {"network": network}
+    key["precision"] = _precision(network, seg.start.precision, given)
     drawn = Cell("start", network, key, out / "starts", (), {"device": given.device})
     if not seg.start.real_steps:
         return drawn
     key = {name: getattr(seg, name) for name in HOW} | {"network": network, "seed": seg.start.seed}
+    key["precision"] = _precision(network, seg.precision, given)
     key |= {"steps": seg.start.real_steps, "split": category.split.hash, "data": category.content}
     use = {"of": category, "device": given.device}
     return Cell("warm", network, key, category.place / "starts", (drawn,), use)

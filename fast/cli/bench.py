@@ -59,7 +59,7 @@ def parser() -> Parser:
     helps.add_argument("--steps", type=int, help="optimiser steps of each segmenter (default: 700 for fpn, else 600)")
     helps.add_argument("--size", type=int, help="side in pixels that a segmenter sees (default: 256)")
     helps.add_argument("--precision", choices=("auto", "fp32", "bf16"),
-                       help="default: auto, bf16 where the machine computes in it, else fp32")
+                       help="default: auto, bf16 where the machine computes in it, else fp32, as for fpn on a CPU")
     # fmt: on
     bench_auto.add_flags(p)
     add_flags(p.add_argument_group("on more than one machine (docs/scale.md)"), RunnerOptions, NAMES)
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
     else:
         from fast.bench.answer import protocol_of
 
-        protocol = protocol_of(**asked(options), device=options.device)
+        protocol = protocol_of(**asked(options))
     run(options, protocol)
 
 

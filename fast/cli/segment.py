@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--native", action="store_true", help="see windows of that side, and leave the pictures' scale")
     run.add_argument("--seed", type=int, default=0, help="default: 0")
     run.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto",
-                     help="auto: bf16 where the machine computes in it, else fp32 (default: auto)")
+                     help="auto: bf16 where the machine computes in it, else fp32, as for fpn on a CPU (default: auto)")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     p.add_argument("--out", type=Path, default=Path("metrics.json"), metavar="FILE",
                    help="figures as JSON; the weights lie beside it as .safetensors (default: metrics.json)")

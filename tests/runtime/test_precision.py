@@ -14,8 +14,8 @@ import torch
 import fast.runtime.precision
 import fast.runtime.progress
 from fast.bench.answer import protocol_of
-from fast.bench.plan import with_precision
-from fast.bench.protocol import load_protocol
+from fast.bench.plan import Given, plan, with_precision
+from fast.bench.protocol import load_protocol, parse
 from fast.cli.synthesis_options import parse_synthesis
 from fast.runtime.precision import _cpu_flags, has_bf16, settled, slowdown
 from fast.runtime.progress import Progress, followed, in_words
@@ -85,19 +85,27 @@ def test_every_door_asks_the_machine_by_default() -> None:
         assert '"--precision", choices=("auto", "fp32", "bf16")' in text
 
 
-def test_a_grid_s_cells_name_their_precision(machine: bool) -> None:
+def test_a_grid_s_pairs_name_their_precision(machine: bool) -> None:
     protocol = with_precision(load_protocol(ROOT / "protocols/mini_table1.yaml"), "cpu")
-    named = "bf16" if machine else "fp32"
-    assert protocol.pairs.precision == protocol.segmentation.precision == named
-    assert protocol.segmentation.start is not None
-    assert protocol.segmentation.start.precision == named
+    assert protocol.pairs.precision == ("bf16" if machine else "fp32")
 
 
-def test_segmenters_of_the_answer_train_as_those_of_segment(machine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # yet the CPU is asked for
-    for network, precision in (("fpn", "fp32"), ("mini", "bf16" if machine else "fp32")):
-        assert protocol_of(segmenter=network, device="cpu").segmentation.precision == precision
-        assert precision_of(network, "auto", "cpu") == precision
+@pytest.mark.parametrize(("network", "on_cpu"), [("fpn", "fp32"), ("mini", "bf16")])
+def test_segmenters_of_a_grid_train_as_those_of_segment(
+    network: str, on_cpu: str, machine: bool, monkeypatch: pytest.MonkeyPatch, drawn_root: Path, tmp_path: Path
+) -> None:
+    rule = {"networks": [network], "start": {"shards": 1, "real_steps": 1}}
+    small = {"name": "p", "title": "t", "entries": [{"label": "real"}], "categories": ["wood"]}
+    auto = parse({**small, "segmentation": rule}, "p.yaml")
+    for cuda, device in ((False, "auto"), (True, "cpu"), (True, "auto")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        gpu = cuda and device == "auto"
+        expected = ("bf16" if machine else "fp32") if gpu else (on_cpu if machine else "fp32")
+        cells = plan(auto, drawn_root, tmp_path, Given(device=device)).cells
+        assert {cell.key["precision"] for cell in cells} == {expected}
+        assert precision_of(network, "auto", "cuda" if gpu else "cpu") == expected
+    asked = protocol_of(segmenter=network, precision="fp32")
+    assert asked.segmentation.precision == "fp32"
 
 
 def test_the_library_is_told_to_leave_instructions_out() -> None:

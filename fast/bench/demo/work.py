@@ -89,11 +89,12 @@ def _judge(plan: DemoPlan) -> NetworkJudge:
     import torch
 
     from fast.bench.trial import NetworkJudge
-    from fast.runtime.precision import has_bf16
+    from fast.segmentation.networks import precision_of
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    bf16 = precision_of("mini", "auto", device) == "bf16"
     # Windows, most of them around a defect, teach more in the same time than whole pictures.
-    seen = {"size": plan.window, "native": True, "bf16": has_bf16(device), "device": device}
+    seen = {"size": plan.window, "native": True, "bf16": bf16, "device": device}
     return NetworkJudge("mini", {"steps": plan.steps}, seen)
 
 
