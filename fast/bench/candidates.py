@@ -29,6 +29,7 @@ class Candidate:
 
 # Adapting sees the part's normal surface under masks, and drawn and moved defects on it, beside the real ones.
 TRAINED = ("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48")
+ADAPTED_DRAFTS = {"strength": 0.5, "steps": 10, "scale": 1.0}
 SHIPPED_DRAFTS = {"weights": SHIPPED, "strength": 0.3, "steps": 4, "scale": 1.0}
 
 # In the order in which they are tried: where minutes are short, the first ones are.
@@ -48,8 +49,16 @@ CANDIDATES: dict[str, Candidate] = {
     ),
     "fast": Candidate(
         "fast",
+        "FAST, adapted to the training side and its normal surface, from real defects set into normal images",
+        {**ADAPTED_DRAFTS, "draft": "transplant"},
+        adapted=True,
+        training=TRAINED,
+    ),
+    # With the same weights.
+    "fast_both": Candidate(
+        "fast",
         "FAST, adapted to the training side and its normal surface, from drafts of both kinds",
-        {"draft": "mixed", "strength": 0.5, "steps": 10, "scale": 1.0},
+        {**ADAPTED_DRAFTS, "draft": "mixed"},
         adapted=True,
         training=TRAINED,
     ),
