@@ -41,11 +41,18 @@ def _after_no(answer: Answer, found: Verdict) -> Iterator[Advice]:
             "Would an inspector call them defects? Are their size, contrast and place those of the real ones?",
         )
     yield from _count(answer, found)
-    yield (
-        "Other masks.",
-        "They decide where a defect lies and what shape it has. Try generate_with_mask.py with --masks augmented, "
-        "scratch, crack, blob or learned, and --preview to see them before hours are spent.",
-    )
+    if answer.method.lower() == "fast":
+        yield (
+            "Other drafts.",
+            "These pairs started from real defects set into normal images. Try generate_with_mask.py with --draft "
+            "mixed, where drawn defects are among them, and another --strength.",
+        )
+    else:
+        yield (
+            "Other masks.",
+            "They decide where a defect lies and what shape it has. Try generate_with_mask.py with --masks augmented, "
+            "scratch, crack, blob or learned, and --preview to see them before hours are spent.",
+        )
     yield _other_method(answer)
     yield "More real defects.", "A method learns a type from a few examples; with more it has more to vary."
 

@@ -31,8 +31,8 @@ ALL = "all"  # stands for `{seed}` where the whole training side is meant
 def adapt(label: str, index: DatasetIndex, split: Split, out: Path, run: str, minutes: float) -> Path:
     """Train a candidate's method on the training side of a split with `main.py`, once; returns its folder. Raises
     `UserError`."""
-    method, overrides = CANDIDATES[label].method, CANDIDATES[label].training
-    folder = adapted_folder(out, method, run)
+    candidate = CANDIDATES[label]
+    method, folder = candidate.method, adapted_folder(out, candidate, run)
     try:
         find_weights(folder, method)
         return folder
@@ -53,7 +53,7 @@ def adapt(label: str, index: DatasetIndex, split: Split, out: Path, run: str, mi
         split=str(file),
         category=category if (index.root / category).is_dir() else None,
     )
-    run_program(folder.parent, "main.py", *as_flags(options), *overrides)
+    run_program(folder.parent, "main.py", *as_flags(options), *candidate.training)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,6 @@ class Candidate:
 
 # Adapting sees the part's normal surface under masks, and drawn and moved defects on it, beside the real ones.
 TRAINED = ("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48")
-ADAPTED_DRAFTS = {"strength": 0.5, "steps": 10, "scale": 1.0}
 SHIPPED_DRAFTS = {"weights": SHIPPED, "strength": 0.3, "steps": 4, "scale": 1.0}
 
 # In the order in which they are tried: where minutes are short, the first ones are.
@@ -50,15 +50,7 @@ CANDIDATES: dict[str, Candidate] = {
     "fast": Candidate(
         "fast",
         "FAST, adapted to the training side and its normal surface, from real defects set into normal images",
-        {**ADAPTED_DRAFTS, "draft": "transplant"},
-        adapted=True,
-        training=TRAINED,
-    ),
-    # With the same weights.
-    "fast_both": Candidate(
-        "fast",
-        "FAST, adapted to the training side and its normal surface, from drafts of both kinds",
-        {**ADAPTED_DRAFTS, "draft": "mixed"},
+        {"draft": "transplant", "strength": 0.5, "steps": 10, "scale": 1.0},
         adapted=True,
         training=TRAINED,
     ),
@@ -87,11 +79,13 @@ def rows_of(
         elif draws:
             options["draft_options"] = named
         if one.adapted:
-            options["weights"] = str(adapted_folder(out, one.method, SEED))
+            options["weights"] = str(adapted_folder(out, one, SEED))
         rows[label] = Row(one.method, options, counterfeits=one.counterfeits)
     return rows, left_out
 
 
-def adapted_folder(out: Path, method: str, run: str) -> Path:
-    """Where a method's weights lie that were adapted to nested split `run`, or `all` of the training side."""
-    return out / "adapted" / f"{method}-{run}"
+def adapted_folder(out: Path, candidate: Candidate, run: str) -> Path:
+    """Where a candidate's weights lie that were adapted to nested split `run`, or `all` of the training side. Its name
+    says how they were trained: those of other overrides are others."""
+    how = hashlib.sha256(" ".join(candidate.training).encode()).hexdigest()[:6]
+    return out / "adapted" / f"{candidate.method}-{how}-{run}"

@@ -271,6 +271,8 @@ def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
         raise UserError(f"{where}: {entry.label!r}: {names} are for {', '.join(LATENT)}")
     if entry.draft != "none" and entry.method != "fast":
         raise UserError(f"{where}: {entry.label!r}: draft={entry.draft} is what method fast starts from; leave it out")
+    if entry.draft != "none" and entry.sampler not in (None, "aias"):
+        raise UserError(f"{where}: {entry.label!r}: draft={entry.draft} is for sampler aias, not {entry.sampler}")
     if entry.draft == "none" and entry.strength != DRAFT_STRENGTH:
         raise UserError(f"{where}: {entry.label!r}: strength is how much of a draft is made new; add draft: transplant")
     if entry.count is not None and entry.count > protocol.pairs.per_type:

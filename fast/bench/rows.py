@@ -242,7 +242,7 @@ def _check_drawable(label: str, row: Row, kinds: Sequence[str]) -> None:
 def cannot_draw(word: str, looks: Mapping[str, Any]) -> str:
     """Why nothing is drawn for a type's word, and what flag changes that. `looks`: those that are given."""
     if word in looks:
-        return f"--looks {word}=none says that {word} is not drawn"
+        return f"--looks {word}=none says that {word} is not drawn, as it has to be here; leave that out"
     return f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"
 
 

@@ -31,7 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     auto.add_argument("--native", action="store_true", help="images keep their size: large images, small defects")
     auto.add_argument("--upright", action="store_true", help="the part must not be turned by large angles")
     auto.add_argument("--looks", action="append", metavar="TYPE=A,B",
-                      help="what procedural draws for a type, e.g. blowhole=pit,hole; may be given several times")
+                      help="what is drawn for a type, e.g. blowhole=pit,hole, or none; may be given several times")
     # fmt: on
 
 

@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--mix", action="append", default=[], metavar="LABEL=A:B",
                    help="a row of half of the pairs of each of two rows; may be given several times")
     p.add_argument("--looks", action="append", default=[], metavar="TYPE=A,B",
-                   help="what procedural draws for a type, e.g. blowhole=pit,hole; may be given several times")
+                   help="what is drawn for a type, e.g. blowhole=pit,hole, or none; may be given several times")
     p.add_argument("--pairs", type=int, default=60, help="of each type (default: 60)")
     p.add_argument("--segmenter", default="quick",
                    help="what is trained on each row: quick, a pixel classifier on frozen features, or a network of "

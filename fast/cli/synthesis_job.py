@@ -121,8 +121,11 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
     if drawn:
         tell_looks(sources, looks, LOOKS_OF_DRAFTS + ".{name}=[scratch]", say)
     drafters = _drafters(synthesizer)
-    if isinstance(synthesizer.draft_of, MixedDrafter) and say:
-        tell_drafts(synthesizer.draft_of, sources.types, looks)
+    if isinstance(synthesizer.draft_of, MixedDrafter):
+        for number in sources.allowed:
+            synthesizer.draft_of.check(number, sources.types[number])
+        if say:
+            tell_drafts(synthesizer.draft_of, sources, looks)
     if say:
         tell_left_out(options, [drafter.method for drafter in drafters])
     regions = None if masks.source is not None else _regions_of_drafts(options, drafters)

@@ -1,7 +1,7 @@
 """What the synthesis command tells before it starts: what of the options is not used, and how names are understood."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def _by_looks(recipe: Recipe, word: str) -> bool:
     if "procedural" not in draft_methods(recipe.draft):
         return False
     looks = {**SYNONYMS, **own_looks(recipe.draft_options.get("looks") or {})}
-    return all(look in DEFECTS for look in looks.get(word, (word,)))
+    names = looks.get(word, (word,))
+    return bool(names) and all(look in DEFECTS for look in names)
 
 
 def tell_unused(options: SynthesisOptions, made: Generator) -> None:
@@ -128,10 +129,11 @@ def check_drawable(types: list[str], looks: Mapping[str, Any]) -> None:
         raise cannot_draw(without[0], looks, LOOKS_OF_DRAFTS)
 
 
-def tell_drafts(mixed: MixedDrafter, types: Sequence[str], looks: Mapping[str, Any]) -> None:
+def tell_drafts(mixed: MixedDrafter, sources: Sources, looks: Mapping[str, Any]) -> None:
     """The types of which one of the methods that are mixed makes no draft, but those that are given no look."""
     for drafter in mixed.drafters:
-        words = dict.fromkeys(types[number].rpartition("/")[2] for number in drafter.refused)
+        refused = [sources.types[number] for number in sources.allowed if number in drafter.refused]
+        words = dict.fromkeys(key.rpartition("/")[2] for key in refused)
         without = [word for word in words if drafter.method.name == "transplant" or word not in looks]
         if not without:
             continue

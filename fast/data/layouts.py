@@ -130,9 +130,10 @@ def _locate(path: Path, names: tuple[str, ...]) -> tuple[str, Path, list[Path], 
 
 
 def _masks_alone(path: Path) -> list[Path]:
-    """The images below a folder if they look like masks, as far as the first few tell."""
+    """The images below a folder if they look like masks, as far as a few from all over it tell."""
     found = images_below(path)
-    return found if all(map(reads_as_mask, found[:LOOKED_AT])) else []
+    few = found[:: max(1, -(-len(found) // LOOKED_AT))]
+    return found if all(map(reads_as_mask, few)) else []
 
 
 def _without_images(path: Path, masks: list[Path]) -> UserError:

@@ -20,6 +20,10 @@ from ldm.errors import UserError
 from ldm.rng import seed_of
 
 
+class NoDraft(UserError):
+    """A method cannot make drafts of a type."""
+
+
 class Drafter:
     """Drafts by a method that places defects itself, `transplant` or `procedural`: for a pair the very one that the
     method alone would make of the same picture and seed.
@@ -31,13 +35,13 @@ class Drafter:
 
     def __init__(self, method: Placing, types: Sequence[str], region_of: MaskOf | None = None, partial: bool = False):
         self.method, self.region_of = method, region_of
-        self.refused: dict[int, UserError] = {}  # why it makes no drafts of these types
+        self.refused: dict[int, NoDraft] = {}  # why it makes no drafts of these types
         self.names = [self._named(number, key, partial) for number, key in enumerate(types)]
 
     def _named(self, number: int, key: str, partial: bool) -> str:
         try:
             return _name(self.method, key)
-        except UserError as error:
+        except NoDraft as error:
             if not partial:
                 raise
             self.refused[number] = error
@@ -70,15 +74,17 @@ class MixedDrafter:
     """Drafts of one or the other drafter, by each pair's seed, half of them each; of a type that one of them cannot
     make, all are the other's.
 
-    `drafters`: partial ones for the same `types`. Raises `UserError` for a type that none of them can make.
+    `drafters`: partial ones for the same types.
     """
 
-    def __init__(self, drafters: Sequence[Drafter], types: Sequence[str]):
+    def __init__(self, drafters: Sequence[Drafter]):
         self.drafters = list(drafters)
-        for number, key in enumerate(types):
-            whys = [d.refused[number] for d in self.drafters if number in d.refused]
-            if len(whys) == len(self.drafters):
-                raise UserError(f"--draft mixed can make no {key!r}: " + "; and ".join(map(str, whys)))
+
+    def check(self, number: int, key: str) -> None:
+        """Raise `UserError` for the type of this number, called `key`, that none of them can make."""
+        whys = [str(d.refused[number]) for d in self.drafters if number in d.refused]
+        if len(whys) == len(self.drafters):
+            raise UserError(f"--draft mixed can make no {key!r}: {'; and '.join(whys)}")
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
         return replace(self._of(pair)(image, pair, mask), origin=self.origin(pair))
@@ -89,6 +95,7 @@ class MixedDrafter:
         return {"draft_by": drafter.method.name, **drafter.origin(pair)}
 
     def _of(self, pair: Pair) -> Drafter:
+        self.check(pair.type_index, f"type {pair.type_index}")
         able = [drafter for drafter in self.drafters if pair.type_index not in drafter.refused]
         return able[seed_of(pair.seed, 9) % len(able)]
 
@@ -102,7 +109,7 @@ def _name(method: Placing, key: str) -> str:
         try:
             method.check_word(key)
         except UserError as error:  # it names the option as the method alone would be given it
-            raise UserError(str(error).replace("method.looks.", "method.draft_options.looks.")) from None
+            raise NoDraft(str(error).replace("method.looks.", "method.draft_options.looks.")) from None
         return key
     own = list(method.types)
     word = key.rpartition("/")[2].replace("_", " ")
@@ -110,7 +117,8 @@ def _name(method: Placing, key: str) -> str:
     if len(found) == 1:
         return found[0]
     says = "has no real defect" if not found else f"has defects of several parts ({', '.join(found)})"
-    raise UserError(f"--draft {method.name} {says} of type {key!r}; it has {', '.join(own)}; choose by --anomaly_name")
+    error = UserError if found else NoDraft
+    raise error(f"--draft {method.name} {says} of type {key!r}; it has {', '.join(own)}; choose by --anomaly_name")
 
 
 def drafter_for(
@@ -120,7 +128,7 @@ def drafter_for(
     those that have it; `index`: whose real defects are taken, where the options name none. Raises `UserError`."""
     own = _options_of_drafts(draft, options)
     found = [_of_method(name, given, types, index, partial=len(own) > 1) for name, given in own.items()]
-    return found[0] if len(found) == 1 else MixedDrafter(found, types)
+    return found[0] if len(found) == 1 else MixedDrafter(found)
 
 
 def check_drafts(draft: str, options: Mapping[str, Any]) -> None:

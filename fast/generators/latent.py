@@ -80,17 +80,11 @@ class LatentGenerator(Learned):
         return drafter_for(recipe.draft, recipe.draft_options, types)
 
     def fit(self, split: Split) -> None:
-        """See `Generator.fit`. Drafts of real defects, where the options name none, are cut from those that training
-        saw."""
+        """See `Generator.fit`. Drafts of real defects, where the options name none, are cut from those of `split`, if
+        it is a dataset; of a path, whose training side the training finds out, `draft_from` has to say them."""
         super().fit(split)
-        if not self.own_masks or self.drafter is not None:
-            return
-        if isinstance(split, DatasetIndex):
+        if self.own_masks and self.drafter is None and isinstance(split, DatasetIndex):
             self.draft_from(split)
-            return
-        recipe = self._ready().recipe
-        options = {**recipe.draft_options, "defects": str(split)}  # of a path's defects both take the training third
-        self.drafter = self._ready().draft_of = drafter_for(recipe.draft, options, self.types)
 
     def draft_from(self, index: DatasetIndex) -> None:
         """Take the real defects that drafts are made of out of `index`, all of them. Raises `UserError`."""

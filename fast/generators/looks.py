@@ -85,7 +85,8 @@ def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             continue
         if not listed or any(word not in DRAWABLE for word in listed):
             meant = "".join(did_you_mean(str(word), DRAWABLE) for word in listed if word not in DRAWABLE)
-            raise UserError(f"looks.{name}={types}{meant} must be a list of types to draw, of {', '.join(DRAWABLE)}")
+            able = f"{', '.join(DRAWABLE)}, or {NO_LOOK}"
+            raise UserError(f"looks.{name}={types}{meant} must be a list of types to draw, of {able}")
         found[str(name)] = listed
     return found
 

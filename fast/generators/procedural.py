@@ -90,8 +90,9 @@ class Procedural(Placing):
 
     @property
     def words(self) -> Sequence[str]:  # type: ignore[override]
-        """Types that occur on the material, or on any hard surface."""
-        return USUAL if self.material is None else defects_of(self.material)
+        """Types that occur on the material, or on any hard surface, but those that are given no look."""
+        usual = USUAL if self.material is None else defects_of(self.material)
+        return [word for word in usual if self.looks.get(word)]
 
     def settings(self) -> dict[str, Any]:
         return {

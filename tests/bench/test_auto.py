@@ -21,7 +21,7 @@ from fast.bench import auto as module_auto
 from fast.bench import auto_pairs as module_pairs
 from fast.bench import choice as module
 from fast.bench.auto_page import _sentence
-from fast.bench.candidates import CANDIDATES, rows_of
+from fast.bench.candidates import CANDIDATES, adapted_folder, rows_of
 from fast.bench.choice import Choice, Trials, choose, ranked
 from fast.bench.few import ALONE
 from fast.bench.foresight import Budget, Costs, advised, foresee, looked_at, measure
@@ -330,7 +330,11 @@ def test_what_cannot_be_drawn_is_left_out_with_the_remedy(tmp_path: Path) -> Non
     rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"]})
     assert rows["procedural"].options["looks"] == {"gizmo": ["pit"]}
     assert not left_out
-    assert rows["fast"].options_for("2")["weights"] == str(tmp_path / "adapted" / "fast-2")
+    place = Path(rows["fast"].options_for("2")["weights"])
+    assert place == adapted_folder(tmp_path, CANDIDATES["fast"], "2")
+    assert place.parent == tmp_path / "adapted"
+    assert place.name.endswith("-2")
+    assert place != adapted_folder(tmp_path, replace(CANDIDATES["fast"], training=()), "2")  # trained otherwise
 
 
 def dataset(root: Path) -> Path:

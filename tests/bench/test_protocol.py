@@ -70,6 +70,7 @@ def test_an_override_wins_and_an_unknown_key_is_refused() -> None:
         ({"entries": [{"label": "a", "method": "cutpaste", "steps": 3}]}, "sampler, steps, scale, flags and windows"),
         ({"entries": [{"label": "a", "method": "cutpaste", "count": 5}]}, "count=5"),
         ({"entries": [{"label": "a", "method": "stage", "draft": "mixed"}]}, "draft=mixed is what method fast starts"),
+        ({"entries": [{"label": "a", "method": "fast", "draft": "mixed", "sampler": "ddim"}]}, "is for sampler aias"),
         ({"entries": [{"label": "a", "method": "fast", "draft": "real"}]}, "draft='real' must be one of none, transpl"),
         ({"entries": [{"label": "a", "method": "fast", "strength": 0.5}]}, "strength is how much of a draft is made"),
         ({"entries": [{"method": "cutpaste"}]}, "label"),

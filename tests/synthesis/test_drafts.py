@@ -246,11 +246,22 @@ def test_mixed_drafts_of_a_type_that_one_method_cannot_make_are_the_others(drawn
     both = {"transplant", "procedural"}
     assert drafted(types) == [both, {"transplant"}, {"procedural"}]
     assert drafted(types, looks={"gizmo": ["pit"], "hole": ["none"]}) == [{"transplant"}, both, {"procedural"}]
-    with pytest.raises(UserError, match=r"mixed can make no 'wood/thing': .*no real defect.*cannot draw 'thing'"):
-        drafted([*types, "wood/thing"])
+    mixed = drafter_for("mixed", options, [*types, "wood/thing"])  # weights may know types that nobody asks for
+    with pytest.raises(UserError, match=r"mixed can make no 'thing': .*no real defect.*cannot draw 'thing'"):
+        mixed.check(3, "thing")
+    with pytest.raises(UserError, match="no real defect"):
+        mixed.origin(Pair(0, None, None, 3, 0))
     assert drafted(["wood/gizmo"]) == [{"transplant"}]
     with pytest.raises(UserError, match=r"draft_options\.looks\.hole=none says that hole is not drawn"):
         drafter_for("procedural", {"looks": {"hole": ["none"]}}, ["wood/hole"])
+
+
+def test_a_type_of_several_parts_is_asked_about_and_not_drawn_instead(drawn_root: Path, tmp_path: Path) -> None:
+    for part in ("left", "right"):
+        shutil.copytree(drawn_root / "wood", tmp_path / "parts" / part)
+    for draft in ("transplant", "mixed"):
+        with pytest.raises(UserError, match=r"of several parts \(left/hole, right/hole\)"):
+            drafter_for(draft, {"defects": str(tmp_path / "parts"), "split": "all"}, ["/hole"])
 
 
 def test_a_transplant_refuses_a_given_mask(drawn_root: Path) -> None:
