@@ -117,8 +117,8 @@ def _name(method: Placing, key: str) -> str:
     if len(found) == 1:
         return found[0]
     says = "has no real defect" if not found else f"has defects of several parts ({', '.join(found)})"
-    error = UserError if found else NoDraft
-    raise error(f"--draft {method.name} {says} of type {key!r}; it has {', '.join(own)}; choose by --anomaly_name")
+    told = f"--draft {method.name} {says} of type {key!r}; it has {', '.join(own)}; choose by --anomaly_name"
+    raise UserError(told) if found else NoDraft(told)
 
 
 def drafter_for(
