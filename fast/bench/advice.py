@@ -44,8 +44,8 @@ def _after_no(answer: Answer, found: Verdict) -> Iterator[Advice]:
     if answer.method.lower() == "fast":
         yield (
             "Other drafts.",
-            "These pairs started from real defects set into normal images. Try generate_with_mask.py with --draft "
-            "mixed, where drawn defects are among them, and another --strength.",
+            "These pairs started from real defects set into normal images, and from drawn ones where the type's name "
+            "says how. Try generate_with_mask.py with --draft transplant or procedural alone, and another --strength.",
         )
     else:
         yield (

@@ -31,7 +31,7 @@ PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
 SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type on the page
 SHARDS, START_STEPS = 8, 1500  # of the drawn defects that segmenters begin with
 EVALUATIONS = 10  # of a method on a latent base
-DRAFTED: dict[str, Any] = {"draft": "transplant", "strength": 0.5, "scale": 1.0}  # of FAST
+DRAFTED: dict[str, Any] = {"draft": "mixed", "strength": 0.5, "scale": 1.0}  # of FAST
 
 
 def protocol_of(

@@ -49,8 +49,8 @@ CANDIDATES: dict[str, Candidate] = {
     ),
     "fast": Candidate(
         "fast",
-        "FAST, adapted to the training side and its normal surface, from real defects set into normal images",
-        {"draft": "transplant", "strength": 0.5, "steps": 10, "scale": 1.0},
+        "FAST, adapted to the training side and its normal surface, from drafts of both kinds",
+        {"draft": "mixed", "strength": 0.5, "steps": 10, "scale": 1.0},
         adapted=True,
         training=TRAINED,
     ),

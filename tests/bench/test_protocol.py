@@ -249,7 +249,7 @@ def test_drafts_are_cut_from_the_training_side_and_bring_their_masks(
 
 def test_fast_s_answer_is_of_drafts_that_weights_of_the_part_make_new() -> None:
     found = {entry.label: entry for entry in protocol_of("fast").entries if entry.method}
-    assert {(e.draft, e.strength, e.steps, e.windows) for e in found.values()} == {("transplant", 0.5, 10, True)}
+    assert {(e.draft, e.strength, e.steps, e.windows) for e in found.values()} == {("mixed", 0.5, 10, True)}
     assert all("data.params.normal_share=0.25" in entry.train for entry in found.values())
     assert {(e.draft, e.train) for e in protocol_of("stage").entries} == {("none", ())}
 
