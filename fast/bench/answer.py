@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fast.bench.answer_page import page
-from fast.bench.candidates import TRAINED
+from fast.bench.candidates import CANDIDATES
 from fast.bench.grid import Cell
 from fast.bench.plan import CategoryPlan, Column, SweepPlan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule, check
@@ -30,8 +30,7 @@ from ldm.errors import UserError
 PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
 SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type on the page
 SHARDS, START_STEPS = 8, 1500  # of the drawn defects that segmenters begin with
-EVALUATIONS = 10  # of a method on a latent base
-DRAFTED: dict[str, Any] = {"draft": "mixed", "strength": 0.5, "scale": 1.0}  # of FAST
+EVALUATIONS = 10  # of a method on a latent base, where no candidate says how it makes pairs
 
 
 def protocol_of(
@@ -48,12 +47,12 @@ def protocol_of(
     `count`: pairs of each defect type; `seeds`, `steps`: trainings of the segmenter and their optimiser steps (None:
     as many as it needs); `size`: side in pixels. Raises `UserError` for options that cannot be.
     """
-    network = segmenter
     for name, number in (("count", count), ("seeds", seeds)):
         if number < 1:
             raise UserError(f"--{name} {number} must be above 0")
     how: dict[str, Any] = {"steps": EVALUATIONS, "windows": True} if method in LATENT else {}
-    how |= {"train": TRAINED, **DRAFTED} if method == "fast" else {}
+    if (adapted := CANDIDATES.get(method)) and adapted.adapted:  # as --auto has it
+        how |= {"train": adapted.training, **adapted.options}
     entries = [
         Entry(REAL),
         Entry(SYNTHETIC, method, real="none", **how),
@@ -61,7 +60,7 @@ def protocol_of(
         *(Entry(str(n), method, count=n, **how) for n in sorted({count // part for part in PARTS}) if n),
     ]
     protocol = Protocol(
-        f"answer-{method}-{network}",
+        f"answer-{method}-{segmenter}",
         "Real defects, synthetic pairs, or both",
         tuple(entries),
         column="pairs",
@@ -69,12 +68,12 @@ def protocol_of(
         pairs=PairsRule(per_type=count, size=size, masks="given", precision=precision),
         training=TrainingRule(recipes="small"),
         segmentation=Segmentation(
-            networks=(network,),
+            networks=(segmenter,),
             seeds=tuple(range(seeds)),
-            steps=(700 if network in PRETRAINED else 600) if steps is None else steps,
+            steps=(700 if segmenter in PRETRAINED else 600) if steps is None else steps,
             batch_size=8,
             size=size,
-            lr=None if network in PRETRAINED else 1e-3,
+            lr=None if segmenter in PRETRAINED else 1e-3,
             normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
             precision=precision,
             start=Start(SHARDS, START_STEPS, size, crop=size // 2 if size >= 32 else None, precision=precision),

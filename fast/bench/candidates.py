@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.bench.provenance import SEED, SHIPPED
-from fast.bench.rows import Row, cannot_draw
-from fast.generators.looks import own_looks, undrawable
+from fast.bench.rows import Row
 from fast.synthesis.options import draft_methods
 
 
@@ -28,8 +27,6 @@ class Candidate:
     counterfeits: float = 0.0
 
 
-# Adapting sees the part's normal surface under masks, and drawn and moved defects on it, beside the real ones.
-TRAINED = ("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48")
 SHIPPED_DRAFTS = {"weights": SHIPPED, "strength": 0.3, "steps": 4, "scale": 1.0}
 
 # In the order in which they are tried: where minutes are short, the first ones are.
@@ -52,7 +49,8 @@ CANDIDATES: dict[str, Candidate] = {
         "FAST, adapted to the training side and its normal surface, from drafts of both kinds",
         {"draft": "mixed", "strength": 0.5, "steps": 10, "scale": 1.0},
         adapted=True,
-        training=TRAINED,
+        # The part's normal surface under masks, and drawn and moved defects on it, beside the real ones.
+        training=("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48"),
     ),
 }
 ADAPT_MINUTES = 8.0  # of one adaptation
@@ -67,20 +65,20 @@ def rows_of(
     """The rows of the candidates that can make the defect types `kinds`, and why others cannot."""
     rows, left_out = {}, {}
     named = {"looks": {name: list(types) for name, types in looks.items()}}
-    without = undrawable(kinds, own_looks(looks))
     for label, one in candidates.items():
         options = dict(one.options)
         draws = "procedural" in (one.method, *draft_methods(options.get("draft", "none")))
-        if without and "procedural" in (one.method, options.get("draft")):
-            left_out[label] = cannot_draw(without[0], looks)
-            continue
         if one.method == "procedural":
             options = {**named, **options}
         elif draws:
             options["draft_options"] = named
         if one.adapted:
             options["weights"] = str(adapted_folder(out, one, SEED))
-        rows[label] = Row(one.method, options, counterfeits=one.counterfeits)
+        row = Row(one.method, options, counterfeits=one.counterfeits)
+        if why := row.cannot_draw(kinds):
+            left_out[label] = why
+        else:
+            rows[label] = row
     return rows, left_out
 
 

@@ -66,6 +66,19 @@ class Row:
             return self.options.get("draft_options", {}).get("looks") or {}
         return None
 
+    def cannot_draw(self, kinds: Sequence[str]) -> str:
+        """Why it cannot draw the first of these types that it cannot, and what flag changes that; empty where it can
+        draw all. Mixed drafts of a type may be real defects alone."""
+        if self.options.get("draft") == "mixed" or self.looks is None:
+            return ""
+        words = undrawable(kinds, own_looks(self.looks))
+        if not words:
+            return ""
+        word = words[0]
+        if word in self.looks:
+            return f"--looks {word}=none says that {word} is not drawn, as it has to be here; leave that out"
+        return f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"
+
     def options_for(self, run: str) -> dict[str, Any]:
         """The options with `run` in place of `{seed}`."""
         return {k: v.replace(SEED, run) if isinstance(v, str) else v for k, v in self.options.items()}
@@ -125,7 +138,8 @@ class RowPairs:
         """Raise `UserError` for weights and finished pairs of a row that are not there, or of another split, and for
         types that it is to draw and nothing says the looks of."""
         row = self.rows[label]
-        _check_drawable(label, row, _types(sides))
+        if why := row.cannot_draw(_types(sides)):
+            raise UserError(f"{label}: {why}")
         for name in row.mix or ():
             self.check(name, sides, run)
         if row.folder is not None:
@@ -228,22 +242,6 @@ def one_pair(
         **({"counterfeit": True} if counterfeit else {}),
     }
     return Made(SegmentationSample(made, made_mask, shown, synthetic=True, sources=sources), record)
-
-
-def _check_drawable(label: str, row: Row, kinds: Sequence[str]) -> None:
-    """Raise `UserError` for a type that the row is to draw and cannot; of mixed drafts it may be real defects alone."""
-    if "procedural" not in (row.method, row.options.get("draft")):
-        return
-    looks = row.looks or {}
-    if without := undrawable(kinds, own_looks(looks)):
-        raise UserError(f"{label}: {cannot_draw(without[0], looks)}")
-
-
-def cannot_draw(word: str, looks: Mapping[str, Any]) -> str:
-    """Why nothing is drawn for a type's word, and what flag changes that. `looks`: those that are given."""
-    if word in looks:
-        return f"--looks {word}=none says that {word} is not drawn, as it has to be here; leave that out"
-    return f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"
 
 
 def masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:

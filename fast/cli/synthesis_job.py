@@ -127,7 +127,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
         if say:
             tell_drafts(synthesizer.draft_of, sources, looks)
     if say:
-        tell_left_out(options, [drafter.method for drafter in drafters])
+        tell_left_out([drafter.method for drafter in drafters])
     regions = None if masks.source is not None else _regions_of_drafts(options, drafters)
     maker: Maker = HonestMaker(synthesizer, recipe.composite) if options.honest_masks else synthesizer
     common = {
@@ -240,7 +240,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     sources = Sources(normals, found, types, wanted).narrowed()
     if say:
         tell_unused(options, made)
-        tell_left_out(options, [made])
+        tell_left_out([made])
         tell_masks(options, sources)
         tell_sources(sources)
     if isinstance(made, Procedural):

@@ -105,12 +105,12 @@ def _names_a_type(folder: Path, sources: Sources) -> bool:
     return folder.name in known or folder.parent.name.lower() in MASK_DIRS
 
 
-def tell_left_out(options: SynthesisOptions, makers: Iterable[Generator]) -> None:
+def tell_left_out(makers: Iterable[Generator]) -> None:
     """How many files of the dataset that real defects are cut from are left out, and the first of them."""
     for made in makers:
         if not isinstance(made, Transplant) or not made.left_out:
             continue
-        place, first = str(options.defects or options.data_root), made.left_out[0]
+        place, first = made.dataset, made.left_out[0]
         told = number_of(len(made.left_out), "bad file is", "bad files are")
         which = f", {first}" if len(made.left_out) == 1 else f", {first} the first"
         command = f"scripts/prepare_data.py {shlex.quote(place)}"

@@ -71,24 +71,22 @@ class Transplant(Placing):
         self.cutouts: dict[str, list[Cutout]] = {}
         self.near: dict[str, bool] = {}
         self.content, self.split_hash = "", split
-        self.left_out: list[str] = []  # files of the dataset that are not fit to be used
+        self.left_out: list[str] = []  # files of `dataset` that are not fit to be used
+        self.dataset = ""
         if defects is not None:
-            self._take(training_side(defects, split, category))
+            self._learn(training_side(defects, split, category))
 
     def fit(self, split: Split) -> None:
         """Cut out the defects of `split`: of an index all, of a path the training third. Raises `UserError`."""
         if isinstance(split, DatasetIndex):
             require_defects(split)
-            self._learn(split.defects, "as given")
+            self._learn(TrainingSide(split.defects, "as given", [], str(split.root)))
         else:
-            self._take(training_side(str(split), "third", None))
+            self._learn(training_side(str(split), "third", None))
 
-    def _take(self, side: TrainingSide) -> None:
-        self._learn(side.samples, side.split)
-        self.left_out = side.left_out
-
-    def _learn(self, samples: Sequence[Sample], split: str) -> None:
-        self.cutouts, self.content, self.split_hash = {}, content_of(samples), split
+    def _learn(self, side: TrainingSide) -> None:
+        samples, self.split_hash, self.left_out, self.dataset = side
+        self.cutouts, self.content = {}, content_of(samples)
         for sample in samples:
             for cutout in cut_out(sample, self.ground):
                 self.cutouts.setdefault(cutout.kind, []).append(cutout)
@@ -223,12 +221,13 @@ def split_file(split: str) -> SplitFile | None:
 
 
 class TrainingSide(NamedTuple):
-    """`samples`: the defects that may be used; `split`: its hash, or "all"; `left_out`: files of the dataset that are
+    """`samples`: the defects that may be used; `split`: its hash, or "all"; `left_out`: files of the `dataset` that are
     not fit to be used, on either side."""
 
     samples: list[Sample]
     split: str
     left_out: list[str]
+    dataset: str
 
 
 def training_side(defects: str, split: str, category: str | None) -> TrainingSide:
@@ -238,9 +237,9 @@ def training_side(defects: str, split: str, category: str | None) -> TrainingSid
     index = check(replace(whole, normals=[], test_normals=[])).usable
     require_defects(index)
     if split == "all":
-        return TrainingSide(index.defects, "all", index.left_out)
+        return TrainingSide(index.defects, "all", index.left_out, defects)
     chosen = make_split(index) if file is None else file
     train, _ = chosen.apply(index)
     if not train:
         raise UserError(f"split {split} leaves no defect to cut out; use another, or --split all")
-    return TrainingSide(train, chosen.hash, index.left_out)
+    return TrainingSide(train, chosen.hash, index.left_out, defects)
