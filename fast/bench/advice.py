@@ -10,6 +10,7 @@ import numpy as np
 
 from fast.bench.verdict import BOTH, REAL, WORTH, Answer, Verdict, gain, points, types
 from fast.generators import METHODS
+from fast.synthesis.options import DRAFTS
 
 Advice = tuple[str, str]  # in a few words, and more about it
 FEW = 10  # test pictures of a type, below which its figures are a tendency
@@ -41,11 +42,12 @@ def _after_no(answer: Answer, found: Verdict) -> Iterator[Advice]:
             "Would an inspector call them defects? Are their size, contrast and place those of the real ones?",
         )
     yield from _count(answer, found)
-    if answer.method.lower() == "fast":
+    if answer.draft != "none":
+        others = " or ".join(name for name in DRAFTS if name not in ("none", answer.draft))
         yield (
             "Other drafts.",
-            "These pairs started from real defects set into normal images, and from drawn ones where the type's name "
-            "says how. Try generate_with_mask.py with --draft transplant or procedural alone, and another --strength.",
+            f"These pairs started from drafts ({answer.draft}; see below). Try generate_with_mask.py with --draft "
+            f"{others}, and another --strength.",
         )
     else:
         yield (

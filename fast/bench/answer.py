@@ -30,6 +30,11 @@ from ldm.errors import UserError
 PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
 SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type on the page
 SHARDS, START_STEPS = 8, 1500  # of the drawn defects that segmenters begin with
+DRAFTS = {
+    "transplant": "real defects of the training side set into normal images",
+    "procedural": "drawn defects",
+    "mixed": "real defects of the training side set into normal images, half of them, and drawn ones",
+}
 EVALUATIONS = 10  # of a method on a latent base, where no candidate says how it makes pairs
 
 
@@ -128,7 +133,19 @@ def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column],
         predictions=list(_predictions(columns, category, network, seg)),
         commands=_commands(both, command),
         seconds=sum(cell.seconds for cell in cells.values()),
+        draft=both.entry.draft,
+        making=list(_making(both.entry)),
     )
+
+
+def _making(entry: Entry) -> Iterator[tuple[str, str]]:
+    """How a column's pairs are made, for the reader."""
+    if entry.train:
+        yield "trained with", ", ".join(entry.train)
+    if entry.draft != "none":
+        yield "pairs start from", f"{DRAFTS[entry.draft]}; strength {entry.strength:g}"
+    if entry.steps is not None:
+        yield "evaluations of the network for a pair", str(entry.steps)
 
 
 def _metrics(column: Column) -> list[dict[str, Any]]:

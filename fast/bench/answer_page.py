@@ -295,6 +295,7 @@ def _how(answer: Answer) -> Section:
     seeds = {kind: len(scores(answer.runs.get(kind, ()), "miou")) for kind in RUNS}
     rows = [
         ["pairs made by", answer.method],
+        *([what, value] for what, value in answer.making),
         ["network trained on them", answer.network],
         *([name, str(answer.counts[key])] for key, name in counts.items() if key in answer.counts),
         *([f"trainings, {kind}", str(n)] for kind, n in seeds.items()),

@@ -21,7 +21,9 @@ WORTH = 1.0  # point of IoU: a gain that is surely smaller is none
 class Answer:
     """What was measured on one dataset.
 
-    `name`: of the dataset or category; `method`, `network`: what made the pairs, what was trained on them. `runs`:
+    `name`: of the dataset or category; `method`, `network`: what made the pairs, what was trained on them; `draft`:
+    what the pairs started from, one of `fast.synthesis.options.DRAFTS`; `making`: (what, value) of how they were made,
+    for the reader. `runs`:
     REAL, SYNTHETIC and BOTH -> metrics (0..1, `fast.segmentation.evaluation.evaluate`) of each seed; may lack any.
     `curve`: (number of synthetic pairs in all, metrics of each seed), the real defects always in, 0 = they alone.
     `counts`: real, synthetic, normals, test, steps, size (pixels that the segmenter sees). `split`: its hash.
@@ -42,6 +44,8 @@ class Answer:
     predictions: Sequence[tuple[str, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]]
     commands: Sequence[tuple[str, str]]
     seconds: float
+    draft: str = "none"
+    making: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)

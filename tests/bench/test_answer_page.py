@@ -63,6 +63,8 @@ def whole() -> Answer:
         predictions=[("part/dent", normal, mask, {REAL: np.zeros((16, 16), bool), BOTH: mask > 0})],
         commands=[("Again", "python scripts/bench.py --dataset parts")],
         seconds=3900.0,
+        draft="mixed",
+        making=[("pairs start from", "drafts of both kinds; strength 0.5")],
     )  # fmt: skip
 
 
@@ -161,7 +163,14 @@ def test_the_numbers_are_those_given() -> None:
     assert "All pixels 52.0 % 62.0 % 42.0 % 42.0 % 52.0 % 32.0 %" in words  # Acc and AP
     assert "look empty 30 % – seam at the border 1.81 1.22 likeness to the nearest real defect 0.61 0.57" in words
     assert "real only: IoU 0.0 % real + synthetic: IoU 100.0 %" in words
-    for text in ("normal pictures 230", "test pictures 71", "steps of each training 650", "0123456789ab", "1 h 05 min"):
+    for text in (
+        "pairs made by fast pairs start from drafts of both kinds; strength 0.5 network",
+        "normal pictures 230",
+        "test pictures 71",
+        "steps of each training 650",
+        "0123456789ab",
+        "1 h 05 min",
+    ):
         assert text in words
     assert "python scripts/bench.py --dataset parts" in words
 
@@ -190,7 +199,10 @@ def test_what_to_do_depends_on_the_answer() -> None:
     harmed = replace(helped, runs={REAL: helped.runs[BOTH], BOTH: helped.runs[REAL]})
     assert heads(harmed)[0] == "30 % of the pairs look empty."
     assert {"Other drafts.", "Another method.", "More real defects."} < set(heads(harmed))
-    assert "Other masks." in heads(replace(harmed, method="stage"))
+    told = dict(advice(harmed, verdict(harmed)))["Other drafts."]
+    assert "(mixed" in told
+    assert "--draft transplant or procedural," in told
+    assert "Other masks." in heads(replace(harmed, draft="none"))
     unsure = advice(answer((40, 40), (60,)), verdict(answer((40, 40), (60,))))
     assert unsure[0][0] == "More trainings of each kind."
     assert "--seeds 3" in unsure[0][1]

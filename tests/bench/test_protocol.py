@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from fast.bench import paper
-from fast.bench.answer import protocol_of
+from fast.bench.answer import _making, protocol_of
 from fast.bench.plan import Given, plan
 from fast.bench.protocol import check, load_protocol, parse
+from fast.bench.verdict import BOTH
 from fast.bench.work import _flags
 from fast.cli.synthesis_options import check_options, parse_synthesis
 from ldm.errors import UserError
@@ -252,6 +253,10 @@ def test_fast_s_answer_is_of_drafts_that_weights_of_the_part_make_new() -> None:
     assert {(e.draft, e.strength, e.steps, e.windows) for e in found.values()} == {("mixed", 0.5, 10, True)}
     assert all("data.params.normal_share=0.25" in entry.train for entry in found.values())
     assert {(e.draft, e.train) for e in protocol_of("stage").entries} == {("none", ())}
+    told = dict(_making(found[BOTH]))
+    assert "drawn ones; strength 0.5" in told["pairs start from"]
+    assert "data.params.drawn_share=0.25" in told["trained with"]
+    assert list(dict(_making(protocol_of("procedural").entries[-1]))) == []
 
 
 def test_what_is_not_in_the_dataset_is_refused(drawn_root: Path, tmp_path: Path) -> None:
