@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fast.cli import bench_auto
+from fast.cli.dataset_notes import tell_left_out
 from fast.runtime.command import command_line, run_cli
 from fast.runtime.flags import add_flags
 from fast.runtime.options import Parser
@@ -129,6 +130,8 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     if not dataset:
         raise UserError(f"{options.protocol} names no dataset; give --dataset FOLDER")
     found = plan(protocol, dataset, options.out, given(options))
+    for category in found.categories:
+        tell_left_out(dataset, category.index.left_out)
     if options.plan:
         show(found)
         return

@@ -89,12 +89,14 @@ def run(options: argparse.Namespace) -> None:
 
 def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     """The usable part of one category, and its split."""
+    from fast.cli.dataset_notes import tell_left_out
     from fast.data.layouts import check, open_dataset, require_defects
     from fast.data.split import Split, make_split
 
     given = Split.load(options.split) if options.split else None  # refused before the images are read
     index = check(open_dataset(Path(options.dataset), category=options.category)).usable
     require_defects(index)
+    tell_left_out(options.dataset, index.left_out)
     if len(index.categories) > 1:
         raise UserError(f"{options.dataset} holds {', '.join(index.categories)}; choose one with --category")
     split = make_split(index) if given is None else given

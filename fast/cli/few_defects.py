@@ -118,6 +118,7 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     from dataclasses import replace
 
     from fast.bench.nested import usable_training_side
+    from fast.cli.dataset_notes import tell_left_out
     from fast.data.layouts import check, open_dataset
     from fast.data.split import Split, make_split
 
@@ -125,8 +126,10 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     found = open_dataset(options.dataset)
     if given is None or not options.nested:
         index = check(found).usable
+        tell_left_out(options.dataset, index.left_out)
         return index, make_split(index) if given is None else given
     usable = usable_training_side(found, given)
+    tell_left_out(options.dataset, usable.left_out)
     _, test = given.apply(found)
     return replace(usable, defects=[*usable.defects, *test]), given
 

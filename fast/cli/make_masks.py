@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fast.cli.dataset_notes import tell_left_out
 from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask
 from fast.data.kept_masks import KeptMasks
 from fast.data.layouts import check as check_dataset
@@ -178,6 +179,7 @@ def _of_dataset(path: str, split: str) -> list[MaskSource]:
     index = open_dataset(path)
     index = check_dataset(replace(index, normals=[], test_normals=[])).usable
     require_defects(index)
+    tell_left_out(path, index.left_out)
     if split != "all":
         chosen = make_split(index) if split == "third" else Split.load(split)
         index = replace(index, defects=chosen.apply(index)[0])

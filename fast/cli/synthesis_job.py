@@ -13,11 +13,11 @@ from fast.cli.synthesis_notes import (
     LOOKS_OF_DRAFTS,
     check_drawable,
     tell_drafts,
-    tell_left_out,
     tell_looks,
     tell_masks,
     tell_recipe,
     tell_sources,
+    tell_sources_left_out,
     tell_unused,
     tell_words,
 )
@@ -127,7 +127,7 @@ def _latent(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthes
         if say:
             tell_drafts(synthesizer.draft_of, sources, looks)
     if say:
-        tell_left_out([drafter.method for drafter in drafters])
+        tell_sources_left_out([drafter.method for drafter in drafters])
     regions = None if masks.source is not None else _regions_of_drafts(options, drafters)
     maker: Maker = HonestMaker(synthesizer, recipe.composite) if options.honest_masks else synthesizer
     common = {
@@ -240,7 +240,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
     sources = Sources(normals, found, types, wanted).narrowed()
     if say:
         tell_unused(options, made)
-        tell_left_out([made])
+        tell_sources_left_out([made])
         tell_masks(options, sources)
         tell_sources(sources)
     if isinstance(made, Procedural):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.artifact import Artifact, text_encoder
+from fast.cli.dataset_notes import tell_left_out
 from fast.data.category import MASK_DIRS
 from fast.data.words import prompt_text
 from fast.generators import FREE
@@ -105,16 +106,11 @@ def _names_a_type(folder: Path, sources: Sources) -> bool:
     return folder.name in known or folder.parent.name.lower() in MASK_DIRS
 
 
-def tell_left_out(makers: Iterable[Generator]) -> None:
-    """How many files of the dataset that real defects are cut from are left out, and the first of them."""
+def tell_sources_left_out(makers: Iterable[Generator]) -> None:
+    """Of the datasets that real defects are cut from."""
     for made in makers:
-        if not isinstance(made, Transplant) or not made.left_out:
-            continue
-        place, first = made.dataset, made.left_out[0]
-        told = number_of(len(made.left_out), "bad file is", "bad files are")
-        which = f", {first}" if len(made.left_out) == 1 else f", {first} the first"
-        command = f"scripts/prepare_data.py {shlex.quote(place)}"
-        print(f"note: of {place} {told} left out{which}; {command} lists what is wrong", flush=True)
+        if isinstance(made, Transplant):
+            tell_left_out(made.dataset, made.left_out)
 
 
 def tell_sources(sources: Sources) -> None:
