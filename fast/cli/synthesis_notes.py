@@ -1,13 +1,15 @@
 """What the synthesis command tells before it starts: what of the options is not used, and how names are understood."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fast.artifact import Artifact, text_encoder
 from fast.cli.dataset_notes import tell_left_out
 from fast.data.category import MASK_DIRS
+from fast.data.check import NO_PICTURES, two_valued
+from fast.data.images import read_image
 from fast.data.words import prompt_text
 from fast.generators import FREE
 from fast.generators.base import Generator
@@ -21,8 +23,10 @@ from fast.runtime.options import did_you_mean
 from fast.synthesis.defect_types import perhaps_category
 from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods
 from fast.synthesis.recipe import guidance_note
-from fast.synthesis.sources import Sources, kinds_below
+from fast.synthesis.sources import NormalSource, Sources, kinds_below
+from ldm.errors import UserError
 
+LOOKED_AT = 3  # normal pictures that are looked at before all are made
 LOOKS_OF_DRAFTS = "method.draft_options.looks"  # the option, as it is given on the command line
 
 
@@ -117,6 +121,16 @@ def tell_sources(sources: Sources) -> None:
     kinds = ", ".join(sources.types[i].lstrip("/") for i in sources.allowed)
     files = f", {number_of(len(sources.masks), 'mask')}" if sources.masks else ""
     print(f"{number_of(len(sources.normals), 'normal')}{files}, types: {kinds}", flush=True)
+    if _like_masks(sources.normals[:LOOKED_AT]):
+        told = "the normal pictures have two values only, as masks have; if that is what they are"
+        print(f"warning: {told}, {NO_PICTURES}, with --data_root", flush=True)
+
+
+def _like_masks(normals: Sequence[NormalSource]) -> bool:
+    try:
+        return bool(normals) and all(two_valued(read_image(one.path)) for one in normals)
+    except UserError:  # told where the pair is made
+        return False
 
 
 def check_drawable(types: list[str], looks: Mapping[str, Any]) -> None:

@@ -80,7 +80,8 @@ def check(index: DatasetIndex) -> DataReport:
 class Look:
     """What decoding a sample showed. `size`: (h, w) of the image if it can be read, `mode`: its depth in words;
     `values`, `taken`: what the mask's values are and what they were taken for; `share`, `border`: what the defect
-    covers of the picture and of its border; `turned`: EXIF turns the image, and not the mask."""
+    covers of the picture and of its border; `turned`: EXIF turns the image, and not the mask; `two_valued`: a picture
+    without a mask that may be one itself."""
 
     sample: Sample
     size: tuple[int, int] | None = None
@@ -90,7 +91,11 @@ class Look:
     share: float = 0.0
     border: float = 0.0
     turned: bool = False
+    two_valued: bool = False
     problems: list[str] = field(default_factory=list)
+
+
+NO_PICTURES = "give the folder that the pictures lie in"
 
 
 def look_at(index: DatasetIndex, sample: Sample) -> Look:
@@ -103,6 +108,7 @@ def look_at(index: DatasetIndex, sample: Sample) -> Look:
         return look
     look.size, look.mode = (image.shape[0], image.shape[1]), mode.name
     if sample.mask is None:
+        look.two_valued = two_valued(image)
         return look
     name = index.relative(sample.mask)
     try:
@@ -122,6 +128,12 @@ def look_at(index: DatasetIndex, sample: Sample) -> Look:
         look.turned = not is_turned(sample.mask)
     look.share, look.border = float(mask.mean()), border_share(mask)
     return look
+
+
+def two_valued(image: np.ndarray) -> bool:
+    """True for an image (H,W,3) with two values in it, as masks have and hardly a picture has."""
+    low, high = image.min(), image.max()
+    return bool(low < high and ((image == low) | (image == high)).all())
 
 
 def looks_inverted(mask: np.ndarray) -> bool:
@@ -168,6 +180,10 @@ def _decisions(index: DatasetIndex, seen: list[Look]) -> list[str]:
             deep = len({m.partition(", ")[2] for m in modes if " in 16" in m or "16 bit" in m}) > 1
             ask = "; brightness differs, unless --bits says what all have" if deep else ""
             lines.append(f"pictures of {category}: {told}{ask}")
+        plain = [one for one in seen if one.sample.category == category and one.sample.mask is None and one.size]
+        if plain and all(one.two_valued for one in plain):
+            told = number_of(len(plain), "normal picture has", "normal pictures have")
+            lines.append(f"{category}: {told} two values only, as masks have; if that is what they are, {NO_PICTURES}")
     if turned := sum(one.turned for one in seen):
         one, several = "image is turned by EXIF and its mask is", "images are turned by EXIF and their masks are"
         lines.append(f"{number_of(turned, one, several)} not: masks must be drawn on the upright images")
