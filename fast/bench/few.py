@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fast.bench.nested import Sides, nested_sides, sides_of
+from fast.bench.nested import Sides, beside, nested_sides, sides_of
 from fast.bench.rows import Row, RowPairs
 from fast.bench.trial import Judge, trial
 from fast.bench.verdict import gain
@@ -85,12 +85,12 @@ def measure(
     ]
     for line in _left_out(few, pairs):
         report(line)
-    for label, _, seed in todo:  # before anything is trained
+    for label, count, seed in todo:  # before anything is trained
         if label != ALONE:
-            pairs.check(label, sides[seed], str(seed))
+            pairs.check(label, _beside(sides[seed], count, seed), str(seed), count)
     for label, count, seed in todo:
         real = choose(sides[seed].train, count, seed) if count != 0 else []
-        row = measured(label, count, seed, real, sides[seed], pairs, judge)
+        row = measured(label, count, seed, real, _beside(sides[seed], count, seed), pairs, judge)
         if row is None:
             continue
         about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": dict(few.judged)}
@@ -98,6 +98,24 @@ def measure(
         write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
         report(_line(known[-1]))
     return known
+
+
+def _beside(sides: Sides, count: int | None, seed: int) -> Sides:
+    """The sides where so many real defects of each type are chosen by `seed`; without any, types are still known."""
+    return beside(sides, choose(sides.train, count, seed)) if count else sides
+
+
+def save_few(
+    index: DatasetIndex, split: Split, counts: Sequence[int], seeds: Sequence[int], folder: Path, nested: bool
+) -> list[Path]:
+    """Write the splits that train on so many real defects of each type, chosen by each seed, as `5-0.json`, for
+    `main.py --split`; `nested`: chosen of nested split `seed`. Raises `UserError`."""
+    sides = _sides(index, split, Few(tuple(counts), tuple(seeds), {}, 0, nested=nested))
+    files = []
+    for count, seed in itertools.product(counts, seeds):
+        files.append(folder / f"{count}-{seed}.json")
+        _beside(sides[seed], count, seed).split.save(files[-1])
+    return files
 
 
 def _sides(index: DatasetIndex, split: Split, few: Few) -> dict[int, Sides]:
@@ -110,6 +128,8 @@ def _sides(index: DatasetIndex, split: Split, few: Few) -> dict[int, Sides]:
 def _skipped(label: str, count: int | None, few: Few, pairs: RowPairs) -> bool:
     if label == ALONE:
         return count == 0
+    if count == 0 and pairs.needs_some(label):
+        return True
     return count is not None and (label in few.only_all or pairs.needs_all(label))
 
 

@@ -62,5 +62,16 @@ def save_nested(index: DatasetIndex, split: Split, count: int, folder: Path) -> 
     return files
 
 
+def beside(sides: Sides, real: Sequence[Sample]) -> Sides:
+    """The same with the defects `real` of the training side alone to learn from: its split excludes the others."""
+    kept = {sides.index.relative(s.image) for s in real}
+    split = sides.split
+    left = [name for name in split.train if name not in kept]
+    fewer = replace(
+        split, train=[name for name in split.train if name in kept], excluded=sorted({*split.excluded, *left})
+    )
+    return replace(sides, split=fewer, train=list(real))
+
+
 def _files(samples: Sequence[Sample]) -> frozenset[Path]:
     return frozenset(path.resolve() for s in samples for path in (s.image, s.mask) if path is not None)

@@ -14,6 +14,7 @@ from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 
 SEED = "{seed}"  # in a folder or an option: the number of the nested split, or of the training
+COUNT = "{count}"  # there too: how many real defects of each type there are, or all
 SHIPPED = "mini"  # weights that have seen no real part
 
 
@@ -56,5 +57,6 @@ def _check_split(recorded: Any, sides: Sides, place: str) -> None:
     if isinstance(recorded, str) and re.fullmatch("[0-9a-f]{64}", recorded) and recorded != sides.split.hash:
         raise UserError(
             f"{place} was made for the split {recorded[:12]}, not for {sides.split.hash[:12]}, and may have seen what "
-            f"is tested on; train and synthesize on this split (--write_splits FOLDER; {SEED} is its number)"
+            f"is tested on; train and synthesize on this split (--write_splits FOLDER; {SEED} is its number, {COUNT} "
+            "that of the real defects of each type)"
         )

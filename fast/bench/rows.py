@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fast.bench.nested import Sides
-from fast.bench.provenance import SEED, SHIPPED, check_finished, check_weights
+from fast.bench.provenance import COUNT, SEED, SHIPPED, check_finished, check_weights
 from fast.data.images import read_image
 from fast.data.index import GOOD, Sample
 from fast.generators import create, method_class
@@ -79,9 +79,10 @@ class Row:
             return f"--looks {word}=none says that {word} is not drawn, as it has to be here; leave that out"
         return f"nothing that can be drawn is called {word}; say what it looks like, as in --looks {word}=scratch,pit"
 
-    def options_for(self, run: str) -> dict[str, Any]:
-        """The options with `run` in place of `{seed}`."""
-        return {k: v.replace(SEED, run) if isinstance(v, str) else v for k, v in self.options.items()}
+    def options_for(self, run: str, count: int | None = None) -> dict[str, Any]:
+        """The options with `run` in place of `{seed}`, and `count`, or "all", of `{count}`."""
+        names = {SEED: run, COUNT: "all" if count is None else str(count)}
+        return {k: _named(v, names) if isinstance(v, str) else v for k, v in self.options.items()}
 
     def describe(self) -> dict[str, Any]:
         """What decides its pairs, as plain data."""
@@ -103,6 +104,12 @@ class Made:
     @property
     def counterfeit(self) -> bool:
         return bool(self.record.get("counterfeit"))
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    for name, value in names.items():
+        text = text.replace(name, value)
+    return text
 
 
 def learns(row: Row) -> bool:
@@ -132,16 +139,22 @@ class RowPairs:
         if row.mix is not None:
             return any(map(self.needs_all, row.mix))
         trained = row.method is not None and issubclass(method_class(row.method), Learned)
-        return row.folder is not None or (trained and row.options.get("weights") != SHIPPED)
+        weights = str(row.options.get("weights"))
+        return row.folder is not None or (trained and weights != SHIPPED and COUNT not in weights)
 
-    def check(self, label: str, sides: Sides, run: str) -> None:
+    def needs_some(self, label: str) -> bool:
+        """Whether a row has no pairs without a real defect."""
+        row = self.rows[label]
+        return any(map(self.needs_some, row.mix)) if row.mix is not None else learns(row)
+
+    def check(self, label: str, sides: Sides, run: str, count: int | None = None) -> None:
         """Raise `UserError` for weights and finished pairs of a row that are not there, or of another split, and for
         types that it is to draw and nothing says the looks of."""
         row = self.rows[label]
         if why := row.cannot_draw(_types(sides)):
             raise UserError(f"{label}: {why}")
         for name in row.mix or ():
-            self.check(name, sides, run)
+            self.check(name, sides, run, count)
         if row.folder is not None:
             place = Path(row.folder.replace(SEED, run))
             check_finished(place, sides)
@@ -149,7 +162,7 @@ class RowPairs:
                 self._whole.add(place.resolve())
                 check_pairs(from_output(place)[0])
         elif row.method is not None and issubclass(method_class(row.method), Learned):
-            check_weights(row.method, row.options_for(run), sides)
+            check_weights(row.method, row.options_for(run, count), sides)
 
     def of(
         self, label: str, sides: Sides, real: Sequence[Sample], count: int | None, seed: int
@@ -172,13 +185,15 @@ class RowPairs:
         if key not in self._made:
             start = time.monotonic()
             self._made[key] = (
-                _finished(row.folder, sides, run) if row.folder else self._make(row, sides, real, seed, run)
+                _finished(row.folder, sides, run) if row.folder else self._make(row, sides, real, count, seed, run)
             )
             self.seconds[label] = time.monotonic() - start
         return list(self._made[key])
 
-    def _make(self, row: Row, sides: Sides, real: Sequence[Sample], seed: int, run: str) -> list[Made]:
-        generator = generator_of(row, sides, real, run)
+    def _make(
+        self, row: Row, sides: Sides, real: Sequence[Sample], count: int | None, seed: int, run: str
+    ) -> list[Made]:
+        generator = generator_of(row, sides, real, run, count)
         masks = {kind: masks_of(row, kind, real) for kind in _types(sides)} if not generator.own_masks else {}
         normals = [s.image for s in sides.index.normals]
         fakes = math.ceil(row.counterfeits * self.per_type)
@@ -191,10 +206,10 @@ class RowPairs:
         return pairs
 
 
-def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str) -> Generator:
+def generator_of(row: Row, sides: Sides, real: Sequence[Sample], run: str, count: int | None = None) -> Generator:
     """A row's method, ready to make pairs from the defects `real` alone. UserError for weights of another split."""
     assert row.method is not None
-    options = row.options_for(run)
+    options = row.options_for(run, count)
     if issubclass(method_class(row.method), Learned):
         check_weights(row.method, options, sides)
         if options["weights"] == SHIPPED:  # they take any names

@@ -11,6 +11,8 @@ seconds a row, a network such as fpn minutes; what helps one need not help the o
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from fast.data.split import Split
 
 
+COUNTS = "0,3,5,10,all"
+
+
 def parser() -> argparse.ArgumentParser:
     # fmt: off
     p = Parser(prog="scripts/few_defects.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -34,8 +39,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--nested", type=int, metavar="N",
                    help="measure on N splits inside the training side; the test side is not looked at")
     p.add_argument("--write_splits", type=Path, metavar="FOLDER",
-                   help="write the nested splits as 0.json, 1.json, ... for main.py --split, and end")
-    p.add_argument("--counts", default="0,3,5,10,all", help="real defects of each type (default: 0,3,5,10,all)")
+                   help="write the nested splits as 0.json, 1.json, ... for main.py --split, and end; with --counts "
+                        "those that train on so many defects of each type, as COUNT-SEED.json")
+    p.add_argument("--counts", help=f"real defects of each type (default: {COUNTS})")
     p.add_argument("--seeds", type=int, nargs="+",
                    help="choices and trainings; with --nested numbers of its splits (default: 0 1 2, or all of those)")
     p.add_argument("--methods", nargs="*", default=["procedural", "transplant"], metavar="NAME",
@@ -47,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
                         "given several times")
     p.add_argument("--row", action="append", default=[], metavar="LABEL=METHOD[,KEY=VALUE...]",
                    help="a row of a method with options, e.g. feather=transplant,blend=feather or "
-                        "fast=fast,weights=logs/{seed},masks=given,counterfeits=0.5; may be given several times")
+                        "fast=fast,weights=logs/{seed},masks=given,counterfeits=0.5; {count} stands for how many real "
+                        "defects of each type there are; may be given several times")
     p.add_argument("--mix", action="append", default=[], metavar="LABEL=A:B",
                    help="a row of half of the pairs of each of two rows; may be given several times")
     p.add_argument("--looks", action="append", default=[], metavar="TYPE=A,B",
@@ -70,27 +77,39 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     from fast.cli.few_rows import notes_of, rows_of
 
-    counts = tuple(_count(text) for text in options.counts.split(","))
+    counts = tuple(_count(text) for text in (options.counts or COUNTS).split(","))
     rows = rows_of(options)
 
     from fast.bench.few import METRICS, Few, measure, table
-    from fast.bench.nested import save_nested
     from fast.data.images import write_bytes
 
     judge, judged = judge_of(options)
     index, split = opened(options)
+    seeds = tuple(options.seeds or (range(options.nested) if options.nested else (0, 1, 2)))
     if options.write_splits:
-        for file in save_nested(index, split, options.nested, options.write_splits):
+        for file in written(options, counts, seeds, index, split):
             print(file)
         return
     for note in notes_of(rows.values(), [f"{category}/{anomaly}" for category, anomaly in index.types]):
         print(note, flush=True)
-    seeds = tuple(options.seeds or (range(options.nested) if options.nested else (0, 1, 2)))
     few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, judged)
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     parts = [f"{metric}\n\n{table(found, metric)}\n" for metric in METRICS]
     write_bytes(options.out / "table.md", "\n".join(parts).encode())
     print("\n".join(parts))
+
+
+def written(
+    options: argparse.Namespace, counts: Sequence[int | None], seeds: Sequence[int], index: DatasetIndex, split: Split
+) -> list[Path]:
+    """The splits of --write_splits. Raises `UserError`."""
+    from fast.bench.few import save_few
+    from fast.bench.nested import save_nested
+
+    if options.counts is None:
+        return save_nested(index, split, options.nested, options.write_splits)
+    some = [count for count in counts if count]
+    return save_few(index, split, some, seeds, options.write_splits, options.nested is not None)
 
 
 def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
@@ -146,8 +165,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.steps is not None and (options.segmenter == "quick" or options.steps < 1):
         why = "is below 1; raise it" if options.steps < 1 else "is for networks; add --segmenter fpn"
         raise UserError(f"--steps {options.steps} {why}")
-    if options.write_splits and not options.nested:
-        raise UserError(f"--write_splits {options.write_splits} writes nested splits; say how many with --nested N")
+    if options.write_splits and not options.nested and not re.search("[1-9]", options.counts or ""):
+        raise UserError(f"--write_splits {options.write_splits} writes nested splits, or those of a few real defects; "
+                        "say how many with --nested N, or with --counts")  # fmt: skip
     if not options.write_splits and not options.out:
         raise UserError("--out is missing; give a folder for the table")
     if options.nested and options.seeds and max(options.seeds) >= options.nested:

@@ -22,6 +22,7 @@ from fast.data.images import write_image, write_mask
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
+from fast.generators import create
 from fast.runtime.command import run_cli
 from fast.segmentation import quick
 from fast.segmentation.data import is_normal
@@ -439,3 +440,38 @@ def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:
     assert run_cli(few_defects.main, [*flags, "--write_splits", str(tmp_path / "inner")]) == 0
     for seed in range(2):
         assert Split.load(tmp_path / f"inner/{seed}.json") == nested_split(index, make_split(index), seed)
+
+
+def test_splits_of_a_few_defects_are_written_and_their_weights_measured_beside_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = dataset(tmp_path / "data")
+    split = make_split(index)
+    split.save(tmp_path / "split.json")
+    flags = ["--dataset", str(index.root), "--split", str(tmp_path / "split.json"), "--counts", "0,2,all"]
+    assert run_cli(few_defects.main, [*flags, "--seeds", "0", "1", "--write_splits", str(tmp_path / "few")]) == 0
+    assert sorted(file.name for file in (tmp_path / "few").iterdir()) == ["2-0.json", "2-1.json"]
+    for seed in range(2):
+        few = Split.load(tmp_path / f"few/2-{seed}.json")
+        chosen = choose(split.apply(index)[0], 2, seed)
+        assert (few.apply(index)[0], few.test) == (sorted(chosen, key=lambda s: s.image), split.test)
+        assert {*few.train, *few.excluded} == {*split.train, *split.excluded}  # nothing is merely forgotten
+        save_safetensors({"a": torch.zeros(1)}, tmp_path / f"run-2-{seed}/fast-1.safetensors", {"split": few.hash})
+    asked: list[dict[str, Any]] = []
+
+    def made(name: str, **options: Any) -> Any:
+        asked.append(options)
+        return create("cutpaste")
+
+    monkeypatch.setattr(module_rows, "create", made)
+    row = Row("fast", {"weights": str(tmp_path / "run-{count}-{seed}")})
+    measured = Few((0, 2), (0, 1), {"FAST": row}, 1)
+    found = measure(index, split, measured, Recorder(), tmp_path / "out" / "rows.json", report=lambda _: None)
+    assert [(r["label"], r["count"], r["seed"], r["real"]) for r in found if r["label"] != ALONE] == [
+        ("FAST", 2, 0, 4), ("FAST", 2, 1, 4)
+    ]  # fmt: skip
+    assert [Path(a["weights"]).name for a in asked] == ["run-2-0", "run-2-1"]
+    save_safetensors({"a": torch.zeros(1)}, tmp_path / "run-3-0/fast-1.safetensors", {"split": split.hash})
+    again = replace(measured, counts=(3,), seeds=(0,))
+    with pytest.raises(UserError, match=r"was made for the split .* \{count\}"):  # weights that saw all of them
+        measure(index, split, again, Recorder(), tmp_path / "more" / "rows.json", report=lambda _: None)
