@@ -39,7 +39,9 @@ class Few:
     `rows`: where pairs come from, by label; `per_type`: pairs of each type; `only_all`: rows that are measured beside
     all real defects alone, as those of a finished run or of trained weights are always, whose pairs may hold any of
     the training side. `nested`: measure seed k on nested split k of the training side, and nothing on the test side.
-    `judged`: how the judge sees images, as plain data: options that change every figure.
+    `normals`: share of what every row's training draws that are normal images; without them real defects alone never
+    see one, and pairs stand on them. `judged`: how the judge sees images, as plain data: options that change every
+    figure.
     """
 
     counts: tuple[int | None, ...]
@@ -48,6 +50,7 @@ class Few:
     per_type: int
     only_all: tuple[str, ...] = ()
     nested: bool = False
+    normals: float = 0.0
     judged: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -90,10 +93,10 @@ def measure(
             pairs.check(label, _beside(sides[seed], count, seed), str(seed), count)
     for label, count, seed in todo:
         real = choose(sides[seed].train, count, seed) if count != 0 else []
-        row = measured(label, count, seed, real, _beside(sides[seed], count, seed), pairs, judge)
+        row = measured(label, count, seed, real, _beside(sides[seed], count, seed), pairs, judge, few.normals)
         if row is None:
             continue
-        about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": dict(few.judged)}
+        about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": _judged(few)}
         known.append({**row, **about})
         write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
         report(_line(known[-1]))
@@ -145,14 +148,23 @@ def _left_out(few: Few, pairs: RowPairs) -> list[str]:
 
 
 def measured(
-    label: str, count: int | None, seed: int, real: Sequence[Sample], sides: Sides, pairs: RowPairs, judge: Judge
+    label: str,
+    count: int | None,
+    seed: int,
+    real: Sequence[Sample],
+    sides: Sides,
+    pairs: RowPairs,
+    judge: Judge,
+    normals: float = 0.0,
 ) -> dict[str, Any] | None:
-    """One row's figures; None where it has no pairs."""
+    """One row's figures; None where it has no pairs. `normals`: see `Few`."""
     made = [] if label == ALONE else pairs.of(label, sides, real, count, seed)
     if label != ALONE and not made:
         return None
     share = SHARE if made and real else None
-    figures = trial(judge, merged(made, from_samples(real), real_share=share), from_samples(sides.test), seed).figures
+    flawless = from_samples(sides.index.normals) if normals else []
+    seen = merged(made, from_samples(real), flawless, share, normals)
+    figures = trial(judge, seen, from_samples(sides.test), seed).figures
     row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(made)}
     types = {name: own["iou"] for name, own in figures["types"].items()}
     return {**row, **{metric: figures[metric] for metric in METRICS}, "types": types}
@@ -165,12 +177,17 @@ def _known(out: Path, few: Few, sides: Mapping[int, Sides]) -> list[dict[str, An
         seed, label = row["seed"], row["label"]
         if seed in sides and row.get("split") != sides[seed].split.hash:
             raise UserError(f"{out} holds rows of another split (seed {seed}); choose another --out")
-        if (judged := row.get("judged", {})) != few.judged:
-            raise UserError(f"{out} holds rows judged otherwise ({_told(judged)}, now {_told(few.judged)}); choose "
+        if (judged := row.get("judged", {})) != _judged(few):
+            raise UserError(f"{out} holds rows judged otherwise ({_told(judged)}, now {_told(_judged(few))}); choose "
                             "another --out, or give the same options")  # fmt: skip
         if (label == ALONE or label in few.rows) and row.get("how") != _how(label, few):
             raise UserError(f"{out} holds '{label}' with other options ({row.get('how')}); change --out or label")
     return known
+
+
+def _judged(few: Few) -> dict[str, Any]:
+    """What decides every row's figures. Rows without normals keep the description that they had before there were."""
+    return {**few.judged, **({"normals": few.normals} if few.normals else {})}
 
 
 def _told(judged: Mapping[str, Any]) -> str:

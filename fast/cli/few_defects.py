@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--looks", action="append", default=[], metavar="TYPE=A,B",
                    help="what is drawn for a type, e.g. blowhole=pit,hole, or none; may be given several times")
     p.add_argument("--pairs", type=int, default=60, help="of each type (default: 60)")
+    p.add_argument("--normals", type=float, default=0.0, metavar="R",
+                   help="share of what every row is trained on that are normal images, which pairs stand on and real "
+                        "defects alone do not show; bench.py takes 0.3 (default: 0)")
     p.add_argument("--segmenter", default="quick",
                    help="what is trained on each row: quick, a pixel classifier on frozen features, or a network of "
                         "segment.py, such as fpn (default: quick)")
@@ -92,7 +95,8 @@ def run(options: argparse.Namespace) -> None:
         return
     for note in notes_of(rows.values(), [f"{category}/{anomaly}" for category, anomaly in index.types]):
         print(note, flush=True)
-    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, judged)
+    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, options.normals,
+              judged)  # fmt: skip
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     parts = [f"{metric}\n\n{table(found, metric)}\n" for metric in METRICS]
     write_bytes(options.out / "table.md", "\n".join(parts).encode())
@@ -162,6 +166,8 @@ def _check(options: argparse.Namespace) -> None:
     ):  # fmt: skip
         if not least <= value <= 65535:
             raise UserError(f"--{name} {value} lies outside {least}..65535; change it")
+    if not 0 <= options.normals < 1:
+        raise UserError(f"--normals {options.normals:g} lies outside 0..1; change it")
     if options.steps is not None and (options.segmenter == "quick" or options.steps < 1):
         why = "is below 1; raise it" if options.steps < 1 else "is for networks; add --segmenter fpn"
         raise UserError(f"--steps {options.steps} {why}")

@@ -102,6 +102,7 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
         ["--nested", "0"],
         ["--steps", "0"],
         ["--steps", "5"],
+        ["--normals", "1"],
         ["--write_splits", "there"],
         ["--row", "new"],
         ["--mix", "half=transplant:fast"],
@@ -267,7 +268,9 @@ def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "changed", [["--size", "48"], ["--native"], ["--upright"], ["--segmenter", "mini"]], ids=" ".join
+    "changed",
+    [["--size", "48"], ["--normals", "0.3"], ["--native"], ["--upright"], ["--segmenter", "mini"]],
+    ids=" ".join,
 )
 def test_rows_that_were_judged_otherwise_are_refused_in_one_line(
     changed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -475,3 +478,22 @@ def test_splits_of_a_few_defects_are_written_and_their_weights_measured_beside_t
     again = replace(measured, counts=(3,), seeds=(0,))
     with pytest.raises(UserError, match=r"was made for the split .* \{count\}"):  # weights that saw all of them
         measure(index, split, again, Recorder(), tmp_path / "more" / "rows.json", report=lambda _: None)
+
+
+def test_every_row_sees_the_same_share_of_normal_images(tmp_path: Path) -> None:
+    index = dataset(tmp_path)
+    seen: list[dict[str, float]] = []
+
+    class Weigher(Recorder):
+        def fit(self, samples: Sequence[Any], seed: int = 0) -> set[Any]:
+            of = [("synthetic" if s.synthetic else "normal" if is_normal(s) else "real", s.weight) for s in samples]
+            total = sum(weight for _, weight in of)
+            seen.append({kind: sum(w for k, w in of if k == kind) / total for kind, _ in of})
+            return set()
+
+    asked = Few((None,), (0,), {"pasted": Row("cutpaste")}, 2, normals=0.3)
+    measure(index, make_split(index), asked, Weigher(), tmp_path / "rows.json", report=lambda _: None)
+    assert seen == [pytest.approx({"real": 0.7, "normal": 0.3}),
+                    pytest.approx({"real": 0.35, "synthetic": 0.35, "normal": 0.3})]  # fmt: skip
+    with pytest.raises(UserError, match=r"judged otherwise \(normals=0.3, now not recorded how\)"):
+        measure(index, make_split(index), replace(asked, normals=0.0), Weigher(), tmp_path / "rows.json")
