@@ -28,12 +28,11 @@ def check_names(options: SynthesisOptions) -> None:
     given = _looks(options.overrides)
     if given is None or not asked or not (drawn or options.draft == "procedural"):
         return  # of mixed drafts those of some types may be real defects alone
-    from fast.generators.looks import SYNONYMS, cannot_draw
-    from fast.procedural.defects import DRAWABLE
+    from fast.generators.looks import cannot_draw, undrawable
 
-    for word in _words(options, bare=drawn or bool(shipped)):
-        if word not in (*DRAWABLE, *SYNONYMS, *given):
-            raise cannot_draw(word, given, "method.looks" if drawn else "method.draft_options.looks")
+    words = _words(options, bare=drawn or bool(shipped))
+    if without := undrawable(words, {word: ["given"] for word in given}):  # what they are is read with all options
+        raise cannot_draw(without[0], given, "method.looks" if drawn else "method.draft_options.looks")
 
 
 def _check_looks(overrides: Sequence[str], option: str) -> None:
