@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,17 @@ from fast.bench.answer_page import page
 from fast.bench.candidates import CANDIDATES
 from fast.bench.grid import Cell
 from fast.bench.plan import CategoryPlan, Column, SweepPlan
-from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, Start, TrainingRule, check
+from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, SplitRule, Start, TrainingRule, check
+from fast.bench.shown import seen, smaller
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
-from fast.data.images import resize_image, resize_mask
-from fast.data.tensors import to_tensor
 from fast.generators import LATENT
 from fast.reports.contact_sheet import read_row
 from fast.reports.report import render
 from fast.runtime.command import command_line
 from fast.segmentation.data import from_samples
-from fast.segmentation.evaluation import predict
 from fast.segmentation.networks import PRETRAINED, load
+from fast.synthesis.options import draft_methods
 from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
@@ -46,11 +46,18 @@ def protocol_of(
     seeds: int = 3,
     steps: int | None = None,
     precision: str = "auto",
+    split: str | None = None,
+    native: bool = False,
+    upright: bool = False,
+    looks: Mapping[str, Sequence[str]] | None = None,
 ) -> Protocol:
     """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike.
 
     `count`: pairs of each defect type; `seeds`, `steps`: trainings of the segmenter and their optimiser steps (None:
-    as many as it needs); `size`: side in pixels. Raises `UserError` for options that cannot be.
+    as many as it needs); `size`: side in pixels, of all pictures, or with `native` of the windows that the segmenter
+    sees of pictures at their own size. `split`: a file, else a third trains. `upright`: training pictures are not
+    turned by large angles. `looks`: what is drawn for a type (`fast.generators.looks`). Raises `UserError` for options
+    that cannot be.
     """
     for name, number in (("count", count), ("seeds", seeds)):
         if number < 1:
@@ -58,6 +65,8 @@ def protocol_of(
     how: dict[str, Any] = {"steps": EVALUATIONS, "windows": True} if method in LATENT else {}
     if (adapted := CANDIDATES.get(method)) and adapted.adapted:  # as --auto has it
         how |= {"train": adapted.training, **adapted.options}
+    if looks:
+        how |= {"options": (_drawn_as(method, str(how.get("draft", "none")), looks),)}
     entries = [
         Entry(REAL),
         Entry(SYNTHETIC, method, real="none", **how),
@@ -70,7 +79,8 @@ def protocol_of(
         tuple(entries),
         column="pairs",
         metrics=("mIoU", "mIoU (types)", "Acc", "AP", "AUROC"),
-        pairs=PairsRule(per_type=count, size=size, masks="given", precision=precision),
+        split=SplitRule(file=split),
+        pairs=PairsRule(per_type=count, size=None if native else size, masks="given", precision=precision),
         training=TrainingRule(recipes="small"),
         segmentation=Segmentation(
             networks=(segmenter,),
@@ -78,6 +88,8 @@ def protocol_of(
             steps=(700 if segmenter in PRETRAINED else 600) if steps is None else steps,
             batch_size=8,
             size=size,
+            native=native,
+            augment="upright" if upright else "classical",
             lr=None if segmenter in PRETRAINED else 1e-3,
             normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
             precision=precision,
@@ -86,6 +98,15 @@ def protocol_of(
     )
     check(protocol, "the command")
     return protocol
+
+
+def _drawn_as(method: str, draft: str, looks: Mapping[str, Sequence[str]]) -> str:
+    """The option of `generate_with_mask.py` that says what is drawn for a type. UserError where nothing is drawn."""
+    drafted = "procedural" in draft_methods(draft)
+    if method != "procedural" and not drafted:
+        raise UserError(f"--looks says how defects are drawn, and {method} draws none; leave it out")
+    option = "method.draft_options.looks" if drafted else "method.looks"
+    return f"{option}={json.dumps({name: list(types) for name, types in looks.items()})}"
 
 
 def write_pages(plan: SweepPlan, command: str) -> Iterator[tuple[str, str]]:
@@ -134,6 +155,7 @@ def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column],
         commands=_commands(both, command),
         seconds=sum(cell.seconds for cell in cells.values()),
         draft=both.entry.draft,
+        native=seg.native,
         making=list(_making(both.entry)),
     )
 
@@ -176,7 +198,7 @@ def _shown_pairs(column: Column) -> Iterator[tuple[str, np.ndarray, np.ndarray, 
         folder = pairs_folder(column.pairs, kind)
         for record in read_records(folder)[:SHOWN_PAIRS]:
             row = read_row(folder, record)
-            yield kind, row.normal, row.mask, row.synthetic
+            yield kind, smaller(row.normal), smaller(row.mask), smaller(row.synthetic)
 
 
 def _predictions(
@@ -189,9 +211,4 @@ def _predictions(
     networks = {label: load(cell.folder / WEIGHTS) for label, cell in cells.items()}
     for kind in category.types:
         for pair in from_samples([s for s in category.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]):
-            image, mask = pair.read()
-            image, mask = resize_image(image, seg.size), resize_mask(mask == 1, seg.size)
-            found = {
-                label: predict(one, to_tensor(image)[None])[0].argmax(0).numpy() > 0 for label, one in networks.items()
-            }
-            yield kind, image, mask, found
+            yield kind, *seen(pair, networks, seg.size, seg.native)

@@ -298,6 +298,7 @@ def _how(answer: Answer) -> Section:
         *([what, value] for what, value in answer.making),
         ["network trained on them", answer.network],
         *([name, str(answer.counts[key])] for key, name in counts.items() if key in answer.counts),
+        *([["pictures", "windows of pictures at their own size"]] if answer.native else []),
         *([f"trainings, {kind}", str(n)] for kind, n in seeds.items()),
         ["split", answer.split[:12]],
         ["time of all of it", duration(answer.seconds)],

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from fast.bench.advice import signed
 from fast.bench.auto import NETWORK, Delivered
 from fast.bench.candidates import CANDIDATES
 from fast.bench.choice import LEAST, CandidateScore
 from fast.bench.few import ALONE
-from fast.data.images import read_image, resize_image, resize_mask
-from fast.data.tensors import to_tensor
+from fast.bench.shown import seen, smaller
+from fast.data.images import read_image
 from fast.reports.report import (
     PREDICTION_KEY,
     Bar,
@@ -31,10 +30,8 @@ from fast.reports.report import (
     trial_row,
 )
 from fast.segmentation.data import from_samples
-from fast.segmentation.evaluation import predict
 
 SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type
-LARGEST = 512  # side of a picture on the page
 
 
 def page(found: Delivered, commands: Sequence[tuple[str, str]]) -> Report:
@@ -180,35 +177,19 @@ def _pairs(found: Delivered) -> Section | None:
         for made in (*own[:1], *own[-1:])[:SHOWN_PAIRS]:  # of a mixture one of each
             image, mask = made.sample.read()
             normal = read_image(made.record["normal_source"])
-            small = _shown(image.shape)
-            normal, image = resize_image(normal, small), resize_image(image, small)
             heading = f"{kind.split('/', 1)[-1]}, {made.record['method']}"
-            rows.append(pair_row(heading, normal, resize_mask(mask == 1, small), image))
+            rows.append(pair_row(heading, smaller(normal), smaller((mask == 1).astype(np.uint8)), smaller(image)))
     text = "Look at them as an inspector would: is that a defect, and does it look like one of this type?"
     return Section("The pairs", text, [Gallery("", rows)])
 
 
-def _shown(shape: Sequence[int]) -> tuple[int, int]:
-    factor = min(1.0, LARGEST / max(shape[:2]))
-    return max(1, round(shape[0] * factor)), max(1, round(shape[1] * factor))
-
-
-@torch.no_grad()
 def _predictions(found: Delivered) -> Iterator[ImageRow]:
     plan = found.plan
     for kind in found.kinds:
         samples = [s for s in found.sides.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]
         for pair in from_samples(samples):
-            image, mask = pair.read()
-            if not plan.native:
-                image, mask = resize_image(image, plan.size), resize_mask(mask == 1, plan.size)
-            logits = predict(found.final.network, to_tensor(image)[None], tile=plan.size if plan.native else None)
-            small = _shown(image.shape)
-            marked = resize_mask(logits[0].argmax(0).numpy() > 0, small)
-            yield trial_row(
-                kind.split("/", 1)[-1], resize_image(image, small), resize_mask(mask == 1, small) > 0,
-                {"segmenter": marked > 0},
-            )  # fmt: skip
+            networks = {"segmenter": found.final.network}
+            yield trial_row(kind.split("/", 1)[-1], *seen(pair, networks, plan.size, plan.native))
 
 
 def _how(found: Delivered) -> Section:

@@ -224,7 +224,9 @@ def _pairs(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Give
         "types": category.types,
         "size": rule.size,
         "seed": rule.seed,
-        "masks": _masks(rule.masks, entry.windows and method in LATENT, category) if files else "own",
+        "masks": _masks(rule.masks, rule.size is None or (entry.windows and method in LATENT), category)
+        if files
+        else "own",
         "options": list(entry.options),
     }
     use: dict[str, Any] = {"of": category, "device": given.device}
@@ -300,11 +302,12 @@ def _segment(
     given: Given,
 ) -> Cell:
     seg = protocol.segmentation
-    key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start")}
+    key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start", "native")}
     key["precision"] = _precision(network, seg.precision, given)
     real = entry.real or seg.real
     if network == "quick":
         key = {name: key[name] for name in QUICK}
+    key |= {"native": True} if seg.native else {}  # cells of squares keep the names that they have
     if entry.real_share is not None:
         key["real_share"] = None if entry.real_share == "merge" else entry.real_share
     if pairs is None or real == "none":
@@ -338,6 +341,7 @@ def _start(seg: Segmentation, category: CategoryPlan, network: str, out: Path, g
     key = {name: getattr(seg, name) for name in HOW} | {"network": network, "seed": seg.start.seed}
     key["precision"] = _precision(network, seg.precision, given)
     key |= {"steps": seg.start.real_steps, "split": category.split.hash, "data": category.content}
+    key |= {"native": True} if seg.native else {}
     use = {"of": category, "device": given.device}
     return Cell("warm", network, key, category.place / "starts", (drawn,), use)
 

@@ -20,7 +20,8 @@ from fast.bench import paper as papers
 from fast.bench.paper import names as paper_names
 from fast.bench.results import METRICS
 from fast.data.transforms import AUGMENT
-from fast.generators import LATENT, METHODS
+from fast.generators import LATENT, METHODS, method_class
+from fast.generators.base import Learned
 from fast.latent.sampling import SAMPLERS
 from fast.runtime.validated import (
     EACH_ONCE,
@@ -64,12 +65,12 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class PairsRule:
-    """`per_type`: pairs of each defect type; `size`: their side in pixels; `masks`: `given` or `augmented`, those of
-    the training side. `own_masks`: methods that draw masks use theirs."""
+    """`per_type`: pairs of each defect type; `size`: their side in pixels (null: that of their normal images); `masks`:
+    `given` or `augmented`, those of the training side. `own_masks`: methods that draw masks use theirs."""
 
     __pydantic_config__ = STRICT
     per_type: FromOne = 500
-    size: Side = 256
+    size: Side | None = 256
     masks: Annotated[str, one_of("given", "augmented")] = "augmented"
     own_masks: Switch = False
     seed: FromZero = 0
@@ -115,7 +116,8 @@ class Segmentation:
     normals.
     `augment`: of all training images alike (`fast.data.transforms.AUGMENT`). `test_normals`: held-out normals are
     tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
-    size, real, real_share, normals, augment and test_normals."""
+    size, native, real, real_share, normals, augment and test_normals. `native`: pictures keep their size, of which
+    networks see windows of side `size`: for large pictures with small defects."""
 
     __pydantic_config__ = STRICT
     networks: Annotated[tuple[Network, ...], MinLen(1), EACH_ONCE] = ("fpn",)
@@ -124,6 +126,7 @@ class Segmentation:
     batch_size: Batch | None = None
     size: Side = 256
     crop: Whole | None = None
+    native: Switch = False
     lr: Positive | None = None
     loss: Annotated[str, one_of(*LOSSES)] | None = None
     recipe: Annotated[str, one_of(*SCHEDULES)] = "common"
@@ -253,6 +256,9 @@ def _check(protocol: Protocol, where: str) -> None:
     told = [metric for metric in protocol.metrics if metric.endswith("(classes)")]
     if told and seg.classes != "types":
         raise UserError(f"{where}: metric {told[0]} needs segmentation.classes: types; set it, or leave the metric out")
+    if seg.native and (protocol.pairs.size is not None or seg.crop is not None):
+        raise UserError(f"{where}: segmentation.native keeps pictures at their size, so that pairs.size and "
+                        "segmentation.crop must be null")  # fmt: skip
     for entry in protocol.entries:
         _check_entry(entry, protocol, where)
 
@@ -269,6 +275,11 @@ def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
     if entry.method not in LATENT and any(sampling):
         names = "sampler, steps, scale, flags and windows"
         raise UserError(f"{where}: {entry.label!r}: {names} are for {', '.join(LATENT)}")
+    sized = entry.method is not None and issubclass(method_class(entry.method), Learned) and not entry.windows
+    if protocol.pairs.size is None and sized:
+        remedy = "set windows: true" if entry.method in LATENT else "leave it out"
+        raise UserError(f"{where}: {entry.label!r}: {entry.method} makes pairs of a size of its own, which pairs.size: "
+                        f"null does not give; {remedy}")  # fmt: skip
     if entry.draft != "none" and entry.method != "fast":
         raise UserError(f"{where}: {entry.label!r}: draft={entry.draft} is what method fast starts from; leave it out")
     if entry.draft != "none" and entry.sampler not in (None, "aias"):

@@ -23,7 +23,7 @@ class Answer:
 
     `name`: of the dataset or category; `method`, `network`: what made the pairs, what was trained on them; `draft`:
     what the pairs started from, one of `fast.synthesis.options.DRAFTS`; `making`: (what, value) of how they were made,
-    for the reader. `runs`:
+    for the reader; `native`: the network saw windows of pictures at their own size. `runs`:
     REAL, SYNTHETIC and BOTH -> metrics (0..1, `fast.segmentation.evaluation.evaluate`) of each seed; may lack any.
     `curve`: (number of synthetic pairs in all, metrics of each seed), the real defects always in, 0 = they alone.
     `counts`: real, synthetic, normals, test, steps, size (pixels that the segmenter sees). `split`: its hash.
@@ -46,6 +46,7 @@ class Answer:
     seconds: float
     draft: str = "none"
     making: Sequence[tuple[str, str]] = ()
+    native: bool = False
 
 
 @dataclass(frozen=True)

@@ -271,7 +271,8 @@ def _judge(cell: Cell) -> Judge:
     if key["network"] != "quick":
         return _networks(cell)
     # The features are shared by all trainings of the sweep.
-    return QuickJudge(key["size"], key["augment"], cache=cell.use["features"], device=device_of(cell))
+    size = None if key.get("native") else key["size"]
+    return QuickJudge(size, key["augment"], cache=cell.use["features"], device=device_of(cell))
 
 
 def _networks(cell: Cell) -> NetworkJudge:
@@ -279,7 +280,8 @@ def _networks(cell: Cell) -> NetworkJudge:
     key = cell.key
     begin = [need.folder / WEIGHTS for need in cell.needs if need.kind in ("start", "warm")] + [cell.use.get("weights")]
     names = ("steps", "batch_size", "lr", "loss", "recipe", "ema", "crop", "augment")
-    seen = {"size": key["size"], "bf16": key["precision"] == "bf16", "device": device_of(cell)}
+    seen = {"size": key["size"], "native": key.get("native", False)}
+    seen |= {"bf16": key["precision"] == "bf16", "device": device_of(cell)}
     training = {name: key[name] for name in names}
     return NetworkJudge(key["network"], training, seen, weights=begin[0], labels=_labels(cell))
 

@@ -25,7 +25,7 @@ from ldm.errors import UserError
 
 if TYPE_CHECKING:
     from fast.bench.plan import Given, SweepPlan
-    from fast.bench.protocol import Protocol
+    from fast.bench.protocol import Entry, Protocol
 
 
 def parser() -> Parser:
@@ -61,6 +61,13 @@ def parser() -> Parser:
     helps.add_argument("--size", type=int, help="side in pixels that a segmenter sees (default: 256)")
     helps.add_argument("--precision", choices=("auto", "fp32", "bf16"),
                        help="default: auto, bf16 where the machine computes in it, else fp32, as for fpn on a CPU")
+    helps.add_argument("--split", metavar="FILE", help="a file of prepare_data.py (default: a third trains)")
+    helps.add_argument("--native", action="store_true",
+                       help="images keep their size, of which a segmenter sees windows of --size: large images, small "
+                            "defects")
+    helps.add_argument("--upright", action="store_true", help="the part must not be turned by large angles")
+    helps.add_argument("--looks", action="append", metavar="TYPE=A,B",
+                       help="what is drawn for a type, e.g. blowhole=pit,hole, or none; may be given several times")
     # fmt: on
     bench_auto.add_flags(p)
     add_flags(p.add_argument_group("on more than one machine (docs/scale.md)"), RunnerOptions, NAMES)
@@ -85,9 +92,12 @@ def main(argv: list[str]) -> None:
     if options.protocol:
         protocol = load_protocol(options.protocol, tuple(overrides))
     else:
+        from fast.generators.looks import given_looks
+
+        looks = given_looks(options.looks or [])  # refused before what takes long to import
         from fast.bench.answer import protocol_of
 
-        protocol = protocol_of(**asked(options))
+        protocol = protocol_of(**{**asked(options), "looks": looks})
     run(options, protocol)
 
 
@@ -113,8 +123,10 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def asked(options: argparse.Namespace) -> dict[str, Any]:
     """What is given of the flags for a run without a protocol."""
-    helps = ("method", "count", "segmenter", "seeds", "steps", "size", "precision")
-    return {name: getattr(options, name) for name in helps if getattr(options, name) is not None}
+    helps = ["method", "count", "segmenter", "seeds", "steps", "size", "precision"]
+    helps += ["split", "native", "upright", "looks"]
+    found = {name: getattr(options, name) for name in helps}
+    return {name: value for name, value in found.items() if value is not None and value is not False}
 
 
 def run(options: argparse.Namespace, protocol: Protocol) -> None:
@@ -132,6 +144,8 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     found = plan(protocol, dataset, options.out, given(options))
     for category in found.categories:
         tell_left_out(dataset, category.index.left_out)
+        if not options.protocol:
+            tell_looks(options, protocol.entries[-1], category.types)
     if options.plan:
         show(found)
         return
@@ -146,6 +160,18 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
             print(file)
     if failed:
         raise UserError(told)
+
+
+def tell_looks(options: argparse.Namespace, entry: Entry, kinds: list[str]) -> None:
+    """What the types are drawn as where their names say it and no flag does."""
+    from fast.bench.rows import Row
+    from fast.cli.few_rows import notes_of
+    from fast.generators.looks import given_looks
+
+    looks = {"looks": given_looks(options.looks or [])}
+    drawn = looks if entry.method == "procedural" else {"draft": entry.draft, "draft_options": looks}
+    for note in notes_of([Row(entry.method, drawn)], kinds):
+        print(note, flush=True)
 
 
 def done(options: argparse.Namespace, found: SweepPlan) -> dict[str, str]:

@@ -16,22 +16,21 @@ if TYPE_CHECKING:
     from fast.data.index import DatasetIndex
     from fast.data.split import Split
 
-TAKEN = ("dataset", "out", "category", "count", "steps", "size", "device")  # flags of the bench that --auto has too
-OWN = ("minutes", "split", "native", "upright", "looks")
+# Flags of the bench that --auto has too.
+TAKEN = ("dataset", "out", "category", "count", "steps", "size", "device", "split", "native", "upright", "looks")
+OWN = ("minutes",)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     # fmt: off
-    auto = parser.add_argument_group("with --auto (and --count, --device, --size and --steps of the final segmenter)")
+    auto = parser.add_argument_group(
+        "with --auto (and --split, --native, --upright, --looks, and --count, --device, --size and --steps of the "
+        "final segmenter)"
+    )
     auto.add_argument("--auto", action="store_true",
                       help="try methods and mixtures on splits inside the training side, take what helps most, and "
                            "deliver its pairs and a segmenter as ONNX")
     auto.add_argument("--minutes", type=float, help="for all of it (default: 30)")
-    auto.add_argument("--split", metavar="FILE", help="a file of prepare_data.py (default: a third trains)")
-    auto.add_argument("--native", action="store_true", help="images keep their size: large images, small defects")
-    auto.add_argument("--upright", action="store_true", help="the part must not be turned by large angles")
-    auto.add_argument("--looks", action="append", metavar="TYPE=A,B",
-                      help="what is drawn for a type, e.g. blowhole=pit,hole, or none; may be given several times")
     # fmt: on
 
 

@@ -14,11 +14,15 @@ from fast.bench import answer, work
 from fast.bench.grid import Cell
 from fast.bench.verdict import BOTH, REAL
 from fast.cli import bench
+from fast.data.images import read_image
+from fast.data.layouts import check, open_dataset
+from fast.data.split import Split, make_split
 from fast.generators import FREE
 from fast.runtime.command import run_cli
 from fast.synthesis.records import read_records
 from support.page import Page
 from support.paths import ROOT
+from support.tiny import SIZE
 
 PROTOCOL = """
 name: tiny
@@ -210,9 +214,40 @@ def test_a_dataset_alone_is_answered_with_a_page(
     assert measured["real"]["seam"] > 0
 
 
+def test_an_answer_of_pictures_at_their_own_size(
+    drawn_root: Path, tmp_path: Path, in_process: list[str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(answer, "SHARDS", 1)
+    monkeypatch.setattr(answer, "START_STEPS", 1)
+    monkeypatch.setattr(work, "SHEETS", 1)  # of a shard
+    split = tmp_path / "wood.json"
+    make_split(check(open_dataset(drawn_root, category="wood")).usable, seed=5).save(split)
+    flags = ["--dataset", str(drawn_root), "--category", "wood", "--out", str(tmp_path / "out"), "--split", str(split)]
+    flags += ["--method", "procedural", "--count", "1", "--segmenter", "mini", "--seeds", "1", "--steps", "1"]
+    flags += ["--size", "32", "--native", "--upright", "--looks", "crack=stain"]
+    assert run_cli(bench.main, flags) == 0
+    cells = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("wood-*/segments/*/cell.json")]
+    assert {(c["key"]["size"], c["key"]["native"], c["key"]["augment"]) for c in cells} == {(32, True, "upright")}
+    assert {c["key"]["split"] for c in cells} == {Split.load(split).hash}
+    (folder,) = (tmp_path / "out").glob("wood-*/pairs/*/crack")
+    (record,) = read_records(folder)
+    assert read_image(folder / record["image"]).shape == (SIZE, SIZE, 3)  # the pictures' own, not the windows'
+    assert json.loads((folder / "settings.json").read_text())["options"]["looks"] == {"crack": ["stain"]}
+    shown = Page((tmp_path / "out/answer-procedural-mini-wood/report.html").read_text())
+    assert "windows of pictures at their own size" in " ".join(shown.words)
+    capsys.readouterr()
+    assert run_cli(bench.main, [*flags, "--method", "cutpaste"]) == 2
+    assert "--looks says how defects are drawn, and cutpaste draws none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
+        (["--method", "dfmgan", "--native"], "dfmgan makes pairs of a size of its own"),
+        (["--minutes", "5"], "--minutes is for --auto"),
+        (["--looks", "pit"], "--looks pit is not TYPE=A,B"),
+        (["--split", "nowhere.json"], "nowhere.json"),
         (["--seeds", "0"], "--seeds 0 must be above 0"),
         (["--count", "-3"], "--count -3 must be above 0"),
         (["--segmenter", "resnet"], "resnet"),

@@ -259,6 +259,31 @@ def test_fast_s_answer_is_of_drafts_that_weights_of_the_part_make_new() -> None:
     assert list(dict(_making(protocol_of("procedural").entries[-1]))) == []
 
 
+def test_pictures_of_their_own_size_are_other_cells_and_need_methods_that_keep_it(
+    drawn_root: Path, tmp_path: Path
+) -> None:
+    """Cells of squares keep the keys that they had before pictures could keep their size."""
+
+    def keys(**more: Any) -> dict[str, list[dict[str, Any]]]:
+        found = plan(protocol_of("fast", segmenter="quick", **more), drawn_root, tmp_path).cells
+        return {kind: [c.key for c in found if c.kind == kind] for kind in ("pairs", "segment", "fit")}
+
+    square, own = keys(), keys(native=True, looks={"crack": ["stain", "pit"]})
+    assert all("native" not in key for key in square["segment"])
+    assert all(key["native"] and key["size"] == 256 for key in own["segment"])
+    assert {(key["size"], *key["options"]) for key in square["pairs"]} == {(256,)}
+    looks = 'method.draft_options.looks={"crack": ["stain", "pit"]}'
+    assert {(key["size"], *key["options"]) for key in own["pairs"]} == {(None, looks)}
+    assert square["fit"] == own["fit"]  # of windows at the pictures' own resolution in both
+    with pytest.raises(UserError, match=r"pairs.size and segmentation.crop must be null"):
+        parse({**SMALL, "segmentation": {**SMALL["segmentation"], "native": True}}, "p")
+    sized = {**SMALL, "pairs": {"per_type": 4, "size": None}, "entries": [{"label": "CutPaste", "method": "cutpaste"}]}
+    parse(sized, "p")
+    with pytest.raises(UserError, match=r"stage makes pairs of a size of its own.*set windows: true"):
+        parse({**sized, "entries": [{"label": "STAGE", "method": "stage"}]}, "p")
+    parse({**sized, "entries": [{"label": "STAGE", "method": "stage", "windows": True}]}, "p")
+
+
 def test_what_is_not_in_the_dataset_is_refused(drawn_root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no category gold"):
         plan(replace(parse(SMALL, "p"), categories=("gold",)), drawn_root, tmp_path)
