@@ -12,9 +12,9 @@ import numpy as np
 from fast.bench.answer_page import page
 from fast.bench.candidates import CANDIDATES
 from fast.bench.grid import Cell
+from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
 from fast.bench.plan import CategoryPlan, Column, SweepPlan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, SplitRule, Start, TrainingRule, check
-from fast.bench.shown import seen, smaller
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
 from fast.generators import LATENT
@@ -28,9 +28,8 @@ from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
 PARTS = (8, 4, 2)  # the curve has an eighth, a quarter and a half of the pairs
-SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type on the page
 SHARDS, START_STEPS = 8, 1500  # of the drawn defects that segmenters begin with
-DRAFTS = {
+DRAFTED = {
     "transplant": "real defects of the training side set into normal images",
     "procedural": "drawn defects",
     "mixed": "real defects of the training side set into normal images, half of them, and drawn ones",
@@ -106,7 +105,7 @@ def _drawn_as(method: str, draft: str, looks: Mapping[str, Sequence[str]]) -> st
     if method != "procedural" and not drafted:
         raise UserError(f"--looks says how defects are drawn, and {method} draws none; leave it out")
     option = "method.draft_options.looks" if drafted else "method.looks"
-    return f"{option}={json.dumps({name: list(types) for name, types in looks.items()})}"
+    return f"{option}={json.dumps({name: list(types) for name, types in looks.items()}, ensure_ascii=False)}"
 
 
 def write_pages(plan: SweepPlan, command: str) -> Iterator[tuple[str, str]]:
@@ -155,7 +154,7 @@ def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column],
         commands=_commands(both, command),
         seconds=sum(cell.seconds for cell in cells.values()),
         draft=both.entry.draft,
-        native=seg.native,
+        native=seg.native and network != "quick",
         making=list(_making(both.entry)),
     )
 
@@ -165,7 +164,7 @@ def _making(entry: Entry) -> Iterator[tuple[str, str]]:
     if entry.train:
         yield "trained with", ", ".join(entry.train)
     if entry.draft != "none":
-        yield "pairs start from", f"{DRAFTS[entry.draft]}; strength {entry.strength:g}"
+        yield "pairs start from", f"{DRAFTED[entry.draft]}; strength {entry.strength:g}"
     if entry.steps is not None:
         yield "evaluations of the network for a pair", str(entry.steps)
 
@@ -208,7 +207,8 @@ def _predictions(
     cells = {label: columns[label].segments[network, seg.seeds[0]] for label in (REAL, BOTH)}
     if not all(cell.done for cell in cells.values()):
         return
+    tile = seg.size if seg.native and network != "quick" else None  # the quick judge sees whole pictures
     networks = {label: load(cell.folder / WEIGHTS) for label, cell in cells.items()}
     for kind in category.types:
         for pair in from_samples([s for s in category.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]):
-            yield kind, *seen(pair, networks, seg.size, seg.native)
+            yield kind, *seen(pair, networks, None if seg.native else seg.size, tile)

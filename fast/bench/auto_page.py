@@ -11,7 +11,7 @@ from fast.bench.auto import NETWORK, Delivered
 from fast.bench.candidates import CANDIDATES
 from fast.bench.choice import LEAST, CandidateScore
 from fast.bench.few import ALONE
-from fast.bench.shown import seen, smaller
+from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
 from fast.data.images import read_image
 from fast.reports.report import (
     PREDICTION_KEY,
@@ -30,8 +30,6 @@ from fast.reports.report import (
     trial_row,
 )
 from fast.segmentation.data import from_samples
-
-SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type
 
 
 def page(found: Delivered, commands: Sequence[tuple[str, str]]) -> Report:
@@ -185,11 +183,12 @@ def _pairs(found: Delivered) -> Section | None:
 
 def _predictions(found: Delivered) -> Iterator[ImageRow]:
     plan = found.plan
+    sides = (None, plan.size) if plan.native else (plan.size, None)
     for kind in found.kinds:
         samples = [s for s in found.sides.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]
         for pair in from_samples(samples):
             networks = {"segmenter": found.final.network}
-            yield trial_row(kind.split("/", 1)[-1], *seen(pair, networks, plan.size, plan.native))
+            yield trial_row(kind.split("/", 1)[-1], *seen(pair, networks, *sides))
 
 
 def _how(found: Delivered) -> Section:

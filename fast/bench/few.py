@@ -77,6 +77,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Rows `label`, `count`, `seed` with the judge's figures, written to `out` as they come; those there are not
     measured again. Raises `UserError`, also where those were measured otherwise."""
+    if few.normals and not index.normals:
+        raise UserError(f"--normals {few.normals:g}: {index.root} has no normal images to train on; leave it out")
     sides = _sides(index, split, few)
     known = _known(out, few, sides)
     done = {(row["label"], row["count"], row["seed"]) for row in known}
@@ -90,10 +92,10 @@ def measure(
         report(line)
     for label, count, seed in todo:  # before anything is trained
         if label != ALONE:
-            pairs.check(label, _beside(sides[seed], count, seed), str(seed), count)
+            pairs.check(label, _chosen_sides(sides[seed], count, seed), str(seed), count)
     for label, count, seed in todo:
         real = choose(sides[seed].train, count, seed) if count != 0 else []
-        row = measured(label, count, seed, real, _beside(sides[seed], count, seed), pairs, judge, few.normals)
+        row = measured(label, count, seed, real, _chosen_sides(sides[seed], count, seed), pairs, judge, few.normals)
         if row is None:
             continue
         about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": _judged(few)}
@@ -103,7 +105,7 @@ def measure(
     return known
 
 
-def _beside(sides: Sides, count: int | None, seed: int) -> Sides:
+def _chosen_sides(sides: Sides, count: int | None, seed: int) -> Sides:
     """The sides where so many real defects of each type are chosen by `seed`; without any, types are still known."""
     return beside(sides, choose(sides.train, count, seed)) if count else sides
 
@@ -117,7 +119,7 @@ def save_few(
     files = []
     for count, seed in itertools.product(counts, seeds):
         files.append(folder / f"{count}-{seed}.json")
-        _beside(sides[seed], count, seed).split.save(files[-1])
+        _chosen_sides(sides[seed], count, seed).split.save(files[-1])
     return files
 
 

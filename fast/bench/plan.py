@@ -306,7 +306,7 @@ def _segment(
     key["precision"] = _precision(network, seg.precision, given)
     real = entry.real or seg.real
     if network == "quick":
-        key = {name: key[name] for name in QUICK}
+        key = {name: key[name] for name in QUICK if not (seg.native and name == "size")}
     key |= {"native": True} if seg.native else {}  # cells of squares keep the names that they have
     if entry.real_share is not None:
         key["real_share"] = None if entry.real_share == "merge" else entry.real_share

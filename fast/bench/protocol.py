@@ -117,7 +117,7 @@ class Segmentation:
     `augment`: of all training images alike (`fast.data.transforms.AUGMENT`). `test_normals`: held-out normals are
     tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
     size, native, real, real_share, normals, augment and test_normals. `native`: pictures keep their size, of which
-    networks see windows of side `size`: for large pictures with small defects."""
+    networks see windows of side `size`, and `quick` all: for large pictures with small defects."""
 
     __pydantic_config__ = STRICT
     networks: Annotated[tuple[Network, ...], MinLen(1), EACH_ONCE] = ("fpn",)
@@ -277,9 +277,9 @@ def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
         raise UserError(f"{where}: {entry.label!r}: {names} are for {', '.join(LATENT)}")
     sized = entry.method is not None and issubclass(method_class(entry.method), Learned) and not entry.windows
     if protocol.pairs.size is None and sized:
-        remedy = "set windows: true" if entry.method in LATENT else "leave it out"
-        raise UserError(f"{where}: {entry.label!r}: {entry.method} makes pairs of a size of its own, which pairs.size: "
-                        f"null does not give; {remedy}")  # fmt: skip
+        remedy = "set windows: true" if entry.method in LATENT else "give pairs.size, or leave the entry out"
+        raise UserError(f"{where}: {entry.label!r}: {entry.method} makes pairs of a size of its own, not of the "
+                        f"pictures', as pairs.size: null asks (--native); {remedy}")  # fmt: skip
     if entry.draft != "none" and entry.method != "fast":
         raise UserError(f"{where}: {entry.label!r}: draft={entry.draft} is what method fast starts from; leave it out")
     if entry.draft != "none" and entry.sampler not in (None, "aias"):

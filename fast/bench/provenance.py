@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from fast.bench.nested import Sides
+from fast.generators import METHODS, method_class
+from fast.generators.base import Learned
 from fast.runtime.folders import parse_json
 from fast.synthesis.records import read_lines
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 
 SEED = "{seed}"  # in a folder or an option: the number of the nested split, or of the training
-COUNT = "{count}"  # there too: how many real defects of each type there are, or all
+COUNT = "{count}"  # in an option, such as the weights: how many real defects of each type there are, or all
+DRAWN = "drawn"  # what weights record in a split's place that were trained on drawn defects
 SHIPPED = "mini"  # weights that have seen no real part
 
 
@@ -24,6 +27,14 @@ def check_finished(place: Path, sides: Sides) -> None:
     settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
     for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not
         _check_split(recorded, sides, str(place))
+    training, method = settings.get("training"), settings.get("method")
+    if isinstance(training, Mapping) and training.get("split") == "all" and _learns_defects(str(method)):
+        raise _seen(place, "all real defects", sides)
+
+
+def _learns_defects(method: str) -> bool:
+    found = method_class(method) if method in METHODS else None
+    return found is None or not issubclass(found, Learned) or found.learns_defects
 
 
 def _noted(file: Path) -> dict[str, Any]:
@@ -41,22 +52,32 @@ def _splits(settings: Mapping[str, Any]) -> list[Any]:
 
 
 def check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None:
-    """Raises `UserError` where the `weights` among the options are none of the method's, or of another split."""
+    """Raises `UserError` where the `weights` among the options are none of the method's, or did not learn from the
+    split's training side: those that record no split may have seen all. Some methods see no defect at all."""
     from fast.artifact import find_weights
 
     if not options.get("weights"):
         raise UserError(f"method {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
     if options["weights"] == SHIPPED:
         return
-    file = find_weights(Path(options["weights"]), method, options.get("step"))
-    _check_split(read_metadata(file).get("split"), sides, str(file))
+    found = method_class(method)
+    assert issubclass(found, Learned)
+    file = find_weights(Path(options["weights"]), found.artifact, options.get("step"))
+    split = read_metadata(file).get("split")
+    _check_split(split, sides, str(file))
+    if split not in (sides.split.hash, DRAWN) and found.learns_defects:
+        raise _seen(file, "all real defects" if split == "all" else "a split that it does not name", sides)
 
 
 def _check_split(recorded: Any, sides: Sides, place: str) -> None:
     """UserError where `recorded` is the hash of another split: what was made so may have seen what is tested on."""
     if isinstance(recorded, str) and re.fullmatch("[0-9a-f]{64}", recorded) and recorded != sides.split.hash:
-        raise UserError(
-            f"{place} was made for the split {recorded[:12]}, not for {sides.split.hash[:12]}, and may have seen what "
-            f"is tested on; train and synthesize on this split (--write_splits FOLDER; {SEED} is its number, {COUNT} "
-            "that of the real defects of each type)"
-        )
+        raise _seen(place, f"the split {recorded[:12]}", sides)
+
+
+def _seen(place: str | Path, what: str, sides: Sides) -> UserError:
+    return UserError(
+        f"{place} was made for {what}, not for the split {sides.split.hash[:12]}, and may have seen what is tested on; "
+        f"train and synthesize on this split (--write_splits FOLDER; {SEED} is its number, {COUNT} that of the real "
+        "defects of each type)"
+    )

@@ -31,8 +31,9 @@ class Row:
     """Pairs by a method of `fast.generators` with its options, of a finished run in `folder`, or half of the pairs of
     each of two other rows, `mix`.
 
-    `{seed}` in `folder` and in the options stands for the number of the nested split. `masks`: what a method that makes
-    none of its own is given, the masks of the real defects as they are (`given`) or varied (`augmented`).
+    `{seed}` in `folder` and in the options stands for the number of the nested split, `{count}` in the options for how
+    many real defects of each type there are: weights may have learned from those alone. `masks`: what a method that
+    makes none of its own is given, the masks of the real defects as they are (`given`) or varied (`augmented`).
     `counterfeits`: of a method on a latent base, so many per pair, from 0 to 1, with normal content in the same masks.
     """
 

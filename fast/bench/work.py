@@ -271,7 +271,7 @@ def _judge(cell: Cell) -> Judge:
     if key["network"] != "quick":
         return _networks(cell)
     # The features are shared by all trainings of the sweep.
-    size = None if key.get("native") else key["size"]
+    size = None if key.get("native") else key["size"]  # it sees pictures of their own size as a whole
     return QuickJudge(size, key["augment"], cache=cell.use["features"], device=device_of(cell))
 
 

@@ -94,10 +94,10 @@ def main(argv: list[str]) -> None:
     else:
         from fast.generators.looks import given_looks
 
-        looks = given_looks(options.looks or [])  # refused before what takes long to import
+        options.looks = given_looks(options.looks or [])  # refused before what takes long to import
         from fast.bench.answer import protocol_of
 
-        protocol = protocol_of(**{**asked(options), "looks": looks})
+        protocol = protocol_of(**asked(options))
     run(options, protocol)
 
 
@@ -142,10 +142,9 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     if not dataset:
         raise UserError(f"{options.protocol} names no dataset; give --dataset FOLDER")
     found = plan(protocol, dataset, options.out, given(options))
-    for category in found.categories:
-        tell_left_out(dataset, category.index.left_out)
-        if not options.protocol:
-            tell_looks(options, protocol.entries[-1], category.types)
+    tell_left_out(dataset, [file for category in found.categories for file in category.index.left_out])
+    if not options.protocol:
+        tell_looks(options.looks, protocol.entries[-1], sorted({kind for c in found.categories for kind in c.types}))
     if options.plan:
         show(found)
         return
@@ -162,15 +161,17 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
         raise UserError(told)
 
 
-def tell_looks(options: argparse.Namespace, entry: Entry, kinds: list[str]) -> None:
-    """What the types are drawn as where their names say it and no flag does."""
+def tell_looks(looks: dict[str, list[str]], entry: Entry, kinds: list[str]) -> None:
+    """What the types are drawn as where their names say it and no flag does. UserError for one that is to be drawn and
+    is not to be, or cannot."""
     from fast.bench.rows import Row
     from fast.cli.few_rows import notes_of
-    from fast.generators.looks import given_looks
 
-    looks = {"looks": given_looks(options.looks or [])}
-    drawn = looks if entry.method == "procedural" else {"draft": entry.draft, "draft_options": looks}
-    for note in notes_of([Row(entry.method, drawn)], kinds):
+    drawn = {"looks": looks}
+    row = Row(entry.method, drawn if entry.method == "procedural" else {"draft": entry.draft, "draft_options": drawn})
+    if why := row.cannot_draw(kinds):
+        raise UserError(why)
+    for note in notes_of([row], kinds):
         print(note, flush=True)
 
 

@@ -171,7 +171,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.steps is not None and (options.segmenter == "quick" or options.steps < 1):
         why = "is below 1; raise it" if options.steps < 1 else "is for networks; add --segmenter fpn"
         raise UserError(f"--steps {options.steps} {why}")
-    if options.write_splits and not options.nested and not re.search("[1-9]", options.counts or ""):
+    if options.write_splits and options.counts is not None and not re.search("[1-9]", options.counts):
+        raise UserError(f"--counts {options.counts} names no number of real defects to write splits of; give some")
+    if options.write_splits and not options.nested and options.counts is None:
         raise UserError(f"--write_splits {options.write_splits} writes nested splits, or those of a few real defects; "
                         "say how many with --nested N, or with --counts")  # fmt: skip
     if not options.write_splits and not options.out:

@@ -163,6 +163,7 @@ class Learned(Generator):
     """
 
     artifact: ClassVar[str]
+    learns_defects: ClassVar[bool] = True  # False: its weights see normal images alone
 
     def __init__(
         self,

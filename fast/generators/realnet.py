@@ -47,6 +47,7 @@ class RealNetGenerator(Learned):
     """
 
     name, artifact = "realnet", "sdas"
+    learns_defects = False
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fast.bench import answer, work
 from fast.bench.grid import Cell
 from fast.bench.verdict import BOTH, REAL
 from fast.cli import bench
-from fast.data.images import read_image
+from fast.data.images import read_image, write_image
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split
 from fast.generators import FREE
@@ -221,22 +222,31 @@ def test_an_answer_of_pictures_at_their_own_size(
     monkeypatch.setattr(answer, "SHARDS", 1)
     monkeypatch.setattr(answer, "START_STEPS", 1)
     monkeypatch.setattr(work, "SHEETS", 1)  # of a shard
-    split = tmp_path / "wood.json"
-    make_split(check(open_dataset(drawn_root, category="wood")).usable, seed=5).save(split)
-    flags = ["--dataset", str(drawn_root), "--category", "wood", "--out", str(tmp_path / "out"), "--split", str(split)]
-    flags += ["--method", "procedural", "--count", "1", "--segmenter", "mini", "--seeds", "1", "--steps", "1"]
+    split, root = tmp_path / "wood.json", tmp_path / "set"
+    copytree(drawn_root / "wood", root / "wood")
+    wide = read_image(sorted((root / "wood/train/good").iterdir())[0])
+    write_image(root / "wood/train/good/wide.png", np.concatenate([wide, wide[:, ::-1]], axis=1))
+    make_split(check(open_dataset(root)).usable, seed=5).save(split)
+    flags = ["--dataset", str(root), "--out", str(tmp_path / "out"), "--split", str(split)]
+    flags += ["--method", "procedural", "--count", "12", "--segmenter", "mini", "--seeds", "1", "--steps", "1"]
     flags += ["--size", "32", "--native", "--upright", "--looks", "crack=stain"]
     assert run_cli(bench.main, flags) == 0
     cells = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("wood-*/segments/*/cell.json")]
     assert {(c["key"]["size"], c["key"]["native"], c["key"]["augment"]) for c in cells} == {(32, True, "upright")}
     assert {c["key"]["split"] for c in cells} == {Split.load(split).hash}
     (folder,) = (tmp_path / "out").glob("wood-*/pairs/*/crack")
-    (record,) = read_records(folder)
-    assert read_image(folder / record["image"]).shape == (SIZE, SIZE, 3)  # the pictures' own, not the windows'
+    made = {r["normal_source"].endswith("wide.png"): r["image"] for r in read_records(folder)}
+    shapes = {wide: read_image(folder / image).shape for wide, image in made.items()}
+    assert shapes == {False: (SIZE, SIZE, 3), True: (SIZE, 2 * SIZE, 3)}  # the pictures' own, not the windows'
     assert json.loads((folder / "settings.json").read_text())["options"]["looks"] == {"crack": ["stain"]}
     shown = Page((tmp_path / "out/answer-procedural-mini-wood/report.html").read_text())
     assert "windows of pictures at their own size" in " ".join(shown.words)
+    assert run_cli(bench.main, [*flags, "--segmenter", "quick"]) == 0
+    shown = Page((tmp_path / "out/answer-procedural-quick-wood/report.html").read_text())
+    assert "windows of pictures" not in " ".join(shown.words)  # it sees them whole
     capsys.readouterr()
+    assert run_cli(bench.main, [*flags, "--looks", "crack=none"]) == 2
+    assert "--looks crack=none says that crack is not drawn" in capsys.readouterr().err
     assert run_cli(bench.main, [*flags, "--method", "cutpaste"]) == 2
     assert "--looks says how defects are drawn, and cutpaste draws none" in capsys.readouterr().err
 
@@ -267,8 +277,6 @@ def test_an_answer_that_cannot_be_is_refused_at_once(
 
 
 def test_a_corrected_mask_is_another_dataset(drawn_root: Path, tmp_path: Path) -> None:
-    from shutil import copytree
-
     from fast.bench.plan import plan
     from fast.bench.protocol import load_protocol
     from fast.data.images import read_mask, write_mask

@@ -15,6 +15,7 @@ import torch
 from fast.bench import rows as module_rows
 from fast.bench.few import ALONE, Few, choose, measure, table, worth
 from fast.bench.nested import nested_sides, sides_of
+from fast.bench.provenance import check_finished, check_weights
 from fast.bench.rows import Row, RowPairs
 from fast.cli import few_defects, few_rows
 from fast.data import layouts as module_layouts
@@ -104,6 +105,7 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
         ["--steps", "5"],
         ["--normals", "1"],
         ["--write_splits", "there"],
+        ["--nested", "2", "--write_splits", "there", "--counts", "0,all"],
         ["--row", "new"],
         ["--mix", "half=transplant:fast"],
         ["--nested", "2", "--folder", "made=run"],
@@ -228,6 +230,33 @@ def test_trained_weights_are_of_the_split_and_shipped_ones_take_its_types(
                 module_rows.generator_of(row, sides, sides.train, "0")
     with pytest.raises(UserError, match="needs weights"):
         module_rows.generator_of(Row("fast"), sides, sides.train, "0")
+
+
+@pytest.mark.parametrize(("told", "said"), [({"split": "all"}, "all real defects"), ({}, "a split that it does not")])
+def test_weights_that_may_have_seen_everything_are_refused(tmp_path: Path, told: dict[str, str], said: str) -> None:
+    index = dataset(tmp_path)
+    sides = nested_sides(index, make_split(index), 1)[0]
+    for name in ("fast", "sdas"):
+        save_safetensors({"a": torch.zeros(1)}, tmp_path / "run" / f"{name}-1.safetensors", told)
+    with pytest.raises(UserError, match=f"was made for {said}"):
+        check_weights("fast", {"weights": str(tmp_path / "run")}, sides)
+    check_weights("realnet", {"weights": str(tmp_path / "run")}, sides)  # it learns from normal images alone
+    save_safetensors({"a": torch.zeros(1)}, tmp_path / "run" / "fast-1.safetensors", {"split": "drawn"})
+    check_weights("fast", {"weights": str(tmp_path / "run")}, sides)
+
+
+def test_a_finished_run_of_weights_that_saw_all_real_defects_is_refused(tmp_path: Path) -> None:
+    index = dataset(tmp_path)
+    sides = nested_sides(index, make_split(index), 1)[0]
+    write_output(tmp_path / "run", [sides.train[0].image], sides.split.hash)
+    settings = tmp_path / "run" / "settings.json"
+    for method, split, fits in (("fast", "all", False), ("realnet", "all", True), ("fast", "drawn", True)):
+        settings.write_text(json.dumps({"method": method, "training": {"split": split}}))
+        if fits:
+            check_finished(tmp_path / "run", sides)
+            continue
+        with pytest.raises(UserError, match="was made for all real defects"):
+            check_finished(tmp_path / "run", sides)
 
 
 class Recorder:
@@ -495,5 +524,8 @@ def test_every_row_sees_the_same_share_of_normal_images(tmp_path: Path) -> None:
     measure(index, make_split(index), asked, Weigher(), tmp_path / "rows.json", report=lambda _: None)
     assert seen == [pytest.approx({"real": 0.7, "normal": 0.3}),
                     pytest.approx({"real": 0.35, "synthetic": 0.35, "normal": 0.3})]  # fmt: skip
+    bare = replace(index, normals=[])
+    with pytest.raises(UserError, match=r"--normals 0.3: .* has no normal images"):
+        measure(bare, make_split(bare), asked, Weigher(), tmp_path / "none.json")
     with pytest.raises(UserError, match=r"judged otherwise \(normals=0.3, now not recorded how\)"):
         measure(index, make_split(index), replace(asked, normals=0.0), Weigher(), tmp_path / "rows.json")

@@ -112,6 +112,6 @@ def write_artifacts(folder: Path, base: Path, *steps: int, **params: Any) -> Pat
         for part in (model.farm, model.prompts):
             randomize(part, step)
         name, tensors = model.artifact()
-        metadata = {"step": str(step), "config": json.dumps(config), "split": "none", **model.artifact_metadata()}
+        metadata = {"step": str(step), "config": json.dumps(config), "split": "drawn", **model.artifact_metadata()}
         save_safetensors(tensors, folder / "checkpoints" / f"{name}-{step}.safetensors", metadata)
     return folder

@@ -13,6 +13,7 @@ from fast.data.tensors import to_tensor
 from fast.segmentation.data import SegmentationSample
 from fast.segmentation.evaluation import predict
 
+SHOWN_PAIRS, SHOWN_TESTS = 2, 2  # of each defect type
 LARGEST = 512  # side of a picture on a page
 
 
@@ -25,16 +26,17 @@ def smaller(image: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def seen(
-    sample: SegmentationSample, networks: Mapping[str, nn.Module], size: int, native: bool
+    sample: SegmentationSample, networks: Mapping[str, nn.Module], size: int | None, tile: int | None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """A picture (H,W,3), its true mask (H,W), and what each network finds in it, by name, as a page shows them.
-    `size`, `native`: as the networks see pictures, see `fast.segmentation.data.Views`."""
+    `size`: side of the square that they see it as (None: it keeps its size); `tile`: side of the tiles that they see it
+    in (None: as a whole)."""
     image, mask = sample.read()
     truth = (mask == 1).astype(np.uint8)
-    if not native:
+    if size is not None:
         image, truth = resize_image(image, size), resize_mask(truth, size)
     found = {}
     for name, network in networks.items():
-        logits = predict(network, to_tensor(image)[None], tile=size if native else None)
+        logits = predict(network, to_tensor(image)[None], tile=tile)
         found[name] = smaller((logits[0].argmax(0).numpy() > 0).astype(np.uint8)) > 0
     return smaller(image), smaller(truth), found
