@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,10 @@ def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column],
         "steps": seg.steps,
         "size": seg.size,
     }
+    if network == "quick":  # its training is its own, and pictures of their own size it sees whole
+        del counts["steps"]
+        if seg.native:
+            del counts["size"]
     return Answer(
         name=category.name,
         method=str(both.entry.method),
@@ -155,13 +160,21 @@ def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column],
         seconds=sum(cell.seconds for cell in cells.values()),
         draft=both.entry.draft,
         native=seg.native and network != "quick",
-        making=list(_making(both.entry)),
+        making=list(_making(both.entry, given=_weights(both))),
     )
 
 
-def _making(entry: Entry) -> Iterator[tuple[str, str]]:
-    """How a column's pairs are made, for the reader."""
-    if entry.train:
+def _weights(column: Column) -> str | None:
+    """The file of the weights that the user gave for a column's pairs, if any."""
+    needs = () if column.pairs is None else column.pairs.needs
+    return next((Path(need.use["file"]).name for need in needs if need.kind == "given"), None)
+
+
+def _making(entry: Entry, given: str | None = None) -> Iterator[tuple[str, str]]:
+    """How a column's pairs are made, for the reader; `given`: the weights if they were not trained for it."""
+    if given is not None:
+        yield "weights given", given
+    elif entry.train:
         yield "trained with", ", ".join(entry.train)
     if entry.draft != "none":
         yield "pairs start from", f"{DRAFTED[entry.draft]}; strength {entry.strength:g}"

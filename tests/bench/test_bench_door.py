@@ -243,7 +243,9 @@ def test_an_answer_of_pictures_at_their_own_size(
     assert "windows of pictures at their own size" in " ".join(shown.words)
     assert run_cli(bench.main, [*flags, "--segmenter", "quick"]) == 0
     shown = Page((tmp_path / "out/answer-procedural-quick-wood/report.html").read_text())
-    assert "windows of pictures" not in " ".join(shown.words)  # it sees them whole
+    words = " ".join(shown.words)
+    assert "windows of pictures" not in words  # it sees them whole
+    assert "steps of each training" not in words  # nor has it those
     capsys.readouterr()
     assert run_cli(bench.main, [*flags, "--looks", "crack=none"]) == 2
     assert "--looks crack=none says that crack is not drawn" in capsys.readouterr().err
