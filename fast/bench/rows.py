@@ -82,8 +82,10 @@ class Row:
 
     def options_for(self, run: str, count: int | None = None) -> dict[str, Any]:
         """The options with `run` in place of `{seed}`, and `count`, or "all", of `{count}`."""
-        names = {SEED: run, COUNT: "all" if count is None else str(count)}
-        return {k: _named(v, names) if isinstance(v, str) else v for k, v in self.options.items()}
+        number = "all" if count is None else str(count)
+        return {
+            k: v.replace(SEED, run).replace(COUNT, number) if isinstance(v, str) else v for k, v in self.options.items()
+        }
 
     def describe(self) -> dict[str, Any]:
         """What decides its pairs, as plain data."""
@@ -105,12 +107,6 @@ class Made:
     @property
     def counterfeit(self) -> bool:
         return bool(self.record.get("counterfeit"))
-
-
-def _named(text: str, names: Mapping[str, str]) -> str:
-    for name, value in names.items():
-        text = text.replace(name, value)
-    return text
 
 
 def learns(row: Row) -> bool:
