@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 def names() -> dict[str, str]:
     """Prefix of a published block -> of ours."""
-    from fast.segmentation.efficientnet import STAGES
+    from fast.features.efficientnet import STAGES
 
     places = [(stage, block) for stage, row in enumerate(STAGES) for block in range(row[-1])]
     return {f"_blocks.{i}": f"stages.{stage}.{block}" for i, (stage, block) in enumerate(places)}
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
 
     import torch
 
-    from fast.segmentation.efficientnet import EfficientNetLite0
+    from fast.features.efficientnet import EfficientNetLite0
     from ldm.checkpoint import load_strict, read_state_dict, save_safetensors
     from ldm.hashing import file_hash
 

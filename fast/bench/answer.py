@@ -33,7 +33,7 @@ SHARDS, START_STEPS = 8, 1500  # of the drawn defects that segmenters begin with
 DRAFTED = {
     "transplant": "real defects of the training side set into normal images",
     "procedural": "drawn defects",
-    "mixed": "real defects of the training side set into normal images, half of them, and drawn ones",
+    "mixed": "real defects of the training side set into normal images, and drawn ones that look like them",
 }
 EVALUATIONS = 10  # of a method on a latent base, where no candidate says how it makes pairs
 

@@ -234,15 +234,14 @@ def one_pair(
     if masks is not None:
         file = masks.files[int(rng.integers(len(masks.files)))]
         mask = masks.draw(image, rng, file)
-    again = _copy(rng)
     if counterfeit:
         assert isinstance(generator, LatentGenerator)
-        made, made_mask = generator.counterfeit(image, mask, rng, named)
+        made = generator.pair(image, mask, rng, named, counterfeit=True)
     else:
-        made, made_mask = generator.synthesize(image, mask, rng, named)
+        made = generator.pair(image, mask, rng, named)
     shown = f"{kind.split('/', 1)[0]}/{GOOD}" if counterfeit else kind
     # Which of its defects a pair holds decides what the threshold may be chosen on.
-    origin = generator.origin(again, named).get("defect_source")
+    origin = made.origin.get("defect_source")
     used = [path for path in (file, Path(origin) if origin else None) if path is not None]
     sources = frozenset(path.resolve() for path in used)
     record = {
@@ -253,7 +252,7 @@ def one_pair(
         **({"defect_source": origin} if origin else {}),
         **({"counterfeit": True} if counterfeit else {}),
     }
-    return Made(SegmentationSample(made, made_mask, shown, synthetic=True, sources=sources), record)
+    return Made(SegmentationSample(made.image, made.mask, shown, synthetic=True, sources=sources), record)
 
 
 def masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:
@@ -285,10 +284,3 @@ def _mixed(first: Mapping[str, Sequence[Made]], second: Mapping[str, Sequence[Ma
     on the same normal images."""
     kinds = sorted({*first, *second})
     return [pair for kind in kinds for pair in (*first.get(kind, ())[::2], *second.get(kind, ())[1::2])]
-
-
-def _copy(rng: np.random.Generator) -> np.random.Generator:
-    """A generator in the same state."""
-    other = np.random.default_rng()
-    other.bit_generator.state = rng.bit_generator.state
-    return other

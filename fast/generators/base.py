@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,16 @@ from fast.runtime.project import named
 from ldm.errors import UserError
 
 Split = DatasetIndex | str | Path
+
+
+@dataclass(frozen=True)
+class MadePair:
+    """`image` (H,W,3) uint8, `mask` (H,W) uint8 in {0,1}. `origin`: for the manifest, the image of the real defect that
+    took part under `defect_source`; empty where there is none."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    origin: dict[str, str] = field(default_factory=dict)
 
 
 class Generator(ABC):
@@ -70,15 +81,30 @@ class Generator(ABC):
     def check_word(self, anomaly: str) -> None:  # noqa: B027 (methods without words have nothing to check)
         """Raise `UserError` for a type "category/word" whose word a method that has `words` cannot make."""
 
+    def pair(
+        self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
+    ) -> MadePair:
+        """What `synthesize` makes of the same arguments, and what it was made from."""
+        origin = self.origin(copied(rng), anomaly)
+        made, found = self.synthesize(image, mask, rng, anomaly)
+        return MadePair(made, found, origin)
+
     def origin(self, rng: np.random.Generator, anomaly: str | None = None) -> dict[str, str]:
-        """The real defect that `synthesize` would use for an `rng` in the same state, for the manifest: its image under
-        `defect_source`. Empty for a method that uses none."""
+        """The real defect that `synthesize` would use for an `rng` in the same state, where that does not depend on the
+        picture: its image under `defect_source`. Else empty; `pair` tells."""
         return {}
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the bytes of a pair beside the arguments of `synthesize`: options, hashes of weights.
         Two runs with the same settings are the same run. Plain data."""
         return {}
+
+
+def copied(rng: np.random.Generator) -> np.random.Generator:
+    """A generator in the same state."""
+    other = np.random.default_rng()
+    other.bit_generator.state = rng.bit_generator.state
+    return other
 
 
 Synthesize = Callable[..., tuple[np.ndarray, np.ndarray]]

@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 
 from fast.data.index import DatasetIndex
+from fast.features.likeness import Likeness
 from fast.generators import create, method_class
 from fast.generators.base import Placing
-from fast.generators.transplant import split_file
+from fast.generators.transplant import Transplant, split_file
 from fast.synthesis.maker import Draft, MaskOf
 from fast.synthesis.options import draft_methods
 from fast.synthesis.pair import Pair
 from ldm.errors import UserError
 from ldm.rng import seed_of
+
+MAX_DISTANCE = 1.0  # no farther than moved real defects are, in the median
+DRAWS = 4  # of a drawn draft, until one is like the real defects
 
 
 class NoDraft(UserError):
@@ -56,11 +60,7 @@ class Drafter:
         region = None if self.region_of is None or mask is not None else self.region_of(image, pair)
         made, found = self.method.synthesize(image, mask, rng, name, region)
         look = self.method.look(np.random.default_rng(pair.seed), name, mask is not None)
-        return Draft(made, found, self.origin(pair), look)
-
-    def origin(self, pair: Pair) -> dict[str, str]:
-        """Which real defect takes part, as `Generator.origin`."""
-        return self.method.origin(np.random.default_rng(pair.seed), self.names[pair.type_index])
+        return Draft(made, found, self.method.origin(np.random.default_rng(pair.seed), name), look)
 
     @property
     def drafters(self) -> list[Drafter]:
@@ -74,11 +74,22 @@ class MixedDrafter:
     """Drafts of one or the other drafter, by each pair's seed, half of them each; of a type that one of them cannot
     make, all are the other's.
 
-    `drafters`: partial ones for the same types.
+    A drawn draft that is farther than `max_distance` from the real defects of its type is drawn anew, and after `DRAWS`
+    of them a real defect is moved instead: what looks like no defect of this part teaches a segmenter another one. 1 is
+    as far as moved real defects are from those of other parts, in the median (`Likeness`). None: any is taken. So is
+    any of a type that has real defects of one part alone, which tell nothing about others.
+
+    `moved`, `drawn`: partial ones for the same types. `origin` of a draft tells under `draft_by` whose it is.
     """
 
-    def __init__(self, drafters: Sequence[Drafter]):
-        self.drafters = list(drafters)
+    def __init__(self, moved: Drafter, drawn: Drafter, max_distance: float | None = MAX_DISTANCE):
+        self.moved, self.drawn, self.max_distance = moved, drawn, max_distance
+        assert isinstance(moved.method, Transplant)
+        self.likeness = Likeness(moved.method.samples, moved.method.moved)
+
+    @property
+    def drafters(self) -> list[Drafter]:
+        return [self.moved, self.drawn]
 
     def check(self, number: int, key: str) -> None:
         """Raise `UserError` for the type of this number, called `key`, that none of them can make."""
@@ -87,20 +98,32 @@ class MixedDrafter:
             raise UserError(f"--draft mixed can make no {key!r}: {'; and '.join(whys)}")
 
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
-        return replace(self._of(pair)(image, pair, mask), origin=self.origin(pair))
-
-    def origin(self, pair: Pair) -> dict[str, str]:
-        """As a drafter's, and under `draft_by` whose draft it is."""
-        drafter = self._of(pair)
-        return {"draft_by": drafter.method.name, **drafter.origin(pair)}
-
-    def _of(self, pair: Pair) -> Drafter:
         self.check(pair.type_index, f"type {pair.type_index}")
         able = [drafter for drafter in self.drafters if pair.type_index not in drafter.refused]
-        return able[seed_of(pair.seed, 9) % len(able)]
+        drafter = able[seed_of(pair.seed, 9) % len(able)]
+        draft = None
+        if drafter is self.drawn:
+            draft = self._like_real(image, pair, mask) if self.moved in able else self.drawn(image, pair, mask)
+        if draft is None:
+            drafter, draft = self.moved, self.moved(image, pair, mask)
+        return replace(draft, origin={"draft_by": drafter.method.name, **draft.origin})
+
+    def _like_real(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None) -> Draft | None:
+        """The first of a few drawn drafts that is as near to the real defects as it has to be; None: none of them."""
+        kind = self.moved.names[pair.type_index]
+        for attempt in range(DRAWS):
+            seed = seed_of(pair.seed, 10, attempt) if attempt else pair.seed
+            draft = self.drawn(image, replace(pair, seed=seed), mask)
+            if self.max_distance is None:
+                return draft
+            apart = self.likeness.distance(kind, draft.image, draft.mask)
+            if apart is None or apart <= self.max_distance:
+                return draft
+        return None
 
     def settings(self) -> Mapping[str, Any]:
-        return {drafter.method.name: drafter.settings() for drafter in self.drafters}
+        own = {drafter.method.name: drafter.settings() for drafter in self.drafters}
+        return {**own, "max_distance": self.max_distance}
 
 
 def _name(method: Placing, key: str) -> str:
@@ -125,28 +148,40 @@ def drafter_for(
     draft: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None = None
 ) -> Drafter | MixedDrafter:
     """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
-    those that have it; `index`: whose real defects are taken, where the options name none. Raises `UserError`."""
-    own = _options_of_drafts(draft, options)
+    those that have it, and `max_distance` of `MixedDrafter`; `index`: whose real defects are taken, where the options
+    name none. Raises `UserError`."""
+    own, mixing = _options_of_drafts(draft, options)
     found = [_of_method(name, given, types, index, partial=len(own) > 1) for name, given in own.items()]
-    return found[0] if len(found) == 1 else MixedDrafter(found)
+    return found[0] if len(found) == 1 else MixedDrafter(found[0], found[1], **mixing)
 
 
 def check_drafts(draft: str, options: Mapping[str, Any]) -> None:
     """Raise `UserError` for options of drafts that their methods refuse, as far as no real defect is read for it."""
-    for name, own in _options_of_drafts(draft, options).items():
+    for name, own in _options_of_drafts(draft, options)[0].items():
         create(name, **{k: v for k, v in own.items() if k not in ("defects", "split")})
         if "split" in own:
             split_file(own["split"])
 
 
-def _options_of_drafts(draft: str, options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Those of `options` that each method has which makes the drafts. Raises `UserError` for one that none has."""
+def _options_of_drafts(draft: str, options: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Those of `options` that each method has which makes the drafts, and those of `MixedDrafter`. Raises `UserError`
+    for one that nothing has."""
     names = draft_methods(draft)
     taken = {name: set(signature(method_class(name)).parameters) for name in names}
-    unknown = sorted(set(options) - set().union(*taken.values()))
+    mixing = {k: _max_distance(v) for k, v in options.items() if k == "max_distance" and draft == "mixed"}
+    unknown = sorted(set(options) - set().union(*taken.values(), mixing))
     if unknown and names:
         raise UserError(f"draft_options.{unknown[0]} is no option of {' or '.join(names)}; leave it out")
-    return {name: {k: v for k, v in options.items() if k in taken[name]} for name in names}
+    return {name: {k: v for k, v in options.items() if k in taken[name]} for name in names}, mixing
+
+
+def _max_distance(given: Any) -> float | None:
+    if given is None or (isinstance(given, int | float) and not isinstance(given, bool) and given > 0):
+        return given
+    raise UserError(
+        f"draft_options.max_distance={given} is no distance; give a number above 0 (1: as far as moved real "
+        "ones are), or null for any"
+    )
 
 
 def _of_method(

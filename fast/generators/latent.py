@@ -12,13 +12,12 @@ import torch
 from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
 from fast.data.index import DatasetIndex
-from fast.generators.base import Learned, Split
+from fast.generators.base import Learned, MadePair, Split
 from fast.generators.drafts import Drafter, MixedDrafter, check_drafts, drafter_for
 from fast.procedural.defects import DEFECTS
 from fast.runtime.flags import takes
 from fast.runtime.precision import settled
 from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent, draft_methods
-from fast.synthesis.pair import Pair
 from fast.synthesis.recipe import GuidanceWarning, check_recipe, guidance_note, recipe_for
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
@@ -139,24 +138,20 @@ class LatentGenerator(Learned):
     def synthesize(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self._filled(image, mask, rng, anomaly)
+        made = self.pair(image, mask, rng, anomaly)
+        return made.image, made.mask
 
-    def counterfeit(
-        self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Normal content in the mask of the pair that `synthesize` makes with the same `rng`: the picture, and an empty
-        mask. Negatives for a segmenter, see `fast.synthesis.counterfeit`."""
-        made, mask = self._filled(image, mask, rng, anomaly, counterfeit=True)
-        return made, np.zeros_like(mask)
-
-    def _filled(
+    def pair(
         self,
         image: np.ndarray,
         mask: np.ndarray | None,
         rng: np.random.Generator,
-        anomaly: str | None,
+        anomaly: str | None = None,
+        *,
         counterfeit: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> MadePair:
+        """See `Generator.pair`. A `counterfeit` has normal content in the mask of the pair that the same `rng` makes,
+        and an empty mask: a negative for a segmenter, see `fast.synthesis.counterfeit`."""
         synthesizer = self._ready()
         if self.own_masks and self.drafter is None:
             raise UserError("drafts need real defects; give draft_options={'defects': FOLDER}, or call draft_from")
@@ -164,10 +159,13 @@ class LatentGenerator(Learned):
             raise UserError(f"{self.name} needs a mask with a defect in it; give one (fast.masks draws some)")
         number, seed = self._drawn(rng, anomaly)
         if self.own_masks:
-            return synthesizer.fill_draft(image, mask, number, seed, counterfeit)
-        assert mask is not None
-        made = synthesizer.fill(image, mask, number, seed, counterfeit)
-        return made, resize_mask((mask != 0).astype(np.uint8), made.shape[:2])
+            found = synthesizer.fill_draft(image, mask, number, seed, counterfeit)
+            made = MadePair(found.image, found.mask, found.origin)
+        else:
+            assert mask is not None
+            filled = synthesizer.fill(image, mask, number, seed, counterfeit)
+            made = MadePair(filled, resize_mask((mask != 0).astype(np.uint8), filled.shape[:2]))
+        return replace(made, mask=np.zeros_like(made.mask)) if counterfeit else made
 
     def _drawn(self, rng: np.random.Generator, anomaly: str | None) -> tuple[int, int]:
         """A pair's type, by number, and its seed."""
@@ -175,12 +173,6 @@ class LatentGenerator(Learned):
             raise UserError(f"{anomaly!r} is not among what {self.name} learned: {', '.join(self.types)}")
         number = int(rng.integers(len(self.types))) if anomaly is None else list(self.types).index(anomaly)
         return number, int(rng.integers(2**62))
-
-    def origin(self, rng: np.random.Generator, anomaly: str | None = None) -> dict[str, str]:
-        """The real defect of the draft that `synthesize` with the same `rng` starts from, if there is one."""
-        if self.drafter is None:
-            return {}
-        return self.drafter.origin(Pair(0, None, None, *self._drawn(rng, anomaly)))
 
     def settings(self) -> dict[str, Any]:
         if self.synthesizer is None:

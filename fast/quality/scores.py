@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from fast.data.images import read_image, read_mask, resize_image, resize_labels
+from fast.features.nearest import Defect, RealDefects, describe
+from fast.features.store import FeatureStore
 from fast.quality.agreement import agreement, in_window, quick_judge
 from fast.quality.measure import contrast, seam, texture
-from fast.quality.nearest import Defect, RealDefects, describe
 from fast.quality.ranking import RATIOS, goodness, ranks
 from fast.segmentation.data import SegmentationSample
-from fast.segmentation.features import FeatureStore
 from ldm.errors import UserError
 
 SCORES = ("visible", "seam", "texture", "distance", "closest", "agreement", "rank")

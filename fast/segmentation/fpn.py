@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fast.segmentation.efficientnet import CHANNELS, pretrained
+from fast.features.efficientnet import CHANNELS, pretrained
 from fast.segmentation.layers import ConvNorm
 from fast.segmentation.padding import on_multiples
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fast.segmentation.efficientnet import CHANNELS, pretrained
-from fast.segmentation.features import CELL, WIDTH, to_cells
+from fast.features.efficientnet import CHANNELS, pretrained
+from fast.features.store import CELL, WIDTH, to_cells
 from fast.segmentation.padding import on_multiples
 from ldm.errors import UserError
 

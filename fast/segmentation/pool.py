@@ -9,18 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fast.data.mask_looks import IGNORED
-from fast.segmentation.features import CELL, Features
-
-
-def shares(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The share of defect pixels in each cell: labels (H,W), 1 = defect, to float32 `shape`; -1 for cells with an
-    ignored pixel (255), which nothing is learnt from."""
-    padded = np.zeros((shape[0] * CELL, shape[1] * CELL), np.uint8)
-    padded[: mask.shape[0], : mask.shape[1]] = mask
-    cells = padded.reshape(shape[0], CELL, shape[1], CELL)
-    share = (cells == 1).astype(np.float32).mean(axis=(1, 3))
-    return np.where((cells == IGNORED).any(axis=(1, 3)), np.float32(-1), share)
+from fast.features.store import Features
 
 
 @dataclass

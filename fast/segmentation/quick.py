@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from fast.data.transforms import AUGMENT
+from fast.features.store import CELL, FeatureStore, shares
 from fast.metrics.segmentation import MetricAccumulator, summary
 from fast.segmentation.data import SegmentationSample, Views, is_normal
-from fast.segmentation.features import CELL, FeatureStore
 from fast.segmentation.pixel_head import PixelHead, to_pixels
-from fast.segmentation.pool import PixelPool, allot, shares, take
+from fast.segmentation.pool import PixelPool, allot, take
 from ldm.errors import UserError
 from ldm.rng import seed_of
 

@@ -160,10 +160,10 @@ class Workbench:
         with self._lock:
             generator, start = self._ready(wish, mask), time.perf_counter()
             known = wish.kind if wish.kind in generator.types or generator.words else None
-            image, found = generator.synthesize(normal, mask, np.random.default_rng(wish.seed), known)
+            made = generator.pair(normal, mask, np.random.default_rng(wish.seed), known)
             seconds, settings = time.perf_counter() - start, generator.settings()
-            origin = generator.origin(np.random.default_rng(wish.seed), known)
-        return WishedPair(wish, resize_image(normal, image.shape[:2]), image, found, seconds, settings, origin)
+        shown = resize_image(normal, made.image.shape[:2])
+        return WishedPair(wish, shown, made.image, made.mask, seconds, settings, made.origin)
 
     def _ready(self, wish: Wish, mask: np.ndarray | None) -> Generator:
         generator = self._generator(wish.method)

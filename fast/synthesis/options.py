@@ -66,7 +66,7 @@ class SamplingOptions:
     draft: str = option(
         "none", "start from a first version of each defect instead of from noise: transplant, a real one set into the "
         "picture (of --defects, --split); procedural, a drawn one, in --mask_path's masks if given; mixed, one or the "
-        "other by chance. For fast with aias (default none)",
+        "other by chance, drawn ones only if they look like the real ones. For fast with aias (default none)",
         choices=DRAFTS)
     strength: float = option(
         DRAFT_STRENGTH, "how much of the --draft is made new, above 0 to 1: it is noised to that share of all "

@@ -14,7 +14,7 @@ from fast.latent.prompted import PromptedDiffusion
 from fast.runtime.workers import overlapped, own_workers
 from fast.synthesis.batches import WINDOWS_PER_BATCH, PairWindow, WindowedPair, batch_width, batches
 from fast.synthesis.engine import Engine, GivenUp
-from fast.synthesis.maker import DraftOf, MaskOf, given_mask
+from fast.synthesis.maker import Draft, DraftOf, MaskOf, given_mask
 from fast.synthesis.options import Recipe, draft_methods
 from fast.synthesis.pair import Pair, SynthesizedSample
 from fast.synthesis.triptych import panel
@@ -145,12 +145,12 @@ class Synthesizer:
 
     def fill_draft(
         self, normal: np.ndarray, mask: np.ndarray | None, type_index: int, seed: int, counterfeit: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `fill`, from a draft of `draft_of`, in `mask` or with a mask of its own: (image (H,W,3), mask (H,W))."""
+    ) -> Draft:
+        """As `fill`, from a draft of `draft_of`, in `mask` or with a mask of its own: the draft made new."""
         pair = Pair(0, None, None, type_index, seed, counterfeit)
         given = None if mask is None else resize_mask((mask != 0).astype(np.uint8), normal.shape[:2])
         picture = self._filled(self._drafted(normal, pair, given, time.perf_counter()))
-        return picture.image, picture.mask
+        return Draft(picture.image, picture.mask, picture.origin)
 
     def _filled(self, picture: WindowedPair) -> WindowedPair:
         for batch in batches([picture], self.windows_per_batch):

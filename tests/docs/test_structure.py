@@ -18,8 +18,8 @@ ORDER = ["taming", "ldm", "fast", "benchmarks", "doors"]
 DOORS = {p.stem for p in ROOT.glob("*.py")} | {"scripts"}
 # The rooms of `fast`, lowest first: a module imports from its own room and from those below it.
 ROOMS = (
-    "runtime", "windows", "data", "procedural", "masks", "aias", "farm", "latent", "model", "artifact", "stage",
-    "anomalydiffusion", "review", "synthesis", "training", "generators", "metrics", "segmentation", "quality",
+    "runtime", "windows", "data", "procedural", "masks", "features", "aias", "farm", "latent", "model", "artifact",
+    "stage", "anomalydiffusion", "review", "synthesis", "training", "generators", "metrics", "segmentation", "quality",
     "pretraining", "reports", "export", "bench", "studio", "cli",
 )  # fmt: skip
 # (importing module, imported module) that go against the order, each with its reason; at best there is none.

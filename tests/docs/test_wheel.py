@@ -71,7 +71,7 @@ def test_a_wheel_finds_what_recipes_name_and_synthesizes_with_the_shipped_base(l
     code = (
         "import sys; from fast.artifact import find_artifact, text_encoder\n"
         "from fast.bench.protocol import load_protocol; from fast.training.config import load_recipe\n"
-        "import fast.segmentation.efficientnet as net; assert net.WEIGHTS.is_file()\n"
+        "import fast.features.efficientnet as net; assert net.WEIGHTS.is_file()\n"
         "load_recipe('configs/methods/realnet.yaml'); load_protocol('protocols/mini_table1.yaml')\n"
         "print(len(text_encoder(find_artifact('mini')).tokenizer.loaded))\n"
         "from fast.cli.commands import synthesize; sys.exit(synthesize())"

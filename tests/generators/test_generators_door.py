@@ -183,12 +183,14 @@ def test_fit_takes_drafts_from_the_defects_that_it_learned_from(
     with pytest.raises(UserError, match="or call draft_from"):
         made.synthesize(read_image(index.normals[0].image), None, np.random.default_rng(0))
     made.fit(index)
-    origins = {Path(o["defect_source"]) for k in range(40)
-               if "defect_source" in (o := made.origin(np.random.default_rng(k)))}  # fmt: skip
+    image = read_image(index.normals[0].image)
+    pairs = [made.pair(image, None, np.random.default_rng(k)) for k in range(8)]
+    origins = {Path(pair.origin["defect_source"]) for pair in pairs if "defect_source" in pair.origin}
     assert origins
     assert origins <= {s.image for s in index.defects}
-    image = read_image(index.normals[0].image)
     one, mask = made.synthesize(image, None, np.random.default_rng(0))
+    assert (one == pairs[0].image).all()
+    assert (mask == pairs[0].mask).all()
     assert (one != image).any(axis=2)[mask > 0].any()
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from fast.features.nearest import LEAST, MOST, Defect, RealDefects, describe, window
+from fast.features.store import FeatureStore
 from fast.quality.agreement import agreement, in_window
 from fast.quality.measure import texture
-from fast.quality.nearest import LEAST, MOST, Defect, RealDefects, describe, window
 from fast.quality.ranking import ENOUGH, goodness, kept, ranks
 from fast.segmentation.data import SegmentationSample
-from fast.segmentation.features import FeatureStore
 from fast.segmentation.quick import QuickJudge
 
 Array = np.ndarray

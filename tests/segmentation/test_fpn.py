@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fast.features.efficientnet import pretrained
 from fast.segmentation import build
 from fast.segmentation.data import from_arrays
-from fast.segmentation.efficientnet import pretrained
 from fast.segmentation.evaluation import evaluate
 from fast.segmentation.fpn import FPN
 from fast.segmentation.recipes import find

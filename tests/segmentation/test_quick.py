@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fast.features.store import CELL, WIDTH, FeatureStore, shares
 from fast.segmentation import build
 from fast.segmentation.data import SegmentationSample, from_arrays, merged
 from fast.segmentation.evaluation import evaluate
-from fast.segmentation.features import CELL, WIDTH, FeatureStore
 from fast.segmentation.pixel_head import PixelHead, Quick
-from fast.segmentation.pool import PixelPool, allot, shares, take
+from fast.segmentation.pool import PixelPool, allot, take
 from fast.segmentation.quick import QuickJudge, folds
 from ldm.errors import UserError
 
@@ -177,7 +177,7 @@ def test_shares_of_cells() -> None:
 
 
 def test_two_processes_may_fill_one_folder_of_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fast.segmentation import features as module
+    from fast.features import store as module
 
     written: list[Path] = []
     save = module.save_safetensors

@@ -16,7 +16,7 @@ from fast.aias import AIASOptions, Guidance
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, write_image, write_mask
 from fast.generators import create
-from fast.generators.drafts import Drafter, drafter_for
+from fast.generators.drafts import DRAWS, MAX_DISTANCE, Drafter, MixedDrafter, drafter_for
 from fast.latent.sampling import sample_latents
 from fast.model import FAST
 from fast.synthesis.counterfeit import counterfeit_strength
@@ -25,6 +25,7 @@ from fast.synthesis.pair import Pair
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.errors import UserError
 from ldm.models.diffusion.schedule import NoiseSchedule
+from ldm.rng import seed_of
 from support.synthesis import manifest, plain_recipe, synthesize, whole_set
 
 SIDE = 64
@@ -112,9 +113,14 @@ def drafted(model: FAST, strength: float) -> Synthesizer:
     return made
 
 
+def filled(synthesizer: Synthesizer, mask: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    made = synthesizer.fill_draft(normal(), mask, 0, 5)
+    return made.image, made.mask
+
+
 def test_at_strength_one_nothing_but_the_mask_is_the_draft_s(tiny_fast: FAST) -> None:
     synthesizer = drafted(tiny_fast, 1.0)
-    image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
+    image, mask = filled(synthesizer)
     assert (mask[20:40, 24:44] == 1).all()
     assert mask.sum() == 400
     assert (image == synthesizer.fill(normal(), mask, 0, 5)).all()
@@ -124,19 +130,19 @@ def test_at_strength_one_detail_and_border_are_as_without_a_draft(tiny_fast: FAS
     recipe = plain_recipe(SIDE, steps=3, draft="procedural", strength=1.0, detail=True, blend=2)
     synthesizer = Synthesizer(tiny_fast, recipe)
     synthesizer.draft_of = Dot()
-    image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
+    image, mask = filled(synthesizer)
     assert (image == synthesizer.fill(normal(), mask, 0, 5)).all()
     assert counterfeit_strength(recipe) == counterfeit_strength(plain_recipe(SIDE))
 
 
 def test_below_it_the_draft_decides_and_outside_the_mask_every_byte_is_the_normal_s(tiny_fast: FAST) -> None:
     synthesizer = drafted(tiny_fast, 0.3)
-    image, mask = synthesizer.fill_draft(normal(), None, 0, 5)
+    image, mask = filled(synthesizer)
     assert (image[mask == 0] == normal()[mask == 0]).all()
     assert (image != synthesizer.fill(normal(), mask, 0, 5)).any()
     own = np.zeros((SIDE, SIDE), np.uint8)
     own[5:9, 5:9] = 1
-    image, mask = synthesizer.fill_draft(normal(), own, 0, 5)
+    image, mask = filled(synthesizer, own)
     assert (mask == own).all()
     assert (image[own == 0] == normal()[own == 0]).all()
 
@@ -211,7 +217,7 @@ def test_a_type_is_found_by_its_word_alone_if_one_part_has_it(drawn_root: Path, 
 
 def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root: Path) -> None:
     options = {"defects": str(drawn_root), "split": "all", "on_object": "off", "material": "wood"}
-    mixed = drafter_for("mixed", options, ["wood/hole"])
+    mixed = drafter_for("mixed", {**options, "max_distance": None}, ["wood/hole"])
     one, other = (drafter_for(name, {k: v for k, v in options.items() if k in own}, ["wood/hole"])
                   for name, own in (("transplant", ("defects", "split", "on_object")),
                                     ("procedural", ("on_object", "material"))))  # fmt: skip
@@ -223,7 +229,7 @@ def test_mixed_drafts_are_of_both_methods_each_as_it_alone_makes_them(drawn_root
         own = (one if "defect_source" in draft.origin else other)(image, pair)
         assert (draft.image == own.image).all()
         method = "transplant" if "defect_source" in draft.origin else "procedural"
-        assert draft.origin == {"draft_by": method, **own.origin} == mixed.origin(pair)
+        assert draft.origin == {"draft_by": method, **own.origin}
         sources.append("defect_source" in draft.origin)
     assert 2 <= sum(sources) <= 10
     with pytest.raises(UserError, match=r"draft_options\.colour is no option of transplant or procedural"):
@@ -238,9 +244,11 @@ def test_mixed_drafts_of_a_type_that_one_method_cannot_make_are_the_others(drawn
     types = ["wood/hole", "wood/gizmo", "wood/dent"]  # both, no look, no real defect
 
     def drafted(types: list[str], **more: Any) -> list[set[str]]:
-        mixed = drafter_for("mixed", {**options, **more}, types)
+        mixed = drafter_for("mixed", {**options, "max_distance": None, **more}, types)
+        picture = read_image(next((root / "wood" / "train" / "good").iterdir()))
         return [
-            {mixed.origin(Pair(0, None, None, n, seed))["draft_by"] for seed in range(12)} for n in range(len(types))
+            {mixed(picture, Pair(0, None, None, n, seed)).origin["draft_by"] for seed in range(12)}
+            for n in range(len(types))
         ]
 
     both = {"transplant", "procedural"}
@@ -250,10 +258,56 @@ def test_mixed_drafts_of_a_type_that_one_method_cannot_make_are_the_others(drawn
     with pytest.raises(UserError, match=r"mixed can make no 'thing': .*no real defect.*cannot draw 'thing'"):
         mixed.check(3, "thing")
     with pytest.raises(UserError, match="no real defect"):
-        mixed.origin(Pair(0, None, None, 3, 0))
+        mixed(normal(), Pair(0, None, None, 3, 0))
     assert drafted(["wood/gizmo"]) == [{"transplant"}]
     with pytest.raises(UserError, match=r"draft_options\.looks\.hole=none says that hole is not drawn"):
         drafter_for("procedural", {"looks": {"hole": ["none"]}}, ["wood/hole"])
+
+
+def test_a_drawn_draft_unlike_the_real_defects_is_drawn_anew_or_a_real_one_moved(
+    drawn_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"defects": str(drawn_root), "split": "all", "on_object": "off", "material": "wood"}
+    mixed = drafter_for("mixed", options, ["wood/hole"])
+    assert isinstance(mixed, MixedDrafter)
+    picture = read_image(next((drawn_root / "wood" / "train" / "good").iterdir()))
+    pair = Pair(0, None, None, 0, next(seed for seed in range(12) if seed_of(seed, 9) % 2))  # a drawn one's turn
+    asked: list[np.ndarray] = []
+    apart: list[float | None] = []
+
+    def distance(kind: str, image: np.ndarray, mask: np.ndarray) -> float | None:
+        assert kind == "wood/hole"
+        assert ((image != picture).any(axis=2) <= (mask > 0)).all()
+        asked.append(image)
+        return apart[len(asked) - 1]
+
+    monkeypatch.setattr(mixed.likeness, "distance", distance)
+
+    def drafted(*distances: float | None) -> Draft:
+        asked.clear()
+        apart[:] = distances
+        return mixed(picture, pair)
+
+    first = mixed.drawn(picture, pair)
+    for near in (MAX_DISTANCE, None):  # None: nothing can be said of the type
+        assert (drafted(near).image == first.image).all()
+        assert len(asked) == 1
+    third = drafted(1.2, 1.11, 0.9)
+    assert third.origin == {"draft_by": "procedural"}
+    assert len({image.tobytes() for image in asked}) == 3
+    assert (third.image == asked[2]).all()
+    moved = drafted(*[MAX_DISTANCE + 0.01] * DRAWS)
+    assert (len(asked), moved.origin["draft_by"]) == (DRAWS, "transplant")
+    assert (moved.image == mixed.moved(picture, pair).image).all()
+    assert mixed.settings()["max_distance"] == MAX_DISTANCE
+
+    mixed.max_distance = None
+    assert (drafted().image == first.image).all()
+    for wrong in (0, -1, True, "far"):
+        with pytest.raises(UserError, match=r"max_distance=.* is no distance; give a number above 0"):
+            drafter_for("mixed", {**options, "max_distance": wrong}, ["wood/hole"])
+    with pytest.raises(UserError, match=r"draft_options\.max_distance is no option of procedural"):
+        drafter_for("procedural", {"max_distance": 1.1}, ["wood/hole"])
 
 
 def test_a_type_of_several_parts_is_asked_about_and_not_drawn_instead(drawn_root: Path, tmp_path: Path) -> None:

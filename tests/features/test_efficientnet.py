@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fast.segmentation.efficientnet import CHANNELS, STRIDES, Layer, pretrained
+from fast.features.efficientnet import CHANNELS, STRIDES, Layer, pretrained
 from ldm.errors import UserError
 
 

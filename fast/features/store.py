@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fast.data.mask_looks import IGNORED
 from fast.data.tensors import to_tensor
-from fast.segmentation.efficientnet import CHANNELS, WEIGHTS, EfficientNetLite0, pretrained
+from fast.features.efficientnet import CHANNELS, WEIGHTS, EfficientNetLite0, pretrained
 from ldm.checkpoint import save_safetensors
 from ldm.hashing import file_hash
 
@@ -62,12 +63,12 @@ class Features:
 
 class FeatureStore:
     """The features of any number of images, each computed once: kept in `folder` if one is given, under the hash of the
-    pixels and of the encoder's weights, else in memory up to `MEMORY` bytes. Several processes may share a folder."""
+    pixels and of the encoder's weights, else in memory up to `memory` bytes. Several processes may share a folder."""
 
-    def __init__(self, folder: Path | None = None, device: str | torch.device = "cpu"):
+    def __init__(self, folder: Path | None = None, device: str | torch.device = "cpu", memory: int = MEMORY):
         self.folder, self.device = folder, torch.device(device)
         self.kept: dict[str, Features] = {}
-        self.free = MEMORY
+        self.free = memory
 
     @cached_property
     def encoder(self) -> EfficientNetLite0:
@@ -123,6 +124,16 @@ class FeatureStore:
     def _file(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / key[:2] / f"{key}.safetensors"
+
+
+def shares(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The share of defect pixels in each cell: labels (H,W), 1 = defect, to float32 `shape`; -1 for cells with an
+    ignored pixel (255), which nothing is learnt from."""
+    padded = np.zeros((shape[0] * CELL, shape[1] * CELL), np.uint8)
+    padded[: mask.shape[0], : mask.shape[1]] = mask
+    cells = padded.reshape(shape[0], CELL, shape[1], CELL)
+    share = (cells == 1).astype(np.float32).mean(axis=(1, 3))
+    return np.where((cells == IGNORED).any(axis=(1, 3)), np.float32(-1), share)
 
 
 def _alike(images: dict[str, np.ndarray]) -> Iterator[list[str]]:

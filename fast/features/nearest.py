@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from fast.data.images import resize_image, resize_mask
+from fast.features.store import FeatureStore, shares
 from fast.masks.changed import around
-from fast.segmentation.features import FeatureStore
-from fast.segmentation.pool import shares
 
 CONTEXT = 24  # pixels of the surface around a defect that are looked at with it
 LEAST, MOST = 64, 384  # pixels: no smaller windows are cut, and larger ones are made so small
@@ -84,10 +83,11 @@ class RealDefects:
         same = [d for d in self.defects if d.kind == kind]
         return same or [d for d in self.defects if d.kind.rpartition("/")[2] == kind.rpartition("/")[2]]
 
-    def distance(self, kind: str, described: Tensor) -> tuple[float, str] | None:
-        """How far a description is from the type's real defects, the mean over the `NEIGHBOURS` nearest, and the
-        nearest's name. 1 is as far as real ones are from each other. None where there is none of the type."""
-        others = self.of(kind)
+    def distance(self, kind: str, described: Tensor, without: str = "") -> tuple[float, str] | None:
+        """How far a description is from the type's real defects, but those of the part `without`: the mean over the
+        `NEIGHBOURS` nearest, and the nearest's name. 1 is as far as real ones are from each other. None where there is
+        none of the type."""
+        others = [d for d in self.of(kind) if not without or d.group != without]
         if not others:
             return None
         mean, name = self._mean(described, others)

@@ -1,0 +1,89 @@
+"""Whether a defect that somebody made looks like the real ones of its type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from fast.data.images import read_image
+from fast.data.index import Sample
+from fast.data.samples import read_sample
+from fast.features.nearest import Defect, RealDefects, describe
+from fast.features.store import FeatureStore
+from ldm.errors import UserError
+from ldm.rng import seed_of
+
+LOOKED_AT = 48  # real defects of a type; more tell nothing new and take their time
+MOVED = 16  # times that a real defect of a type is set into another picture, to say what is near
+
+# Sets a real defect of a type into a picture (H,W,3): the picture, the mask (H,W), the file that the defect is from.
+Move = Callable[[np.ndarray, str, np.random.Generator], tuple[np.ndarray, np.ndarray, Path]]
+
+
+class Likeness:
+    """How far made defects are from the `real` ones, beside real ones that `move` sets into other pictures.
+
+    A real defect on other ground, at another size, is what a made one can be at best; so far it is from the real ones
+    of other parts, in the median, is 1. Everything is looked at when somebody first asks. May be asked from several
+    threads. Raises `UserError` for a real defect whose files cannot be read.
+    """
+
+    def __init__(self, real: Sequence[Sample], move: Move):
+        by_type: dict[str, list[Sample]] = {}
+        for sample in real:
+            by_type.setdefault(f"{sample.category}/{sample.anomaly}", []).append(sample)
+        self.real = {kind: _evenly(found, LOOKED_AT) for kind, found in by_type.items()}
+        self.move = move
+        self._groups = {sample.image: sample.group for sample in real}
+        self._units: dict[str, float | None] = {}
+        self._store, self._lock = FeatureStore(memory=0), Lock()
+
+    def distance(self, kind: str, image: np.ndarray, mask: np.ndarray) -> float | None:
+        """Of the defect in `mask` (H,W), nonzero = defect, of an image uint8 (H,W,3) from the real ones of its type
+        "category/anomaly". None for a type that has real defects of one part alone, or none."""
+        with self._lock:
+            if kind not in self._units:
+                self._units[kind] = self._unit(kind)
+            unit = self._units[kind]
+        return None if unit is None else self._apart(kind, image, mask) / unit
+
+    def _apart(self, kind: str, image: np.ndarray, mask: np.ndarray, without: str = "") -> float:
+        found = self._known.distance(kind, describe(self._store, image, mask), without)
+        return float("nan") if found is None else found[0]
+
+    def _unit(self, kind: str) -> float | None:
+        """How far moved real defects of a type are from the real ones of other parts."""
+        own = self.real.get(kind, [])
+        if len({sample.group for sample in own}) < 2:
+            return None
+        apart = []
+        for number in range(MOVED):
+            ground = read_image(own[number * len(own) // MOVED if len(own) > MOVED else number % len(own)].image)
+            try:
+                made, mask, source = self.move(ground, kind, np.random.default_rng(seed_of(0, 31, number)))
+            except UserError:  # it finds no place there
+                continue
+            apart.append(self._apart(kind, made, mask, without=self._groups[source]))
+        return float(np.nanmedian(apart)) if np.isfinite(apart).any() else None
+
+    @cached_property
+    def _known(self) -> RealDefects:
+        defects = []
+        for kind, samples in self.real.items():
+            for sample in samples:
+                image, mask = read_sample(sample)
+                if mask.any():
+                    described = describe(self._store, image, mask)
+                    defects.append(Defect(kind, sample.image.name, sample.group, described))
+        return RealDefects(defects)
+
+
+def _evenly(found: Sequence[Sample], count: int) -> list[Sample]:
+    """`count` of them at most, spread evenly over the list."""
+    if len(found) <= count:
+        return list(found)
+    return [found[i * len(found) // count] for i in range(count)]
