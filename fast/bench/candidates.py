@@ -35,7 +35,7 @@ CANDIDATES: dict[str, Candidate] = {
     "procedural": Candidate("procedural", "defects drawn into normal images, by the names of the types"),
     "fast_mixed": Candidate(
         "fast",
-        "FAST with the shipped weights from real defects set into normal images, and from drawn ones that look like them",
+        "FAST with the shipped weights from real defects set into normal images, and drawn ones that look like them",
         {**SHIPPED_DRAFTS, "draft": "mixed"},
     ),
     "fast_drawn": Candidate(
