@@ -53,8 +53,9 @@ def parser() -> argparse.ArgumentParser:
                         "given several times")
     p.add_argument("--row", action="append", default=[], metavar="LABEL=METHOD[,KEY=VALUE...]",
                    help="a row of a method with options, e.g. feather=transplant,blend=feather or "
-                        "fast=fast,weights=logs/{seed},masks=given,counterfeits=0.5; {count} stands for how many real "
-                        "defects of each type there are; may be given several times")
+                        "fast=fast,weights=logs/{seed},masks=given,counterfeits=0.5, options of what makes its drafts "
+                        "as draft_options.NAME=VALUE; {count} stands for how many real defects of each type there "
+                        "are; may be given several times")
     p.add_argument("--mix", action="append", default=[], metavar="LABEL=A:B",
                    help="a row of half of the pairs of each of two rows; may be given several times")
     p.add_argument("--looks", action="append", default=[], metavar="TYPE=A,B",

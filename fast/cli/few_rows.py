@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Keep their defects on the object; these parts are measured as they fill the image.
 PLACED = ("procedural", "transplant")
+OF_DRAFTS = "draft_options."  # before an option of what makes a row's drafts
 
 
 def rows_of(options: argparse.Namespace) -> dict[str, Row]:
@@ -73,9 +74,12 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
         given = {"on_object": "off", **given}
     if method == "procedural" and looks:
         given = {"looks": looks, **given}
+    of_drafts = {k.removeprefix(OF_DRAFTS): given.pop(k) for k in list(given) if k.startswith(OF_DRAFTS)}
     if given.get("draft", "none") != "none":
         own = {"on_object": "off", **({"looks": looks} if looks and given["draft"] != "transplant" else {})}
-        given = {"draft_options": own, **given}
+        given = {"draft_options": {**own, **of_drafts}, **given}
+    elif of_drafts:
+        raise UserError(f"{flag} {method} has {OF_DRAFTS}{next(iter(of_drafts))} and no draft; add draft=mixed")
     masks = {"masks": given.pop("masks")} if "masks" in given and not found.own_masks else {}
     fakes = {"counterfeits": given.pop("counterfeits")} if "counterfeits" in given else {}
     check_params(found, given, flag)

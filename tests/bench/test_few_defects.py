@@ -120,7 +120,15 @@ def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pyt
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("row", "said"), [("new=wand", "'wand'"), ("new=transplant,blend=none", "blend='none'")])
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("new=wand", "'wand'"),
+        ("new=transplant,blend=none", "blend='none'"),
+        ("new=fast,weights=mini,draft=mixed,draft_options.max_distance=0", "max_distance=0 is no distance"),
+        ("new=fast,weights=mini,draft_options.turn=9", "has draft_options.turn and no draft; add draft=mixed"),
+    ],
+)
 def test_bad_rows_end_in_one_line(row: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), "--row", row]) == 2
     assert said in capsys.readouterr().err
@@ -352,6 +360,11 @@ def test_rows_of_the_command_line() -> None:
     assert rows == {
         "feather": Row("transplant", options), "fast": Row(folder="runs/{seed}"), "half": Row(mix=("feather", "fast"))
     }  # fmt: skip
+    flags = ["--dataset", "d", "--methods", "--looks", "fray=chip", "--row",
+             "new=fast,weights=mini,draft=mixed,strength=0.3,draft_options.max_distance=null"]  # fmt: skip
+    (made,) = few_rows.rows_of(few_defects.parser().parse_args(flags)).values()
+    own = {"on_object": "off", "looks": {"fray": ["chip"]}, "max_distance": None}
+    assert made == Row("fast", {"weights": "mini", "draft": "mixed", "strength": 0.3, "draft_options": own})
     assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
 
 
