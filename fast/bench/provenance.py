@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,10 +64,26 @@ def check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None
     found = method_class(method)
     assert issubclass(found, Learned)
     file = find_weights(Path(options["weights"]), found.artifact, options.get("step"))
-    split = read_metadata(file).get("split")
-    _check_split(split, sides, str(file))
-    if split not in (sides.split.hash, DRAWN) and found.learns_defects:
-        raise _seen(file, "all real defects" if split == "all" else "a split that it does not name", sides)
+    if what := seen_besides(file, found, sides.split.hash):
+        raise _seen(file, what, sides)
+
+
+def seen_besides(file: Path, method: type[Learned], split: str) -> str:
+    """What weights may have seen that is not on the training side of the split of this hash, in words: nothing, an
+    empty string, if they record it, or saw drawn defects or normal images alone."""
+    meta = read_metadata(file)
+    recorded = meta.get("split", "")
+    if recorded in (split, DRAWN) or not method.learns_defects or data_of(meta).get("use") == "normals":
+        return ""
+    if re.fullmatch("[0-9a-f]{64}", recorded):
+        return f"the split {recorded[:12]}"
+    return "all real defects" if recorded == "all" else "a split that they do not name"
+
+
+def data_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a training was shown: `data.params` of its recipe."""
+    config = json.loads(metadata.get("config", "{}"))
+    return dict(config.get("data", {}).get("params", {}))
 
 
 def _check_split(recorded: Any, sides: Sides, place: str) -> None:

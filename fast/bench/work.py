@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -18,6 +17,7 @@ import numpy as np
 from fast.artifact import find_weights
 from fast.bench.grid import Cell, alone
 from fast.bench.plan import CategoryPlan
+from fast.bench.provenance import data_of, seen_besides
 from fast.bench.trial import Judge, NetworkJudge, trial
 from fast.data.images import read_mask, write_mask
 from fast.generators import LATENT, method_class
@@ -81,20 +81,14 @@ def given(cell: Cell) -> dict[str, Any]:
     """A training that the user brings. It must know this split, or it may have seen what is tested on; one that saw
     normals alone knows no split."""
     file, category = Path(cell.use["file"]), _prepared(cell.use["of"])
-    meta = read_metadata(file)
-    split = meta.get("split", "")
-    if split != category.split.hash and _data(meta).get("use") != "normals":
+    found = method_class(cell.name)
+    assert issubclass(found, Learned)
+    if what := seen_besides(find_weights(file, found.artifact), found, category.split.hash):
         raise UserError(
-            f"{file} was trained on the split {split[:12] or '(none)'}, not {category.split.hash[:12]}: it may have "
-            "seen what is tested on; train it on this split, or name its split in the protocol"
+            f"{file} was trained on {what}, not on {category.split.hash[:12]}: it may have seen what is tested on; "
+            "train it on this split, or name its split in the protocol"
         )
     return _artifact(cell.name, file)
-
-
-def _data(metadata: dict[str, str]) -> dict[str, Any]:
-    """What a training was shown: `data.params` of its recipe."""
-    config = json.loads(metadata.get("config", "{}"))
-    return dict(config.get("data", {}).get("params", {}))
 
 
 def _artifact(method: str, place: Path) -> dict[str, Any]:
@@ -108,7 +102,7 @@ def _artifact(method: str, place: Path) -> dict[str, Any]:
         "parameters": sum(tensor.numel() for tensor in read_state_dict(file).values()),
         "steps": int(meta.get("step", 0)),
         "minutes": float(meta.get("minutes", 0)),
-        "trained_at": _data(meta).get("size"),
+        "trained_at": data_of(meta).get("size"),
     }
 
 

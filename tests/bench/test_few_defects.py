@@ -240,7 +240,7 @@ def test_trained_weights_are_of_the_split_and_shipped_ones_take_its_types(
         module_rows.generator_of(Row("fast"), sides, sides.train, "0")
 
 
-@pytest.mark.parametrize(("told", "said"), [({"split": "all"}, "all real defects"), ({}, "a split that it does not")])
+@pytest.mark.parametrize(("told", "said"), [({"split": "all"}, "all real defects"), ({}, "a split that they do not")])
 def test_weights_that_may_have_seen_everything_are_refused(tmp_path: Path, told: dict[str, str], said: str) -> None:
     index = dataset(tmp_path)
     sides = nested_sides(index, make_split(index), 1)[0]

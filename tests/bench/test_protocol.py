@@ -254,7 +254,7 @@ def test_fast_s_answer_is_of_drafts_that_weights_of_the_part_make_new() -> None:
     assert all("data.params.normal_share=0.25" in entry.train for entry in found.values())
     assert {(e.draft, e.train) for e in protocol_of("stage").entries} == {("none", ())}
     told = dict(_making(found[BOTH]))
-    assert "drawn ones; strength 0.5" in told["pairs start from"]
+    assert "drawn ones that look like them; strength 0.5" in told["pairs start from"]
     assert "data.params.drawn_share=0.25" in told["trained with"]
     assert "trained with" not in dict(_making(found[BOTH], given="fast-9.safetensors"))
     assert list(dict(_making(protocol_of("procedural").entries[-1]))) == []
