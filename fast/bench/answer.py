@@ -19,12 +19,12 @@ from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, SplitR
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
 from fast.generators import LATENT
+from fast.generators.looks import place_of_looks
 from fast.reports.contact_sheet import read_row
 from fast.reports.report import render
 from fast.runtime.command import command_line
 from fast.segmentation.data import from_samples
 from fast.segmentation.networks import PRETRAINED, load
-from fast.synthesis.options import draft_methods
 from fast.synthesis.records import read_records
 from ldm.errors import UserError
 
@@ -102,11 +102,10 @@ def protocol_of(
 
 def _drawn_as(method: str, draft: str, looks: Mapping[str, Sequence[str]]) -> str:
     """The option of `generate_with_mask.py` that says what is drawn for a type. UserError where nothing is drawn."""
-    drafted = "procedural" in draft_methods(draft)
-    if method != "procedural" and not drafted:
+    place = place_of_looks(method, draft)
+    if not place:
         raise UserError(f"--looks says how defects are drawn, and {method} draws none; leave it out")
-    option = "method.draft_options.looks" if drafted else "method.looks"
-    return f"{option}={json.dumps({name: list(types) for name, types in looks.items()}, ensure_ascii=False)}"
+    return f"method.{place}={json.dumps({name: list(types) for name, types in looks.items()}, ensure_ascii=False)}"
 
 
 def write_pages(plan: SweepPlan, command: str) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fast.bench.provenance import SEED, SHIPPED
 from fast.bench.rows import Row
-from fast.synthesis.options import draft_methods
+from fast.generators.looks import with_looks
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,8 @@ def rows_of(
 ) -> tuple[dict[str, Row], dict[str, str]]:
     """The rows of the candidates that can make the defect types `kinds`, and why others cannot."""
     rows, left_out = {}, {}
-    named = {"looks": {name: list(types) for name, types in looks.items()}}
     for label, one in candidates.items():
-        options = dict(one.options)
-        draws = "procedural" in (one.method, *draft_methods(options.get("draft", "none")))
-        if one.method == "procedural":
-            options = {**named, **options}
-        elif draws:
-            options["draft_options"] = named
+        options = with_looks(one.method, one.options, looks)
         if one.adapted:
             options["weights"] = str(adapted_folder(out, one, SEED))
         row = Row(one.method, options, counterfeits=one.counterfeits)

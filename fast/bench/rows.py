@@ -18,7 +18,7 @@ from fast.data.index import GOOD, Sample
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
-from fast.generators.looks import own_looks, undrawable
+from fast.generators.looks import Looks, looks_among, own_looks, undrawable
 from fast.masks.source import OF_FILES, Masks
 from fast.segmentation.data import SegmentationSample, check_pairs, from_output
 from fast.synthesis.options import draft_methods
@@ -59,13 +59,9 @@ class Row:
         return self.options.get("draft", "none") != "none"
 
     @property
-    def looks(self) -> Mapping[str, Any] | None:
+    def looks(self) -> Looks | None:
         """What its types are drawn as, where they are drawn, as pairs or as drafts."""
-        if self.method == "procedural":
-            return self.options.get("looks") or {}
-        if "procedural" in draft_methods(self.options.get("draft", "none")):
-            return self.options.get("draft_options", {}).get("looks") or {}
-        return None
+        return looks_among(self.method or "", self.options)
 
     def cannot_draw(self, kinds: Sequence[str]) -> str:
         """Why it cannot draw the first of these types that it cannot, and what flag changes that; empty where it can

@@ -166,9 +166,10 @@ def tell_looks(looks: dict[str, list[str]], entry: Entry, kinds: list[str]) -> N
     is not to be, or cannot."""
     from fast.bench.rows import Row
     from fast.cli.few_rows import notes_of
+    from fast.generators.looks import with_looks
 
-    drawn = {"looks": looks}
-    row = Row(entry.method, drawn if entry.method == "procedural" else {"draft": entry.draft, "draft_options": drawn})
+    method = entry.method or ""
+    row = Row(method, with_looks(method, {"draft": entry.draft}, looks))
     if why := row.cannot_draw(kinds):
         raise UserError(why)
     for note in notes_of([row], kinds):

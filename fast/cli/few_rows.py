@@ -67,19 +67,18 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
     from fast.bench.rows import Row
     from fast.generators import FREE, LATENT, create, method_class
     from fast.generators.latent import check_options
+    from fast.generators.looks import with_looks
     from ldm.util import check_params
 
     found = method_class(method)
     if method in PLACED:
         given = {"on_object": "off", **given}
-    if method == "procedural" and looks:
-        given = {"looks": looks, **given}
     of_drafts = {k.removeprefix(OF_DRAFTS): given.pop(k) for k in list(given) if k.startswith(OF_DRAFTS)}
     if given.get("draft", "none") != "none":
-        own = {"on_object": "off", **({"looks": looks} if looks and given["draft"] != "transplant" else {})}
-        given = {"draft_options": {**own, **of_drafts}, **given}
+        given = {"draft_options": {"on_object": "off", **of_drafts}, **given}
     elif of_drafts:
         raise UserError(f"{flag} {method} has {OF_DRAFTS}{next(iter(of_drafts))} and no draft; add draft=mixed")
+    given = with_looks(method, given, looks)
     masks = {"masks": given.pop("masks")} if "masks" in given and not found.own_masks else {}
     fakes = {"counterfeits": given.pop("counterfeits")} if "counterfeits" in given else {}
     check_params(found, given, flag)

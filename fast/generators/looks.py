@@ -8,6 +8,7 @@ from typing import Any
 
 from fast.procedural.defects import DRAWABLE
 from fast.runtime.options import did_you_mean
+from fast.synthesis.options import draft_methods
 from ldm.errors import UserError
 
 NO_LOOK = "none"  # of a type that is not to be drawn, though its name says how: drafts of it are real defects
@@ -52,6 +53,34 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "blister": ("bubble",),
     "damaged": USUAL,
 }
+
+
+Looks = Mapping[str, Sequence[str]]
+
+
+def place_of_looks(method: str, draft: str = "none") -> str:
+    """Where looks stand among the options of a method that starts from a `draft`: of its own `looks`, of what makes the
+    drafts `draft_options.looks`; empty where nothing is drawn."""
+    if method == "procedural":
+        return "looks"
+    return "draft_options.looks" if "procedural" in draft_methods(draft) else ""
+
+
+def with_looks(method: str, options: Mapping[str, Any], looks: Looks) -> dict[str, Any]:
+    """A method's options, and among them what its types are drawn as, where anything is drawn and nothing said yet."""
+    place, given = place_of_looks(method, options.get("draft", "none")), dict(options)
+    own = {"looks": {name: list(types) for name, types in looks.items()}} if looks and place else {}
+    if place != "looks" and own:
+        return {**given, "draft_options": {**own, **given.get("draft_options", {})}}
+    return {**own, **given}
+
+
+def looks_among(method: str, options: Mapping[str, Any]) -> Looks | None:
+    """What the options say that types are drawn as; None where nothing is drawn."""
+    place = place_of_looks(method, options.get("draft", "none"))
+    if not place:
+        return None
+    return (options if place == "looks" else options.get("draft_options", {})).get("looks") or {}
 
 
 def undrawable(types: Iterable[str], own: Mapping[str, Sequence[str]]) -> list[str]:
