@@ -107,6 +107,13 @@ def tell(
         if counts and len(every) > 1:
             told = ", ".join(f"{kind.lstrip('/')} {counts[kind]}" for kind in every)
             print(f"by type: {told}", flush=True)
+        drafts = Counter((row["type"], row["draft_by"]) for row in shown if "draft_by" in row)
+        if drafts:
+            told = ", ".join(
+                f"{kind.lstrip('/')} {drafts[kind, 'transplant']} real and {drafts[kind, 'procedural']} drawn"
+                for kind in dict.fromkeys(kind for kind, _ in sorted(drafts))
+            )
+            print(f"drafts: {told}", flush=True)
     if first and options.keep is None and pairs > options.count:
         print(f"note: {options.count} were asked for; the others were there before, and stay", flush=True)
 

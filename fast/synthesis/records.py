@@ -217,6 +217,9 @@ def read_records(output: Path, counterfeits: bool = False, rejected: bool = Fals
     return list(each_record(output, counterfeits, rejected))
 
 
+TOLD = ("type", "counterfeit", "honest", "rejected", "draft_by")
+
+
 def brief_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the end of a run tells of a record."""
-    return {key: record[key] for key in ("type", "counterfeit", "honest", "rejected") if key in record}
+    return {key: record[key] for key in TOLD if key in record}

@@ -376,13 +376,22 @@ def test_the_command_starts_from_real_defects_and_says_which(
     assert a == b
 
 
-def test_of_mixed_drafts_the_manifest_says_whose_each_is(drawn_root: Path, tiny_artifact: Path, tmp_path: Path) -> None:
+def test_of_mixed_drafts_the_manifest_says_whose_each_is(
+    drawn_root: Path, tiny_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ("--draft", "mixed", "--defects", str(drawn_root), "--split", "all", "--on_object", "off", "--count", "8")
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags)) == 0
     rows = manifest(tmp_path / "a")
     assert {row["draft_by"] for row in rows} == {"transplant", "procedural"}
     assert all(("defect_source" in row) == (row["draft_by"] == "transplant") for row in rows)
     assert {row["draft"] for row in rows} == {"mixed"}
+    drawn = sum(row["draft_by"] == "procedural" for row in rows)
+    assert capsys.readouterr().out.endswith(f"\ndrafts: wood/hole {8 - drawn} real and {drawn} drawn\n")
+    far = (*flags, "method.draft_options.max_distance=0.01")
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *far)) == 2  # another run
+    assert "differs in draft_settings" in capsys.readouterr().err
+    assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "b", *far)) == 0
+    assert capsys.readouterr().out.endswith("\ndrafts: wood/hole 8 real and 0 drawn\n")
 
 
 def test_where_the_real_defects_lie_decides_nothing_and_the_regions_of_drafts_do(
