@@ -27,6 +27,7 @@ from fast.masks.proportions import alike
 from fast.runtime.precision import settled
 from fast.runtime.project import in_project
 from fast.segmentation.networks import PRETRAINED, precision_of
+from fast.synthesis.options import MAX_DISTANCE
 from fast.training.config import load_recipe
 from ldm.errors import UserError
 from ldm.hashing import file_hash
@@ -235,6 +236,7 @@ def _pairs(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Give
         key |= {"windows": entry.windows, "precision": rule.precision}
         key |= {} if entry.scale is None else {"scale": entry.scale}
         key |= {} if entry.draft == "none" else {"draft": entry.draft, "strength": entry.strength}
+        key |= {"max_distance": MAX_DISTANCE} if entry.draft == "mixed" else {}  # its overrides may say else
     if given.textures and method in ("draem", "glass"):
         key |= {"textures": _names(given.textures)}
         use |= {"textures": os.path.abspath(given.textures)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,8 +81,11 @@ def seen_besides(file: Path, method: type[Learned], split: str) -> str:
 
 def data_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     """What a training was shown: `data.params` of its recipe."""
-    config = json.loads(metadata.get("config", "{}"))
-    return dict(config.get("data", {}).get("params", {}))
+    try:
+        data = parse_json(metadata.get("config") or "{}").get("data") or {}
+        return dict(data.get("params") or {})
+    except (ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _check_split(recorded: Any, sides: Sides, place: str) -> None:

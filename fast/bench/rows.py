@@ -21,7 +21,7 @@ from fast.generators.latent import LatentGenerator
 from fast.generators.looks import Looks, looks_among, own_looks, undrawable
 from fast.masks.source import OF_FILES, Masks
 from fast.segmentation.data import SegmentationSample, check_pairs, from_output
-from fast.synthesis.options import draft_methods
+from fast.synthesis.options import MAX_DISTANCE, draft_methods
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -90,7 +90,9 @@ class Row:
         given = self.method and not method_class(self.method).own_masks and not self.drafted
         masks = {"masks": self.masks} if given else {}
         fakes = {"counterfeits": self.counterfeits} if self.counterfeits else {}
-        return {**found, **masks, **fakes, **({"options": dict(self.options)} if self.options else {})}
+        # Where its options say nothing else; what was measured before there was a distance is another row.
+        near = {"max_distance": MAX_DISTANCE} if self.options.get("draft") == "mixed" else {}
+        return {**found, **masks, **fakes, **near, **({"options": dict(self.options)} if self.options else {})}
 
 
 @dataclass(frozen=True)

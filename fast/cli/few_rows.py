@@ -73,11 +73,7 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
     found = method_class(method)
     if method in PLACED:
         given = {"on_object": "off", **given}
-    of_drafts = {k.removeprefix(OF_DRAFTS): given.pop(k) for k in list(given) if k.startswith(OF_DRAFTS)}
-    if given.get("draft", "none") != "none":
-        given = {"draft_options": {"on_object": "off", **of_drafts}, **given}
-    elif of_drafts:
-        raise UserError(f"{flag} {method} has {OF_DRAFTS}{next(iter(of_drafts))} and no draft; add draft=mixed")
+    given = _with_drafts(method, flag, given)
     given = with_looks(method, given, looks)
     masks = {"masks": given.pop("masks")} if "masks" in given and not found.own_masks else {}
     fakes = {"counterfeits": given.pop("counterfeits")} if "counterfeits" in given else {}
@@ -89,6 +85,25 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
     elif method in LATENT:
         check_options(method, given)
     return Row(method, given, **masks, **fakes)
+
+
+def _with_drafts(method: str, flag: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a row, those of what makes its drafts in one. Raises `UserError`."""
+    from fast.generators import LATENT
+
+    own = {k.removeprefix(OF_DRAFTS): given.pop(k) for k in list(given) if k.startswith(OF_DRAFTS)}
+    own = {**(given.pop("draft_options", None) or {}), **own}
+    if given.get("draft", "none") == "none":
+        if own:
+            remedy = "add draft=mixed" if method in LATENT else f"{method} has no drafts, leave {OF_DRAFTS} out"
+            raise UserError(f"{flag}: {OF_DRAFTS}{next(iter(own))} is an option of drafts; {remedy}")
+        return given
+    for name in own:
+        if name in ("defects", "split"):
+            raise UserError(f"{flag}: {OF_DRAFTS}{name} is settled by --dataset, --split and --counts; leave it out")
+        if name.startswith("looks."):
+            raise UserError(f"{flag}: what is drawn for a type is said for all rows, by --looks {name[6:]}=A,B")
+    return {**given, "draft_options": {"on_object": "off", **own}}
 
 
 def _value(text: str) -> Any:

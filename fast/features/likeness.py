@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +14,17 @@ import numpy as np
 from fast.data.images import read_image
 from fast.data.index import Sample
 from fast.data.samples import read_sample
+from fast.features.efficientnet import WEIGHTS
 from fast.features.nearest import Defect, RealDefects, describe
 from fast.features.store import FeatureStore
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 LOOKED_AT = 48  # real defects of a type; more tell nothing new and take their time
-MOVED = 16  # times that a real defect of a type is set into another picture, to say what is near
+MOVED = 16  # times that a real defect of a type is set into the picture of another part, to say what is near
+TRIES = 64  # of a defect and a picture for that: the two may be of one part
+LEAST = 1e-6  # what is near, where real defects are copies of each other
 
 # Sets a real defect of a type into a picture (H,W,3): the picture, the mask (H,W), the file that the defect is from.
 Move = Callable[[np.ndarray, str, np.random.Generator], tuple[np.ndarray, np.ndarray, Path]]
@@ -27,9 +33,10 @@ Move = Callable[[np.ndarray, str, np.random.Generator], tuple[np.ndarray, np.nda
 class Likeness:
     """How far made defects are from the `real` ones, beside real ones that `move` sets into other pictures.
 
-    A real defect on other ground, at another size, is what a made one can be at best; so far it is from the real ones
-    of other parts, in the median, is 1. Everything is looked at when somebody first asks. May be asked from several
-    threads. Raises `UserError` for a real defect whose files cannot be read.
+    A real defect on the ground of another part, at another size, is what a made one can be at best: 1 is as far as that
+    is, in the median, from the real ones of parts that are not its own. `real`: with masks that hold a defect.
+    Everything is looked at when somebody first asks. May be asked from several threads. Raises `UserError` for a real
+    defect whose files cannot be read.
     """
 
     def __init__(self, real: Sequence[Sample], move: Move):
@@ -53,22 +60,33 @@ class Likeness:
 
     def _apart(self, kind: str, image: np.ndarray, mask: np.ndarray, without: str = "") -> float:
         found = self._known.distance(kind, describe(self._store, image, mask), without)
-        return float("nan") if found is None else found[0]
+        assert found is not None
+        return found[0]
+
+    def settings(self) -> dict[str, str]:
+        """What decides a distance beside the real defects' files and `move`."""
+        parts = [[kind, [sample.group for sample in found]] for kind, found in sorted(self.real.items())]
+        return {"encoder": file_hash(WEIGHTS), "parts": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
 
     def _unit(self, kind: str) -> float | None:
         """How far moved real defects of a type are from the real ones of other parts."""
         own = self.real.get(kind, [])
         if len({sample.group for sample in own}) < 2:
             return None
-        apart = []
-        for number in range(MOVED):
-            ground = read_image(own[number * len(own) // MOVED if len(own) > MOVED else number % len(own)].image)
+        apart: list[float] = []
+        for number in range(TRIES):
+            ground = own[number * max(1, len(own) // MOVED) % len(own)]
             try:
-                made, mask, source = self.move(ground, kind, np.random.default_rng(seed_of(0, 31, number)))
+                made, mask, source = self.move(
+                    read_image(ground.image), kind, np.random.default_rng(seed_of(0, 31, number))
+                )
             except UserError:  # it finds no place there
                 continue
-            apart.append(self._apart(kind, made, mask, without=self._groups[source]))
-        return float(np.nanmedian(apart)) if np.isfinite(apart).any() else None
+            if self._groups[source] != ground.group:
+                apart.append(self._apart(kind, made, mask, without=self._groups[source]))
+            if len(apart) == MOVED:
+                break
+        return max(float(np.median(apart)), LEAST) if apart else None
 
     @cached_property
     def _known(self) -> RealDefects:

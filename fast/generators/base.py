@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import cv2
 import numpy as np
@@ -51,10 +52,12 @@ class Generator(ABC):
     rejected: int = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Every method's `synthesize` checks its arrays first, and takes grey ones."""
+        """Every method's `synthesize` and `pair` check their arrays first, and take grey ones."""
         super().__init_subclass__(**kwargs)
         if "synthesize" in vars(cls):
-            cls.synthesize = _checked(cls.synthesize)  # type: ignore[method-assign]
+            cls.synthesize = _checked(cls.synthesize, _grey_arrays)  # type: ignore[method-assign]
+        if "pair" in vars(cls):
+            cls.pair = _checked(cls.pair, _grey_pair)  # type: ignore[method-assign]
 
     def fit(self, split: Split) -> None:  # noqa: B027 (methods that learn nothing have nothing to add)
         """Learn from the normals and defects of `split`: a dataset narrowed to what training may see, or the path of
@@ -85,9 +88,9 @@ class Generator(ABC):
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
     ) -> MadePair:
         """What `synthesize` makes of the same arguments, and what it was made from."""
-        origin = self.origin(copied(rng), anomaly)
+        again = deepcopy(rng)
         made, found = self.synthesize(image, mask, rng, anomaly)
-        return MadePair(made, found, origin)
+        return MadePair(made, found, self.origin(again, anomaly))
 
     def origin(self, rng: np.random.Generator, anomaly: str | None = None) -> dict[str, str]:
         """The real defect that `synthesize` would use for an `rng` in the same state, where that does not depend on the
@@ -100,32 +103,32 @@ class Generator(ABC):
         return {}
 
 
-def copied(rng: np.random.Generator) -> np.random.Generator:
-    """A generator in the same state."""
-    other = np.random.default_rng()
-    other.bit_generator.state = rng.bit_generator.state
-    return other
+T = TypeVar("T")
 
 
-Synthesize = Callable[..., tuple[np.ndarray, np.ndarray]]
-
-
-def _checked(own: Synthesize) -> Synthesize:
-    """A method's `synthesize` for arrays that may be anything. Raises `UserError`."""
+def _checked(own: Callable[..., T], to_grey: Callable[[T], T]) -> Callable[..., T]:
+    """A method's `synthesize` or `pair` for arrays that may be anything. Raises `UserError`."""
 
     @wraps(own)
-    def synthesize(
+    def checked(
         self: Generator, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, *rest: Any, **named: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> T:
         if not self.takes_image:
             return own(self, image, mask, rng, *rest, **named)
         check_arrays(image, mask, rng)
         if image.ndim == 3:
             return own(self, image, mask, rng, *rest, **named)
-        made, made_mask = own(self, np.repeat(image[..., None], 3, axis=2), mask, rng, *rest, **named)
-        return cv2.cvtColor(made, cv2.COLOR_RGB2GRAY), made_mask  # a grey pixel comes back as the very same grey
+        return to_grey(own(self, np.repeat(image[..., None], 3, axis=2), mask, rng, *rest, **named))
 
-    return synthesize
+    return checked
+
+
+def _grey_arrays(made: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    return cv2.cvtColor(made[0], cv2.COLOR_RGB2GRAY), made[1]  # a grey pixel comes back as the very same grey
+
+
+def _grey_pair(made: MadePair) -> MadePair:
+    return replace(made, image=cv2.cvtColor(made.image, cv2.COLOR_RGB2GRAY))
 
 
 def check_arrays(image: Any, mask: Any, rng: Any) -> None:
@@ -165,6 +168,19 @@ class Placing(Generator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `Generator.synthesize`; `region` (H,W), nonzero = object: where defects may lie, when no mask is given.
         None: as the option `on_object` says."""
+
+    def pair(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray | None,
+        rng: np.random.Generator,
+        anomaly: str | None = None,
+        region: np.ndarray | None = None,
+    ) -> MadePair:
+        """As `Generator.pair`; `region` as in `synthesize`."""
+        again = deepcopy(rng)
+        made, found = self.synthesize(image, mask, rng, anomaly, region)
+        return MadePair(made, found, self.origin(again, anomaly))
 
     def object_in(self, image: np.ndarray, region: np.ndarray | None) -> np.ndarray:
         """Where defects may lie in a picture (H,W,3): (H,W) uint8 in {0,1}, the `region` if one is given. Raises

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,11 @@ from fast.generators import create, method_class
 from fast.generators.base import Placing
 from fast.generators.transplant import Transplant, split_file
 from fast.synthesis.maker import Draft, MaskOf
-from fast.synthesis.options import draft_methods
+from fast.synthesis.options import MAX_DISTANCE, draft_methods
 from fast.synthesis.pair import Pair
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
-MAX_DISTANCE = 1.0  # no farther than moved real defects are, in the median
 DRAWS = 4  # of a drawn draft, until one is like the real defects
 
 
@@ -56,11 +56,10 @@ class Drafter:
         if mask is not None and not self.method.takes_mask:
             raise UserError(f"--draft {self.method.name} brings its defects' own masks; give no mask")
         name = self.names[pair.type_index]
-        rng = np.random.default_rng(pair.seed)
         region = None if self.region_of is None or mask is not None else self.region_of(image, pair)
-        made, found = self.method.synthesize(image, mask, rng, name, region)
+        made = self.method.pair(image, mask, np.random.default_rng(pair.seed), name, region)
         look = self.method.look(np.random.default_rng(pair.seed), name, mask is not None)
-        return Draft(made, found, self.method.origin(np.random.default_rng(pair.seed), name), look)
+        return Draft(made.image, made.mask, made.origin, look)
 
     @property
     def drafters(self) -> list[Drafter]:
@@ -85,7 +84,7 @@ class MixedDrafter:
     def __init__(self, moved: Drafter, drawn: Drafter, max_distance: float | None = MAX_DISTANCE):
         self.moved, self.drawn, self.max_distance = moved, drawn, max_distance
         assert isinstance(moved.method, Transplant)
-        self.likeness = Likeness(moved.method.samples, moved.method.moved)
+        self.likeness = Likeness(moved.method.samples, self._move)
 
     @property
     def drafters(self) -> list[Drafter]:
@@ -100,6 +99,8 @@ class MixedDrafter:
     def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
         self.check(pair.type_index, f"type {pair.type_index}")
         able = [drafter for drafter in self.drafters if pair.type_index not in drafter.refused]
+        if mask is not None and self.moved in able:
+            raise UserError("--draft mixed moves real defects, which bring their own masks; give no mask")
         drafter = able[seed_of(pair.seed, 9) % len(able)]
         draft = None
         if drafter is self.drawn:
@@ -113,7 +114,12 @@ class MixedDrafter:
         kind = self.moved.names[pair.type_index]
         for attempt in range(DRAWS):
             seed = seed_of(pair.seed, 10, attempt) if attempt else pair.seed
-            draft = self.drawn(image, replace(pair, seed=seed), mask)
+            try:
+                draft = self.drawn(image, replace(pair, seed=seed), mask)
+            except UserError:
+                if not attempt:  # what would have been told without a distance
+                    raise
+                continue
             if self.max_distance is None:
                 return draft
             apart = self.likeness.distance(kind, draft.image, draft.mask)
@@ -122,8 +128,13 @@ class MixedDrafter:
         return None
 
     def settings(self) -> Mapping[str, Any]:
-        own = {drafter.method.name: drafter.settings() for drafter in self.drafters}
-        return {**own, "max_distance": self.max_distance}
+        own: dict[str, Any] = {drafter.method.name: drafter.settings() for drafter in self.drafters}
+        near = {} if self.max_distance is None else {"likeness": self.likeness.settings()}
+        return {**own, "max_distance": self.max_distance, **near}
+
+    def _move(self, image: np.ndarray, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, Path]:
+        made = self.moved.method.pair(image, None, rng, kind)
+        return made.image, made.mask, Path(made.origin["defect_source"])
 
 
 def _name(method: Placing, key: str) -> str:

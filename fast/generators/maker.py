@@ -12,7 +12,7 @@ import torch
 
 from fast.data.images import read_image, resize_image, resize_mask
 from fast.generators.base import Generator as Method
-from fast.generators.base import Placing
+from fast.generators.base import MadePair, Placing
 from fast.generators.large import MemoryBudget, bytes_of, in_windows, is_large
 from fast.runtime.workers import overlapped, own_workers
 from fast.synthesis.maker import MaskOf
@@ -87,21 +87,23 @@ class GeneratorMaker:
         if self.size and not self.method.native:
             normal = resize_image(normal, self.size)
         mask = None if self.mask_of is None else self.mask_of(normal, pair)
-        origin = self.method.origin(np.random.default_rng(pair.seed), known)
         before = panel(normal)
         if isinstance(self.method, Placing) and self.region_of is not None and mask is None:
-            image, mask = self.method.synthesize(normal, mask, rng, known, self.region_of(normal, pair))
+            made = self.method.pair(normal, mask, rng, known, self.region_of(normal, pair))
         elif pair.normal is not None and is_large(normal) and not self.method.native:
             normal = normal if normal.flags.writeable else normal.copy()
-            image, mask = in_windows(partial(self.method.synthesize, anomaly=known), normal, mask, rng)
+            made = MadePair(*in_windows(partial(self.method.synthesize, anomaly=known), normal, mask, rng))
         else:
-            image, mask = self.method.synthesize(normal, mask, rng, known)
+            made = self.method.pair(normal, mask, rng, known)
+        image, mask = made.image, made.mask
         if self.size and self.method.native:
             normal, image, mask = _resized(normal, image, mask, self.size)
             before = panel(normal)
         seconds, shown = time.perf_counter() - start, (slice(0, image.shape[0]), slice(0, image.shape[1]))
         window = [(0, 0, image.shape[0], image.shape[1])]
-        return SynthesizedSample(before, image, mask, shown, pair=pair, windows=window, seconds=seconds, origin=origin)
+        return SynthesizedSample(
+            before, image, mask, shown, pair=pair, windows=window, seconds=seconds, origin=made.origin
+        )
 
 
 def _resized(normal: np.ndarray, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -14,7 +13,7 @@ from fast.data.index import DatasetIndex, Sample, require_defects
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split as SplitFile
 from fast.data.split import make_split
-from fast.generators.base import Placing, Split, copied
+from fast.generators.base import Placing, Split
 from fast.generators.blend import ImageMask, change, check_range
 from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place
 from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
@@ -69,7 +68,7 @@ class Transplant(Placing):
         self.scale, self.turn = check_range("scale", scale, 0.2, 5), float(turn)
         self.blend, self.keep_place = blend, keep_place
         self.ground = None if on_object == "off" else Ground(on_object)
-        self.samples: list[Sample] = []  # the real defects, as they were given
+        self.samples: list[Sample] = []  # those that there is a cutout of
         self.cutouts: dict[str, list[Cutout]] = {}
         self.near: dict[str, bool] = {}
         self.content, self.split_hash = "", split
@@ -87,15 +86,15 @@ class Transplant(Placing):
             self._learn(training_side(str(split), "third", None))
 
     def _learn(self, side: TrainingSide) -> None:
-        self.samples, self.split_hash, self.left_out, self.dataset = side
-        self.cutouts, self.content = {}, content_of(self.samples)
-        for sample in self.samples:
-            for cutout in cut_out(sample, self.ground):
+        samples, self.split_hash, self.left_out, self.dataset = side
+        self.samples, self.cutouts, self.content = [], {}, content_of(samples)
+        for sample in samples:
+            cutouts = cut_out(sample, self.ground)
+            self.samples += [sample] if cutouts else []
+            for cutout in cutouts:
                 self.cutouts.setdefault(cutout.kind, []).append(cutout)
         if not self.cutouts:
-            raise UserError(
-                f"none of {len(self.samples)} defects has a mask with a pixel in it; transplant needs masks"
-            )
+            raise UserError(f"none of {len(samples)} defects has a mask with a pixel in it; transplant needs masks")
         for kind, found in self.cutouts.items():
             self.cutouts[kind] = [c for c in found if c.movable] or found
         self.types = sorted(self.cutouts)
@@ -145,11 +144,6 @@ class Transplant(Placing):
         if not found:
             raise UserError(f"{cutout.source}: its defect finds no place on the object; is the region right?")
         return max(found, key=lambda each: change(image, each))
-
-    def moved(self, image: np.ndarray, anomaly: str, rng: Rng) -> tuple[np.ndarray, np.ndarray, Path]:
-        """A pair (H,W,3), (H,W) as `synthesize` makes it of a picture, and the picture that its defect is from."""
-        source = self._pick(copied(rng), anomaly).source
-        return (*self.synthesize(image, None, rng, anomaly), source)
 
     def _pick(self, rng: Rng, anomaly: str | None) -> Cutout:
         """The first thing that is drawn of a pair, so that `origin` can tell. Every picture counts once."""

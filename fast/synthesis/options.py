@@ -17,6 +17,7 @@ FIRST_AGAIN = 2_000_000  # number of the first pair that comes in the place of a
 FIRST_COUNTERFEIT = 1_000_000  # number of the first counterfeit in a set, behind those of all pairs
 MASKS = ("given", "augmented", "own", "perlin", "scratch", "blob", "crack", "spots", "mixed", "learned")
 DRAFTS = ("none", "transplant", "procedural", "mixed")
+MAX_DISTANCE = 1.0  # of a drawn draft among mixed ones from the real defects: moved real ones are 1 away, in the median
 DRAFT_STRENGTH = 0.3
 # How far a counterfeit's normal image is noised, as a share of T, where defects start from noise. From a fifth on the
 # shipped base leaves a patch that looks like a stain.

@@ -76,7 +76,8 @@ class Synthesizer:
 
     def _single_thread(self) -> None:
         cv2.setNumThreads(1)  # in drafts and where images are resized
-        if self.device.type == "cpu":
+        # Drafts are compared with real defects by a network on the CPU, whose rounding goes by the threads.
+        if self.device.type == "cpu" or self.draft_of is not None:
             torch.set_num_threads(1)
 
     def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
@@ -86,7 +87,8 @@ class Synthesizer:
         """
         workers = self._workers(in_flight)
         self._error = None
-        pictures = overlapped(self._guarded(self._read), self._until_stopped(pairs), workers, workers + 1)
+        pictures = overlapped(self._guarded(self._read), self._until_stopped(pairs), workers, workers + 1,
+                              self._single_thread)  # fmt: skip
         # One batch more than workers, so that nobody waits for the next to be read.
         windows = batches(pictures, self.windows_per_batch)
         finished = overlapped(self._guarded(self._sample), windows, workers, workers + 1, self._single_thread)

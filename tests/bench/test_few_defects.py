@@ -126,7 +126,10 @@ def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pyt
         ("new=wand", "'wand'"),
         ("new=transplant,blend=none", "blend='none'"),
         ("new=fast,weights=mini,draft=mixed,draft_options.max_distance=0", "max_distance=0 is no distance"),
-        ("new=fast,weights=mini,draft_options.turn=9", "has draft_options.turn and no draft; add draft=mixed"),
+        ("new=fast,weights=mini,draft_options.turn=9", "draft_options.turn is an option of drafts; add draft=mixed"),
+        ("new=transplant,draft_options.turn=9", "transplant has no drafts, leave draft_options. out"),
+        ("new=fast,weights=mini,draft=mixed,draft_options.split=all", "draft_options.split is settled by --dataset"),
+        ("new=fast,weights=mini,draft=mixed,draft_options.looks.fray=chip", "for all rows, by --looks fray=A,B"),
     ],
 )
 def test_bad_rows_end_in_one_line(row: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,8 +252,13 @@ def test_weights_that_may_have_seen_everything_are_refused(tmp_path: Path, told:
     with pytest.raises(UserError, match=f"was made for {said}"):
         check_weights("fast", {"weights": str(tmp_path / "run")}, sides)
     check_weights("realnet", {"weights": str(tmp_path / "run")}, sides)  # it learns from normal images alone
-    save_safetensors({"a": torch.zeros(1)}, tmp_path / "run" / "fast-1.safetensors", {"split": "drawn"})
-    check_weights("fast", {"weights": str(tmp_path / "run")}, sides)
+    for fits in ({"split": "drawn"}, {**told, "config": json.dumps({"data": {"params": {"use": "normals"}}})}):
+        save_safetensors({"a": torch.zeros(1)}, tmp_path / "run" / "fast-1.safetensors", fits)
+        check_weights("fast", {"weights": str(tmp_path / "run")}, sides)
+    for config in ("nonsense", "[]", json.dumps({"data": None}), json.dumps({"data": {"params": None}})):
+        save_safetensors({"a": torch.zeros(1)}, tmp_path / "run" / "fast-1.safetensors", {**told, "config": config})
+        with pytest.raises(UserError, match=f"was made for {said}"):
+            check_weights("fast", {"weights": str(tmp_path / "run")}, sides)
 
 
 def test_a_finished_run_of_weights_that_saw_all_real_defects_is_refused(tmp_path: Path) -> None:
@@ -365,6 +373,13 @@ def test_rows_of_the_command_line() -> None:
     (made,) = few_rows.rows_of(few_defects.parser().parse_args(flags)).values()
     own = {"on_object": "off", "looks": {"fray": ["chip"]}, "max_distance": None}
     assert made == Row("fast", {"weights": "mini", "draft": "mixed", "strength": 0.3, "draft_options": own})
+    assert made.describe()["max_distance"] == 1  # what was measured before there was a distance is another row
+    flags[-1] = "new=fast,weights=mini,draft=mixed,draft_options={turn: 9},draft_options.max_distance=2"
+    (made,) = few_rows.rows_of(few_defects.parser().parse_args(flags)).values()
+    assert made.options["draft_options"] == {**own, "turn": 9, "max_distance": 2}
+    flags[-1] = "new=fast,weights=mini,draft=mixed,draft_options=null"
+    (made,) = few_rows.rows_of(few_defects.parser().parse_args(flags)).values()
+    assert made.options["draft_options"] == {"on_object": "off", "looks": {"fray": ["chip"]}}
     assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
 
 

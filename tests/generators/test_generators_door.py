@@ -124,6 +124,17 @@ def test_a_pair_from_a_program(method: str, drawn_root: Path, runs: Any) -> None
     one, two = (made.synthesize(image, mask, np.random.default_rng(5)) for _ in range(2))
     assert (one[0] == two[0]).all()
     assert (one[1] == two[1]).all()
+    told = made.pair(image, mask, np.random.default_rng(5))
+    assert (told.image == one[0]).all()
+    assert (told.mask == one[1]).all()
+    assert set(told.origin) == ({"defect_source"} if method == "transplant" else set())
+    if made.takes_image:
+        grey = made.pair(image[..., 0], mask, np.random.Generator(np.random.Philox(5)))
+        again = made.synthesize(image[..., 0], mask, np.random.Generator(np.random.Philox(5)))
+        assert grey.image.shape == (64, 64)
+        assert (grey.image == again[0]).all()
+        with pytest.raises(UserError, match="rng of type NoneType"):
+            made.pair(image, mask, None)  # type: ignore[arg-type]
     assert (one[0].dtype, one[0].shape, one[1].dtype, one[1].shape) == (np.uint8, (64, 64, 3), np.uint8, (64, 64))
     assert (image == before[0]).all()
     assert (mask == before[1]).all()

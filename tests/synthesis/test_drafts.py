@@ -300,9 +300,28 @@ def test_a_drawn_draft_unlike_the_real_defects_is_drawn_anew_or_a_real_one_moved
     assert (len(asked), moved.origin["draft_by"]) == (DRAWS, "transplant")
     assert (moved.image == mixed.moved(picture, pair).image).all()
     assert mixed.settings()["max_distance"] == MAX_DISTANCE
+    assert mixed.settings()["likeness"] == mixed.likeness.settings()
+    with pytest.raises(UserError, match="--draft mixed moves real defects, which bring their own masks; give no mask"):
+        mixed(picture, pair, np.ones(picture.shape[:2], np.uint8))
+
+    draw, redrawn = mixed.drawn, list[int]()
+
+    def no_place(image: np.ndarray, pair: Pair, mask: np.ndarray | None = None) -> Draft:
+        redrawn.append(pair.seed)
+        if len(redrawn) == 2:
+            raise UserError("no place")
+        return draw(image, pair, mask)
+
+    monkeypatch.setattr(mixed, "drawn", no_place)
+    mixed.drawn.refused = {}  # type: ignore[attr-defined]
+    mixed.drawn.method = draw.method  # type: ignore[attr-defined]
+    assert drafted(1.2, 0.9).origin == {"draft_by": "procedural"}  # drawn three times, asked about twice
+    assert len(redrawn) == 3
+    monkeypatch.setattr(mixed, "drawn", draw)
 
     mixed.max_distance = None
     assert (drafted().image == first.image).all()
+    assert "likeness" not in mixed.settings()
     for wrong in (0, -1, True, "far"):
         with pytest.raises(UserError, match=r"max_distance=.* is no distance; give a number above 0"):
             drafter_for("mixed", {**options, "max_distance": wrong}, ["wood/hole"])
