@@ -91,6 +91,7 @@ def protocol_of(
             native=native,
             augment="upright" if upright else "classical",
             lr=None if segmenter in PRETRAINED else 1e-3,
+            draw="parts",
             normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
             precision=precision,
             start=Start(SHARDS, START_STEPS, size, crop=size // 2 if size >= 32 else None, precision=precision),

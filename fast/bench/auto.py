@@ -116,7 +116,7 @@ class Job:
         self.adapted = [label for label in self.pairs.rows if CANDIDATES[label].adapted]
         trials = Trials(
             self.inner, self.pairs, self.judge, self.budget, self.out / CHOICE, self._prepare, self.report,
-            self.judge.settings(),
+            {**self.judge.settings(), "draw": "parts"},
         )  # fmt: skip
         trials.left_out.update(undrawable)
         # At the end the weights are adapted once more, to all of the training side.
@@ -206,7 +206,7 @@ def _final(job: Job, made: Sequence[Made]) -> Final:
     normals = from_samples(sides.index.normals)
     samples = merged(
         [pair.sample for pair in made], from_samples(sides.train), normals,
-        REAL_SHARE if made else None, NORMALS if normals else 0.0,
+        REAL_SHARE if made else None, NORMALS if normals else 0.0, "parts",
     )  # fmt: skip
     report(f"training {NETWORK}: {plan.steps} steps, or {in_minutes(left)}")
     start = time.monotonic()

@@ -40,8 +40,8 @@ class Few:
     all real defects alone, as those of a finished run or of trained weights are always, whose pairs may hold any of
     the training side. `nested`: measure seed k on nested split k of the training side, and nothing on the test side.
     `normals`: share of what every row's training draws that are normal images; without them real defects alone never
-    see one, and pairs stand on them. `judged`: how the judge sees images, as plain data: options that change every
-    figure.
+    see one, and pairs stand on them. `draw`: of the real defects, see `fast.segmentation.data.merged`. `judged`: how
+    the judge sees images, as plain data: options that change every figure.
     """
 
     counts: tuple[int | None, ...]
@@ -52,6 +52,7 @@ class Few:
     nested: bool = False
     normals: float = 0.0
     judged: Mapping[str, Any] = field(default_factory=dict)
+    draw: str = "parts"
 
 
 def choose(samples: Sequence[Sample], count: int | None, seed: int) -> list[Sample]:
@@ -95,7 +96,8 @@ def measure(
             pairs.check(label, _chosen_sides(sides[seed], count, seed), str(seed), count)
     for label, count, seed in todo:
         real = choose(sides[seed].train, count, seed) if count != 0 else []
-        row = measured(label, count, seed, real, _chosen_sides(sides[seed], count, seed), pairs, judge, few.normals)
+        chosen = _chosen_sides(sides[seed], count, seed)
+        row = measured(label, count, seed, real, chosen, pairs, judge, few.normals, few.draw)
         if row is None:
             continue
         about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": _judged(few)}
@@ -158,14 +160,15 @@ def measured(
     pairs: RowPairs,
     judge: Judge,
     normals: float = 0.0,
+    draw: str = "parts",
 ) -> dict[str, Any] | None:
-    """One row's figures; None where it has no pairs. `normals`: see `Few`."""
+    """One row's figures; None where it has no pairs. `normals`, `draw`: see `Few`."""
     made = [] if label == ALONE else pairs.of(label, sides, real, count, seed)
     if label != ALONE and not made:
         return None
     share = SHARE if made and real else None
     flawless = from_samples(sides.index.normals) if normals else []
-    seen = merged(made, from_samples(real), flawless, share, normals)
+    seen = merged(made, from_samples(real), flawless, share, normals, draw)
     figures = trial(judge, seen, from_samples(sides.test), seed).figures
     row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(made)}
     types = {name: own["iou"] for name, own in figures["types"].items()}
@@ -188,8 +191,10 @@ def _known(out: Path, few: Few, sides: Mapping[int, Sides]) -> list[dict[str, An
 
 
 def _judged(few: Few) -> dict[str, Any]:
-    """What decides every row's figures. Rows without normals keep the description that they had before there were."""
-    return {**few.judged, **({"normals": few.normals} if few.normals else {})}
+    """What decides every row's figures. Rows without normals, or of images drawn alike, keep the description that they
+    had before there was anything else."""
+    draw = {"draw": few.draw} if few.draw != "images" else {}
+    return {**few.judged, **({"normals": few.normals} if few.normals else {}), **draw}
 
 
 def _told(judged: Mapping[str, Any]) -> str:

@@ -304,12 +304,14 @@ def _segment(
     given: Given,
 ) -> Cell:
     seg = protocol.segmentation
-    key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start", "native")}
+    key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start", "native", "draw")}
     key["precision"] = _precision(network, seg.precision, given)
     real = entry.real or seg.real
     if network == "quick":
         key = {name: key[name] for name in QUICK if not (seg.native and name == "size")}
-    key |= {"native": True} if seg.native else {}  # cells of squares keep the names that they have
+    # Cells of squares, and of images drawn alike, keep the names that they have.
+    key |= {"native": True} if seg.native else {}
+    key |= {"draw": seg.draw} if seg.draw != "images" else {}
     if entry.real_share is not None:
         key["real_share"] = None if entry.real_share == "merge" else entry.real_share
     if pairs is None or real == "none":

@@ -37,6 +37,7 @@ from fast.runtime.validated import (
     one_of,
     validated,
 )
+from fast.segmentation.data import DRAWS
 from fast.segmentation.networks import SEGMENTERS
 from fast.segmentation.recipes import PUBLISHED
 from fast.segmentation.recipes import RECIPES as SCHEDULES
@@ -113,7 +114,8 @@ class Segmentation:
     networks or the one each was `published` with. `classes`: one, `defect`, or as many as `types`. `real`: whether the
     real training side is `merged` with the pairs. `real_share`: share of the defects drawn that are real where there
     are both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are training
-    normals.
+    normals. `draw`: whether of the real defects all `images` are drawn equally often, as in the papers, or all types
+    and physical `parts` (`fast.segmentation.data.merged`).
     `augment`: of all training images alike (`fast.data.transforms.AUGMENT`). `test_normals`: held-out normals are
     tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
     size, native, real, real_share, normals, augment and test_normals. `native`: pictures keep their size, of which
@@ -137,6 +139,7 @@ class Segmentation:
     real_share: Share | None = 0.5
     augment: Augmentation = "classical"
     normals: ShareOrZero = 0.0
+    draw: Annotated[str, one_of(*DRAWS)] = "images"
     test_normals: Switch = True
     start: Start | None = None
 

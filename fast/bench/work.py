@@ -291,7 +291,7 @@ def _merged(
     """All to train on; a dataset without normals has none to show, whatever share the protocol asks for."""
     normals, key = _normals(cell), cell.key
     share = key.get("real_share") if synthetic and real else None
-    return merged(synthetic, real, normals, share, key["normals"] if normals else 0.0)
+    return merged(synthetic, real, normals, share, key["normals"] if normals else 0.0, key.get("draw", "images"))
 
 
 def _normals(cell: Cell) -> list[SegmentationSample]:

@@ -64,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--normals", type=float, default=0.0, metavar="R",
                    help="share of what every row is trained on that are normal images, which pairs stand on and real "
                         "defects alone do not show; bench.py takes 0.3 (default: 0)")
+    p.add_argument("--draw", choices=("parts", "images"), default="parts",
+                   help="of the real defects: every type, and of it every physical part, equally often, or every image "
+                        "(default: parts)")
     p.add_argument("--segmenter", default="quick",
                    help="what is trained on each row: quick, a pixel classifier on frozen features, or a network of "
                         "segment.py, such as fpn (default: quick)")
@@ -97,7 +100,7 @@ def run(options: argparse.Namespace) -> None:
     for note in notes_of(rows.values(), [f"{category}/{anomaly}" for category, anomaly in index.types]):
         print(note, flush=True)
     few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, options.normals,
-              judged)  # fmt: skip
+              judged, options.draw)  # fmt: skip
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     parts = [f"{metric}\n\n{table(found, metric)}\n" for metric in METRICS]
     write_bytes(options.out / "table.md", "\n".join(parts).encode())

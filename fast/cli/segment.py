@@ -38,6 +38,9 @@ def parser() -> argparse.ArgumentParser:
                            "often, as in the papers (default: 0.5)")
     data.add_argument("--normals", type=float, default=0.0, metavar="R",
                       help="share of what is drawn that are training normals of the test dataset (default: 0)")
+    data.add_argument("--draw", choices=("parts", "images"), default="parts",
+                      help="of the real defects: every type, and of it every physical part, equally often, or every "
+                           "image (default: parts)")
     data.add_argument("--test_normals", action="store_true", help="test on the held-out normals too")
     run = p.add_argument_group("training")
     run.add_argument("--segmenter", default="fpn",
@@ -143,7 +146,7 @@ def gather(options: argparse.Namespace) -> Data:
         raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")
     normals = from_samples(index.normals) if options.normals else []
     share = options.real_share if synthetic and real else None
-    train = merged(synthetic, from_samples(real), normals, share, options.normals)
+    train = merged(synthetic, from_samples(real), normals, share, options.normals, options.draw)
     test = real_test + (index.test_normals if options.test_normals else [])
     counts = {
         "real": len(real),

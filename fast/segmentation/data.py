@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from fast.data.transforms import Window, augmentation
 from fast.data.whole import check_made
 from fast.synthesis.records import damaged, each_record, file_of
 from ldm.errors import UserError
+
+DRAWS = ("parts", "images")  # what of the real defects is drawn equally often, see `merged`
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +139,13 @@ def merged(
     normals: Sequence[SegmentationSample] = (),
     real_share: float | None = None,
     normal_share: float = 0.0,
+    draw: str = "images",
 ) -> list[SegmentationSample]:
     """All pairs to train on, weighted. Without `real_share` every defect is drawn equally often; with it, that share
     of the defects drawn is real. A counterfeit among the synthetic is drawn as often as a synthetic defect, beside
-    them. `normal_share` of all that is drawn are normals."""
+    them. `normal_share` of all that is drawn are normals. `draw`: of the real defects every one of `images` is drawn
+    equally often, or every type, and of a type every physical one of the `parts`, which may have been photographed
+    once or ten times."""
     if real_share is not None and not (0 < real_share < 1 and synthetic and real):
         raise UserError(f"real_share={real_share} needs synthetic and real pairs and a share between 0 and 1")
     if not 0 <= normal_share < 1 or (normal_share and not normals):
@@ -156,7 +162,17 @@ def merged(
         (fakes, beside * (1 - normal_share)),
         (normals if normal_share else (), normal_share * (1 + beside)),
     ]
-    return [replace(pair, weight=total / len(part)) for part, total in parts for pair in part]
+    weighted = [replace(pair, weight=total / len(part)) for part, total in parts for pair in part]
+    return weighted if draw == "images" else [*_by_parts(weighted[: len(real)]), *weighted[len(real) :]]
+
+
+def _by_parts(pairs: Sequence[SegmentationSample]) -> list[SegmentationSample]:
+    """Pairs of a weight, with the same sum of weights: every type has as much of it, and of a type every part."""
+    parts = [(pair.kind, pair.group or number) for number, pair in enumerate(pairs)]
+    images, types = Counter(parts), Counter(kind for kind, _ in dict.fromkeys(parts))
+    total = sum(pair.weight for pair in pairs)
+    shares = [1 / len(types) / types[part[0]] / images[part] for part in parts]
+    return [replace(pair, weight=total * share) for pair, share in zip(pairs, shares, strict=True)]
 
 
 def is_normal(pair: SegmentationSample) -> bool:

@@ -314,7 +314,14 @@ def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: P
 
 @pytest.mark.parametrize(
     "changed",
-    [["--size", "48"], ["--normals", "0.3"], ["--native"], ["--upright"], ["--segmenter", "mini"]],
+    [
+        ["--size", "48"],
+        ["--normals", "0.3"],
+        ["--native"],
+        ["--upright"],
+        ["--segmenter", "mini"],
+        ["--draw", "images"],
+    ],
     ids=" ".join,
 )
 def test_rows_that_were_judged_otherwise_are_refused_in_one_line(
@@ -338,7 +345,7 @@ def test_rows_that_were_judged_otherwise_are_refused_in_one_line(
     assert run_cli(few_defects.main, [*flags, *changed]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert "judged otherwise (size=32 augment=classical, now " in error
+    assert "judged otherwise (size=32 augment=classical draw=parts, now " in error
     assert error.count("\n") == 1
     assert len(judge.asked) == 1
     assert (tmp_path / "out" / "rows.json").read_bytes() == before
@@ -352,7 +359,7 @@ def test_rows_are_measured_by_a_network(tmp_path: Path, capsys: pytest.CaptureFi
     assert run_cli(few_defects.main, flags) == 0
     alone, with_pairs = json.loads((tmp_path / "out" / "rows.json").read_text())
     assert alone["judged"] == {"segmenter": "mini", "steps": 2, "augment": "classical", "size": 32, "native": False,
-                               "device": "cpu", "bf16": alone["judged"]["bf16"]}  # fmt: skip
+                               "device": "cpu", "bf16": alone["judged"]["bf16"], "draw": "parts"}  # fmt: skip
     assert (alone["label"], alone["pairs"]) == ("real alone", 0)
     assert with_pairs["pairs"] > 0
     # The same weights, trained on other samples.
@@ -555,5 +562,5 @@ def test_every_row_sees_the_same_share_of_normal_images(tmp_path: Path) -> None:
     bare = replace(index, normals=[])
     with pytest.raises(UserError, match=r"--normals 0.3: .* has no normal images"):
         measure(bare, make_split(bare), asked, Weigher(), tmp_path / "none.json")
-    with pytest.raises(UserError, match=r"judged otherwise \(normals=0.3, now not recorded how\)"):
+    with pytest.raises(UserError, match=r"judged otherwise \(normals=0.3 draw=parts, now draw=parts\)"):
         measure(index, make_split(index), replace(asked, normals=0.0), Weigher(), tmp_path / "rows.json")

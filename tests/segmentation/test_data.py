@@ -1,6 +1,7 @@
 """Pairs for segmenters, from where they come and what is made of them; and the door that trains on them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,10 +105,26 @@ def test_weights_give_the_asked_shares() -> None:
     shared = merged(one * 6, one * 2, one * 4, real_share=0.5, normal_share=0.2)
     assert [p.weight for p in shared] == pytest.approx([0.2] * 2 + [0.4 / 6] * 6 + [0.05] * 4)
     assert len(merged(one, one, one)) == 2
+    parts = merged(one * 6, one * 2, draw="parts")  # arrays of no known type or part
+    assert [p.weight for p in parts] == pytest.approx([1 / 8] * 8)
     with pytest.raises(UserError, match=r"real_share=0\.5"):
         merged([], one, real_share=0.5)
     with pytest.raises(UserError, match="normal share"):
         merged(one, one, normal_share=0.5)
+
+
+def test_types_and_of_each_its_parts_are_drawn_equally_often() -> None:
+    """Half of what is drawn is a crack, though there are five times as many holes; of the holes half are of a part."""
+    image, mask = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8)
+    real = [SegmentationSample(image, mask, f"tile/{kind}", group=part)
+            for kind, part in [("hole", "a")] * 4 + [("hole", "b"), ("crack", "a")]]  # fmt: skip
+    made = from_arrays([image] * 4, [mask] * 4, "tile/hole")
+    weights = [p.weight for p in merged(made, real, made[:1], real_share=0.5, normal_share=0.2, draw="parts")]
+    assert weights == pytest.approx([0.4 / 16] * 4 + [0.4 / 4, 0.4 / 2] + [0.1] * 4 + [0.2])
+    alone = [p.weight for p in merged([], real, draw="parts")]
+    assert alone == pytest.approx([1 / 16] * 4 + [1 / 4, 1 / 2])
+    unknown = [replace(p, group="") for p in real]  # each image its own part
+    assert [p.weight for p in merged([], unknown, draw="parts")] == pytest.approx([1 / 10] * 5 + [1 / 2])
 
 
 def test_views_keep_the_mask_on_the_defect() -> None:
