@@ -14,17 +14,15 @@ import numpy as np
 from fast.data.images import read_image
 from fast.data.index import Sample
 from fast.data.samples import read_sample
-from fast.features.efficientnet import WEIGHTS
 from fast.features.nearest import Defect, RealDefects, describe
 from fast.features.store import FeatureStore
 from ldm.errors import UserError
-from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 LOOKED_AT = 48  # real defects of a type; more tell nothing new and take their time
 MOVED = 16  # times that a real defect of a type is set into the picture of another part, to say what is near
 TRIES = 64  # of a defect and a picture for that: the two may be of one part
-LEAST = 1e-6  # what is near, where real defects are copies of each other
+LEAST_UNIT = 1e-6  # what is near, where real defects are copies of each other
 
 # Sets a real defect of a type into a picture (H,W,3): the picture, the mask (H,W), the file that the defect is from.
 Move = Callable[[np.ndarray, str, np.random.Generator], tuple[np.ndarray, np.ndarray, Path]]
@@ -66,7 +64,7 @@ class Likeness:
     def settings(self) -> dict[str, str]:
         """What decides a distance beside the real defects' files and `move`."""
         parts = [[kind, [sample.group for sample in found]] for kind, found in sorted(self.real.items())]
-        return {"encoder": file_hash(WEIGHTS), "parts": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
+        return {"encoder": self._store.mark, "parts": hashlib.sha256(json.dumps(parts).encode()).hexdigest()}
 
     def _unit(self, kind: str) -> float | None:
         """How far moved real defects of a type are from the real ones of other parts."""
@@ -86,7 +84,7 @@ class Likeness:
                 apart.append(self._apart(kind, made, mask, without=self._groups[source]))
             if len(apart) == MOVED:
                 break
-        return max(float(np.median(apart)), LEAST) if apart else None
+        return max(float(np.median(apart)), LEAST_UNIT) if apart else None
 
     @cached_property
     def _known(self) -> RealDefects:

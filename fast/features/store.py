@@ -75,13 +75,14 @@ class FeatureStore:
         return pretrained().eval().requires_grad_(False).to(self.device)
 
     @cached_property
-    def _mark(self) -> bytes:
-        return file_hash(WEIGHTS).encode()
+    def mark(self) -> str:
+        """The hash of the encoder's weights."""
+        return file_hash(WEIGHTS)
 
     def key(self, image: np.ndarray) -> str:
         """Of an image, uint8 (H,W,3)."""
         return hashlib.sha256(
-            self._mark + repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()
+            self.mark.encode() + repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()
         ).hexdigest()
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Features]:
