@@ -309,9 +309,7 @@ def _segment(
     real = entry.real or seg.real
     if network == "quick":
         key = {name: key[name] for name in QUICK if not (seg.native and name == "size")}
-    # Cells of squares, and of images drawn alike, keep the names that they have.
-    key |= {"native": True} if seg.native else {}
-    key |= {"draw": seg.draw} if seg.draw != "images" else {}
+    key |= _beyond_default(seg)
     if entry.real_share is not None:
         key["real_share"] = None if entry.real_share == "merge" else entry.real_share
     if pairs is None or real == "none":
@@ -334,6 +332,12 @@ def _segment(
     return Cell("segment", name, key, category.place / "segments", needs, use)
 
 
+def _beyond_default(seg: Segmentation) -> dict[str, Any]:
+    """How pictures are seen and drawn, where it is not the default: cells of squares, and of images drawn alike, keep
+    the names that they have."""
+    return {**({"native": True} if seg.native else {}), **({"draw": seg.draw} if seg.draw != "images" else {})}
+
+
 def _start(seg: Segmentation, category: CategoryPlan, network: str, out: Path, given: Given) -> Cell:
     """Initial weights from drawn defects, which serve every dataset, and from the real training side after them."""
     assert seg.start is not None
@@ -345,7 +349,7 @@ def _start(seg: Segmentation, category: CategoryPlan, network: str, out: Path, g
     key = {name: getattr(seg, name) for name in HOW} | {"network": network, "seed": seg.start.seed}
     key["precision"] = _precision(network, seg.precision, given)
     key |= {"steps": seg.start.real_steps, "split": category.split.hash, "data": category.content}
-    key |= {"native": True} if seg.native else {}
+    key |= _beyond_default(seg)
     use = {"of": category, "device": given.device}
     return Cell("warm", network, key, category.place / "starts", (drawn,), use)
 

@@ -377,3 +377,44 @@ def test_every_protocol_can_be_planned_and_its_trainings_are_commands_of_main(
         assert (options.actual_resume == str(base)) == latent
         if latent:
             assert config.data.params.size == protocol.pairs.size
+
+
+@pytest.mark.parametrize("kind", ["warm", "segment"])
+def test_every_training_draws_what_the_protocol_says(
+    kind: str, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `draw: parts` a type with one real defect is seen as often as one with two, from the first step on."""
+    from collections import Counter
+
+    from fast.bench.plan import plan
+    from fast.bench.protocol import parse
+    from fast.bench.trial import NetworkJudge
+    from fast.segmentation.data import SegmentationSample
+
+    root = copytree(drawn_root, tmp_path / "data")
+    first, *_ = sorted((root / "leather/test").iterdir())
+    for image in sorted(first.glob("*.png"))[1:]:
+        image.unlink()
+        (root / "leather/ground_truth" / first.name / f"{image.stem}_mask.png").unlink()
+    seen: list[list[SegmentationSample]] = []
+
+    def fit(self: NetworkJudge, samples: list[SegmentationSample], seed: int) -> None:
+        seen.append(samples)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NetworkJudge, "fit", fit)
+    content = {
+        "name": "t", "title": "t", "categories": ["leather"],
+        "split": {"fraction": 0.6}, "entries": [{"label": "real"}],
+        "segmentation": {"networks": ["mini"], "draw": "parts", "start": {"shards": 1, "real_steps": 1}},
+    }  # fmt: skip
+    for draw, even in (("parts", True), ("images", False)):
+        content["segmentation"]["draw"] = draw  # type: ignore[index]
+        found = plan(parse(content, "t"), root, tmp_path / draw)
+        cell = next(c for c in found.cells if c.kind == kind)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(work, kind)(cell)
+        numbers = Counter(sample.kind for sample in seen[-1])
+        weights = [sum(s.weight for s in seen[-1] if s.kind == name) for name in numbers]
+        assert len(set(numbers.values())) > 1
+        assert (max(weights) - min(weights) < 1e-6) == even
