@@ -58,3 +58,18 @@ def test_linked_files_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert links or page.name not in ("README.md", "training.md", "bench.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_linked_headings_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text())
+    assert [
+        (name, anchor) for name, anchor in links if anchor not in _anchors(page.parent / name if name else page)
+    ] == []
+
+
+def _anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links: lower case, hyphens for blanks, no punctuation."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
