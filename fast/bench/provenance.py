@@ -17,6 +17,7 @@ from ldm.errors import UserError
 
 SEED = "{seed}"  # in a folder or an option: the number of the nested split, or of the training
 COUNT = "{count}"  # in an option, such as the weights: how many real defects of each type there are, or all
+NORMALS = "normals"  # `data.params.use` of a training that is shown no defect
 DRAWN = "drawn"  # what weights record in a split's place that were trained on drawn defects
 SHIPPED = "mini"  # weights that have seen no real part
 
@@ -27,9 +28,8 @@ def check_finished(place: Path, sides: Sides) -> None:
     settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
     for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not
         _check_split(recorded, sides, str(place))
-    training, method = settings.get("training"), settings.get("method")
-    if isinstance(training, Mapping) and training.get("split") == "all" and _learns_defects(str(method)):
-        raise _seen(place, "all real defects", sides)
+    if what := _besides_in(settings, sides.split.hash):
+        raise _seen(place, what, sides)
 
 
 def _learns_defects(method: str) -> bool:
@@ -45,9 +45,9 @@ def _noted(file: Path) -> dict[str, Any]:
 
 
 def _splits(settings: Mapping[str, Any]) -> list[Any]:
-    """What a run's settings say of splits: of its method, of the training of its weights, and of its drafts."""
+    """What a run's settings say of splits: of its method and of its drafts."""
     drafts = settings.get("draft_settings") or {}
-    parts = (settings, settings.get("options"), settings.get("training"), drafts, *drafts.values())
+    parts = (settings, settings.get("options"), drafts, *drafts.values())
     return [part.get("split") for part in parts if isinstance(part, Mapping)]
 
 
@@ -71,10 +71,24 @@ def seen_besides(file: Path, method: type[Learned], split: str) -> str:
     """What weights may have seen that is not on the training side of the split of this hash, in words: nothing, an
     empty string, if they record it, or saw drawn defects or normal images alone."""
     meta = read_metadata(file)
-    recorded = meta.get("split", "")
-    if recorded in (split, DRAWN) or not method.learns_defects or data_of(meta).get("use") == "normals":
+    if not method.learns_defects or data_of(meta).get("use") == NORMALS:
         return ""
-    if re.fullmatch("[0-9a-f]{64}", recorded):
+    return _besides(meta.get("split"), split)
+
+
+def _besides_in(settings: Mapping[str, Any], split: str) -> str:
+    """`seen_besides` of the weights that made a folder, by its settings; empty where no weights did."""
+    training = settings.get("training")
+    if not isinstance(training, Mapping) or training.get("use") == NORMALS:
+        return ""
+    return _besides(training.get("split"), split) if _learns_defects(str(settings.get("method"))) else ""
+
+
+def _besides(recorded: Any, split: str) -> str:
+    """`seen_besides` of weights that saw defects and record this split."""
+    if recorded in (split, DRAWN):
+        return ""
+    if re.fullmatch("[0-9a-f]{64}", str(recorded)):
         return f"the split {recorded[:12]}"
     return "all real defects" if recorded == "all" else "a split that they do not name"
 

@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from fast.artifact import find_weights, in_project
+from fast.bench.provenance import NORMALS, data_of
 from fast.generators import method_class
 from fast.generators.base import Learned
 from fast.runtime.device import pick_device
@@ -35,9 +36,11 @@ def check_weights(options: SynthesisOptions) -> None:
 
 
 def weights_settings(path: Path) -> dict[str, Any]:
-    """Which weights, and what their training had: optimiser steps, minutes, the split."""
+    """Which weights, and what their training had: optimiser steps, minutes, the split, and whether only normals."""
     meta = read_metadata(path)
     budget = {"steps": meta.get("step"), "minutes": meta.get("minutes"), "split": meta.get("split")}
+    use = data_of(meta).get("use")
+    budget |= {"use": use} if use == NORMALS else {}
     return {"weights": path.name, "weights_sha256": file_hash(path), "training": budget}
 
 

@@ -261,18 +261,29 @@ def test_weights_that_may_have_seen_everything_are_refused(tmp_path: Path, told:
             check_weights("fast", {"weights": str(tmp_path / "run")}, sides)
 
 
-def test_a_finished_run_of_weights_that_saw_all_real_defects_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "training", "said"),
+    [
+        ("fast", {"split": "all"}, "all real defects"),
+        ("fast", {"split": "0" * 64}, "the split 000000000000"),
+        ("fast", {"split": None}, "a split that they do not name"),
+        ("realnet", {"split": "all"}, ""),  # it learns from normal images alone
+        ("fast", {"split": "all", "use": "normals"}, ""),
+        ("fast", {"split": "drawn"}, ""),
+    ],
+)
+def test_a_finished_run_of_weights_that_may_have_seen_everything_is_refused(
+    tmp_path: Path, method: str, training: dict[str, Any], said: str
+) -> None:
     index = dataset(tmp_path)
     sides = nested_sides(index, make_split(index), 1)[0]
     write_output(tmp_path / "run", [sides.train[0].image], sides.split.hash)
-    settings = tmp_path / "run" / "settings.json"
-    for method, split, fits in (("fast", "all", False), ("realnet", "all", True), ("fast", "drawn", True)):
-        settings.write_text(json.dumps({"method": method, "training": {"split": split}}))
-        if fits:
-            check_finished(tmp_path / "run", sides)
-            continue
-        with pytest.raises(UserError, match="was made for all real defects"):
-            check_finished(tmp_path / "run", sides)
+    (tmp_path / "run" / "settings.json").write_text(json.dumps({"method": method, "training": training}))
+    if not said:
+        check_finished(tmp_path / "run", sides)
+        return
+    with pytest.raises(UserError, match=f"was made for {said}"):
+        check_finished(tmp_path / "run", sides)
 
 
 class Recorder:
