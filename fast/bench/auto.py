@@ -177,7 +177,7 @@ def deliver(job: Job) -> Delivered:
     made = final_pairs(choice, job.sides, out, job.pairs, report)
     final = _final(job, made)
     files = export(final.network, out, job.described)
-    save(final.network, out / "segmenter.safetensors", NETWORK)
+    save(final.network, out / "segmenter.safetensors", NETWORK, job.sides.split.hash)
     figures = {**final.figures, "taken": choice.taken, "split": job.sides.split.hash, "steps": final.steps}
     write_bytes(out / "metrics.json", (json.dumps(figures, indent=1) + "\n").encode())
     shutil.rmtree(out / "features", ignore_errors=True)

@@ -24,12 +24,21 @@ SHIPPED = "mini"  # weights that have seen no real part
 
 def check_finished(place: Path, sides: Sides) -> None:
     """Raises `UserError` for a folder that is no synthesis output, is damaged, or was made for another split."""
+    if what := made_besides(place, sides.split.hash):
+        raise _seen(place, what, sides)
+
+
+def made_besides(place: Path, split: str) -> str:
+    """What finished pairs may owe to defects that are not on the training side of the split of this hash, in words:
+    those that their weights learned, that their drafts came from, or that their scores were taken by. An empty string
+    for none; what single pairs were made from, their records say. Raises `UserError` for a folder that is no synthesis
+    output, or is damaged."""
     next(read_lines(place), None)  # says what is no output
     settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
     for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not
-        _check_split(recorded, sides, str(place))
-    if what := _besides_in(settings, sides.split.hash):
-        raise _seen(place, what, sides)
+        if _is_hash(recorded) and recorded != split:
+            return _besides(recorded, split)
+    return _besides_in(settings, split)
 
 
 def _learns_defects(method: str) -> bool:
@@ -88,9 +97,19 @@ def _besides(recorded: Any, split: str) -> str:
     """`seen_besides` of weights that saw defects and record this split."""
     if recorded in (split, DRAWN):
         return ""
-    if re.fullmatch("[0-9a-f]{64}", str(recorded)):
+    if _is_hash(recorded):
         return f"the split {recorded[:12]}"
     return "all real defects" if recorded == "all" else "a split that they do not name"
+
+
+def segmenter_besides(file: Path, split: str) -> str:
+    """`seen_besides` of a segmenter that this program wrote; nothing of other files, such as an encoder's weights."""
+    meta = read_metadata(file) if file.suffix == ".safetensors" and file.is_file() else {}
+    return _besides(meta.get("split"), split) if "segmenter" in meta else ""
+
+
+def _is_hash(recorded: Any) -> bool:
+    return isinstance(recorded, str) and re.fullmatch("[0-9a-f]{64}", recorded) is not None
 
 
 def data_of(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -100,12 +119,6 @@ def data_of(metadata: Mapping[str, str]) -> dict[str, Any]:
         return dict(data.get("params") or {})
     except (ValueError, TypeError, AttributeError):
         return {}
-
-
-def _check_split(recorded: Any, sides: Sides, place: str) -> None:
-    """UserError where `recorded` is the hash of another split: what was made so may have seen what is tested on."""
-    if isinstance(recorded, str) and re.fullmatch("[0-9a-f]{64}", recorded) and recorded != sides.split.hash:
-        raise _seen(place, f"the split {recorded[:12]}", sides)
 
 
 def _seen(place: str | Path, what: str, sides: Sides) -> UserError:

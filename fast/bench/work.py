@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from fast.artifact import find_weights
 from fast.bench.grid import Cell, alone
 from fast.bench.plan import CategoryPlan
-from fast.bench.provenance import data_of, seen_besides
+from fast.bench.provenance import DRAWN, data_of, seen_besides
 from fast.bench.trial import Judge, NetworkJudge, trial
 from fast.data.images import read_mask, write_mask
 from fast.generators import LATENT, method_class
@@ -229,7 +230,7 @@ def start(cell: Cell) -> dict[str, Any]:
     how["bf16"] = key["precision"] == "bf16"
     losses: list[float] = []
     network = train(network, drawn, progress=lambda _, __, loss: losses.append(loss), device=device_of(cell), **how)
-    save(network, cell.folder / WEIGHTS, key["network"])
+    save(network, cell.folder / WEIGHTS, key["network"], DRAWN)
     return {"pairs": len(drawn), "last_loss": float(np.mean(losses[-50:]))}
 
 
@@ -237,7 +238,7 @@ def warm(cell: Cell) -> dict[str, Any]:
     """Those initial weights, trained on the real training side: where every method's training goes on."""
     key, category = cell.key, cell.use["of"]
     network = _networks(cell).fit(_merged(cell, [], from_samples(category.train)), key["seed"])
-    save(network, cell.folder / WEIGHTS, key["network"], 1 + len(_labels(cell) or (1,)))
+    _save(network, cell)
     return {"real": len(category.train)}
 
 
@@ -252,7 +253,7 @@ def segment(cell: Cell) -> dict[str, Any]:
     done = trial(_judge(cell), train_pairs, test, key["seed"])
     network = Quick.of(done.network) if key["network"] == "quick" else done.network
     if cell.use["keep"]:
-        save(network, cell.folder / WEIGHTS, key["network"], 1 + len(_labels(cell) or (1,)))
+        _save(network, cell)
     return {
         "pairs": {"synthetic": len(synthetic), "real": len(real), "normals": len(_normals(cell))},
         "test": len(test),
@@ -278,6 +279,11 @@ def _networks(cell: Cell) -> NetworkJudge:
     seen |= {"bf16": key["precision"] == "bf16", "device": device_of(cell)}
     training = {name: key[name] for name in names}
     return NetworkJudge(key["network"], training, seen, weights=begin[0], labels=_labels(cell))
+
+
+def _save(network: nn.Module, cell: Cell) -> None:
+    classes = 1 + len(_labels(cell) or (1,))
+    save(network, cell.folder / WEIGHTS, cell.key["network"], cell.use["of"].split.hash, classes)
 
 
 def _labels(cell: Cell) -> dict[int, str] | None:

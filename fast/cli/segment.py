@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,7 @@ def gather(options: argparse.Namespace) -> Data:
     held_out = {path for s in real_test for path in (s.image, s.mask) if path is not None}
     held_out |= {s.image for s in index.test_normals} if options.test_normals else set()
     held_out = {path.resolve() for path in held_out}
+    tell_weights(options.weights, chosen.hash)
     copies = Copies(held_out)
     synthetic, real, left_out = [], [], 0
     for folder in options.train:
@@ -131,6 +133,7 @@ def gather(options: argparse.Namespace) -> Data:
             if note := told(folder, [row["index"] for row in each_record(folder, rejected=True)]):
                 print(f"note: {note}", flush=True)
             pairs, without = from_output(folder, held_out)
+            refuse_seen(folder, pairs, index.root, chosen.hash)
             synthetic += pairs
             left_out += without
         elif folder.resolve() == options.test.resolve():
@@ -156,6 +159,30 @@ def gather(options: argparse.Namespace) -> Data:
         "test": len(test),
     }
     return Data(train, from_samples(test), chosen.hash, counts)
+
+
+def tell_weights(weights: Path | None, split: str) -> None:
+    """Tell of a segmenter to start from that may have seen what is tested on."""
+    from fast.bench.provenance import segmenter_besides
+
+    if weights is not None and (what := segmenter_besides(weights, split)):
+        line = f"--weights {weights} learned from {what}, not from the split {split[:12]}"
+        print(f"note: {line}: the figures tell nothing if that holds any of what is tested on", flush=True)
+
+
+def refuse_seen(folder: Path, pairs: Sequence[Any], root: Path, split: str) -> None:
+    """Raises `UserError` for pairs of the tested data whose making may have seen what is tested on. Of pairs that stand
+    on other data it is told."""
+    from fast.bench.provenance import made_besides
+    from ldm.errors import UserError
+
+    if not (what := made_besides(folder, split)):
+        return
+    sources = {path for pair in pairs for path in pair.sources}
+    line = f"{folder} was made for {what}, not for the split {split[:12]}"
+    if not sources or any(path.is_relative_to(root.resolve()) for path in sources):
+        raise UserError(f"{line}, and may have seen what is tested on; adapt and synthesize with this split (--split)")
+    print(f"note: {line}: its figures tell nothing if that holds any of what is tested on", flush=True)
 
 
 def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:
@@ -204,7 +231,7 @@ def run(options: argparse.Namespace) -> None:
     device = pick_device(options.device, "--device ").type
     model, result, about = (judge if options.segmenter == "quick" else learn)(options, device)
     print(table(result))
-    weights = save(model, options.out.with_suffix(".safetensors"), options.segmenter)
+    weights = save(model, options.out.with_suffix(".safetensors"), options.segmenter, about["split"])
     settings = {k: [str(p) for p in v] if isinstance(v, list) else v for k, v in vars(options).items()}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
     about = {"settings": settings, **about, "weights": weights.name}

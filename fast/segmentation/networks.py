@@ -78,10 +78,11 @@ def inference_parameters(model: nn.Module) -> int:
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(TRAINING_ONLY))
 
 
-def save(model: nn.Module, path: str | os.PathLike[str], name: str, num_classes: int = 2) -> Path:
-    """Write the weights as `.safetensors`, whole or not at all; `load` and `build` read them."""
+def save(model: nn.Module, path: str | os.PathLike[str], name: str, split: str, num_classes: int = 2) -> Path:
+    """Write the weights as `.safetensors`, whole or not at all; `load` and `build` read them. `split`: the hash of the
+    split whose training side they learned from, or "drawn"."""
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    save_safetensors(state, path, {"segmenter": name, "num_classes": str(num_classes)})
+    save_safetensors(state, path, {"segmenter": name, "num_classes": str(num_classes), "split": split})
     return Path(path)
 
 

@@ -15,7 +15,8 @@ from fast.data.split import make_split
 from fast.data.transforms import GreyLevels, Window
 from fast.runtime.command import run_cli
 from fast.segmentation.data import SegmentationSample, Views, from_arrays, from_output, from_samples, merged
-from fast.segmentation.networks import load
+from fast.segmentation.networks import build, load, save
+from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 
 
@@ -215,6 +216,58 @@ def test_door_refuses_in_one_line(
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"split": "all"}, "was made for all real defects, not for the split"),
+        ({"split": "0" * 64}, "was made for the split 000000000000"),
+        ({"split": "drawn"}, ""),
+        ({"split": "its own"}, ""),
+    ],
+)
+@pytest.mark.parametrize("where", ["tested", "unnamed", "elsewhere"])
+def test_door_refuses_pairs_whose_weights_may_have_seen_the_test_side(
+    where: str,
+    training: dict[str, str],
+    told: str,
+    drawn_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pairs that stand on the tested data, or do not say on what, are refused; of others it is told."""
+    index = check(open_dataset(drawn_root)).usable
+    split = make_split(index)
+    write_image(other := tmp_path / "other.png", np.zeros((8, 8, 3), np.uint8))
+    folder = output(tmp_path / "pairs", [("n.png", "m.png")])
+    row = json.loads((folder / "manifest.jsonl").read_text())
+    normal = {"tested": str(index.normals[0].image), "unnamed": None, "elsewhere": str(other)}[where]
+    row |= {"normal_source": normal, "mask_source": None}
+    (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+    own = split.hash if training["split"] == "its own" else training["split"]
+    (folder / "settings.json").write_text(json.dumps({"method": "fast", "training": {"split": own}}))
+    flags = ["--train", str(folder), "--test", str(drawn_root), "--segmenter", "mini", "--size", "32", "--steps", "1",
+             "--batch_size", "2", "--device", "cpu", "--out", str(tmp_path / "m.json")]  # fmt: skip
+    refused = bool(told) and where != "elsewhere"
+    assert run_cli(segment.main, flags) == (2 if refused else 0)
+    said = capsys.readouterr()
+    assert told in (said.err if refused else said.out)
+    assert ("note:" in said.out) == (bool(told) and not refused)
+    assert (tmp_path / "m.json").exists() != refused
+
+
+def test_door_tells_of_weights_that_learned_from_another_split(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = make_split(check(open_dataset(drawn_root)).usable).hash
+    for number, split in enumerate((own, "0" * 64)):
+        file = save(build("mini"), tmp_path / f"{number}.safetensors", "mini", split)
+        assert run_cli(segment.main, ["--train", str(drawn_root), "--test", str(drawn_root), "--segmenter", "mini",
+                                      "--weights", str(file), "--size", "32", "--steps", "1", "--batch_size", "2",
+                                      "--device", "cpu", "--out", str(tmp_path / "m.json")]) == 0  # fmt: skip
+        assert ("learned from the split 000000000000" in capsys.readouterr().out) == (split != own)
+        assert read_metadata(tmp_path / "m.safetensors")["split"] == own
 
 
 def test_door_refuses_an_output_made_from_the_test_alone(
