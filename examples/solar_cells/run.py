@@ -41,7 +41,7 @@ def run(data: Path, out: Path, count: int, seed: int, start: float) -> list[Resu
     samples = training_set(learned, count, seed)
     say("training")
     network = train(samples, seed)
-    save(network, out / "segmenter.safetensors", "quick")
+    save(network, out / "segmenter.safetensors", "quick", "drawn")
     say(f"testing on {len(judged)} cells")
     threshold = float(np.quantile([t.score for t in scored(network, held)], PASSED))
     tested = scored(network, judged)

@@ -17,9 +17,10 @@ from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, rows_of
 from fast.bench.choice import SPLITS, Choice, Trials, choose
 from fast.bench.few import ALONE
 from fast.bench.foresight import LEAST_STEPS, Budget, Foreseen, advised, foresee, in_minutes, looked_at, measure
-from fast.bench.nested import Sides, nested_sides, sides_of
+from fast.bench.nested import Sides, nested_sides, sides_of, training_side
 from fast.bench.rows import Made, Row, RowPairs
 from fast.bench.trial import NetworkJudge
+from fast.data.content import dataset_content
 from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex
 from fast.data.split import Split
@@ -102,7 +103,8 @@ class Job:
         self.index, self.out, self.plan, self.budget, self.report = index, out, plan, budget, report
         self.sides, self.inner = sides_of(index, split), nested_sides(index, split, SPLITS)
         self.kinds = sorted({f"{s.category}/{s.anomaly}" for s in self.sides.train})
-        rows, undrawable = rows_of(self.kinds, out, plan.looks)
+        self.content = dataset_content(training_side(index, split))
+        rows, undrawable = rows_of(self.kinds, out, plan.looks, self.content)
         self.pairs = RowPairs(rows, plan.per_type)
         self.size = None if plan.native else plan.size
         self.judge = QuickJudge(self.size, plan.augment, cache=out / "features", device=plan.device)
@@ -116,7 +118,7 @@ class Job:
         self.adapted = [label for label in self.pairs.rows if CANDIDATES[label].adapted]
         trials = Trials(
             self.inner, self.pairs, self.judge, self.budget, self.out / CHOICE, self._prepare, self.report,
-            {**self.judge.settings(), "draw": "parts"},
+            {**self.judge.settings(), "draw": "parts", "data": self.content},
         )  # fmt: skip
         trials.left_out.update(undrawable)
         # At the end the weights are adapted once more, to all of the training side.
@@ -132,7 +134,7 @@ class Job:
 
     def _prepare(self, label: str, number: int) -> None:
         if label in self.adapted:
-            adapt(label, self.index, self.inner[number].split, self.out, str(number), ADAPT_MINUTES)
+            adapt(label, self.index, self.inner[number].split, self.out, str(number), self.content, ADAPT_MINUTES)
 
     def _foresee(self) -> Foreseen:
         """What is to come, measured and told. UserError where the minutes are too few for it."""
@@ -174,7 +176,7 @@ def deliver(job: Job) -> Delivered:
     extra = {label: job.foreseen.beside + (60 * ADAPT_MINUTES if label in job.adapted else 0.0) for label in job.labels}
     choice = choose(job.trials, job.labels, extra)
     report(f"taken: {choice.taken or 'nothing, real defects with classical augmentation'}")
-    made = final_pairs(choice, job.sides, out, job.pairs, report)
+    made = final_pairs(choice, job.sides, out, job.pairs, job.content, report)
     final = _final(job, made)
     files = export(final.network, out, job.described)
     save(final.network, out / "segmenter.safetensors", NETWORK, job.sides.split.hash)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fast.artifact import find_weights
 from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, adapted_folder
 from fast.bench.choice import SPLITS, Choice
 from fast.bench.nested import Sides
@@ -23,24 +22,25 @@ from fast.runtime.counts import number_of
 from fast.runtime.flags import as_flags
 from fast.runtime.options import TrainingOptions
 from fast.synthesis.options import FIRST_COUNTERFEIT
-from ldm.errors import UserError
 
 ALL = "all"  # stands for `{seed}` where the whole training side is meant
 
 
-def adapt(label: str, index: DatasetIndex, split: Split, out: Path, run: str, minutes: float) -> Path:
-    """Train a candidate's method on the training side of a split with `main.py`, once; returns its folder. Raises
-    `UserError`."""
+FINISHED = "adapted"  # in the folder of an adaptation that went to its end
+
+
+def adapt(label: str, index: DatasetIndex, split: Split, out: Path, run: str, content: str, minutes: float) -> Path:
+    """Train a candidate's method on the training side of a split with `main.py`, once; returns its folder. One that was
+    stopped goes on. `content`: see `adapted_folder`. Raises `UserError`."""
     candidate = CANDIDATES[label]
-    method, folder = candidate.method, adapted_folder(out, candidate, run)
-    try:
-        find_weights(folder, method)
+    method, folder = candidate.method, adapted_folder(out, candidate, run, content)
+    if (folder / FINISHED).is_file():
         return folder
-    except UserError:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     limits = TrainingOptions(train=True, max_minutes=minutes)
     if (folder / "config.yaml").is_file():
         run_program(folder.parent, "main.py", *as_flags(replace(limits, resume=str(folder))))
+        (folder / FINISHED).touch()
         return folder
     file, category = folder.with_name(f"{folder.name}.split.json"), index.categories[0]
     split.save(file)
@@ -54,18 +54,21 @@ def adapt(label: str, index: DatasetIndex, split: Split, out: Path, run: str, mi
         category=category if (index.root / category).is_dir() else None,
     )
     run_program(folder.parent, "main.py", *as_flags(options), *candidate.training)
+    (folder / FINISHED).touch()
     return folder
 
 
-def final_pairs(choice: Choice, sides: Sides, out: Path, pairs: RowPairs, report: Callable[[str], None]) -> list[Made]:
-    """The pairs of what was taken, from the whole training side, written as a synthesis output."""
+def final_pairs(
+    choice: Choice, sides: Sides, out: Path, pairs: RowPairs, content: str, report: Callable[[str], None]
+) -> list[Made]:
+    """The pairs of what was taken, from the whole training side, written as a synthesis output. `content`: of that."""
     shutil.rmtree(out / "pairs", ignore_errors=True)
     if choice.taken is None:
         return []
     row = pairs.rows[choice.taken]
     for label in row.mix or (choice.taken,):
         if SEED in str(pairs.rows[label].options.get("weights", "")):
-            adapt(label, sides.index, sides.split, out, ALL, ADAPT_MINUTES)
+            adapt(label, sides.index, sides.split, out, ALL, content, ADAPT_MINUTES)
     made = pairs.made(choice.taken, sides, sides.train, None, SPLITS, run=ALL)
     write_pairs(made, out / "pairs")
     fakes = sum(pair.counterfeit for pair in made)

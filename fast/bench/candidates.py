@@ -60,14 +60,16 @@ def rows_of(
     kinds: Sequence[str],
     out: Path,
     looks: Mapping[str, Sequence[str]],
+    content: str,
     candidates: Mapping[str, Candidate] = CANDIDATES,
 ) -> tuple[dict[str, Row], dict[str, str]]:
-    """The rows of the candidates that can make the defect types `kinds`, and why others cannot."""
+    """The rows of the candidates that can make the defect types `kinds`, and why others cannot. `content`: see
+    `adapted_folder`."""
     rows, left_out = {}, {}
     for label, one in candidates.items():
         options = with_looks(one.method, one.options, looks)
         if one.adapted:
-            options["weights"] = str(adapted_folder(out, one, SEED))
+            options["weights"] = str(adapted_folder(out, one, SEED, content))
         row = Row(one.method, options, counterfeits=one.counterfeits)
         if why := row.cannot_draw(kinds):
             left_out[label] = why
@@ -76,8 +78,8 @@ def rows_of(
     return rows, left_out
 
 
-def adapted_folder(out: Path, candidate: Candidate, run: str) -> Path:
+def adapted_folder(out: Path, candidate: Candidate, run: str, content: str) -> Path:
     """Where a candidate's weights lie that were adapted to nested split `run`, or `all` of the training side. Its name
-    says how they were trained: those of other overrides are others."""
-    how = hashlib.sha256(" ".join(candidate.training).encode()).hexdigest()[:6]
+    says how they were trained, and on what, by the `content` of the training side: those of others are others."""
+    how = hashlib.sha256(" ".join([*candidate.training, content]).encode()).hexdigest()[:6]
     return out / "adapted" / f"{candidate.method}-{how}-{run}"

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from fast.bench.nested import Sides, beside, nested_sides, sides_of
+from fast.bench.nested import Sides, beside, nested_sides, sides_of, training_side
 from fast.bench.rows import Row, RowPairs
 from fast.bench.trial import Judge, trial
 from fast.bench.verdict import gain
+from fast.data.content import dataset_content
 from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex, Sample
 from fast.data.split import Split
@@ -81,7 +82,9 @@ def measure(
     if few.normals and not index.normals:
         raise UserError(f"--normals {few.normals:g}: {index.root} has no normal images to train on; leave it out")
     sides = _sides(index, split, few)
-    known = _known(out, few, sides)
+    # For nested splits nothing of the test side is opened.
+    data = dataset_content(training_side(index, split) if few.nested else index)
+    known = _known(out, few, sides, data)
     done = {(row["label"], row["count"], row["seed"]) for row in known}
     pairs = RowPairs(few.rows, few.per_type)
     todo = [
@@ -100,7 +103,8 @@ def measure(
         row = measured(label, count, seed, real, chosen, pairs, judge, few.normals, few.draw)
         if row is None:
             continue
-        about = {"split": sides[seed].split.hash, "how": _how(label, few), "judged": _judged(few)}
+        how, judged = _how(label, few, count, seed), _judged(few)
+        about = {"split": sides[seed].split.hash, "data": data, "how": how, "judged": judged}
         known.append({**row, **about})
         write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
         report(_line(known[-1]))
@@ -175,17 +179,20 @@ def measured(
     return {**row, **{metric: figures[metric] for metric in METRICS}, "types": types}
 
 
-def _known(out: Path, few: Few, sides: Mapping[int, Sides]) -> list[dict[str, Any]]:
-    """The rows that were measured before. UserError where they are of another split, or of other options."""
+def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: str) -> list[dict[str, Any]]:
+    """The rows that were measured before. UserError where they are of another split, of other pictures or masks under
+    the same names, or of other options."""
     known: list[dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else []
     for row in known:
         seed, label = row["seed"], row["label"]
         if seed in sides and row.get("split") != sides[seed].split.hash:
             raise UserError(f"{out} holds rows of another split (seed {seed}); choose another --out")
+        if row.get("data") != data:
+            raise UserError(f"{out} holds rows of other pictures or masks than are there now; choose another --out")
         if (judged := row.get("judged", {})) != _judged(few):
             raise UserError(f"{out} holds rows judged otherwise ({_told(judged)}, now {_told(_judged(few))}); choose "
                             "another --out, or give the same options")  # fmt: skip
-        if (label == ALONE or label in few.rows) and row.get("how") != _how(label, few):
+        if (label == ALONE or label in few.rows) and row.get("how") != _how(label, few, row["count"], seed):
             raise UserError(f"{out} holds '{label}' with other options ({row.get('how')}); change --out or label")
     return known
 
@@ -201,18 +208,19 @@ def _told(judged: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in judged.items()) or "not recorded how"
 
 
-def _how(label: str, few: Few) -> dict[str, Any]:
-    """What decides the pairs of a row, as JSON gives it back."""
+def _how(label: str, few: Few, count: int | None, seed: int) -> dict[str, Any]:
+    """What decides the pairs of a row beside so many real defects, as JSON gives it back."""
     if label == ALONE:
         return {}
     row = few.rows[label]
-    parts = {name: _how(name, few) for name in row.mix or ()}
-    found = {**row.describe(), "per_type": few.per_type, **({"of": parts} if parts else {})}
+    parts = {name: _how(name, few, count, seed) for name in row.mix or ()}
+    own = {**row.describe(), **row.files(str(seed), count), "per_type": few.per_type}
+    found = {**own, **({"of": parts} if parts else {})}
     return dict(json.loads(json.dumps(found)))
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    shown = {key: value for key, value in row.items() if key not in ("types", "split", "how", "judged")}
+    shown = {key: value for key, value in row.items() if key not in ("types", "split", "data", "how", "judged")}
     return " ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
 
 

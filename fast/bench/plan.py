@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from fast.artifact import find_weights
 from fast.bench.grid import Cell
 from fast.bench.protocol import Entry, Protocol, Segmentation
-from fast.data.content import hash_of, reading_files
+from fast.data.content import dataset_content
 from fast.data.decode import image_size
 from fast.data.images import list_images
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
@@ -177,18 +177,10 @@ def divide(protocol: Protocol, root: str | Path, out: Path) -> list[CategoryPlan
         for side, samples in (("train", train), ("test", test)):
             if not samples:
                 raise UserError(f"{root}, {name}: the split leaves no defect to {side} on; use another split")
-        content = content_of(index)
+        content = dataset_content(index)
         mark = hashlib.sha256(f"{split.hash} {content}".encode()).hexdigest()[:8]
         found.append(CategoryPlan(name, Path(root), index, train, test, split, content, out / f"{name}-{mark}"))
     return found
-
-
-def content_of(index: DatasetIndex) -> str:
-    """Of the names and bytes of all pictures and masks: a corrected mask is another dataset."""
-    samples = [*index.normals, *index.test_normals, *index.defects]
-    files = sorted({path for s in samples for path in (s.image, s.mask) if path is not None})
-    lines = [f"{index.relative(path)} {hash_of(path)}" for path in [*files, *reading_files(files)]]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _column(protocol: Protocol, entry: Entry, category: CategoryPlan, out: Path, given: Given) -> Column:

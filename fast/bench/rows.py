@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fast.artifact import find_weights
 from fast.bench.nested import Sides
 from fast.bench.provenance import COUNT, SEED, SHIPPED, check_finished, check_weights
 from fast.data.images import read_image
@@ -20,9 +22,13 @@ from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
 from fast.generators.looks import Looks, looks_among, own_looks, undrawable
 from fast.masks.source import OF_FILES, Masks
+from fast.review.decisions import FILE as DECIDED
 from fast.segmentation.data import SegmentationSample, check_pairs, from_output
+from fast.synthesis.accepted import NOTES
 from fast.synthesis.options import MAX_DISTANCE, draft_methods
+from fast.synthesis.records import manifests
 from ldm.errors import UserError
+from ldm.hashing import file_hash
 from ldm.rng import seed_of
 
 
@@ -94,6 +100,21 @@ class Row:
         near = {"max_distance": MAX_DISTANCE} if self.options.get("draft") == "mixed" else {}
         return {**found, **masks, **fakes, **near, **({"options": dict(self.options)} if self.options else {})}
 
+    def files(self, run: str, count: int | None = None) -> dict[str, str]:
+        """Hashes of the weights and of the finished run that its pairs come from; `run`, `count`: as `options_for` has
+        them. Raises `UserError` where they are not there."""
+        found, options = {}, self.options_for(run, count)
+        learned = None if self.method is None else method_class(self.method)
+        if learned is not None and issubclass(learned, Learned) and options.get("weights", SHIPPED) != SHIPPED:
+            file = find_weights(options["weights"], learned.artifact, options.get("step"))
+            found["weights_sha256"] = file_hash(file)
+        if self.folder is not None:
+            place = Path(self.folder.replace(SEED, run))
+            told = [*manifests(place), *(place / name for name in (*NOTES, DECIDED))]
+            lines = [f"{file.name} {file_hash(file)}" for file in told if file.is_file()]
+            found["folder_sha256"] = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return found
+
 
 @dataclass(frozen=True)
 class Made:
@@ -117,7 +138,8 @@ def learns(row: Row) -> bool:
 
 
 class RowPairs:
-    """The pairs of each row; those of methods that see no real defect are made once for all splits.
+    """The pairs of each row; those of methods that see no real defect are made once for all splits, the same whichever
+    asks first.
 
     `per_type`: how many of each type. A row whose method needs real defects has none where there are none.
     """
@@ -176,11 +198,14 @@ class RowPairs:
         if learns(row) and not real:
             return []
         run = str(seed) if run is None else run
-        key = (label, count, seed, run) if learns(row) or row.folder else (label, *_types(sides))
+        own = learns(row) or row.folder is not None
+        key = (label, count, seed, run) if own else (label, *_types(sides))
         if key not in self._made:
             start = time.monotonic()
             self._made[key] = (
-                _finished(row.folder, sides, run) if row.folder else self._make(row, sides, real, count, seed, run)
+                _finished(row.folder, sides, run)
+                if row.folder
+                else self._make(row, sides, real, count, seed if own else 0, run)
             )
             self.seconds[label] = time.monotonic() - start
         return list(self._made[key])
@@ -278,7 +303,6 @@ def _by_type(pairs: Sequence[Made]) -> dict[str, list[Made]]:
 
 
 def _mixed(first: Mapping[str, Sequence[Made]], second: Mapping[str, Sequence[Made]]) -> list[Made]:
-    """Of each type every other pair of the first and, where those are left out, of the second: the same numbers stand
-    on the same normal images."""
+    """Of each type every other pair of the first and, where those are left out, of the second."""
     kinds = sorted({*first, *second})
     return [pair for kind in kinds for pair in (*first.get(kind, ())[::2], *second.get(kind, ())[1::2])]

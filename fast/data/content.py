@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fast.data.images import list_images, read_mask
+from fast.data.index import DatasetIndex
 from fast.data.reading import reading_file
 from ldm.errors import UserError
 from ldm.hashing import file_hash
@@ -26,6 +27,15 @@ def reading_files(paths: Iterable[Path]) -> list[Path]:
     """The files that say how others are read (`fast.data.reading`), each once."""
     found = {reading_file(folder) for folder in {p.parent for p in paths}}
     return sorted(p for p in found if p is not None)
+
+
+def dataset_content(index: DatasetIndex) -> str:
+    """SHA-256 of the names and bytes of all pictures and masks, and of what says how they are read: a corrected mask
+    makes another dataset."""
+    samples = [*index.normals, *index.test_normals, *index.defects]
+    files = sorted({path for s in samples for path in (s.image, s.mask) if path is not None})
+    lines = [f"{index.relative(path)} {hash_of(path)}" for path in [*files, *reading_files(files)]]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def mask_content(path: Path) -> str:

@@ -313,7 +313,7 @@ def test_damaged_pairs_are_made_anew_by_the_next_run(tmp_path: Path) -> None:
     (tmp_path / "choice.json").write_text("[]")
     image = tmp_path / "pairs" / "image" / "000000.png"
     for _ in range(2):
-        module_pairs.final_pairs(Choice("a", [], {}, [], 0.0), sides, tmp_path, pairs, lambda _: None)
+        module_pairs.final_pairs(Choice("a", [], {}, [], 0.0), sides, tmp_path, pairs, "c", lambda _: None)
         check_pairs(from_output(tmp_path / "pairs")[0])
         image.write_bytes(image.read_bytes()[:500])
         with pytest.raises(UserError, match=r"000000\.png: .*; run scripts/bench\.py --auto with --out .* again"):
@@ -321,20 +321,21 @@ def test_damaged_pairs_are_made_anew_by_the_next_run(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn_is_left_out_with_the_remedy(tmp_path: Path) -> None:
-    rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {})
+    rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {}, "c")
     assert "procedural" not in rows
     assert "--looks gizmo=" in left_out["procedural"]
     assert {"fast_mixed", "fast", "transplant"} <= set(rows)  # drafts of a gizmo are real ones
-    _, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"], "crack": ["none"]})
+    _, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"], "crack": ["none"]}, "c")
     assert "--looks crack=none" in left_out["fast_drawn"]
-    rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"]})
+    rows, left_out = rows_of(["part/crack", "part/gizmo"], tmp_path, {"gizmo": ["pit"]}, "c")
     assert rows["procedural"].options["looks"] == {"gizmo": ["pit"]}
     assert not left_out
     place = Path(rows["fast"].options_for("2")["weights"])
-    assert place == adapted_folder(tmp_path, CANDIDATES["fast"], "2")
+    assert place == adapted_folder(tmp_path, CANDIDATES["fast"], "2", "c")
     assert place.parent == tmp_path / "adapted"
     assert place.name.endswith("-2")
-    assert place != adapted_folder(tmp_path, replace(CANDIDATES["fast"], training=()), "2")  # trained otherwise
+    assert place != adapted_folder(tmp_path, replace(CANDIDATES["fast"], training=()), "2", "c")  # trained otherwise
+    assert place != adapted_folder(tmp_path, CANDIDATES["fast"], "2", "d")  # on other pictures
 
 
 def dataset(root: Path) -> Path:
@@ -370,14 +371,36 @@ def test_weights_are_adapted_once_to_the_training_side_of_the_split(
 
     monkeypatch.setattr(module_pairs, "run_program", main)
     for _ in range(2):
-        folder = module_pairs.adapt("fast", index, split, tmp_path / "out", "1", 2.5)
+        folder = module_pairs.adapt("fast", index, split, tmp_path / "out", "1", "c", 2.5)
     (options,) = asked
     assert Split.load(options.split) == split
     assert (options.train, options.max_minutes, options.data) == (True, 2.5, str(index.root))
-    assert str(folder) == rows_of(["part/crack"], tmp_path / "out", {})[0]["fast"].options_for("1")["weights"]
+    assert str(folder) == rows_of(["part/crack"], tmp_path / "out", {}, "c")[0]["fast"].options_for("1")["weights"]
     assert find_weights(folder, "fast").name == "fast-3.safetensors"
     assert Path(options.base[0]).is_file()
     assert list(options.overrides) == list(CANDIDATES["fast"].training)
+
+
+def test_an_adaptation_that_was_stopped_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The weights that it saved on its way are not taken for its last."""
+    index = check(open_dataset(dataset(tmp_path))).usable
+    split, asked = make_split(index), []
+
+    def main(folder: Path, script: str, *flags: str) -> None:
+        asked.append(parse_training(list(flags)))
+        run = Path(asked[-1].resume) if asked[-1].resume else folder / asked[-1].name
+        save_safetensors({"a": torch.zeros(1)}, run / "checkpoints" / f"fast-{len(asked)}00.safetensors", {})
+        (run / "config.yaml").touch()
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module_pairs, "run_program", main)
+    with pytest.raises(KeyboardInterrupt):
+        module_pairs.adapt("fast", index, split, tmp_path / "out", "0", "c", 2.5)
+    for _ in range(2):
+        folder = module_pairs.adapt("fast", index, split, tmp_path / "out", "0", "c", 2.5)
+    assert [options.resume for options in asked] == [None, str(folder)]
+    assert find_weights(folder, "fast").name == "fast-200.safetensors"
 
 
 def run(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -19,7 +19,8 @@ from fast.bench.provenance import check_finished, check_weights
 from fast.bench.rows import Row, RowPairs
 from fast.cli import few_defects, few_rows
 from fast.data import layouts as module_layouts
-from fast.data.images import write_image, write_mask
+from fast.data.content import dataset_content
+from fast.data.images import read_mask, write_image, write_mask
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
@@ -286,6 +287,60 @@ def test_a_finished_run_of_weights_that_may_have_seen_everything_is_refused(
         check_finished(tmp_path / "run", sides)
 
 
+def test_rows_of_pictures_that_have_changed_are_refused(tmp_path: Path) -> None:
+    """The names are the same, and so is the split; the masks to test on are not."""
+    index = dataset(tmp_path)
+    split, few, out = make_split(index), Few((None,), (0,), {}, 2), tmp_path / "rows.json"
+    measure(index, split, few, Recorder(), out)
+    before, sample = out.read_bytes(), split.apply(index)[1][0]
+    assert sample.mask is not None
+    write_mask(sample.mask, 1 - read_mask(sample.mask))
+    with pytest.raises(UserError, match=r"rows\.json holds rows of other pictures or masks than are there now"):
+        measure(index, split, few, Recorder(), out)
+    assert out.read_bytes() == before
+    inside = Few((None,), (0,), {}, 2, nested=True)
+    measure(index, split, inside, Recorder(), tmp_path / "nested.json")
+    write_mask(sample.mask, 1 - read_mask(sample.mask))  # of the test side, which is nothing to it
+    measure(index, split, inside, Recorder(), tmp_path / "nested.json")
+
+
+@pytest.mark.parametrize("of", ["weights", "folder"])
+def test_rows_of_other_weights_or_pairs_of_the_same_name_are_refused(of: str, tmp_path: Path) -> None:
+    index = dataset(tmp_path)
+    split = make_split(index)
+    place = tmp_path / "run0"
+    row = Row("realnet", {"weights": str(tmp_path / "run{seed}")}) if of == "weights" else Row(folder=str(place))
+
+    def store(number: int) -> None:
+        if of == "weights":
+            save_safetensors({"a": torch.full((1,), float(number))}, place / "sdas-1.safetensors", {})
+        else:
+            write_output(place, [split.apply(index)[0][number].image], split.hash)
+
+    store(0)
+    same = row.files("0")
+    assert row.files("0") == same
+    store(1)
+    assert row.files("0") != same
+    known = [{"label": "a", "count": None, "seed": 0, "split": split.hash, "judged": {"draw": "parts"},
+              "data": dataset_content(index), "how": {**row.describe(), **same, "per_type": 2}}]  # fmt: skip
+    (tmp_path / "rows.json").write_text(json.dumps(known))
+    with pytest.raises(UserError, match="holds 'a' with other options"):
+        measure(index, split, Few((None,), (0,), {"a": row}, 2), Recorder(), tmp_path / "rows.json")
+
+
+def test_pairs_of_methods_that_learn_nothing_do_not_depend_on_who_asks_first(tmp_path: Path) -> None:
+    """A row that goes on after a stop has the pairs that it had before it."""
+    index = dataset(tmp_path)
+    sides = nested_sides(index, make_split(index), 3)
+    pictures = []
+    for first in (0, 2):
+        pairs = RowPairs({"pasted": Row("cutpaste")}, 2)
+        made = pairs.of("pasted", sides[first], sides[first].train, None, first)
+        pictures.append(np.stack([p.read()[0] for p in made]))
+    np.testing.assert_array_equal(*pictures)
+
+
 class Recorder:
     """A judge that notes what it is given."""
 
@@ -317,6 +372,8 @@ def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: P
     assert judge.asked[0] == judge.asked[1] != judge.asked[2]
     measure(index, split, few, judge, out, report=lambda _: None)
     assert len(judge.asked) == 4  # those there are not measured again
+    for sample in test:
+        sample.image.touch()
     with pytest.raises(UserError, match="another split"):
         measure(index, split, Few((None,), (0,), few.rows, 2), judge, out)
     with pytest.raises(UserError, match="other options"):
