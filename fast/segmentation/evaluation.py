@@ -14,6 +14,8 @@ from fast.segmentation.data import SegmentationSample, Views, is_normal
 from fast.windows.tiling import tiled
 from ldm.errors import UserError
 
+LEAST = 1e-30  # a probability whose logarithm is still a number
+
 
 def evaluate(
     model: nn.Module,
@@ -91,8 +93,10 @@ def _classes(pairs: Sequence[SegmentationSample], labels: Mapping[int, str], cou
 
 @torch.no_grad()
 def predict(model: nn.Module, image: Tensor, tile: int | None = None, bf16: bool = False) -> Tensor:
-    """Float logits (B,K,H,W) of image (B,3,H,W) in [-1, 1]; with `tile` in overlapping tiles of that side."""
+    """Float logits (B,K,H,W) of image (B,3,H,W) in [-1, 1]; with `tile` those of the probabilities that overlapping
+    tiles of that side give, blended: what whoever runs the exported network has."""
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         if tile is None:
             return model(image).float()
-        return tiled(lambda part, _: model(part).float(), image, tile=tile, overlap=tile // 4)
+        shares = tiled(lambda part, _: model(part).float().softmax(dim=1), image, tile=tile, overlap=tile // 4)
+        return shares.clamp_min(LEAST).log()

@@ -18,13 +18,18 @@ from ldm.errors import UserError
 
 OPSET = 18
 MULTIPLE = 32  # the sides of what goes in are multiples of it
+LEVELS = (
+    "8 bits, 0 to 255; a value v of b bits, the least of 10, 12, 14 and 16 that hold the image's highest value or what "
+    "is known of the camera, is v * 255 / (2**b - 1), rounded"
+)
 LEVEL = 127.5  # mean and standard deviation of grey levels 0..255 that become -1..1
 
 
 @dataclass(frozen=True)
 class Described:
     """What must be known to use a segmenter. `size`: side in pixels of the square that images are resized to, or with
-    `native` of the overlapping tiles that are taken of images at their own size. `threshold`: a pixel is defect above
+    `native` of the overlapping tiles that are taken of images at their own size; the network `quick` sees those as a
+    whole. `threshold`: a pixel is defect above
     it. `types`: what it was trained to find, "category/type", all in one class."""
 
     size: int
@@ -32,6 +37,10 @@ class Described:
     types: Sequence[str]
     network: str
     threshold: float = 0.5
+
+    @property
+    def tiled(self) -> bool:
+        return self.native and self.network != "quick"
 
     def plain(self) -> dict[str, Any]:
         """As JSON: everything before and after the network, in order."""
@@ -45,7 +54,8 @@ class Described:
             "overlap": self.size // 4,
             "starts": "as few as cover a side with at least this overlap, evenly spread: with n + 1 tiles the k-th "
             "starts at floor(k * (length - side) / n)",
-            "blending": "the weighted mean of scores; weights fall linearly over the overlap, to zero at the edge",
+            "blending": "the weighted mean of scores; a tile's weight falls over what it shares with a neighbour to zero at "
+            "its edge: (k + 1/2) / n for the k-th from the edge, from 0, of n shared pixels, in each direction",
         }
         return {
             "network": self.network,
@@ -56,9 +66,9 @@ class Described:
                 "layout": "NCHW",
                 "colour_order": "RGB",
                 "grey": "the one channel three times",
-                "levels": "8 bits, 0 to 255",
+                "levels": LEVELS,
                 "resize": None if self.native else resized,
-                "tiles": tiles if self.native else None,
+                "tiles": tiles if self.tiled else None,
                 "mean": [LEVEL] * 3,
                 "std": [LEVEL] * 3,
                 "pad": {"multiple": MULTIPLE, "sides": "right and bottom", "by": "repeating the edge"},
@@ -134,13 +144,18 @@ def _bytes(network: nn.Module, size: int) -> bytes:
 def text(described: Described) -> str:
     """How to use the file, for people."""
     size, native = described.size, described.native
+    seen = "8 bits a channel (segmenter.json says how deeper ones become that), RGB (a grey one three times)"
     before = (
-        f"1. Take the image at its own size, 8 bits a channel, RGB (a grey one three times). Above {size} px a side, "
-        f"in tiles of {size} px that overlap by at least {size // 4}, blended as segmenter.json says.\n"
-        if native
-        else f"1. Resize the image, 8 bits a channel, RGB (a grey one three times), to {size} x {size} px: by area "
-        "where a side shrinks, cubic where it grows.\n"
+        f"1. Resize the image, {seen}, to {size} x {size} px: by area where a side shrinks, cubic where it grows.\n"
     )
+    if native:
+        before = f"1. Take the image at its own size, {seen}."
+        before += (
+            f" Above {size} px a side, in tiles of {size} px that overlap by at least {size // 4}, blended as "
+            "segmenter.json says.\n"
+            if described.tiled
+            else " As a whole, not in tiles.\n"
+        )
     after = "" if native else " Resize the mask to the image's own size, by nearest neighbour."
     example = "" if native else EXAMPLE
     return (
@@ -160,7 +175,10 @@ In Python, for sides that are multiples of 32:
 
     import cv2, json, numpy as np, onnxruntime
     about = json.load(open("segmenter.json"))["input"]
-    image = cv2.imread("part.png")[..., ::-1]
+    image = cv2.imread("part.png", cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)[..., ::-1]
+    if image.dtype == np.uint16:
+        bits = next(b for b in (8, 10, 12, 14, 16) if image.max() < 2**b)
+        image = np.rint(image * (255 / (2**bits - 1))).astype(np.uint8)
     for size in ((image.shape[1], about["resize"]["height"]), (about["resize"]["width"], about["resize"]["height"])):
         grows = size[0] * size[1] > image.shape[0] * image.shape[1]
         image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_AREA)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fast.data.images import resize_image
+from fast.data.images import read_image, resize_image
 from fast.data.tensors import to_tensor
 from fast.metrics.segmentation import defect_score
 from fast.segmentation import build
@@ -97,6 +97,26 @@ def test_images_at_their_own_size_in_the_tiles_that_are_described(tmp_path: Path
     assert np.abs(found[:, :first] - alone[0][:, :first]).max() < 1e-4
     last = places[-2] + side
     assert np.abs(found[:, last:] - alone[-1][:, last - places[-1] :]).max() < 1e-4
+    total, weight = np.zeros(144), np.zeros(144)
+    for number, start in enumerate(places):  # "weights fall linearly over the overlap, to zero at the edge"
+        ramp = np.ones(side)
+        for edge, other in ((slice(None), number - 1), (slice(None, None, -1), number + 1)):
+            if 0 <= other < len(places):
+                shared = side - abs(places[other] - start)
+                ramp[edge][:shared] *= (np.arange(shared) + 0.5) / shared
+        total[start : start + side] += ramp * alone[number][20]
+        weight[start : start + side] += ramp
+    assert np.abs(found[20] - total / weight).max() < 1e-4
+
+
+def test_the_quick_judge_s_network_sees_large_images_as_a_whole(tmp_path: Path) -> None:
+    model = build("quick", 2, seed=1).eval()
+    export(model, tmp_path, Described(64, True, ["part/crack"], "quick"))
+    session, about = opened(tmp_path)
+    assert about["input"]["tiles"] is None
+    assert "As a whole" in (tmp_path / "segmenter.txt").read_text()
+    image = picture(96, 160)
+    assert np.abs(scores(session, image, about) - by_torch(model, image, None)).max() < 1e-4
 
 
 def test_the_text_names_what_the_description_says(tmp_path: Path) -> None:
@@ -110,3 +130,8 @@ def test_the_text_names_what_the_description_says(tmp_path: Path) -> None:
     known: dict[str, Any] = {}
     exec(code.replace('"segmenter.', f'"{tmp_path}/segmenter.').replace('"part.png"', f'"{tmp_path}/part.png"'), known)
     assert np.abs(known["score"] - scores(*opened(tmp_path)[:1], image, opened(tmp_path)[1])).max() < 1e-6
+    deep = image.astype(np.uint16) * 16 + 5  # 12 bits
+    cv2.imwrite(str(tmp_path / "part.png"), deep[..., ::-1])
+    exec(code.replace('"segmenter.', f'"{tmp_path}/segmenter.').replace('"part.png"', f'"{tmp_path}/part.png"'), known)
+    theirs = scores(*opened(tmp_path)[:1], read_image(tmp_path / "part.png"), opened(tmp_path)[1])
+    assert np.abs(known["score"] - theirs).max() < 1e-6
