@@ -23,7 +23,7 @@ from fast.generators.latent import LatentGenerator
 from fast.generators.looks import Looks, looks_among, own_looks, undrawable
 from fast.masks.source import OF_FILES, Masks
 from fast.review.decisions import FILE as DECIDED
-from fast.segmentation.data import SegmentationSample, check_pairs, from_output
+from fast.segmentation.data import SegmentationSample, check_pairs, from_output, is_normal
 from fast.synthesis.accepted import NOTES
 from fast.synthesis.options import MAX_DISTANCE, draft_methods
 from fast.synthesis.records import manifests
@@ -203,7 +203,7 @@ class RowPairs:
         if key not in self._made:
             start = time.monotonic()
             self._made[key] = (
-                _finished(row.folder, sides, run)
+                _finished(row.folder, sides, run, self.per_type)
                 if row.folder
                 else self._make(row, sides, real, count, seed if own else 0, run)
             )
@@ -288,11 +288,15 @@ def _types(sides: Sides) -> list[str]:
     return sorted({f"{s.category}/{s.anomaly}" for s in sides.train})
 
 
-def _finished(folder: str, sides: Sides, run: str) -> list[Made]:
-    """The pairs of a finished run. UserError where its method learned from another split."""
+def _finished(folder: str, sides: Sides, run: str, per_type: int) -> list[Made]:
+    """The first pairs of each type of a finished run, and as large a share of its counterfeits. UserError where its
+    method learned from another split."""
     place = Path(folder.replace(SEED, run))
     check_finished(place, sides)
-    return [Made(sample, {"type": sample.kind}) for sample in from_output(place, sides.forbidden)[0]]
+    found = [Made(sample, {"type": sample.kind}) for sample in from_output(place, sides.forbidden)[0]]
+    pairs, fakes = ([made for made in found if is_normal(made.sample) is fake] for fake in (False, True))
+    kept = [made for own in _by_type(pairs).values() for made in own[:per_type]]
+    return [*kept, *fakes[: round(len(fakes) * len(kept) / max(1, len(pairs)))]]
 
 
 def _by_type(pairs: Sequence[Made]) -> dict[str, list[Made]]:

@@ -60,7 +60,8 @@ def parser() -> argparse.ArgumentParser:
                    help="a row of half of the pairs of each of two rows; may be given several times")
     p.add_argument("--looks", action="append", default=[], metavar="TYPE=A,B",
                    help="what is drawn for a type, e.g. blowhole=pit,hole, or none; may be given several times")
-    p.add_argument("--pairs", type=int, default=60, help="of each type (default: 60)")
+    p.add_argument("--pairs", type=int, default=60,
+                   help="of each type; of finished ones the first so many (default: 60)")
     p.add_argument("--normals", type=float, default=0.0, metavar="R",
                    help="share of what every row is trained on that are normal images, which pairs stand on and real "
                         "defects alone do not show; bench.py takes 0.3 (default: 0)")
@@ -175,6 +176,9 @@ def _check(options: argparse.Namespace) -> None:
     if options.steps is not None and (options.segmenter == "quick" or options.steps < 1):
         why = "is below 1; raise it" if options.steps < 1 else "is for networks; add --segmenter fpn"
         raise UserError(f"--steps {options.steps} {why}")
+    if options.write_splits and options.counts is None and options.seeds:
+        raise UserError(f"--seeds {options.seeds[0]}: they choose a few real defects, whose splits are written with "
+                        "--counts; give that, or leave them out")  # fmt: skip
     if options.write_splits and options.counts is not None and not re.search("[1-9]", options.counts):
         raise UserError(f"--counts {options.counts} names no number of real defects to write splits of; give some")
     if options.write_splits and not options.nested and options.counts is None:

@@ -28,6 +28,9 @@ def rows_of(options: argparse.Namespace) -> dict[str, Row]:
     from fast.bench.rows import Row
 
     rows = {name: _row(name, "--methods", {}, looks) for name in options.methods}
+    for flag in ("row", "folder", "mix"):
+        for label, _ in (_pair(f"--{flag}", text) for text in getattr(options, flag)):
+            _check_label(label, flag, options)
     for text in options.row:
         label, value = _pair("--row", text)
         method, *given = re.split(r",(?![^\[]*\])", value)
@@ -44,7 +47,18 @@ def rows_of(options: argparse.Namespace) -> dict[str, Row]:
             raise UserError(f"--mix {label}={value}: {unknown} is no row; name two of {', '.join(rows)}, as in "
                             f"{label}=A:B")  # fmt: skip
         rows[label] = Row(mix=(first, second))
+    if looks and all(row.looks is None for row in rows.values()):
+        raise UserError(f"--looks {options.looks[0]} says what is drawn, and no row draws anything; leave it out")
+    if unnamed := [name for name in options.at_all if name not in rows]:
+        raise UserError(f"--at_all {unnamed[0]} is no row; name some of {', '.join(rows)}")
     return rows
+
+
+def _check_label(label: str, flag: str, options: argparse.Namespace) -> None:
+    """UserError where a label stands for two rows."""
+    given = [text.partition("=")[0] for name in ("row", "folder", "mix") for text in getattr(options, name)]
+    if given.count(label) > 1 or label in options.methods:
+        raise UserError(f"--{flag} {label}=... is the label of another row too; give each its own")
 
 
 def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:

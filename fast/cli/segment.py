@@ -284,6 +284,8 @@ def complete(options: argparse.Namespace, device: str) -> None:
         options.steps = STEPS
     recipe = find(options.recipe, build(options.segmenter, weights=options.weights, seed=options.seed))
     options.loss = options.loss or ("published" if options.recipe == "published" else recipe.loss)
+    if options.loss == "published" and options.defect_weight is None:
+        options.defect_weight = 1.0
     for name in ("batch_size", "lr", "defect_weight"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(recipe, name))
@@ -293,7 +295,10 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
     """A network trained and tested: itself, its figures, and what is to be said about them."""
     from fast.bench.trial import NetworkJudge, trial
     from fast.runtime.progress import Progress
+    from ldm.errors import UserError
 
+    if options.features is not None:
+        raise UserError(f"--features {options.features} is for --segmenter quick; leave it out")
     complete(options, device)
     data = gather(options)
     announce(data)

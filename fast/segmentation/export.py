@@ -54,8 +54,8 @@ class Described:
             "overlap": self.size // 4,
             "starts": "as few as cover a side with at least this overlap, evenly spread: with n + 1 tiles the k-th "
             "starts at floor(k * (length - side) / n)",
-            "blending": "the weighted mean of scores; a tile's weight falls over what it shares with a neighbour to zero at "
-            "its edge: (k + 1/2) / n for the k-th from the edge, from 0, of n shared pixels, in each direction",
+            "blending": "the weighted mean of scores; a tile's weight falls over what it shares with a neighbour to "
+            "zero at its edge: (k + 1/2) / n for the k-th from the edge, from 0, of n shared pixels, in each direction",
         }
         return {
             "network": self.network,

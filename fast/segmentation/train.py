@@ -63,10 +63,13 @@ def train(
     plan = find(recipe, model)
     batch_size = plan.batch_size if batch_size is None else batch_size
     lr = plan.lr if lr is None else lr
-    defect_weight = plan.defect_weight if defect_weight is None else defect_weight
+    own = loss == "published" or (loss is None and recipe == "published")
+    if own and defect_weight not in (None, 1.0):
+        raise UserError(f"defect_weight={defect_weight:g} is for ce and ce+dice; leave it out with the published loss")
+    defect_weight = 1.0 if own else plan.defect_weight if defect_weight is None else defect_weight
     _check(pairs, steps, minutes, batch_size, lr, loss, defect_weight, ema)
-    if loss == "published" or (loss is None and recipe == "published"):
-        loss, defect_weight = published(model).loss, 1.0
+    if own:
+        loss = published(model).loss
     device = torch.device(device)
     settle_attention()
     if device.type == "cuda" and device.index is None:

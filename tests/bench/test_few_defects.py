@@ -110,6 +110,9 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
         ["--row", "new"],
         ["--mix", "half=transplant:fast"],
         ["--nested", "2", "--folder", "made=run"],
+        ["--nested", "2", "--write_splits", "there", "--seeds", "0"],
+        ["--at_all", "half"],
+        ["--methods", "--looks", "crack=pit"],
     ],
     ids=" ".join,
 )
@@ -119,6 +122,23 @@ def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pyt
     assert line.startswith("error: ")
     assert " ".join(flags[-2:]) in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["row", "folder", "mix"])
+def test_each_label_is_of_one_row(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"row": "transplant", "folder": "run", "mix": "transplant:procedural"}[flag]
+    for labels in (["new", "new"], ["procedural"]):
+        given = [text for label in labels for text in (f"--{flag}", f"{label}={value}")]
+        assert run_cli(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *given]) == 2
+        assert f"--{flag} {labels[0]}=... is the label of another row too" in capsys.readouterr().err
+
+
+def test_of_a_finished_run_the_first_pairs_of_each_type_count(tmp_path: Path) -> None:
+    index = dataset(tmp_path)
+    sides = nested_sides(index, make_split(index), 1)[0]
+    write_output(tmp_path / "run", [s.image for s in sides.train], sides.split.hash)
+    made = RowPairs({"made": Row(folder=str(tmp_path / "run"))}, 3).of("made", sides, sides.train, None, 0)
+    assert [pair.sources for pair in made] == [{s.image.resolve()} for s in sides.train[:3]]
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,11 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
         (["--real_share", "1.5"], "--real_share"),
         (["--real_share", "half"], "--real_share"),
         (["--augment", "all"], "augment=all is unknown"),
+        (["--features", "there"], "--features there is for --segmenter quick"),
+        (
+            ["--segmenter", "stdc", "--recipe", "published", "--defect_weight", "7"],
+            "defect_weight=7 is for ce and ce+dice",
+        ),
         (["--segmenter", "quick", "--steps", "5"], "--steps is not for --segmenter quick"),
         (["--out", "x.safetensors"], "--out x.safetensors"),
     ],
