@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +50,22 @@ def protocol_of(
     native: bool = False,
     upright: bool = False,
     looks: Mapping[str, Sequence[str]] | None = None,
+    trained: Collection[str] = (),
 ) -> Protocol:
     """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike.
 
     `count`: pairs of each defect type; `seeds`, `steps`: trainings of the segmenter and their optimiser steps (None:
     as many as it needs); `size`: side in pixels, of all pictures, or with `native` of the windows that the segmenter
     sees of pictures at their own size. `split`: a file, else a third trains. `upright`: training pictures are not
-    turned by large angles. `looks`: what is drawn for a type (`fast.generators.looks`). Raises `UserError` for options
-    that cannot be.
+    turned by large angles. `looks`: what is drawn for a type (`fast.generators.looks`). `trained`: methods whose
+    weights are given. Raises `UserError` for options that cannot be.
     """
     for name, number in (("count", count), ("seeds", seeds)):
         if number < 1:
             raise UserError(f"--{name} {number} must be above 0")
     how: dict[str, Any] = {"steps": EVALUATIONS, "windows": True} if method in LATENT else {}
     if (adapted := CANDIDATES.get(method)) and adapted.adapted:  # as --auto has it
-        how |= {"train": adapted.training, **adapted.options}
+        how |= {"train": () if method in trained else adapted.training, **adapted.options}
     if looks:
         how |= {"options": (_drawn_as(method, str(how.get("draft", "none")), looks),)}
     entries = [
@@ -94,11 +95,15 @@ def protocol_of(
             draw="parts",
             normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
             precision=precision,
-            start=Start(SHARDS, START_STEPS, size, crop=size // 2 if size >= 32 else None, precision=precision),
+            start=None if segmenter in PRETRAINED else _start(size, precision),
         ),
     )
     check(protocol, "the command")
     return protocol
+
+
+def _start(size: int, precision: str) -> Start:
+    return Start(SHARDS, START_STEPS, size, crop=size // 2 if size >= 32 else None, precision=precision)
 
 
 def _drawn_as(method: str, draft: str, looks: Mapping[str, Sequence[str]]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ import torch
 from omegaconf import OmegaConf
 
 from fast.artifact import find_weights
+from fast.bench.given import TEXTURED, Given, begun_with, hash_once, is_given, overrides_of, refuse_unused
 from fast.bench.grid import Cell
-from fast.bench.protocol import Entry, Protocol, Segmentation
+from fast.bench.protocol import Entry, Protocol, Segmentation, learns
+from fast.bench.provenance import segmenter_besides
 from fast.data.content import dataset_content
 from fast.data.decode import image_size
 from fast.data.images import list_images
@@ -30,27 +31,10 @@ from fast.segmentation.networks import PRETRAINED, precision_of
 from fast.synthesis.options import MAX_DISTANCE
 from fast.training.config import load_recipe
 from ldm.errors import UserError
-from ldm.hashing import file_hash
 
 # What decides a segmenter's training beside network, pairs, steps and seed.
 HOW = ("batch_size", "size", "crop", "lr", "loss", "recipe", "classes", "ema", "precision", "normals", "augment")
 QUICK = ("size", "normals", "test_normals", "augment", "real_share")  # what decides that of the quick judge
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the user has beside the protocol. `weights`: trained runs by method, instead of trainings of the grid;
-    `imagenet`: initial weights by segmenter; `textures`: a folder for DRAEM and GLASS; `networks`: files by name
-    (`inception`, `lpips`) for scores of the pairs; `base`, `tokenizer`: the checkpoint that the methods on a latent
-    base stand on, and its tokenizer's folder, where the recipes name none. `device`: of synthesis and segmenters."""
-
-    weights: Mapping[str, Path] = field(default_factory=dict)
-    imagenet: Mapping[str, Path] = field(default_factory=dict)
-    base: Path | None = None
-    tokenizer: Path | None = None
-    networks: Mapping[str, Path] = field(default_factory=dict)
-    textures: Path | None = None
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -134,8 +118,11 @@ class SweepPlan:
 def plan(protocol: Protocol, root: str | Path, out: str | Path, given: Given | None = None) -> SweepPlan:
     """The grid of a protocol on a dataset, its folders under `out`. Raises `UserError` for what cannot be done."""
     given, out = given or Given(), Path(os.path.abspath(out))
+    refuse_unused(protocol, given)
     protocol = with_precision(protocol, given.device)
     categories = divide(protocol, os.path.abspath(root), out)
+    for category in categories:
+        _refuse_seen(category, given)
     columns = [_column(protocol, entry, category, out, given) for category in categories for entry in protocol.entries]
     dataset = categories[0].name if len(categories) == 1 else Path(os.path.abspath(root)).name
     return SweepPlan(protocol, f"{protocol.name}-{dataset}", categories, columns)
@@ -183,6 +170,14 @@ def divide(protocol: Protocol, root: str | Path, out: Path) -> list[CategoryPlan
     return found
 
 
+def _refuse_seen(category: CategoryPlan, given: Given) -> None:
+    """UserError for segmenters to begin with that may have seen what is tested on."""
+    for name, path in given.imagenet.items():
+        if what := segmenter_besides(path, category.split.hash):
+            raise UserError(f"--imagenet {name}={path} learned from {what} and may have seen what is tested on; give "
+                            "an encoder's weights, or a segmenter trained on this split")  # fmt: skip
+
+
 def _column(protocol: Protocol, entry: Entry, category: CategoryPlan, out: Path, given: Given) -> Column:
     pairs = None if entry.method is None else _pairs(protocol, entry, category, given)
     seg = protocol.segmentation
@@ -195,7 +190,7 @@ def _column(protocol: Protocol, entry: Entry, category: CategoryPlan, out: Path,
     if pairs is not None and protocol.pictures:
         pictures = Cell("pictures", entry.method or "", {}, category.place / "pictures", (pairs,), {"of": category})
     if pairs is not None and given.networks:
-        key = {name: _hash(path) for name, path in sorted(given.networks.items())}
+        key = {name: hash_once(path) for name, path in sorted(given.networks.items())}
         use = {"of": category, "networks": dict(given.networks), "device": given.device}
         deep = Cell("deep", entry.method or "", key, category.place / "deep", (pairs,), use)
     return Column(entry, category, pairs, pictures, deep, segments)
@@ -204,8 +199,7 @@ def _column(protocol: Protocol, entry: Entry, category: CategoryPlan, out: Path,
 def _pairs(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Given) -> Cell:
     method, rule = str(entry.method), protocol.pairs
     found = method_class(method)
-    learns = issubclass(found, Learned)
-    needs = (_fit(protocol, entry, category, given),) if learns else ()
+    needs = (_fit(protocol, entry, category, given),) if learns(method) else ()
     # Methods that find places on the object are measured with the places they find.
     places = entry.draft != "none" or (found.own_masks and (rule.own_masks or issubclass(found, Placing)))
     files = found.takes_mask and not places
@@ -229,7 +223,7 @@ def _pairs(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Give
         key |= {} if entry.scale is None else {"scale": entry.scale}
         key |= {} if entry.draft == "none" else {"draft": entry.draft, "strength": entry.strength}
         key |= {"max_distance": MAX_DISTANCE} if entry.draft == "mixed" else {}  # its overrides may say else
-    if given.textures and method in ("draem", "glass"):
+    if given.textures and method in TEXTURED:
         key |= {"textures": _names(given.textures)}
         use |= {"textures": os.path.abspath(given.textures)}
     return Cell("pairs", method, key, category.place / "pairs", needs, use)
@@ -245,19 +239,20 @@ def _masks(kind: str, own_size: bool, category: CategoryPlan) -> str:
 
 def _fit(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Given) -> Cell:
     method, rule, place = str(entry.method), protocol.training, category.place / "fits"
-    changed = [item for item in entry.train if item.startswith("model.")]
-    if method in given.weights and not changed:  # an entry that trains another model trains it itself
+    if is_given(entry, given):
         found = method_class(method)
         assert issubclass(found, Learned)
         file = find_weights(given.weights[method], found.artifact, flag=f"--weights {method}=")
-        key: dict[str, Any] = {"weights_sha256": _hash(file), "split": category.split.hash, "data": category.content}
+        key: dict[str, Any] = {"split": category.split.hash, "data": category.content}
+        key |= {"weights_sha256": hash_once(file)}
         return Cell("given", method, key, place, (), {"of": category, "file": file})
     folder = "configs/methods" if rule.recipes == "small" else "configs/methods/full"
     recipe = in_project(Path(entry.recipe or f"{folder}/{method}.yaml"))
+    overrides = overrides_of(protocol, entry)
     key = {
         "method": method,
         "recipe": _recipe_hash(recipe),
-        "overrides": [*rule.overrides, *entry.train],
+        "overrides": overrides,
         "limits": [rule.max_steps, rule.max_minutes],
         "seed": rule.seed,
         "category": category.name,
@@ -265,24 +260,13 @@ def _fit(protocol: Protocol, entry: Entry, category: CategoryPlan, given: Given)
         "data": category.content,
         # Methods on a base see what they are to make: whole pictures of the pairs' size.
         "size": protocol.pairs.size if method in LATENT and not entry.windows else None,
+        **begun_with(method, recipe, overrides, given),
     }
     use: dict[str, Any] = {"of": category, "recipe": recipe}
     if method in LATENT:
-        base = given.base or _base_of(recipe)
-        key |= {"base_sha256": None if base is None else _hash(base)}
         use |= {"base": given.base and os.path.abspath(given.base)}
         use |= {"tokenizer": given.tokenizer and os.path.abspath(given.tokenizer)}
     return Cell("fit", method, key, place, (), use)
-
-
-def _base_of(recipe: Path) -> Path | None:
-    """The checkpoint that a recipe stands on, if it names one that is there."""
-    named = OmegaConf.select(load_recipe(recipe), "model.params.ckpt_path")
-    if not named:
-        return None
-    path = in_project(Path(named))
-    path = path / "base.safetensors" if path.is_dir() else path
-    return path if path.is_file() else None
 
 
 def _segment(
@@ -313,7 +297,7 @@ def _segment(
     use: dict[str, Any] = {"of": category, "keep": seed == seg.seeds[0], "device": given.device}
     needs = () if pairs is None else (pairs,)
     if network in given.imagenet:
-        key |= {"weights_sha256": _hash(given.imagenet[network])}
+        key |= {"weights_sha256": hash_once(given.imagenet[network])}
         use |= {"weights": given.imagenet[network]}
     elif network == "quick":
         use |= {"features": out / "features"}
@@ -344,11 +328,6 @@ def _start(seg: Segmentation, category: CategoryPlan, network: str, out: Path, g
     key |= _beyond_default(seg)
     use = {"of": category, "device": given.device}
     return Cell("warm", network, key, category.place / "starts", (drawn,), use)
-
-
-@cache
-def _hash(path: Path) -> str:
-    return file_hash(path)
 
 
 @cache

@@ -38,7 +38,7 @@ from fast.runtime.validated import (
     validated,
 )
 from fast.segmentation.data import DRAWS
-from fast.segmentation.networks import SEGMENTERS
+from fast.segmentation.networks import PRETRAINED, SEGMENTERS
 from fast.segmentation.recipes import PUBLISHED
 from fast.segmentation.recipes import RECIPES as SCHEDULES
 from fast.segmentation.train import LOSSES
@@ -262,8 +262,23 @@ def _check(protocol: Protocol, where: str) -> None:
     if seg.native and (protocol.pairs.size is not None or seg.crop is not None):
         raise UserError(f"{where}: segmentation.native keeps pictures at their size, so that pairs.size and "
                         "segmentation.crop must be null")  # fmt: skip
+    _check_segmentation(protocol, where)
     for entry in protocol.entries:
         _check_entry(entry, protocol, where)
+
+
+def _check_segmentation(protocol: Protocol, where: str) -> None:
+    """Of what decides the segmenters' training nothing is without effect."""
+    seg = protocol.segmentation
+    if seg.start is not None and set(seg.networks) <= set(PRETRAINED):
+        raise UserError(f"{where}: segmentation.start is not for {', '.join(seg.networks)}, whose encoder is "
+                        "pretrained; set segmentation.start: null")  # fmt: skip
+    if seg.crop is not None and seg.networks == ("quick",):
+        raise UserError(f"{where}: segmentation.crop is not for quick, whose training is fixed; leave it out")
+    merging = any(e.method and (e.real or seg.real) == "merged" and e.real_share is None for e in protocol.entries)
+    if seg.real_share not in (None, Segmentation.real_share) and not merging:
+        raise UserError(f"{where}: no entry merges pairs with real defects by segmentation.real_share="
+                        f"{seg.real_share}; leave it out")  # fmt: skip
 
 
 def _is_published(network: str) -> bool:
@@ -271,15 +286,20 @@ def _is_published(network: str) -> bool:
     return getattr(maker.func if isinstance(maker, partial) else maker, "__name__", "") in PUBLISHED
 
 
+def learns(method: str | None) -> bool:
+    """Whether a method has weights to be trained; None has not."""
+    return method is not None and issubclass(method_class(method), Learned)
+
+
 def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
+    _check_effect(entry, protocol, where)
     if entry.method is None and (entry.real or protocol.segmentation.real) == "none":
         raise UserError(f"{where}: {entry.label!r} has no method and no real pairs: nothing to train on; set one")
     sampling = (entry.sampler, entry.steps, entry.scale is not None, entry.flags, entry.windows)
     if entry.method not in LATENT and any(sampling):
         names = "sampler, steps, scale, flags and windows"
         raise UserError(f"{where}: {entry.label!r}: {names} are for {', '.join(LATENT)}")
-    sized = entry.method is not None and issubclass(method_class(entry.method), Learned) and not entry.windows
-    if protocol.pairs.size is None and sized:
+    if protocol.pairs.size is None and learns(entry.method) and not entry.windows:
         remedy = "set windows: true" if entry.method in LATENT else "give pairs.size, or leave the entry out"
         raise UserError(f"{where}: {entry.label!r}: {entry.method} makes pairs of a size of its own, not of the "
                         f"pictures', as pairs.size: null asks (--native); {remedy}")  # fmt: skip
@@ -291,3 +311,16 @@ def _check_entry(entry: Entry, protocol: Protocol, where: str) -> None:
         raise UserError(f"{where}: {entry.label!r}: strength is how much of a draft is made new; add draft: transplant")
     if entry.count is not None and entry.count > protocol.pairs.per_type:
         raise UserError(f"{where}: count={entry.count} of {entry.label!r} must lie in 1..pairs.per_type")
+
+
+def _check_effect(entry: Entry, protocol: Protocol, where: str) -> None:
+    """What an entry says has an effect on its pairs, or on a training with them."""
+    given = [name for name in ("recipe", "train", "options", "count", "real_share") if getattr(entry, name)]
+    if entry.method is None and given:
+        raise UserError(f"{where}: {entry.label!r}: {given[0]} is for pairs; leave it out, or set method")
+    if not learns(entry.method) and (entry.recipe or entry.train):
+        raise UserError(f"{where}: {entry.label!r}: {given[0]} is of a training, and {entry.method} learns nothing; "
+                        "leave it out")  # fmt: skip
+    if entry.real_share is not None and (entry.real or protocol.segmentation.real) == "none":
+        raise UserError(f"{where}: {entry.label!r}: real_share={entry.real_share} is for real defects beside pairs, "
+                        "and real is none; leave one of them out")  # fmt: skip

@@ -24,7 +24,8 @@ from fast.segmentation.names import require_name
 from ldm.errors import UserError
 
 if TYPE_CHECKING:
-    from fast.bench.plan import Given, SweepPlan
+    from fast.bench.given import Given
+    from fast.bench.plan import SweepPlan
     from fast.bench.protocol import Entry, Protocol
 
 
@@ -97,7 +98,8 @@ def main(argv: list[str]) -> None:
         options.looks = given_looks(options.looks or [])  # refused before what takes long to import
         from fast.bench.answer import protocol_of
 
-        protocol = protocol_of(**asked(options))
+        trained = [item.partition("=")[0] for item in options.weights]
+        protocol = protocol_of(**asked(options), trained=trained)
     run(options, protocol)
 
 
@@ -117,8 +119,24 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
         raise UserError(f"{overrides[0]} overrides a protocol; give --protocol FILE")
     if not options.protocol and not options.dataset:
         raise UserError("give --dataset FOLDER, --protocol FILE, or both")
+    if options.segmenter == "quick":
+        refuse_for_quick(options)
     if options.dataset and Path(options.dataset).resolve() == options.out.resolve():
         raise UserError(f"--out {options.out} is the dataset, which nothing is written into; give another folder")
+
+
+def refuse_for_quick(options: argparse.Namespace) -> None:
+    """UserError for flags that neither the quick judge's training nor the making of pairs takes."""
+    from fast.generators import LATENT
+
+    if options.steps is not None:
+        raise UserError("--steps is not for --segmenter quick, whose training is fixed; leave it out or use fpn")
+    if options.size is not None and options.native:
+        raise UserError("--size is not for --segmenter quick with --native, which sees whole images; leave it out")
+    if options.precision is not None and (options.method or "fast") not in LATENT:
+        raise UserError(
+            f"--precision is not for --segmenter quick, nor for {options.method}'s pairs; leave it out or use fpn"
+        )
 
 
 def asked(options: argparse.Namespace) -> dict[str, Any]:
@@ -132,6 +150,7 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
 def run(options: argparse.Namespace, protocol: Protocol) -> None:
     from dataclasses import replace
 
+    from fast.bench.given import notes
     from fast.bench.grid import alone
     from fast.bench.outcome import write
     from fast.bench.plan import plan
@@ -141,7 +160,10 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     dataset = options.dataset or protocol.dataset
     if not dataset:
         raise UserError(f"{options.protocol} names no dataset; give --dataset FOLDER")
-    found = plan(protocol, dataset, options.out, given(options))
+    beside = given(options)
+    found = plan(protocol, dataset, options.out, beside)
+    for note in notes(protocol, beside):
+        print(f"note: {note}", flush=True)
     tell_left_out(dataset, [file for category in found.categories for file in category.index.left_out])
     if not options.protocol:
         tell_looks(options.looks, protocol.entries[-1], sorted({kind for c in found.categories for kind in c.types}))
@@ -212,7 +234,7 @@ def pages(options: argparse.Namespace, found: SweepPlan, folder: Path) -> list[P
 
 def given(options: argparse.Namespace) -> Given:
     """Raises `UserError` for a name that stands for nothing."""
-    from fast.bench.plan import Given
+    from fast.bench.given import Given
     from fast.generators import FREE, METHODS
     from fast.segmentation import SEGMENTERS
 

@@ -18,7 +18,7 @@ from fast.cli import bench
 from fast.data.images import read_image, write_image
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split
-from fast.generators import FREE
+from fast.generators import FREE, LATENT
 from fast.runtime.command import run_cli
 from fast.synthesis.records import read_records
 from support.page import Page
@@ -116,6 +116,23 @@ def test_a_plan_does_nothing(
     assert run_cli(bench.main, flags) == 0
     assert "0 of 7 cells are done" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_imagenet_weights_in_place_of_a_start_are_told_once(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = PROTOCOL.replace("networks: [mini]", "networks: [mini, stdc, segformer], start: {steps: 1}")
+    flags = ["--protocol", protocol(tmp_path, text), "--dataset", str(drawn_root), "--out", str(tmp_path / "out")]
+    file = tmp_path / "weights.safetensors"
+    file.touch()
+    given = [f for name in ("stdc", "segformer") for f in ("--imagenet", f"{name}={file}")]
+    assert run_cli(bench.main, [*flags, *given, "--plan"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert told == [
+        "note: stdc, segformer: --imagenet takes the place of the drawn defects to begin with (segmentation.start)"
+    ]
+    assert run_cli(bench.main, [*flags, "--plan"]) == 0
+    assert "note" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -228,9 +245,19 @@ def test_an_answer_of_pictures_at_their_own_size(
     write_image(root / "wood/train/good/wide.png", np.concatenate([wide, wide[:, ::-1]], axis=1))
     make_split(check(open_dataset(root)).usable, seed=5).save(split)
     flags = ["--dataset", str(root), "--out", str(tmp_path / "out"), "--split", str(split)]
-    flags += ["--method", "procedural", "--count", "12", "--segmenter", "mini", "--seeds", "1", "--steps", "1"]
-    flags += ["--size", "32", "--native", "--upright", "--looks", "crack=stain"]
-    assert run_cli(bench.main, flags) == 0
+    flags += [
+        "--method",
+        "procedural",
+        "--count",
+        "12",
+        "--seeds",
+        "1",
+        "--native",
+        "--upright",
+        "--looks",
+        "crack=stain",
+    ]
+    assert run_cli(bench.main, [*flags, "--segmenter", "mini", "--steps", "1", "--size", "32"]) == 0
     cells = [json.loads(file.read_text()) for file in (tmp_path / "out").glob("wood-*/segments/*/cell.json")]
     assert {(c["key"]["size"], c["key"]["native"], c["key"]["augment"]) for c in cells} == {(32, True, "upright")}
     assert {c["key"]["split"] for c in cells} == {Split.load(split).hash}
@@ -266,11 +293,23 @@ def test_an_answer_of_pictures_at_their_own_size(
         (["--method", "gan"], "gan"),
         (["--size", "8"], "size"),
         (["--steps", "-4"], "steps"),
+        (["--segmenter", "quick", "--steps", "7"], "--steps is not for --segmenter quick, whose training is fixed"),
+        (["--segmenter", "quick", "--native", "--size", "64"], "--size is not for --segmenter quick with --native"),
+        (["--segmenter", "quick", "--precision", "fp32", "--method", "transplant"], "nor for transplant's pairs"),
+        (["--imagenet", "stdc=F"], "--imagenet stdc=F: segmenters are fpn; leave it out"),
+        (["--segmenter", "quick", "--imagenet", "quick=F"], "--imagenet quick=F: quick has an encoder of its own"),
+        (["--method", "cutpaste", "--weights", "fast=F"], "--weights fast=F: no entry makes pairs with fast"),
+        (["--method", "cutpaste", "--base", "F"], "--base F: none of fast, stage, anomalydiffusion is trained here"),
+        (["--method", "cutpaste", "--tokenizer", "F"], "--tokenizer F: none of fast"),
+        (["--method", "cutpaste", "--textures", "F"], "--textures F: no entry makes pairs with draem or glass"),
     ],
 )
 def test_an_answer_that_cannot_be_is_refused_at_once(
-    flags: list[str], told: str, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    flags: list[str], told: str, drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("F").touch()
     assert run_cli(bench.main, ["--dataset", str(drawn_root), "--out", str(tmp_path / "out"), *flags]) == 2
     line = capsys.readouterr().err
     assert told in line
@@ -360,7 +399,9 @@ def test_every_protocol_can_be_planned_and_its_trainings_are_commands_of_main(
     monkeypatch.setattr(work, "_run", lambda cell, script, *flags: calls.append((script, *flags)))
     monkeypatch.setattr(work, "_artifact", lambda method, place: {})
     protocol = replace(load_protocol(path), categories=("leather",))
-    found = plan(protocol, drawn_root, tmp_path / "out", Given(base=base, tokenizer=tmp_path))
+    latent = any(entry.method in LATENT for entry in protocol.entries)
+    given = Given(base=base, tokenizer=tmp_path) if latent else Given()
+    found = plan(protocol, drawn_root, tmp_path / "out", given)
     fits = [cell for cell in found.cells if cell.kind == "fit"]
     for cell in fits:
         work.fit(cell)
@@ -370,7 +411,7 @@ def test_every_protocol_can_be_planned_and_its_trainings_are_commands_of_main(
     for cell, (script, *argv) in zip(fits, calls, strict=True):
         options = parse_training(argv)
         config = merge(options.base, options.overrides)
-        latent = cell.key["method"] in ("fast", "stage", "anomalydiffusion")
+        latent = cell.key["method"] in LATENT
         assert script == "main.py"
         assert options.train
         assert config.data.params.layout == "auto"

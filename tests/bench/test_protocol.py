@@ -75,6 +75,30 @@ def test_an_override_wins_and_an_unknown_key_is_refused() -> None:
         ({"entries": [{"label": "a", "method": "fast", "draft": "real"}]}, "draft='real' must be one of none, transpl"),
         ({"entries": [{"label": "a", "method": "fast", "strength": 0.5}]}, "strength is how much of a draft is made"),
         ({"entries": [{"method": "cutpaste"}]}, "label"),
+        ({"entries": [{"label": "a", "count": 2}]}, "'a': count is for pairs; leave it out, or set method"),
+        ({"entries": [{"label": "a", "options": ["x=1"]}]}, "'a': options is for pairs"),
+        ({"entries": [{"label": "a", "train": ["x=1"]}]}, "'a': train is for pairs"),
+        ({"entries": [{"label": "a", "recipe": "r.yaml"}]}, "'a': recipe is for pairs"),
+        ({"entries": [{"label": "a", "real_share": 0.3}]}, "'a': real_share is for pairs"),
+        (
+            {"entries": [{"label": "a", "method": "draem", "train": ["x=1"]}]},
+            "train is of a training, and draem learns",
+        ),
+        (
+            {"entries": [{"label": "a", "method": "glass", "recipe": "r"}]},
+            "recipe is of a training, and glass learns n",
+        ),
+        ({"entries": [{"label": "a", "method": "draem", "real": "none", "real_share": "merge"}]}, "and real is none"),
+        (
+            {"segmentation": {"real": "none"}, "entries": [{"label": "a", "method": "draem", "real_share": 0.3}]},
+            "real_share=0.3 is for real defects beside pairs, and real is none",
+        ),
+        (
+            {"segmentation": {"real_share": 0.3}, "entries": [{"label": "a", "method": "draem", "real": "none"}]},
+            r"no entry merges pairs with real defects by segmentation\.real_share=0.3; leave it out",
+        ),
+        ({"segmentation": {"networks": ["fpn", "quick"], "start": {}}}, r"start is not for fpn, quick, whose encoder"),
+        ({"segmentation": {"networks": ["quick"], "crop": 64}}, r"segmentation\.crop is not for quick"),
         ({"column": "colour"}, "column='colour' must be one of method, steps"),
         ({"paper": ["nature"]}, r"paper\[0\]='nature' must be one of"),
         ({"segmentation": {"networks": ["resnet"]}}, r"segmentation\.networks\[0\]='resnet' must be one of"),
@@ -148,7 +172,8 @@ def test_what_is_left_empty_is_the_default() -> None:
     empty = dict.fromkeys(("split", "pairs", "training", "segmentation", "metrics", "paper", "categories"))
     assert parse({**bare, **empty}, "p.yaml") == parse(bare, "p.yaml")
     assert parse({**bare, "segmentation": {"start": None, "seeds": None}}, "p.yaml") == parse(bare, "p.yaml")
-    start = parse({**bare, "segmentation": {"start": {"crop": None}}}, "p.yaml").segmentation.start
+    whole = {"networks": ["mini"], "start": {"crop": None}}
+    start = parse({**bare, "segmentation": whole}, "p.yaml").segmentation.start
     assert start is not None
     assert start.crop is None  # null there means whole pictures
 
