@@ -80,6 +80,7 @@ class DefectData(pl.LightningDataModule):
         self.crop_until = crop_until
         self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
         self.index, self.problems = self._look(open_dataset(path, layout, category, anomaly), use)
+        self.doubts = list(self.index.doubts)
         if use != "normals":
             require_defects(self.index)
         self.split, defects, self.held_out = self._divide(split, split_seed)
@@ -144,7 +145,7 @@ class DefectData(pl.LightningDataModule):
             f"  {key}: {used} to train" + (f", {held} held out" if held else "")
             for key, (used, held) in sorted(count.items())
         ]
-        return lines + [f"  left out: {line}" for line in self.problems]
+        return [*lines, *(f"  left out: {line}" for line in self.problems), *(f"  note: {d}" for d in self.doubts)]
 
     # batches
 

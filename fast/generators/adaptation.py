@@ -123,6 +123,7 @@ class AdaptationData(DefectData):
             raise UserError(f"a defect type is called {NORMAL}; rename it, or set data.params.normal_share=0")
         index, problems = self._look(open_dataset(self.path, **self._narrowing), "normals")
         self.problems += [line for line in problems if line not in self.problems]
+        self.doubts += [line for line in index.doubts if line not in self.doubts]
         self.normals = [s for s in index.normals if s.category in {d.category for d in self.defects}]
         without = sorted({d.category for d in self.defects} - {s.category for s in self.normals})
         if without:
