@@ -9,9 +9,11 @@ from pathlib import Path
 from fast.runtime.counts import number_of
 
 
-def tell_left_out(place: str | Path, files: Sequence[str]) -> None:
-    """How many `files` of the dataset at `place` are left out because nothing can be made of them, and the first;
-    says nothing where there are none. `files`: `DatasetIndex.left_out`, relative to it."""
+def tell_left_out(place: str | Path, files: Sequence[str], doubts: Sequence[str] = ()) -> None:
+    """How many `files` of the dataset at `place` are left out because nothing can be made of them, and the first; then
+    its `doubts`, a line each. Says nothing where there are none. `files`: `DatasetIndex.left_out`, relative to it."""
+    for doubt in doubts:
+        print(f"note: in {place} {doubt}", flush=True)
     if not files:
         return
     told = number_of(len(files), "bad file is", "bad files are")

@@ -52,6 +52,7 @@ def evaluate(options: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
+    from fast.cli.dataset_notes import tell_left_out
     from fast.data.images import read_image, read_mask, resize_image, resize_mask
     from fast.data.layouts import check, open_dataset
     from fast.data.module import DefectData
@@ -64,8 +65,9 @@ def evaluate(options: argparse.Namespace) -> None:
     data = DefectData(path=options.data, split=options.split, size=size)
     whole: dict[str, list[float]] = {}
     inside: dict[str, list[float]] = {}
-    normals = check(open_dataset(options.data)).usable.test_normals
-    for sample in followed([*normals, *data.held_out], "first stage", "image"):
+    usable = check(open_dataset(options.data)).usable
+    tell_left_out(options.data, usable.left_out, usable.doubts)
+    for sample in followed([*usable.test_normals, *data.held_out], "first stage", "image"):
         image = to_tensor(resize_image(read_image(sample.image), size))[None]
         with torch.no_grad():
             error = ((model.reconstruct(image).clamp(-1, 1) - image)[0] / 2).square().mean(0)

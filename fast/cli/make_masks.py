@@ -179,7 +179,7 @@ def _of_dataset(path: str, split: str) -> list[MaskSource]:
     index = open_dataset(path)
     index = check_dataset(replace(index, normals=[], test_normals=[])).usable
     require_defects(index)
-    tell_left_out(path, index.left_out)
+    tell_left_out(path, index.left_out, index.doubts)
     if split != "all":
         chosen = make_split(index) if split == "third" else Split.load(split)
         index = replace(index, defects=chosen.apply(index)[0])

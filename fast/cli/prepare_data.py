@@ -3,7 +3,8 @@
 fast-prepare-data DATASET [--layout auto] [--category C] [--anomaly A] [--out split.json]
 fast-prepare-data ANNOTATIONS --import coco --out DATASET
 
-Where files can be meant in two ways, what is said here (--mask_values, --ignore, --line_width, --bits) is kept in the
+Where files can be meant in two ways, what is said here (--mask_values, --ignore, --line_width, --bits,
+--masks_upright) is kept in the
 dataset's reading.json, and obeyed by everything that reads the dataset.
 """
 
@@ -49,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--ignore", metavar="V,V", type=parse_values, help="values of masks that mean neither (255)")
     p.add_argument("--line_width", metavar="PX", type=float, help="how wide lines and points of annotations are")
     p.add_argument("--bits", type=int, help="bits in use of 16-bit pictures (default: what their values need)")
+    p.add_argument("--masks_upright", action="store_true", default=None,
+                   help="masks are drawn on the images as EXIF turns them; asked where the size cannot tell")
     # fmt: on
     p.add_argument("--force", action="store_true", help="overwrite a split file that differs")
     p.add_argument("--strict", action="store_true", help="write no split, and end with an error, if a file is bad")
@@ -109,7 +112,7 @@ def keep(split: Split, out: Path, force: bool) -> str:
 
 def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
     """Keep what the flags say about reading the files in the dataset; True if that changes anything."""
-    names = ("mask_values", "ignore", "line_width", "bits")
+    names = ("mask_values", "ignore", "line_width", "bits", "masks_upright")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     before = reading_of(index.root)
     after = replace(before, **given)
@@ -156,7 +159,12 @@ def run(args: argparse.Namespace) -> None:
     if known := known_dataset(index):
         print("\n".join(about(known)))
     print(render(index, report, split))
-    notes = [*report.usable.notes, *normal_notes(index, report.usable), *(split.notes if split else [])]
+    notes = [
+        *report.usable.notes,
+        *report.usable.doubts,
+        *normal_notes(index, report.usable),
+        *(split.notes if split else []),
+    ]
     for line in [*report.problems, *(f"note: {note}" for note in notes)]:
         print(line)
     if split is None:  # nothing to split: say why

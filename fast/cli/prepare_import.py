@@ -15,6 +15,7 @@ from ldm.errors import UserError
 
 SHOWN = 40  # lines of what was left out; the page has all
 ONLY_IMPORT = ("images", "annotations", "types", "boxes", "unmarked", "skip_missing", "multiclass")
+ONLY_DATASETS = ("mask_values", "ignore", "bits", "masks_upright")
 
 
 def add_import_flags(p: argparse.ArgumentParser) -> None:
@@ -38,6 +39,9 @@ def import_data(args: argparse.Namespace) -> None:
     """Convert, print what was read and left out, and keep that as README.md in the new folder."""
     if args.out is None:
         raise UserError("--import needs a new folder for the dataset; give --out FOLDER")
+    for name in ONLY_DATASETS:
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name} is of a dataset's own masks and pictures; give it once {args.out} is imported")
     options = ImportOptions(
         images=args.images, annotations=args.annotations, types=parse_types(args.types or ""), boxes=args.boxes,
         line_width=args.line_width, unmarked=args.unmarked, skip_missing=args.skip_missing, multiclass=args.multiclass,

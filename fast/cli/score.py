@@ -102,12 +102,14 @@ def _noted(note: Path) -> str | None:
 
 def real_defects(defects: str | None, split: str | None) -> TrainingDefects:
     """The real defects of the training side. Raises `UserError`."""
+    from fast.cli.dataset_notes import tell_left_out
     from fast.generators.transplant import training_side
     from fast.segmentation.data import from_samples
 
     if defects is None:
         return TrainingDefects()
     side = training_side(defects, split or "third", None)
+    tell_left_out(side.dataset, side.left_out, side.doubts)
     return TrainingDefects([s for s in from_samples(side.samples) if s.mask is not None], side.split)
 
 

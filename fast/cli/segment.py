@@ -193,7 +193,7 @@ def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:
 
     index = check(open_dataset(path, category=options.category)).usable
     require_defects(index)
-    tell_left_out(path, index.left_out)
+    tell_left_out(path, index.left_out, index.doubts)
     return index, make_split(index) if options.split == "third" else Split.load(options.split)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from fast.artifact import Artifact, text_encoder
 from fast.cli.dataset_notes import tell_left_out
 from fast.data.category import MASK_DIRS
-from fast.data.check import NO_PICTURES, two_valued
+from fast.data.check import NO_PICTURES, depths_note, two_valued
+from fast.data.depth import read_with_mode
 from fast.data.images import read_image
 from fast.data.words import prompt_text
 from fast.generators import FREE
@@ -27,6 +28,7 @@ from fast.synthesis.sources import NormalSource, Sources, kinds_below
 from ldm.errors import UserError
 
 LOOKED_AT = 3  # normal pictures that are looked at before all are made
+DEEP = 16  # and, where they have 16 bits
 LOOKS_OF_DRAFTS = "method.draft_options.looks"  # the option, as it is given on the command line
 
 
@@ -114,7 +116,7 @@ def tell_sources_left_out(makers: Iterable[Generator]) -> None:
     """Of the datasets that real defects are cut from."""
     for made in makers:
         if isinstance(made, Transplant):
-            tell_left_out(made.dataset, made.left_out)
+            tell_left_out(made.dataset, made.left_out, made.doubts)
 
 
 def tell_sources(sources: Sources) -> None:
@@ -124,6 +126,23 @@ def tell_sources(sources: Sources) -> None:
     if _like_masks(sources.normals[:LOOKED_AT]):
         told = "the normal pictures have two values only, as masks have; if that is what they are"
         print(f"warning: {told}, {NO_PICTURES}, with --data_root", flush=True)
+    _tell_depths(sources.normals[:DEEP])
+
+
+def _tell_depths(normals: Sequence[NormalSource]) -> None:
+    """Whether 16-bit images seem to differ in depth."""
+    depths: dict[int, Path] = {}
+    for one in normals:
+        try:
+            _, mode = read_with_mode(one.path)
+        except UserError:  # told where the pair is made
+            return
+        if mode.container != 16:
+            return
+        depths.setdefault(mode.bits, one.path)
+    if len(depths) > 1:
+        told = " and ".join(f"{bits} bits ({path})" for bits, path in sorted(depths.items()))
+        print(f"note: {depths_note(f'by their values normal images are of {told}', max(depths))}", flush=True)
 
 
 def _like_masks(normals: Sequence[NormalSource]) -> bool:

@@ -9,13 +9,13 @@ from statistics import median
 
 import numpy as np
 
-from fast.data.decode import is_turned
 from fast.data.depth import read_with_mode
 from fast.data.images import natural_key, read_mask_as
 from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.labelme import load_annotation
 from fast.data.labelme_masks import nested
 from fast.data.reading import reading_of
+from fast.data.turned import ASKED, fits_both_ways, size_problem, turn_without_mask
 from fast.runtime.counts import number_of
 from fast.runtime.progress import followed
 from fast.runtime.signals import is_first_process
@@ -62,6 +62,7 @@ def check(index: DatasetIndex) -> DataReport:
         if not kept[key]:
             where = index.relative(seen[0].sample.image.parent)
             problems.append(f"{where}: none of the {len(seen)} samples of '{key[1]}' is usable")
+    every = [one for seen in looks.values() for one in seen]
     good = {s for samples in kept.values() for s in samples}
     usable = replace(
         index,
@@ -70,7 +71,8 @@ def check(index: DatasetIndex) -> DataReport:
         defects=[s for s in index.defects if s in good],
         excluded=[*index.excluded, *(s for s in index.defects if s not in good)],
         problems=problems,
-        notes=[*index.notes, *_decisions(index, [one for seen in looks.values() for one in seen])],
+        notes=[*index.notes, *_decisions(every)],
+        doubts=[*index.doubts, *_depths_that_differ(index, every)],
     )
     rows = [_row(key, seen, kept[key]) for key, seen in looks.items()]
     return DataReport(sorted(rows, key=lambda row: natural_key(row.category)), problems, usable)
@@ -78,14 +80,15 @@ def check(index: DatasetIndex) -> DataReport:
 
 @dataclass
 class Look:
-    """What decoding a sample showed. `size`: (h, w) of the image if it can be read, `mode`: its depth in words;
-    `values`, `taken`: what the mask's values are and what they were taken for; `share`, `border`: what the defect
-    covers of the picture and of its border; `turned`: EXIF turns the image, and not the mask; `two_valued`: a picture
-    without a mask that may be one itself."""
+    """What decoding a sample showed. `size`: (h, w) of the image if it can be read, `mode`: its depth in words, `bits`:
+    those in use of 16; `values`, `taken`: what the mask's values are and what they were taken for; `share`, `border`:
+    what the defect covers of the picture and of its border; `turned`: EXIF turns the image, and not the mask;
+    `two_valued`: a picture without a mask that may be one itself."""
 
     sample: Sample
     size: tuple[int, int] | None = None
     mode: str = ""
+    bits: int | None = None
     values: str = ""
     taken: str = ""
     share: float = 0.0
@@ -107,6 +110,7 @@ def look_at(index: DatasetIndex, sample: Sample) -> Look:
         look.problems.append(f"{index.relative(sample.image)}: {_what(error, sample.image)}")
         return look
     look.size, look.mode = (image.shape[0], image.shape[1]), mode.name
+    look.bits = mode.bits if mode.container == 16 else None
     if sample.mask is None:
         look.two_valued = two_valued(image)
         return look
@@ -118,14 +122,14 @@ def look_at(index: DatasetIndex, sample: Sample) -> Look:
         return look
     mask = reading.mask
     look.values, look.taken = reading.values, reading.taken
-    if mask.shape != look.size:
-        height, width = look.size
-        what = f"mask is {mask.shape[1]}x{mask.shape[0]}, its image {width}x{height}; make them equal"
-        look.problems.append(f"{name}: {what}")
+    turn = turn_without_mask(sample.image, sample.mask)
+    if problem := size_problem(mask.shape, look.size, turn):
+        look.problems.append(f"{name}: {problem}")
     elif not mask.any():
         look.problems.append(f"{name}: empty mask; draw the defect or move the image to the normals")
-    if not look.problems and sample.mask.suffix.lower() != ".json" and is_turned(sample.image):
-        look.turned = not is_turned(sample.mask)
+    elif fits_both_ways(turn, look.size) and not reading_of(sample.mask).masks_upright:
+        look.problems.append(f"{name}: {ASKED}")
+    look.turned = turn != 1 and not look.problems
     look.share, look.border = float(mask.mean()), border_share(mask)
     return look
 
@@ -167,7 +171,29 @@ def _inverted(index: DatasetIndex, seen: list[Look]) -> list[list[str]]:
     return lines
 
 
-def _decisions(index: DatasetIndex, seen: list[Look]) -> list[str]:
+def _depths_that_differ(index: DatasetIndex, seen: list[Look]) -> list[str]:
+    """A line for each category whose 16-bit pictures seem to differ in depth, as dark ones do."""
+    found: dict[str, dict[int, list[Look]]] = defaultdict(lambda: defaultdict(list))
+    for one in seen:
+        if one.bits is not None:
+            found[one.sample.category][one.bits].append(one)
+    lines = []
+    for category, depths in found.items():
+        if len(depths) > 1:
+            told = ", ".join(
+                f"{len(of)} of {bits} bits ({index.relative(of[0].sample.image)}{' the first' * (len(of) > 1)})"
+                for bits, of in sorted(depths.items())
+            )
+            lines.append(depths_note(f"16-bit pictures of {category} are by their values {told}", max(depths)))
+    return lines
+
+
+def depths_note(found: str, bits: int) -> str:
+    """What to do about pictures whose depths were found to differ, up to `bits`."""
+    return f"{found}; if one camera took all, say its depth with prepare_data.py --bits {bits}, or brightness differs"
+
+
+def _decisions(seen: list[Look]) -> list[str]:
     """How masks and pictures were read: one line for each way, the most frequent first."""
     ways = Counter((one.values, one.taken) for one in seen if one.taken and not one.problems)
     lines = [f"masks: {n} with values {values}: {taken}" for (values, taken), n in ways.most_common(WAYS)]
@@ -177,16 +203,14 @@ def _decisions(index: DatasetIndex, seen: list[Look]) -> list[str]:
         modes = Counter(one.mode for one in seen if one.mode and one.sample.category == category)
         if set(modes) - {"colour, 8 bit"}:
             told = "; ".join(f"{n} {mode}" for mode, n in modes.most_common())
-            deep = len({m.partition(", ")[2] for m in modes if " in 16" in m or "16 bit" in m}) > 1
-            ask = "; brightness differs, unless --bits says what all have" if deep else ""
-            lines.append(f"pictures of {category}: {told}{ask}")
+            lines.append(f"pictures of {category}: {told}")
         plain = [one for one in seen if one.sample.category == category and one.sample.mask is None and one.size]
         if plain and all(one.two_valued for one in plain):
             told = number_of(len(plain), "normal picture has", "normal pictures have")
             lines.append(f"{category}: {told} two values only, as masks have; if that is what they are, {NO_PICTURES}")
     if turned := sum(one.turned for one in seen):
         one, several = "image is turned by EXIF and its mask is", "images are turned by EXIF and their masks are"
-        lines.append(f"{number_of(turned, one, several)} not: masks must be drawn on the upright images")
+        lines.append(f"{number_of(turned, one, several)} not: read as drawn on the upright images")
     inner = sum(_nested(one) for one in seen)
     if inner:
         several = "shapes lie inside another of their label and change"

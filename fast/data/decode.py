@@ -19,7 +19,8 @@ SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k"}
     | {".pgm", ".ppm", ".pbm", ".pnm"}
 )
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 0x0102  # EXIF and TIFF tags
+ORIENTATION, BITS_PER_SAMPLE, WIDTH, LENGTH = 0x0112, 0x0102, 0x0100, 0x0101  # EXIF and TIFF tags
+SWAPPING = (5, 6, 7, 8)  # turns that make a wide picture tall
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, cv2.error, Image.DecompressionBombError)
 LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 # A line camera writes pictures above Pillow's limit. What gives a trap away is its size on disk: real ones take a byte
@@ -70,21 +71,29 @@ def image_size(path: str | Path) -> tuple[int, int]:
     restore = remedy(path, RESTORE)
     try:
         with Image.open(BytesIO(read_bytes(path)) if is_packed(path) else path) as image:
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-            return image.size if turned else image.size[::-1]
+            turned = image.getexif().get(ORIENTATION, 1) in SWAPPING
+            width, height = _stored_size(image)
+            return (width, height) if turned else (height, width)
     except UnidentifiedImageError as error:
         raise UserError(f"{named(path)} cannot read the image (it is truncated or no image); {restore}") from error
     except BROKEN as error:
         raise UserError(f"{named(path)} cannot read the image ({reason(error)}); {restore}") from error
 
 
-def is_turned(path: Path) -> bool:
-    """True where EXIF turns or mirrors a picture; False for what cannot be read."""
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of the pixels in the file; of a TIFF Pillow's `size` may be that of the upright picture."""
+    tags = getattr(image, "tag_v2", {})
+    return (tags[WIDTH], tags[LENGTH]) if WIDTH in tags and LENGTH in tags else image.size
+
+
+def turn_of(path: Path) -> int:
+    """How EXIF turns or mirrors a picture, a key of `TURNS`; 1, not at all, for what cannot be read."""
     try:
         with Image.open(path) as image:
-            return image.getexif().get(ORIENTATION, 1) in TURNS and image.getexif().get(ORIENTATION, 1) != 1
+            turn = image.getexif().get(ORIENTATION, 1)
+            return turn if turn in TURNS else 1
     except (*BROKEN, UnidentifiedImageError):
-        return False
+        return 1
 
 
 def reason(error: BaseException) -> str:

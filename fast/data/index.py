@@ -29,7 +29,7 @@ class DatasetIndex:
     """What a dataset holds, by name only. Each line of `problems` begins with the file, relative to `root`.
 
     `excluded`: defects that `check` found unusable; they are in none of the other lists. `notes`: what was not used,
-    and how things were read that could be meant in another way.
+    and how things were read that could be meant in another way; `doubts`: those of them that every command tells.
     """
 
     root: Path
@@ -40,6 +40,7 @@ class DatasetIndex:
     problems: list[str]
     excluded: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     seen: set[Path] = field(default_factory=set)  # files that are accounted for without being samples
 
     @property

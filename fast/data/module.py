@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fast.data.content import reading_files
+from fast.data.idle import refuse_idle_seed, refuse_idle_views
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
 from fast.data.sampler import Extra, SampleIndex, StepSampler
 from fast.data.samples import Latents, MadeSample, Pictures
@@ -36,8 +37,9 @@ class DefectData(pl.LightningDataModule):
     of each type that `scripts/prepare_data.py` would draw, "all" on everything, or a split file's path. `use`:
     "defects", "normals" or "both"; what it leaves out is not read. `size`: side of the square that images are resized
     to, or with `native` of a window of them at their own resolution, around the defect; `crop`: side of a random
-    window of that, for the first `crop_until` of the steps. `views`: augmented versions of
-    each image that are encoded and cached; `cache`: False encodes every batch (a first stage being trained).
+    window of that, for the first `crop_until` of the steps, without `cache`. `views`: versions of each image that are
+    encoded and cached, the first without `augment`; `cache`: False encodes every batch (a first stage being trained).
+    Options that would have no effect are refused.
     """
 
     def __init__(
@@ -70,10 +72,15 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"data.params: batch_size={batch_size}, views={views}, size={size}, crop={crop} do not fit")
         if not 0 <= crop_until <= 1:
             raise UserError(f"data.params.crop_until={crop_until} must be a share of the steps, from 0 to 1")
+        check_params(Augment, augment or {}, "data.params.augment")
+        augmented = Augment(**(augment or {}))
+        refuse_idle_views(augmented, views, crop, crop_until, cache)
+        refuse_idle_seed(split_seed, split, use)
         self.path, self.size, self.batch_size, self.views, self.cache = path, size, batch_size, views, cache
         self.crop_until = crop_until
         self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
         self.index, self.problems = self._look(open_dataset(path, layout, category, anomaly), use)
+        self.doubts = list(self.index.doubts)
         if use != "normals":
             require_defects(self.index)
         self.split, defects, self.held_out = self._divide(split, split_seed)
@@ -85,9 +92,8 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"{path}: no {what} to train on; check the layout of the folder")
         self.types = sorted({f"{s.category}/{s.anomaly}" for s in defects})
         self.native = native
-        check_params(Augment, augment or {}, "data.params.augment")
         made, made_types = self.made()
-        self.pictures = Pictures(samples, self.types, size, Augment(**(augment or {})), crop, native, made, made_types)
+        self.pictures = Pictures(samples, self.types, size, augmented, crop, native, made, made_types)
         self._latents: Latents | None = None
 
     def made(self) -> tuple[Sequence[MadeSample], list[str]]:
@@ -139,7 +145,7 @@ class DefectData(pl.LightningDataModule):
             f"  {key}: {used} to train" + (f", {held} held out" if held else "")
             for key, (used, held) in sorted(count.items())
         ]
-        return lines + [f"  left out: {line}" for line in self.problems]
+        return [*lines, *(f"  left out: {line}" for line in self.problems), *(f"  note: {d}" for d in self.doubts)]
 
     # batches
 

@@ -31,12 +31,14 @@ class Reading:
     "#rrggbb", or "opaque" or "transparent". `ignore`: values that mean neither: a segmenter is neither trained nor
     scored on them; for a generator they are background.
     `line_width`: pixels that lines and points of annotations are wide. `bits`: depth of the values in 16-bit pictures.
+    `masks_upright`: masks are drawn on the pictures as EXIF turns them.
     """
 
     mask_values: tuple[Value, ...] = ()
     ignore: tuple[Value, ...] = ()
     line_width: float | None = None
     bits: int | None = None
+    masks_upright: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mask_values", "ignore"):
@@ -46,10 +48,12 @@ class Reading:
             raise UserError(f"line_width={self.line_width} must lie between 0 and 1000 pixels")
         if self.bits is not None and not 8 <= self.bits <= 16:
             raise UserError(f"bits={self.bits} must lie between 8 and 16")
+        if type(self.masks_upright) is not bool:
+            raise UserError(f"masks_upright={self.masks_upright} must be true or false")
 
     def text(self) -> str:
         """JSON of what is set."""
-        return json.dumps({k: v for k, v in asdict(self).items() if v not in ((), None)}, indent=1) + "\n"
+        return json.dumps({k: v for k, v in asdict(self).items() if v not in ((), None, False)}, indent=1) + "\n"
 
 
 NONE = Reading()

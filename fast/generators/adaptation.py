@@ -28,6 +28,7 @@ from ldm.rng import seed_of
 NORMAL = "normal"  # the word that the untouched surface under a mask has
 KINDS = ("transplant", "procedural")
 WORDS = ("own", "looks")
+POOL = 128
 TRIES = 6  # of an image and a place, for a defect that does not show where it was tried first
 COVERED = 0.5  # of a window at most, for a mask over the normal surface: the rest tells what to continue
 LARGEST = 4  # images are cut to this many windows a side before anything is drawn into them
@@ -61,6 +62,27 @@ class MadeOptions:
             raise UserError(f"data.params.drawn={list(self.drawn)} must be a list of {', '.join(KINDS)}")
         if self.drawn_words not in WORDS:
             raise UserError(f"data.params.drawn_words={self.drawn_words} is unknown; use {' or '.join(WORDS)}")
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        """UserError for an option about samples of which none are made."""
+        if self.pool != POOL and not (self.normal_share or self.drawn_share):
+            raise UserError(
+                f"data.params.pool={self.pool} counts made samples, and none are asked for; give "
+                "data.params.normal_share or drawn_share, or leave pool out"
+            )
+        words = self.drawn_words != WORDS[0]
+        if not self.drawn_share and (words or self.drawn != KINDS):
+            given = f"drawn_words={self.drawn_words}" if words else f"drawn={list(self.drawn)}"
+            raise UserError(
+                f"data.params.{given} says how defects are drawn, and none are asked for; give "
+                "data.params.drawn_share, or leave it out"
+            )
+        if words and "procedural" not in self.drawn:
+            raise UserError(
+                f"data.params.drawn_words={self.drawn_words} names procedural defects, which drawn={list(self.drawn)} "
+                "leaves out; leave one of the two out"
+            )
 
 
 class AdaptationData(DefectData):
@@ -73,7 +95,7 @@ class AdaptationData(DefectData):
     words or, with `drawn_words: looks`, under those of the part's types that look so (a type that no drawn one looks
     like is left out). `pool`: how many samples of each of the two there are; each is made and encoded once, by its
     number and the seed. Only train normals and the training side of the split are read. With both shares at 0 this is
-    `DefectData`.
+    `DefectData`, and options about made samples are refused.
     """
 
     def __init__(
@@ -81,7 +103,7 @@ class AdaptationData(DefectData):
         path: str | None = None,
         normal_share: float = 0.0,
         drawn_share: float = 0.0,
-        pool: int = 128,
+        pool: int = POOL,
         drawn: Sequence[str] = KINDS,
         drawn_words: str = "own",
         **options: Any,
@@ -101,6 +123,7 @@ class AdaptationData(DefectData):
             raise UserError(f"a defect type is called {NORMAL}; rename it, or set data.params.normal_share=0")
         index, problems = self._look(open_dataset(self.path, **self._narrowing), "normals")
         self.problems += [line for line in problems if line not in self.problems]
+        self.doubts += [line for line in index.doubts if line not in self.doubts]
         self.normals = [s for s in index.normals if s.category in {d.category for d in self.defects}]
         without = sorted({d.category for d in self.defects} - {s.category for s in self.normals})
         if without:

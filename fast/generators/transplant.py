@@ -73,6 +73,7 @@ class Transplant(Placing):
         self.near: dict[str, bool] = {}
         self.content, self.split_hash = "", split
         self.left_out: list[str] = []  # files of `dataset` that are not fit to be used
+        self.doubts: list[str] = []  # about how it is read
         self.dataset = ""
         if defects is not None:
             self._learn(training_side(defects, split, category))
@@ -81,12 +82,12 @@ class Transplant(Placing):
         """Cut out the defects of `split`: of an index all, of a path the training third. Raises `UserError`."""
         if isinstance(split, DatasetIndex):
             require_defects(split)
-            self._learn(TrainingSide(split.defects, "as given", [], str(split.root)))
+            self._learn(TrainingSide(split.defects, "as given", [], [], str(split.root)))
         else:
             self._learn(training_side(str(split), "third", None))
 
     def _learn(self, side: TrainingSide) -> None:
-        samples, self.split_hash, self.left_out, self.dataset = side
+        samples, self.split_hash, self.left_out, self.doubts, self.dataset = side
         self.samples, self.cutouts, self.content = [], {}, content_of(samples)
         for sample in samples:
             cutouts = cut_out(sample, self.ground)
@@ -225,11 +226,12 @@ def split_file(split: str) -> SplitFile | None:
 
 class TrainingSide(NamedTuple):
     """`samples`: the defects that may be used; `split`: its hash, or "all"; `left_out`: files of the `dataset` that are
-    not fit to be used, on either side."""
+    not fit to be used, on either side; `doubts`: about how it is read."""
 
     samples: list[Sample]
     split: str
     left_out: list[str]
+    doubts: list[str]
     dataset: str
 
 
@@ -240,9 +242,9 @@ def training_side(defects: str, split: str, category: str | None) -> TrainingSid
     index = check(replace(whole, normals=[], test_normals=[])).usable
     require_defects(index)
     if split == "all":
-        return TrainingSide(index.defects, "all", index.left_out, defects)
+        return TrainingSide(index.defects, "all", index.left_out, index.doubts, defects)
     chosen = make_split(index) if file is None else file
     train, _ = chosen.apply(index)
     if not train:
         raise UserError(f"split {split} leaves no defect to cut out; use another, or --split all")
-    return TrainingSide(train, chosen.hash, index.left_out, defects)
+    return TrainingSide(train, chosen.hash, index.left_out, index.doubts, defects)

@@ -4,10 +4,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fast.cli import bench, bench_auto, few_defects, make_masks, segment
 from fast.cli.dataset_notes import tell_left_out
+from fast.cli.synthesis_notes import tell_sources
+from fast.data.module import DefectData
+from fast.synthesis.sources import NormalSource, Sources
 
 
 def with_a_bad_file(drawn_root: Path, tmp_path: Path) -> Path:
@@ -41,6 +46,9 @@ def sweep(root: Path, out: Path) -> object:
     return bench.main(["--dataset", str(root), "--category", "leather", "--plan", "--out", str(out)])
 
 
+TOLD = [masks, network]
+
+
 @pytest.mark.parametrize("command", [masks, few, auto, network, sweep])
 def test_bad_files_are_told(
     command: Callable[[Path, Path], object], drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -55,6 +63,73 @@ def test_bad_files_are_told(
     assert said == [
         f"note: of {root} 1 bad file is left out, {name}; scripts/prepare_data.py {root} lists what is wrong"
     ]
+
+
+def as_deep(root: Path, first: str) -> Path:
+    """The category with 16-bit images of 12 bits, but the one whose name within it is `first`: of 10."""
+    for file in sorted((root / "leather").rglob("*.png")):
+        if "ground_truth" not in file.parts:
+            values = np.asarray(Image.open(file).convert("L")).astype(np.uint16) * 4
+            values[0, 0] = 1023 if file.relative_to(root / "leather").as_posix() == first else 4095
+            Image.fromarray(values).save(file)
+    shutil.rmtree(root / "wood")
+    return root
+
+
+@pytest.mark.parametrize("command", TOLD)
+def test_doubts_are_told(
+    command: Callable[[Path, Path], object], drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(drawn_root, root)
+    first = sorted(p for p in (root / "leather" / "test").glob("[!g]*/*.png"))[0]
+    as_deep(root, first.relative_to(root / "leather").as_posix())
+    command(root, tmp_path / "out")
+    said = [line for line in capsys.readouterr().out.splitlines() if "--bits" in line]
+    assert len(said) == len(set(said)) == 1
+    assert said[0].startswith(
+        f"note: in {root} 16-bit pictures of leather are by their values 1 of 10 bits (leather/test/"
+    )
+    assert said[0].endswith("say its depth with prepare_data.py --bits 12, or brightness differs")
+
+
+def test_training_tells_doubts(drawn_root: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(drawn_root, root)
+    as_deep(root, "train/good/000.png")
+    assert not [line for line in DefectData(str(root), use="defects").describe() if "--bits" in line]
+    (line,) = [line for line in DefectData(str(root), use="both").describe() if "--bits" in line]
+    assert line.startswith("  note: 16-bit pictures of leather are by their values")
+
+
+def test_synthesis_tells_that_depths_of_normal_images_differ(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(drawn_root, root)
+    normals = [NormalSource(path) for path in sorted((root / "leather" / "train").rglob("*.png"))]
+    tell_sources(Sources(normals, [], ["leather/hole"], [0]))
+    assert "--bits" not in capsys.readouterr().out
+    as_deep(root, normals[1].path.relative_to(root / "leather").as_posix())
+    tell_sources(Sources(normals, [], ["leather/hole"], [0]))
+    told = f"note: by their values normal images are of 10 bits ({normals[1].path}) and 12 bits ({normals[0].path}); "
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [masks, few, auto, network, sweep])
+def test_masks_that_fit_with_and_without_a_turn_are_told(
+    command: Callable[[Path, Path], object], drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(drawn_root, root)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images = sorted((root / "leather" / "test").glob("[!g]*/*.png"))[:1]
+    for image in images:
+        Image.open(image).save(image, exif=exif)
+    command(root, tmp_path / "out")
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert said.startswith(f"note: of {root} 1 bad file is left out, leather/ground_truth/")
 
 
 def test_several_are_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fast.data import images
+from fast.data.decode import image_size
 from fast.data.images import (
     is_image,
     list_images,
@@ -98,6 +99,7 @@ def test_exif_turns_images_and_masks(tmp_path: Path, orientation: int, suffix: s
     exif[0x0112] = orientation
     path = save(tmp_path / f"a{suffix}", Image.fromarray(COLOUR), exif=exif)
     np.testing.assert_array_equal(read_image(path), UPRIGHT[orientation](COLOUR))
+    assert image_size(path) == read_image(path).shape[:2]
     grey = np.repeat(GREY[:, :, None], 3, axis=2)
     mask = save(tmp_path / f"m{suffix}", Image.fromarray(GREY), exif=exif)
     np.testing.assert_array_equal(read_mask(mask), UPRIGHT[orientation](grey)[:, :, 0] > 127)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from fast.data.images import read_mask, write_image, write_mask
 from fast.data.layouts import check, holds_masks, open_dataset
+from fast.data.reading import load_reading
 from fast.synthesis.sources import find_masks, find_normals
 from ldm.errors import UserError
 
@@ -396,11 +397,74 @@ def test_every_image_may_have_several_masks_in_its_folder(tmp_path: Path) -> Non
     ]
 
 
-def test_a_turn_of_the_image_alone_is_told(tmp_path: Path) -> None:
-    root = mvtec(tmp_path / "part")
-    (image,) = (root / "test" / "a").glob("*.png")
+def turned(root: Path, turn: int, side: int = 40, turn_mask: bool = False) -> Path:
+    """An MVTec category whose one defect's image is turned by EXIF, of `side` x 40 stored pixels, its mask too."""
+    mvtec(root)
     exif = Image.Exif()
-    exif[0x0112] = 3
-    Image.open(image).save(image, exif=exif)
-    told = "1 image is turned by EXIF and its mask is not: masks must be drawn on the upright images"
-    assert told in check(open_dataset(root)).usable.notes
+    exif[0x0112] = turn
+    image, drawn = root / "test/a/0.png", root / "ground_truth/a/0_mask.png"
+    Image.open(image).crop((0, 0, side, 40)).save(image, exif=exif)
+    Image.open(drawn).crop((0, 0, side, 40)).save(drawn, **({"exif": exif} if turn_mask else {}))
+    return root
+
+
+@pytest.mark.parametrize(("turn", "side"), [(6, 40), (3, 60), (3, 40), (2, 60)])
+def test_a_mask_that_fits_with_and_without_the_turn_is_asked_about(tmp_path: Path, turn: int, side: int) -> None:
+    root = turned(tmp_path / "part", turn, side)
+    found = check(open_dataset(root))
+    (line,) = [line for line in found.problems if "EXIF" in line]
+    assert line.startswith("ground_truth/a/0_mask.png: fits its image with and without the turn that EXIF gives ")
+    assert "say so with prepare_data.py --masks_upright, else save the images without the turn" in line
+    assert not found.usable.defects
+    assert found.usable.left_out == ["ground_truth/a/0_mask.png"]
+    (root / "reading.json").write_text('{"masks_upright": true}')
+    answered = check(open_dataset(root)).usable
+    assert (len(answered.defects), answered.problems) == (1, [])
+    told = "1 image is turned by EXIF and its mask is not: read as drawn on the upright images"
+    assert told in answered.notes
+
+
+def test_where_mask_and_image_turn_together_nothing_is_asked(tmp_path: Path) -> None:
+    both = check(open_dataset(turned(tmp_path / "part", 6, 40, turn_mask=True)))
+    assert both.problems == []
+    assert not [note for note in both.usable.notes if "EXIF" in note]
+
+
+def test_where_the_size_tells_of_the_turn_nothing_is_asked(tmp_path: Path) -> None:
+    stored = check(open_dataset(turned(tmp_path / "stored", 6, 60))).problems
+    told = "mask is 60x40, its image 40x60 once EXIF turns it; turn the mask too, or save the image without its turn"
+    assert f"ground_truth/a/0_mask.png: {told}" in stored
+    root = turned(tmp_path / "upright", 6, 60)
+    mask(root / "ground_truth/a/0_mask.png", MASK.T)
+    (sample,) = check(open_dataset(root)).usable.defects
+    assert sample.mask is not None
+    np.testing.assert_array_equal(read_mask(sample.mask), MASK.T)  # as it was drawn
+
+
+@pytest.mark.parametrize("masks_upright", ['"yes"', "1", "null"])
+def test_an_answer_that_is_none(tmp_path: Path, masks_upright: str) -> None:
+    (tmp_path / "reading.json").write_text(f'{{"masks_upright": {masks_upright}}}')
+    with pytest.raises(UserError, match=r"reading\.json: masks_upright=.* must be true or false"):
+        load_reading(tmp_path / "reading.json")
+
+
+def deep(root: Path, bits: dict[str, int]) -> Path:
+    """16-bit images in `normal`, each by its name with a brightest value of so many bits."""
+    for name, high in bits.items():
+        values = np.full((8, 9), 500, np.uint16)
+        values[0, 0] = 2**high - 1
+        (root / "normal").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(root / "normal" / name)
+    return root
+
+
+def test_depths_that_differ_are_doubts(tmp_path: Path) -> None:
+    root = deep(tmp_path / "part", {"0.png": 12, "1.png": 10, "2.png": 12})
+    found = check(open_dataset(root)).usable
+    assert found.doubts == [
+        "16-bit pictures of part are by their values 1 of 10 bits (normal/1.png), 2 of 12 bits (normal/0.png the "
+        "first); if one camera took all, say its depth with prepare_data.py --bits 12, or brightness differs"
+    ]
+    (root / "reading.json").write_text('{"bits": 12}')
+    assert check(open_dataset(root)).usable.doubts == []
+    assert check(open_dataset(deep(tmp_path / "other", {"0.png": 12, "1.png": 12}))).usable.doubts == []

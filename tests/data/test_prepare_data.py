@@ -1,9 +1,11 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fast.cli import prepare_data
 from fast.data.images import read_mask, write_image, write_mask
@@ -150,6 +152,32 @@ def test_what_values_mean_is_asked_told_and_kept(
     assert all(read_mask(p).sum() == 1 for p in (dataset / "ground_truth" / "hole").iterdir())
     assert main([*command, "--mask_values", "white"]) == 2
     assert capsys.readouterr().err.startswith("error: mask_values: 'white' is no value; use whole numbers")
+
+
+def test_the_answer_about_turned_images_is_kept(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for image in (dataset / "test").glob("*/*.png"):
+        Image.open(image).save(image, exif=exif)
+    out = str(tmp_path / "s.json")
+    assert main([str(dataset), "--out", out]) == 2
+    assert "say so with prepare_data.py --masks_upright" in capsys.readouterr().err
+    assert not Path(out).exists()
+    assert main([str(dataset), "--out", out, "--masks_upright"]) == 0
+    assert json.loads((dataset / "reading.json").read_text()) == {"masks_upright": True}
+    assert main([str(dataset), "--out", out]) == 0
+    assert "read as drawn on the upright images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", [["--masks_upright"], ["--bits", "12"], ["--mask_values", "1"], ["--ignore", "255"]])
+def test_what_a_dataset_is_asked_is_not_asked_of_an_import(
+    flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), "--import", "coco", "--out", str(tmp_path / "new"), *flag]) == 2
+    assert f"{flag[0]} is of a dataset's own masks and pictures; give it once" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_inverted_masks_are_turned_over_by_their_value(dataset: Path, tmp_path: Path) -> None:

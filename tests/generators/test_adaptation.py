@@ -191,6 +191,13 @@ def test_a_resumed_run_goes_on_as_if_unbroken(
         ({"pool": 0}, r"pool=0"),
         ({"drawn": ["glued"]}, r"drawn=\['glued'\] must be a list of transplant, procedural"),
         ({"drawn_words": "none"}, r"drawn_words=none"),
+        ({"pool": 48}, r"pool=48 counts made samples, and none are asked for; give data.params.normal_share or"),
+        ({"pool": 128, "drawn": "transplant"}, r"drawn=\['transplant'\] says how .* give data.params.drawn_share, or"),
+        ({"normal_share": 0.1, "drawn_words": "looks"}, r"drawn_words=looks says how .* none are asked for"),
+        (
+            {"drawn_share": 0.1, "drawn": "transplant", "drawn_words": "looks"},
+            r"drawn_words=looks names procedural defects, which drawn=\['transplant'\] leaves out",
+        ),
         ({"normal_share": 0.1, "use": "normals"}, r"need defects"),
     ],
 )

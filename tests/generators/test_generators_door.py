@@ -20,10 +20,11 @@ from support.training import door
 
 CONFIGS = ROOT / "configs" / "methods"
 # The recipes' networks, with as little training and sampling as shows that all parts meet.
+ONE_VIEW = ["data.params.size=64", "data.params.views=1", "data.params.augment=null"]
 TRAINING = {
-    "fast": ["data.params.size=64", "model.params.fit_decoder=null", "data.params.views=1"],
-    "stage": ["data.params.size=64", "data.params.views=1"],
-    "anomalydiffusion": ["data.params.size=64", "data.params.views=1"],
+    "fast": [*ONE_VIEW, "model.params.fit_decoder=null"],
+    "stage": ONE_VIEW,
+    "anomalydiffusion": ONE_VIEW,
     "realnet": ["data.params.size=32"],
     "dfmgan": ["model.params.resolution=32", "data.params.size=32", "model.params.backbone_steps=1"],
 }

@@ -6,6 +6,7 @@ from shutil import copytree
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
@@ -270,6 +271,22 @@ def test_bad_defects_are_left_out_with_a_note(parts: Path, tmp_path: Path, capsy
     assert f"note: of {root} 3 bad files are left out, defects/notch/0.png the first; {command_line}" in said
     used = {Path(r["defect_source"]).relative_to(root).as_posix() for r in manifest(tmp_path / "three")}
     assert not used & {"defects/spot/3.png", "defects/notch/0.png", "defects/notch/2.png"}
+
+
+def test_depths_of_the_defects_that_differ_are_told(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "parts"
+    copytree(parts, root)
+    for number, file in enumerate(sorted((root / "defects" / "spot").glob("*.png"))):
+        values = read_image(file)[:, :, 0].astype(np.uint16) * 4
+        values[0, 0] = 4095 if number else 1000
+        Image.fromarray(values).save(file)
+    assert synthesize(command(root, tmp_path / "out", "--split", "all")) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "--bits" in line]
+    assert said.startswith(
+        f"note: in {root} 16-bit pictures of parts are by their values 1 of 10 bits (defects/spot/0.png)"
+    )
 
 
 def test_bad_input(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,8 @@ FIRST_STAGE = {
 
 def recipe(folder: Path, model: dict[str, Any], data: Path, steps: int = 7, **params: Any) -> Path:
     """Write a recipe: every step logged, a checkpoint every third; `params` go to the data section."""
-    section = {"path": str(data), "size": 64, "batch_size": 2, "use": "defects", "augment": {"flips": True}, **params}
+    anew = {} if params.get("cache", True) else {"augment": {"flips": True}}
+    section = {"path": str(data), "size": 64, "batch_size": 2, "use": "defects", **anew, **params}
     config = {
         "model": copy.deepcopy(model),
         "data": {"target": "fast.data.module.DefectData", "params": section},

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from fast.data.module import DefectData
 from fast.data.sampler import SampleIndex, StepSampler
 from ldm.errors import UserError
+from ldm.util import get_obj_from_str
+from support.paths import ROOT
 
 
 def tickets(world: int, batch: int, steps: int = 6, start: int = 0) -> list[list[SampleIndex]]:
@@ -116,6 +119,49 @@ def test_windows_first_and_whole_pictures_after(drawn_root: Path) -> None:
     assert data.pictures[SampleIndex(0, 5, whole=True)]["mask"].shape == (1, 32, 32)
     with pytest.raises(UserError, match="crop_until=2"):
         make(drawn_root, crop_until=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"augment": {"flips": True}},
+            r"augment has no effect \(flips=True\).* set data.params.views=16 or cache=false",
+        ),
+        ({"augment": {"zoom": 0.5}}, r"augment has no effect \(zoom=0.5\)"),
+        ({"crop": 16}, r"crop=16 .* set data.params.cache=false, or leave crop out"),
+        ({"crop": 16, "views": 4}, r"crop=16 .* set data.params.cache=false"),
+        ({"crop_until": 0.5, "cache": False}, r"crop_until=0.5 needs a crop; give data.params.crop"),
+        ({"views": 2, "cache": False}, r"views=2 .* leave views out, or set cache=true"),
+        (
+            {"split_seed": 1, "split": "all"},
+            r"split_seed=1 is of a split that is drawn, third, and split=all is none; leave",
+        ),
+        ({"split_seed": 1, "use": "normals"}, r"split_seed=1 .* of normals none is; leave it out"),
+    ],
+)
+def test_an_option_without_effect_is_refused_before_a_file_is_read(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(Path("no such folder"), **options)
+
+
+def test_what_has_an_effect_or_is_the_default_is_taken(drawn_root: Path) -> None:
+    make(drawn_root, augment={}, views=1, crop_until=1.0, crop=None, split_seed=0, split="all")
+    make(drawn_root, augment={"flips": False, "zoom": 1}, views=1)
+    make(drawn_root, augment={"flips": True}, cache=False)
+    assert make(drawn_root, split_seed=5).split_hash != make(drawn_root).split_hash
+
+
+RECIPES = [*sorted(ROOT.glob("configs/**/*.yaml")), ROOT / "benchmarks/mini.yaml"]
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if "\ndata:" in p.read_text()], ids=lambda p: p.stem)
+def test_no_recipe_gives_an_option_without_effect(path: Path) -> None:
+    """The data of every recipe that has some gets as far as its folder."""
+    given = yaml.safe_load(path.read_text())["data"]
+    data = get_obj_from_str(given["target"])
+    with pytest.raises(UserError, match="no such folder"):
+        data(path="no such folder", **given["params"])
 
 
 def test_native_windows_keep_the_scale_and_hold_the_defect(tmp_path: Path) -> None:
