@@ -9,6 +9,7 @@ from shutil import copytree
 
 import numpy as np
 import pytest
+import torch
 
 import generate_with_mask
 from fast.bench import answer, work
@@ -21,6 +22,7 @@ from fast.data.split import Split, make_split
 from fast.generators import FREE, LATENT
 from fast.runtime.command import run_cli
 from fast.synthesis.records import read_records
+from ldm.checkpoint import save_safetensors
 from support.page import Page
 from support.paths import ROOT
 from support.tiny import SIZE
@@ -124,7 +126,7 @@ def test_imagenet_weights_in_place_of_a_start_are_told_once(
     text = PROTOCOL.replace("networks: [mini]", "networks: [mini, stdc, segformer], start: {steps: 1}")
     flags = ["--protocol", protocol(tmp_path, text), "--dataset", str(drawn_root), "--out", str(tmp_path / "out")]
     file = tmp_path / "weights.safetensors"
-    file.touch()
+    save_safetensors({"x": torch.zeros(1)}, file, {})
     given = [f for name in ("stdc", "segformer") for f in ("--imagenet", f"{name}={file}")]
     assert run_cli(bench.main, [*flags, *given, "--plan"]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
