@@ -164,7 +164,8 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     found = plan(protocol, dataset, options.out, beside)
     for note in notes(protocol, beside):
         print(f"note: {note}", flush=True)
-    tell_left_out(dataset, [file for category in found.categories for file in category.index.left_out])
+    indexes = [category.index for category in found.categories]
+    tell_left_out(dataset, [f for i in indexes for f in i.left_out], [d for i in indexes for d in i.doubts])
     if not options.protocol:
         tell_looks(options.looks, protocol.entries[-1], sorted({kind for c in found.categories for kind in c.types}))
     if options.plan:

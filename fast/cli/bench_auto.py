@@ -95,7 +95,7 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     given = Split.load(options.split) if options.split else None  # refused before the images are read
     index = check(open_dataset(Path(options.dataset), category=options.category)).usable
     require_defects(index)
-    tell_left_out(options.dataset, index.left_out)
+    tell_left_out(options.dataset, index.left_out, index.doubts)
     if len(index.categories) > 1:
         raise UserError(f"{options.dataset} holds {', '.join(index.categories)}; choose one with --category")
     split = make_split(index) if given is None else given

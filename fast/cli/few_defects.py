@@ -154,10 +154,10 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     found = open_dataset(options.dataset)
     if given is None or not options.nested:
         index = check(found).usable
-        tell_left_out(options.dataset, index.left_out)
+        tell_left_out(options.dataset, index.left_out, index.doubts)
         return index, make_split(index) if given is None else given
     usable = usable_training_side(found, given)
-    tell_left_out(options.dataset, usable.left_out)
+    tell_left_out(options.dataset, usable.left_out, usable.doubts)
     _, test = given.apply(found)
     return replace(usable, defects=[*usable.defects, *test]), given
 

@@ -46,9 +46,6 @@ def sweep(root: Path, out: Path) -> object:
     return bench.main(["--dataset", str(root), "--category", "leather", "--plan", "--out", str(out)])
 
 
-TOLD = [masks, network]
-
-
 @pytest.mark.parametrize("command", [masks, few, auto, network, sweep])
 def test_bad_files_are_told(
     command: Callable[[Path, Path], object], drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -76,7 +73,7 @@ def as_deep(root: Path, first: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("command", TOLD)
+@pytest.mark.parametrize("command", [masks, few, auto, network, sweep])
 def test_doubts_are_told(
     command: Callable[[Path, Path], object], drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
