@@ -53,7 +53,10 @@ class Reading:
 
     def text(self) -> str:
         """JSON of what is set."""
-        return json.dumps({k: v for k, v in asdict(self).items() if v not in ((), None, False)}, indent=1) + "\n"
+        return (
+            json.dumps({k: v for k, v in asdict(self).items() if v not in ((), None) and v is not False}, indent=1)
+            + "\n"
+        )
 
 
 NONE = Reading()
