@@ -53,10 +53,8 @@ class Reading:
 
     def text(self) -> str:
         """JSON of what is set."""
-        return (
-            json.dumps({k: v for k, v in asdict(self).items() if v not in ((), None) and v is not False}, indent=1)
-            + "\n"
-        )
+        said = {k: v for k, v in asdict(self).items() if v is not False and v not in ((), None)}
+        return json.dumps(said, indent=1) + "\n"
 
 
 NONE = Reading()
