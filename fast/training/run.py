@@ -39,6 +39,9 @@ from ldm.models.diffusion.ddpm import LatentDiffusion
 from ldm.modules.encoders.modules import offline
 from ldm.util import get_obj_from_str, instantiate_from_config
 
+# Of `fast.generators.adaptation`: samples beside the real pictures.
+MADE = ("normal_share", "drawn_share", "pool", "drawn", "drawn_words")
+
 
 def build(run: RunPlan) -> tuple[Any, Any]:
     """(module, data) of a plan. FAST learns the data's types unless its config names them already.
@@ -174,8 +177,8 @@ def _trainer(run: RunPlan, where: dict[str, Any], module: Any, data: Any) -> pl.
 def _all_pictures(run: RunPlan) -> Pictures:
     """The training pictures with the normals among them, whatever the run itself trains on."""
     section = run.config["data"]
-    real = {name: 0.0 for name in ("normal_share", "drawn_share") if name in section["params"]}
-    return instantiate_from_config({**section, "params": {**section["params"], "use": "both", **real}}).pictures
+    real = {name: value for name, value in section["params"].items() if name not in MADE}
+    return instantiate_from_config({**section, "params": {**real, "use": "both"}}).pictures
 
 
 def _fit(run: RunPlan, trainer: pl.Trainer, module: Any, data: Any, step: int) -> None:

@@ -185,3 +185,20 @@ def test_a_fit_that_spoils_is_taken_back(tiny_fast: FAST) -> None:
     before, after = fit_decoder(tiny_fast, 2, view, options, 1)
     assert before == after == pytest.approx(first, abs=1e-3)
     assert all(torch.equal(v, state[k]) for k, v in tiny_fast.state_dict().items())
+
+
+def test_the_pictures_of_an_adaptation_are_the_real_ones(
+    drawn_root: Path, tiny_base: Path, tiny_fast_config: dict[str, Any], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """However samples are made beside them, as `data.params` of the README's command says."""
+    fit = {"steps": 1, "batch_size": 2, "crop": [16, 32]}
+    tiny_fast_config["params"] |= {"ckpt_path": str(tiny_base), "fit_decoder": fit}
+    made = {"normal_share": 0.25, "drawn_share": 0.25, "pool": 2, "drawn": ["procedural"], "drawn_words": "looks"}
+    path = recipe(tmp_path, tiny_fast_config, drawn_root / "wood", steps=1, **made)
+    path.write_text(
+        path.read_text().replace("fast.data.module.DefectData", "fast.generators.adaptation.AdaptationData")
+    )
+    assert door("-b", path, "-t", "-l", tmp_path, "-n", "run") == 0
+    real = len([*(drawn_root / "wood" / "train").rglob("*.png")])
+    assert int(capsys.readouterr().out.split("decoder to ")[1].split()[0]) > real
