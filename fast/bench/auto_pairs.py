@@ -24,38 +24,41 @@ from fast.runtime.options import TrainingOptions
 from fast.synthesis.options import FIRST_COUNTERFEIT
 
 ALL = "all"  # stands for `{seed}` where the whole training side is meant
-
-
 FINISHED = "adapted"  # in the folder of an adaptation that went to its end
 
 
 def adapt(label: str, index: DatasetIndex, split: Split, out: Path, run: str, content: str, minutes: float) -> Path:
     """Train a candidate's method on the training side of a split with `main.py`, once; returns its folder. One that was
     stopped goes on. `content`: see `adapted_folder`. Raises `UserError`."""
-    candidate = CANDIDATES[label]
-    method, folder = candidate.method, adapted_folder(out, candidate, run, content)
+    folder = adapted_folder(out, CANDIDATES[label], run, content)
     if (folder / FINISHED).is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     limits = TrainingOptions(train=True, max_minutes=minutes)
     if (folder / "config.yaml").is_file():
-        run_program(folder.parent, "main.py", *as_flags(replace(limits, resume=str(folder))))
-        (folder / FINISHED).touch()
-        return folder
+        flags = as_flags(replace(limits, resume=str(folder)))
+    else:
+        flags = _first_flags(label, index, split, folder, limits)
+    run_program(folder.parent, "main.py", *flags)
+    (folder / FINISHED).touch()
+    return folder
+
+
+def _first_flags(label: str, index: DatasetIndex, split: Split, folder: Path, limits: TrainingOptions) -> list[str]:
+    """Of `main.py`, to begin an adaptation in a folder. Writes the split beside it."""
+    candidate = CANDIDATES[label]
     file, category = folder.with_name(f"{folder.name}.split.json"), index.categories[0]
     split.save(file)
     options = replace(
         limits,
-        base=[str(recipe_of(method))],
+        base=[str(recipe_of(candidate.method))],
         logdir=str(folder.parent),
         name=folder.name,
         data=str(index.root),
         split=str(file),
         category=category if (index.root / category).is_dir() else None,
     )
-    run_program(folder.parent, "main.py", *as_flags(options), *candidate.training)
-    (folder / FINISHED).touch()
-    return folder
+    return [*as_flags(options), *candidate.training]
 
 
 def final_pairs(

@@ -10,8 +10,9 @@ from fast.runtime.counts import number_of
 
 
 def tell_left_out(place: str | Path, files: Sequence[str], doubts: Sequence[str] = ()) -> None:
-    """How many `files` of the dataset at `place` are left out because nothing can be made of them, and the first; then
-    its `doubts`, a line each. Says nothing where there are none. `files`: `DatasetIndex.left_out`, relative to it."""
+    """The `doubts` of the dataset at `place`, a line each, then how many of its `files` are left out because nothing
+    can be made of them, and the first. Says nothing where there are none. `files`: `DatasetIndex.left_out`, relative to
+    it; `doubts`: `DatasetIndex.doubts`."""
     for doubt in doubts:
         print(f"note: in {place} {doubt}", flush=True)
     if not files:

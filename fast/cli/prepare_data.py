@@ -4,8 +4,7 @@ fast-prepare-data DATASET [--layout auto] [--category C] [--anomaly A] [--out sp
 fast-prepare-data ANNOTATIONS --import coco --out DATASET
 
 Where files can be meant in two ways, what is said here (--mask_values, --ignore, --line_width, --bits,
---masks_upright) is kept in the
-dataset's reading.json, and obeyed by everything that reads the dataset.
+--masks_upright) is kept in the dataset's reading.json, and obeyed by everything that reads the dataset.
 """
 
 from __future__ import annotations

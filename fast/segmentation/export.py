@@ -29,8 +29,8 @@ LEVEL = 127.5  # mean and standard deviation of grey levels 0..255 that become -
 class Described:
     """What must be known to use a segmenter. `size`: side in pixels of the square that images are resized to, or with
     `native` of the overlapping tiles that are taken of images at their own size; the network `quick` sees those as a
-    whole. `threshold`: a pixel is defect above
-    it. `types`: what it was trained to find, "category/type", all in one class."""
+    whole. `threshold`: a pixel is defect above it. `types`: what it was trained to find, "category/type", all in one
+    class."""
 
     size: int
     native: bool

@@ -1,6 +1,7 @@
 """Data for adapting: how often made samples are drawn, what they are, and that nothing of the test side is read."""
 
 from collections import Counter
+from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +19,9 @@ import fast.generators.cutouts
 from fast.data.images import read_image
 from fast.data.module import DefectData
 from fast.data.sampler import Extra, SampleIndex, StepSampler
-from fast.generators.adaptation import AdaptationData
+from fast.generators.adaptation import AdaptationData, MadeOptions
 from fast.model import FAST
+from fast.training.run import MADE
 from ldm.errors import UserError
 from ldm.rng import seed_of
 from support.tiny import TYPES
@@ -164,6 +166,10 @@ def test_made_types_are_known_by_their_words(tiny_base: Path, tiny_fast_config: 
     expected = model.prompts(encoder, torch.tensor([0, 1, 0]))
     torch.testing.assert_close(found, expected)
     assert not any("made_prompts" in name for name in model.adapter_state())
+
+
+def test_the_decoder_s_fit_leaves_out_every_option_of_made_samples() -> None:
+    assert set(MADE) == {field.name for field in fields(MadeOptions)}
 
 
 def test_a_resumed_run_goes_on_as_if_unbroken(
