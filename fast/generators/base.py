@@ -23,11 +23,13 @@ Split = DatasetIndex | str | Path
 @dataclass(frozen=True)
 class MadePair:
     """`image` (H,W,3) uint8, `mask` (H,W) uint8 in {0,1}. `origin`: for the manifest, the image of the real defect that
-    took part under `defect_source`; empty where there is none."""
+    took part under `defect_source`; empty where there is none. `filled` (H,W) in {0,1}: where the picture was changed,
+    for a mask that marks less, as people mark less than the soft edge of a defect; None: within the mask."""
 
     image: np.ndarray
     mask: np.ndarray
     origin: dict[str, str] = field(default_factory=dict)
+    filled: np.ndarray | None = None
 
 
 class Generator(ABC):

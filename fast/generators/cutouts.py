@@ -20,9 +20,11 @@ from ldm.hashing import file_hash
 # Parts of a mask nearer than this share of the picture's shorter side belong together.
 TOGETHER = 0.02
 # Around a defect this many px of its ground are kept, or this share of its size.
-MARGIN, MARGIN_SHARE = 10, 0.25
+MARGIN, MARGIN_SHARE = 16, 0.25
+NEXT = 3  # px around other defects of the picture that may be theirs
 LARGEST = 0.4  # share of the picture's area; a larger one is no piece of it
 SMALLEST = 3  # px of a defect; less is a slip of the annotation
+SLIP = 0.005  # of the median defect of a type: a smaller one is a slip too
 # From this many parts on a type's places are looked at; below, nobody can tell.
 FEW = 5
 # Kolmogorov-Smirnov: the largest distance to a uniform distribution, times the root of the number, is above this in one
@@ -32,12 +34,14 @@ CRITICAL = 1.36
 
 @dataclass(frozen=True)
 class Cutout:
-    """A defect with a margin of its ground: `image` (h,w,3) uint8, `mask` (h,w) in {0,1}.
+    """A defect with a margin of its ground: `image` (h,w,3) uint8, `mask` (h,w) in {0,1}; `clean` (h,w) in {0,1}: where
+    no other defect of the picture is.
 
     `source`: the picture it comes from; `kind`: "category/type"; `group`: the physical part. `place`: the middle of its
     box (y, x) as shares of the object's box; `rim`: the share of the object that lies nearer to the object's edge than
     the defect's middle, 0 at the rim. `touches`: top, bottom, left, right borders of the picture that cut it off.
-    `grained`: the surface has a direction. `share`: of its picture that the defect's box covers.
+    `grained`: the surface has a direction. `share`: of its picture that the defect's box covers. `filled` (h,w) in
+    {0,1}: the mask and the fringe in which its type still shows beyond it (`fast.generators.outline`).
     """
 
     source: Path
@@ -45,11 +49,13 @@ class Cutout:
     group: str
     image: np.ndarray
     mask: np.ndarray
+    clean: np.ndarray
     place: tuple[float, float]
     rim: float
     touches: tuple[bool, bool, bool, bool]
     grained: bool
     share: float
+    filled: np.ndarray
 
     @property
     def movable(self) -> bool:
@@ -89,10 +95,20 @@ def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
             slice(max(0, left - margin), min(mask.shape[1], left + width + margin)),
         )
         kind = f"{sample.category}/{sample.anomaly}"
-        cut = image[window].copy(), own[window].copy()
+        others = ((mask > 0) & (own == 0)).astype(np.uint8)[window]
+        clean = 1 - cv2.dilate(others, np.ones((2 * NEXT + 1,) * 2, np.uint8))
+        piece, outline = image[window].copy(), own[window].copy()
+        clean = np.asarray(clean | outline, np.uint8)
         share = width * height / own.size
-        found.append(Cutout(sample.image, kind, sample.group, *cut, place, rim, touches, grained, share))
+        whose = sample.image, kind, sample.group
+        found.append(Cutout(*whose, piece, outline, clean, place, rim, touches, grained, share, outline))
     return found
+
+
+def without_slips(cutouts: Sequence[Cutout]) -> list[Cutout]:
+    """The defects of a type but those that are specks beside its others: left by the brush that marked them."""
+    areas = np.array([cutout.mask.sum() for cutout in cutouts], float)
+    return [cutout for cutout, area in zip(cutouts, areas, strict=True) if area >= SLIP * np.median(areas)]
 
 
 def _edge_distance(region: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from fast.data.index import DatasetIndex
 from fast.features.likeness import Likeness
 from fast.generators import create, method_class
 from fast.generators.base import Placing
+from fast.generators.outline import outlined
 from fast.generators.transplant import Transplant, split_file
 from fast.synthesis.maker import Draft, MaskOf
 from fast.synthesis.options import MAX_DISTANCE, draft_methods
@@ -59,7 +60,7 @@ class Drafter:
         region = None if self.region_of is None or mask is not None else self.region_of(image, pair)
         made = self.method.pair(image, mask, np.random.default_rng(pair.seed), name, region)
         look = self.method.look(np.random.default_rng(pair.seed), name, mask is not None)
-        return Draft(made.image, made.mask, made.origin, look)
+        return Draft(made.image, made.mask, made.origin, look, made.filled)
 
     @property
     def drafters(self) -> list[Drafter]:
@@ -76,7 +77,8 @@ class MixedDrafter:
     A drawn draft that is farther than `max_distance` from the real defects of its type is drawn anew, and after `DRAWS`
     of them a real defect is moved instead: what looks like no defect of this part teaches a segmenter another one. 1 is
     as far as moved real defects are from those of other parts, in the median (`Likeness`). None: any is taken. So is
-    any of a type that has real defects of one part alone, which tell nothing about others.
+    any of a type that has real defects of one part alone, which tell nothing about others. The mask of a drawn one ends
+    where the real ones' masks do: at the same share of the defect's contrast (`fast.generators.outline`).
 
     `moved`, `drawn`: partial ones for the same types. `origin` of a draft tells under `draft_by` whose it is.
     """
@@ -85,6 +87,7 @@ class MixedDrafter:
         self.moved, self.drawn, self.max_distance = moved, drawn, max_distance
         assert isinstance(moved.method, Transplant)
         self.likeness = Likeness(moved.method.samples, self._move)
+        self._levels = {kind: round(outline.level, 4) for kind, outline in moved.method.outlines.items()}
 
     @property
     def drafters(self) -> list[Drafter]:
@@ -120,6 +123,7 @@ class MixedDrafter:
                 if not attempt:  # what would have been told without a distance
                     raise
                 continue
+            draft = self._outlined(image, kind, draft)
             if self.max_distance is None:
                 return draft
             apart = self.likeness.distance(kind, draft.image, draft.mask)
@@ -127,8 +131,14 @@ class MixedDrafter:
                 return draft
         return None
 
+    def _outlined(self, image: np.ndarray, kind: str, draft: Draft) -> Draft:
+        """A drawn draft with the mask that those who marked the real defects would give it."""
+        found = outlined(image, draft.image, draft.mask, self._levels[kind])
+        return replace(draft, mask=found, filled=draft.mask) if (found < draft.mask).any() else draft
+
     def settings(self) -> Mapping[str, Any]:
         own: dict[str, Any] = {drafter.method.name: drafter.settings() for drafter in self.drafters}
+        own["outline"] = self._levels
         near = {} if self.max_distance is None else {"likeness": self.likeness.settings()}
         return {**own, "max_distance": self.max_distance, **near}
 

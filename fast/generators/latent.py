@@ -160,7 +160,7 @@ class LatentGenerator(Learned):
         number, seed = self._drawn(rng, anomaly)
         if self.own_masks:
             found = synthesizer.fill_draft(image, mask, number, seed, counterfeit)
-            made = MadePair(found.image, found.mask, found.origin)
+            made = MadePair(found.image, found.mask, found.origin, found.filled)
         else:
             assert mask is not None
             filled = synthesizer.fill(image, mask, number, seed, counterfeit)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -95,22 +96,25 @@ class GeneratorMaker:
             made = MadePair(*in_windows(partial(self.method.synthesize, anomaly=known), normal, mask, rng))
         else:
             made = self.method.pair(normal, mask, rng, known)
-        image, mask = made.image, made.mask
         if self.size and self.method.native:
-            normal, image, mask = _resized(normal, image, mask, self.size)
+            normal, made = _resized(normal, made, self.size)
             before = panel(normal)
+        image = made.image
         seconds, shown = time.perf_counter() - start, (slice(0, image.shape[0]), slice(0, image.shape[1]))
         window = [(0, 0, image.shape[0], image.shape[1])]
         return SynthesizedSample(
-            before, image, mask, shown, pair=pair, windows=window, seconds=seconds, origin=made.origin
+            before, image, made.mask, shown, made.filled, pair=pair, windows=window, seconds=seconds, origin=made.origin
         )
 
 
-def _resized(normal: np.ndarray, image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
-    """A finished pair and its normal as squares of side `size`; outside the mask every byte is still the normal's."""
-    mask = resize_mask(mask, size)
-    normal = resize_image(normal, size)
-    return normal, np.where(mask[..., None] > 0, resize_image(image, size), normal), mask
+def _resized(normal: np.ndarray, made: MadePair, size: int) -> tuple[np.ndarray, MadePair]:
+    """A normal and its finished pair as squares of side `size`; outside what is filled every byte is still the
+    normal's."""
+    normal, mask = resize_image(normal, size), resize_mask(made.mask, size)
+    filled = None if made.filled is None else resize_mask(made.filled, size)
+    within = mask if filled is None else filled
+    image = np.where(within[..., None] > 0, resize_image(made.image, size), normal)
+    return normal, replace(made, image=image, mask=mask & within, filled=filled)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,21 +15,22 @@ UNKNOWN = 50.0  # grey levels by which a ground counts as unlike that cannot be 
 
 @dataclass(frozen=True)
 class Moved:
-    """A cutout turned, mirrored and scaled: image (h,w,3), mask (h,w) and `valid` (h,w), where its picture is known;
-    the place that it would take as shares of the object's box, whether it has to be `near` there, and the borders that
-    it has to lie at."""
+    """A cutout turned, mirrored and scaled: image (h,w,3), mask (h,w), `filled` (h,w), that with its fringe, `valid`
+    (h,w), where its picture is known; the place that it would take as shares of the object's box, whether it has to be
+    `near` there, and the borders that it has to lie at."""
 
     image: np.ndarray
     mask: np.ndarray
+    filled: np.ndarray
     valid: np.ndarray
     place: tuple[float, float]
     near: bool
     touches: tuple[bool, bool, bool, bool]
 
 
-def warped(image: np.ndarray, mask: np.ndarray, degrees: float, scale: float) -> tuple[np.ndarray, ...]:
-    """Image (h,w,3) and mask (h,w) turned and scaled, on a canvas that holds all of them, and where they are known."""
-    height, width = mask.shape
+def warped(image: np.ndarray, masks: Sequence[np.ndarray], degrees: float, scale: float) -> list[np.ndarray]:
+    """Image (h,w,3) and masks (h,w) turned and scaled, on a canvas that holds all of them, and where they are known."""
+    height, width = image.shape[:2]
     turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
     cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
     wide, high = (max(1, int(np.ceil(v - 1e-6))) for v in (width * cos + height * sin, width * sin + height * cos))
@@ -36,11 +38,14 @@ def warped(image: np.ndarray, mask: np.ndarray, degrees: float, scale: float) ->
     size = (wide, high)
     soft = cv2.GaussianBlur(image, (0, 0), 0.45 / scale) if scale < 0.9 else np.ascontiguousarray(image)
     moved = cv2.warpAffine(soft, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    return [moved, *(_warped_mask(mask, turn, size) for mask in masks)]
+
+
+def _warped_mask(mask: np.ndarray, turn: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     # A hairline of one pixel spreads over two: half of its share is still it.
     shares = cv2.warpAffine(mask.astype(np.float32), turn, size, flags=cv2.INTER_LINEAR)
-    valid = cv2.warpAffine(np.ones_like(mask), turn, size, flags=cv2.INTER_NEAREST)
     found = (shares >= 0.5).astype(np.uint8)
-    return moved, found if found.any() else (shares >= 0.5 * shares.max()).astype(np.uint8), valid
+    return found if found.any() else (shares >= 0.5 * shares.max()).astype(np.uint8)
 
 
 def overlap(
@@ -59,7 +64,7 @@ def overlap(
 def unlike(image: np.ndarray, moved: Moved, corner: tuple[int, int]) -> float:
     """How far the ground at a place differs from the piece's own, in grey levels: by its level and by its texture."""
     here, there = overlap(image.shape, moved.mask.shape, corner)
-    ring = ring_of(moved.mask)[there] & (moved.valid[there] > 0)
+    ring = ring_of(moved.filled)[there] & (moved.valid[there] > 0)
     if ring.sum() < 8:
         return UNKNOWN
     own, other = (p[ring].astype(np.float32).mean(1) for p in (moved.image[there], image[here]))

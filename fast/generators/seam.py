@@ -24,10 +24,16 @@ def ring_of(mask: np.ndarray) -> np.ndarray:
 
 
 def fitted(
-    piece: np.ndarray, ground: np.ndarray, mask: np.ndarray, valid: np.ndarray, rng: np.random.Generator, how: str
+    piece: np.ndarray,
+    ground: np.ndarray,
+    mask: np.ndarray,
+    valid: np.ndarray,
+    rng: np.random.Generator,
+    how: str,
+    soft: bool = False,
 ) -> np.ndarray:
     """`ground` (h,w,3) uint8 with `piece` (h,w,3) uint8 in the place of `mask` (h,w), nonzero = piece; outside it every
-    byte is the ground's.
+    byte is the ground's. `soft`: the piece gives way to the ground over its outermost pixels.
 
     The piece takes the light of the ground: its levels are multiplied by a smooth field that on the ring around the
     mask turns its ground into the picture's. `how`: "poisson", the field follows the ring all along, as the membrane
@@ -47,7 +53,7 @@ def fitted(
     limit = float(np.log(FURTHEST))
     made = np.exp(own + np.clip(field, -limit, limit)) - DARK
     made = made + _missing_noise(piece, ground, ring, float(np.exp(np.mean(field[inside]))), rng)[..., None]
-    share = _edge(mask) if how == "feather" else inside.astype(np.float32)
+    share = _edge(mask) if soft or how == "feather" else inside.astype(np.float32)
     mixed = ground + share[..., None] * (made - ground)
     result = ground.copy()
     result[inside] = np.clip(np.rint(mixed[inside]), 0, 255).astype(np.uint8)

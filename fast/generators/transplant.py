@@ -13,10 +13,11 @@ from fast.data.index import DatasetIndex, Sample, require_defects
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split as SplitFile
 from fast.data.split import make_split
-from fast.generators.base import Placing, Split
+from fast.generators.base import MadePair, Placing, Split
 from fast.generators.blend import ImageMask, change, check_range
-from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place
+from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place, without_slips
 from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
+from fast.generators.outline import FURTHEST, Outline, outline_of, with_fringe
 from fast.generators.seam import BLENDS, fitted
 from fast.masks.foreground import Ground
 from ldm.errors import UserError
@@ -42,8 +43,12 @@ class Transplant(Placing):
     `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
 
     A defect that a border of the picture cuts off stays at that border. Of ten tries the place is taken whose ground is
-    most like the defect's own. Defects that fill their picture serve only types that have no others. The mask is the
-    annotation's, moved along; outside it every byte is the picture's.
+    most like the defect's own. Defects that fill their picture serve only types that have no others.
+
+    The mask is the annotation's, moved along. `fringe`: px around it that come along too, for an edge is soft and
+    people outline what they are sure of; a piece cut at its annotation would teach that defects end where masks do.
+    None: as far as a type's defects show beyond their masks (`fast.generators.outline`), 0 for sharp ones. Outside of
+    what is filled, the mask and its fringe (`pair` tells), every byte is the picture's.
     """
 
     name = "transplant"
@@ -60,7 +65,10 @@ class Transplant(Placing):
         blend: str = "poisson",
         keep_place: bool = True,
         on_object: str = "auto",
+        fringe: int | None = None,
     ):
+        if fringe is not None and not 0 <= fringe <= FURTHEST:
+            raise UserError(f"fringe={fringe} is out of range; give 0 to {FURTHEST} px, or leave it out")
         if blend not in BLENDS:
             raise UserError(f"blend={blend!r} is unknown; use one of {', '.join(BLENDS)}")
         if not 0 <= turn <= 180:
@@ -71,6 +79,8 @@ class Transplant(Placing):
         self.samples: list[Sample] = []  # those that there is a cutout of
         self.cutouts: dict[str, list[Cutout]] = {}
         self.near: dict[str, bool] = {}
+        self.fringe = fringe
+        self.outlines: dict[str, Outline] = {}
         self.content, self.split_hash = "", split
         self.left_out: list[str] = []  # files of `dataset` that are not fit to be used
         self.doubts: list[str] = []  # about how it is read
@@ -88,16 +98,21 @@ class Transplant(Placing):
 
     def _learn(self, side: TrainingSide) -> None:
         samples, self.split_hash, self.left_out, self.doubts, self.dataset = side
-        self.samples, self.cutouts, self.content = [], {}, content_of(samples)
+        self.cutouts, self.outlines, self.content = {}, {}, content_of(samples)
         for sample in samples:
-            cutouts = cut_out(sample, self.ground)
-            self.samples += [sample] if cutouts else []
-            for cutout in cutouts:
+            for cutout in cut_out(sample, self.ground):
                 self.cutouts.setdefault(cutout.kind, []).append(cutout)
         if not self.cutouts:
             raise UserError(f"none of {len(samples)} defects has a mask with a pixel in it; transplant needs masks")
+        self.cutouts = {kind: without_slips(found) for kind, found in self.cutouts.items()}
+        sources = {cutout.source for found in self.cutouts.values() for cutout in found}
+        self.samples = [sample for sample in samples if sample.image in sources]
         for kind, found in self.cutouts.items():
-            self.cutouts[kind] = [c for c in found if c.movable] or found
+            outline = outline_of(found)
+            self.outlines[kind] = outline if self.fringe is None else replace(outline, fringe=self.fringe)
+            width = self.outlines[kind].fringe
+            fit = [c for c in found if c.movable] or found
+            self.cutouts[kind] = [replace(c, filled=with_fringe(c.mask, width) & c.clean) for c in fit]
         self.types = sorted(self.cutouts)
         self.categories = sorted({kind.split("/", 1)[0] for kind in self.types})
         self.near = {kind: self.keep_place and keeps_place(found) for kind, found in self.cutouts.items()}
@@ -110,6 +125,7 @@ class Transplant(Placing):
             "turn": self.turn,
             "blend": self.blend,
             "near": {kind: self.near[kind] for kind in self.types},
+            "fringe": {kind: self.outlines[kind].fringe for kind in self.types},
             "on_object": None if self.ground is None else self.ground.settings(),
         }
 
@@ -125,6 +141,18 @@ class Transplant(Placing):
         region: np.ndarray | None = None,
     ) -> ImageMask:
         """See `Placing.synthesize`; a given mask is not looked at, the defect brings its own."""
+        made = self.pair(image, mask, rng, anomaly, region)
+        return made.image, made.mask
+
+    def pair(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray | None,
+        rng: Rng,
+        anomaly: str | None = None,
+        region: np.ndarray | None = None,
+    ) -> MadePair:
+        """See `Placing.pair`."""
         cutout = self._pick(rng, anomaly)
         where = self.object_in(image, region)
         grey = bool((image == image[..., :1]).all())
@@ -135,16 +163,16 @@ class Transplant(Placing):
             corner, share = self._corner(moved, where, rng)
             # What would be cut off is worse than any other ground.
             tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), moved, corner))
-        found: list[ImageMask] = []
+        found: list[MadePair] = []
         for _, moved, corner in sorted(tries, key=lambda each: each[0]):
             pair = self._set(image, moved, corner, where, rng)
             if pair is not None:
-                found.append(pair)
-                if change(image, pair) >= VISIBLE:
-                    return pair
+                found.append(replace(pair, origin={"defect_source": str(cutout.source)}))
+                if change(image, (pair.image, pair.mask)) >= VISIBLE:
+                    return found[-1]
         if not found:
             raise UserError(f"{cutout.source}: its defect finds no place on the object; is the region right?")
-        return max(found, key=lambda each: change(image, each))
+        return max(found, key=lambda each: change(image, (each.image, each.mask)))
 
     def _pick(self, rng: Rng, anomaly: str | None) -> Cutout:
         """The first thing that is drawn of a pair, so that `origin` can tell. Every picture counts once."""
@@ -171,9 +199,9 @@ class Transplant(Placing):
         y, x = cutout.place
         top, bottom, left, right = cutout.touches
         touches = (top, bottom, right, left) if mirror else cutout.touches
-        image, mask = (a[:, ::-1] if mirror else a for a in (cutout.image, cutout.mask))
-        turned, own, valid = warped(image, mask, turn, scale)
-        return Moved(turned, own, valid, (y, 1 - x if mirror else x), near, touches)
+        image, *masks = (a[:, ::-1] if mirror else a for a in (cutout.image, cutout.mask, cutout.filled, cutout.clean))
+        turned, own, filled, valid = warped(image, masks, turn, scale)
+        return Moved(turned, own, filled, valid, (y, 1 - x if mirror else x), near, touches)
 
     def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[tuple[int, int], float]:
         """Top left corner of the piece in the picture, of a place on the object if there is one, and the share of the
@@ -207,16 +235,17 @@ class Transplant(Placing):
 
     def _set(
         self, image: np.ndarray, moved: Moved, corner: tuple[int, int], region: np.ndarray, rng: Rng
-    ) -> ImageMask | None:
+    ) -> MadePair | None:
         """The picture with the piece at a place, and its mask; None where nothing of it lies on the object."""
         here, there = overlap(image.shape, moved.mask.shape, corner)
-        mask = np.zeros(image.shape[:2], np.uint8)
+        mask, filled = np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], np.uint8)
         mask[here] = moved.mask[there] & (region[here] != 0)
         if not mask.any():
             return None
-        made = image.copy()
-        made[here] = fitted(moved.image[there], image[here], mask[here], moved.valid[there], rng, self.blend)
-        return made, mask
+        filled[here] = mask[here] | (moved.filled[there] & moved.valid[there] & (region[here] != 0))
+        wider, made = bool((filled > mask).any()), image.copy()
+        made[here] = fitted(moved.image[there], image[here], filled[here], moved.valid[there], rng, self.blend, wider)
+        return MadePair(made, mask, filled=filled if wider else None)
 
 
 def split_file(split: str) -> SplitFile | None:

@@ -22,7 +22,8 @@ MOST_WAITING = 1 << 30  # bytes of pictures that may wait for others with window
 
 @dataclass
 class WindowedPair:
-    """A pair under way: its image, into which each window's defect is pasted once it is made."""
+    """A pair under way: its image, into which each window's defect is pasted once it is made. `mask` (H,W): what is
+    filled; `label` (H,W): what of that is the finished pair's mask, None for all."""
 
     pair: Pair
     image: np.ndarray
@@ -36,6 +37,7 @@ class WindowedPair:
     drafts: list[np.ndarray] | None = None
     origin: dict[str, str] = field(default_factory=dict)
     prompt_index: int | None = None
+    label: np.ndarray | None = None
     lock: Lock = field(default_factory=Lock)
 
     def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
@@ -75,8 +77,9 @@ class WindowedPair:
         return SynthesizedSample(
             self.normal,
             self.image,
-            self.mask,
+            self.mask if self.label is None else self.label,
             self.shown,
+            None if self.label is None else self.mask,
             pair=self.pair,
             windows=windows,
             seconds=self.seconds,

@@ -22,7 +22,7 @@ UNCHANGED = "next to nothing changed"  # why a pair is rejected
 
 
 class HonestMaker:
-    """`maker`, but each pair's mask is `changed_mask` of the one that was asked for.
+    """`maker`, but each pair's mask is `changed_mask` of the one that it has.
 
     A pair with less than `NEARLY` of its asked mask is made again, with a seed derived from its own and the number of
     the try; after `TRIES` it is given out as rejected. `composite`: nothing outside the asked mask changes; else a
@@ -73,7 +73,8 @@ class HonestMaker:
         found[rows, columns] = changed_mask(self._normal(made, image.shape), image, asked, self.margin)
         share = float(found.sum()) / int(made.mask.sum())
         origin = {**made.origin, "honest": {"share": round(share, 4), "tries": tries}}
-        return replace(made, mask=found, asked=made.mask, origin=origin, rejected=UNCHANGED if share < NEARLY else "")
+        asked = made.mask if made.asked is None else made.asked
+        return replace(made, mask=found, asked=asked, origin=origin, rejected=UNCHANGED if share < NEARLY else "")
 
     def _normal(self, made: SynthesizedSample, shape: tuple[int, ...]) -> np.ndarray:
         """The normal image within the windows; what the pair carries of it is made small where it is large."""

@@ -19,14 +19,15 @@ def given_mask(image: np.ndarray, pair: Pair) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Draft:
-    """A first version of a pair, which sampling starts from: image (H,W,3) uint8, equal to the normal outside the mask
-    (H,W) in {0,1}. `origin`: which real defects took part, for the manifest. `look`: the word for what was drawn, empty
-    where nothing was."""
+    """A first version of a pair, which sampling starts from: image (H,W,3) uint8 and mask (H,W) in {0,1}. `filled`
+    (H,W) in {0,1}: where the image differs from the normal, if that is more than the mask. `origin`: which real defects
+    took part, for the manifest. `look`: the word for what was drawn, empty where nothing was."""
 
     image: np.ndarray
     mask: np.ndarray
     origin: dict[str, str] = field(default_factory=dict)
     look: str = ""
+    filled: np.ndarray | None = None
 
 
 class DraftOf(Protocol):

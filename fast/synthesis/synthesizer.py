@@ -151,8 +151,8 @@ class Synthesizer:
         """As `fill`, from a draft of `draft_of`, in `mask` or with a mask of its own: the draft made new."""
         pair = Pair(0, None, None, type_index, seed, counterfeit)
         given = None if mask is None else resize_mask((mask != 0).astype(np.uint8), normal.shape[:2])
-        picture = self._filled(self._drafted(normal, pair, given, time.perf_counter()))
-        return Draft(picture.image, picture.mask, picture.origin)
+        made = self._filled(self._drafted(normal, pair, given, time.perf_counter())).made()
+        return Draft(made.image, made.mask, made.origin, filled=made.asked)
 
     def _filled(self, picture: WindowedPair) -> WindowedPair:
         for batch in batches([picture], self.windows_per_batch):
@@ -177,11 +177,16 @@ class Synthesizer:
         """The draft is made at the picture's own size, as its method alone would make it."""
         assert self.draft_of is not None
         draft, image = self.draft_of(normal, pair, mask), self._sized(normal)
-        found = resize_mask(draft.mask, image.shape[:2])
+        found = label = resize_mask(draft.mask, image.shape[:2])
+        if not self.recipe.from_draft:  # nothing but the mask is the draft's
+            return self._picture(pair, image, found, start, origin=draft.origin)
+        if draft.filled is not None:
+            found = resize_mask(draft.filled, image.shape[:2])
         drawn = np.where(found[..., None] > 0, self._sized(draft.image), image)
         picture = self._picture(pair, image, found, start, drawn, draft.origin)
-        if self.recipe.from_draft:  # else nothing but the mask is the draft's
-            picture.prompt_index = self._prompt_of_look(pair.type_index, draft.look)
+        picture.prompt_index = self._prompt_of_look(pair.type_index, draft.look)
+        if draft.filled is not None and not pair.counterfeit:  # that has nothing to be marked
+            picture.label = label & found
         return picture
 
     def _prompt_of_look(self, type_index: int, look: str) -> int | None:
@@ -211,9 +216,7 @@ class Synthesizer:
         image = image if image.flags.writeable else image.copy()
         crops = [cut(image, region) for region in regions]
         seconds = time.perf_counter() - start
-        # At strength 1 nothing but the mask is the draft's: all else is as without one.
-        drafted = draft is not None and self.recipe.from_draft
-        drafts = [cut(draft, region) for region in regions] if drafted and draft is not None else None
+        drafts = None if draft is None else [cut(draft, region) for region in regions]
         normal, left = panel(image[shown]), len(regions)
         return WindowedPair(pair, image, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
 

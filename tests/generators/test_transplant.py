@@ -139,7 +139,20 @@ def test_a_type_that_keeps_to_a_place_is_found(parts: Path) -> None:
     def cutouts(places: list[tuple[float, float]], groups: int = 99) -> list[Cutout]:
         some = np.ones((4, 4), np.uint8)
         return [
-            Cutout(Path("a"), "a/b", str(i % groups), some, some, place, 0.5 + 0.02 * i, (False,) * 4, False, 0.01)
+            Cutout(
+                Path("a"),
+                "a/b",
+                str(i % groups),
+                some,
+                some,
+                some,
+                place,
+                0.5 + 0.02 * i,
+                (False,) * 4,
+                False,
+                0.01,
+                some,
+            )
             for i, place in enumerate(places)
         ]
 
@@ -312,3 +325,24 @@ def test_bad_input(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert says in line, line
         assert line.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_a_speck_beside_a_type_s_defects_is_a_slip_of_the_brush(tmp_path: Path) -> None:
+    """Three large defects, a speck by itself in a picture and one beside a large defect: no pair is made of specks."""
+    for number in range(4):
+        image, mask = plate(120, number), np.zeros((SIDE, SIDE), np.uint8)
+        if number:
+            mask[20:60, 20:60] = 1
+        if number < 2:
+            mask[80:82, 80:82] = 1
+        image[mask > 0] //= 2
+        write_image(tmp_path / "defects" / "area" / f"{number}.png", image)
+        write_mask(tmp_path / "masks" / "area" / f"{number}.png", mask)
+    write_image(tmp_path / "normal" / "0.png", plate(120, 9))
+    method = create("transplant", on_object="off")
+    assert isinstance(method, Transplant)
+    method.fit(open_dataset(tmp_path))
+    (kind,) = method.types
+    assert sorted(c.source.name for c in method.cutouts[kind]) == ["1.png", "2.png", "3.png"]
+    assert sorted(sample.image.name for sample in method.samples) == ["1.png", "2.png", "3.png"]
+    assert min(method.synthesize(plate(120, 9), None, rng(seed))[1].sum() for seed in range(8)) > 500
