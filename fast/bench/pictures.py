@@ -17,7 +17,7 @@ from fast.data.whole import synthesized_again
 from fast.masks.changed import around
 from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
 from fast.segmentation.data import SegmentationSample
-from fast.synthesis.records import read_records
+from fast.synthesis.records import ASKED, read_records
 from ldm.errors import UserError
 
 SIGMAS = (0.8, 2.0)  # pixels: a hairline is seen sharp, a stain through the grain
@@ -78,15 +78,23 @@ class TypeMeasures:
     likeness: list[float] = field(default_factory=list)
     features: list[Floats] = field(default_factory=list)
 
-    def add(self, image: np.ndarray, mask: np.ndarray, normal: np.ndarray | None, alike: float | None) -> None:
+    def add(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray,
+        normal: np.ndarray | None,
+        alike: float | None,
+        filled: np.ndarray | None = None,
+    ) -> None:
+        """`filled` (H,W): where the picture was changed, if that is more than the mask."""
         self.pairs += 1
         self.features.append(appearance(image, mask))
-        for values, value in ((self.seam, seam(image, mask)), (self.likeness, alike)):
+        for values, value in ((self.seam, seam(image, mask, filled)), (self.likeness, alike)):
             if value is not None:
                 values.append(value)
         if normal is not None:
             self.visibility.append(visibility(normal, image, mask))
-            self.outside.append(contrast(normal, image, mask).outside)
+            self.outside.append(contrast(normal, image, mask if filled is None else filled).outside)
 
     def merge(self, other: TypeMeasures) -> None:
         self.pairs += other.pairs
@@ -114,7 +122,7 @@ def measures(folder: str | Path, real_pairs: Sequence[SegmentationSample], limit
 
     At most `limit` pairs are looked at, evenly chosen. In the result, and under `types` for each type:
     - `visibility`, median, and `empty`, the share of pairs below `VISIBLE`: where a viewer would say nothing is there;
-    - `outside`: mean absolute change outside the mask, in grey levels of 255;
+    - `outside`: mean absolute change outside the mask, or outside what was filled, in grey levels of 255;
     - `seam`: median;
     - `likeness` to the most alike real defect of its type (`Gallery.nearest`), median, and `copied`, the share from
       `ALIKE` up;
@@ -136,7 +144,9 @@ def measures(folder: str | Path, real_pairs: Sequence[SegmentationSample], limit
         normal = resize_image(read_image(row["normal_source"]), image.shape[:2]) if row.get("normal_source") else None
         if mask.any():
             nearest = real.gallery(row["type"]).nearest(image, mask)
-            types.setdefault(row["type"], TypeMeasures()).add(image, mask, normal, nearest[0] if nearest else None)
+            filled = read_mask(Path(folder) / row[ASKED]) if row.get(ASKED) else None
+            found = types.setdefault(row["type"], TypeMeasures())
+            found.add(image, mask, normal, nearest[0] if nearest else None, filled)
     made = {kind: found.features for kind, found in types.items()}
     total = _total(types)
     return {

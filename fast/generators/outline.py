@@ -18,6 +18,7 @@ CORE = 2.0  # px from the annotation's border from which on a defect has its ful
 FADES = 2  # px beyond the fringe over which a piece gives way to its new ground
 LEAST = 16  # px of a ring or of the ground that say something
 HIGHEST = 0.7  # share of the contrast: above, noise decides where a border lies
+LOOSE = 0.3  # share of the contrast: below, the border runs through the ground around the defect
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class Outline:
 
     fringe: int
     level: float
+
+    @property
+    def soft(self) -> bool:
+        """Whether a piece may give way to its new ground at its border without losing of the defect: not where the
+        annotation ends with a sharp edge."""
+        return self.fringe > 0 or self.level < LOOSE
 
 
 def outline_of(cutouts: Sequence[Cutout]) -> Outline:

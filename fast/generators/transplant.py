@@ -126,6 +126,7 @@ class Transplant(Placing):
             "blend": self.blend,
             "near": {kind: self.near[kind] for kind in self.types},
             "fringe": {kind: self.outlines[kind].fringe for kind in self.types},
+            "soft": {kind: self.outlines[kind].soft for kind in self.types},
             "on_object": None if self.ground is None else self.ground.settings(),
         }
 
@@ -165,7 +166,7 @@ class Transplant(Placing):
             tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), moved, corner))
         found: list[MadePair] = []
         for _, moved, corner in sorted(tries, key=lambda each: each[0]):
-            pair = self._set(image, moved, corner, where, rng)
+            pair = self._set(image, moved, corner, where, rng, self.outlines[cutout.kind].soft)
             if pair is not None:
                 found.append(replace(pair, origin={"defect_source": str(cutout.source)}))
                 if change(image, (pair.image, pair.mask)) >= VISIBLE:
@@ -234,18 +235,19 @@ class Transplant(Placing):
         return best, most
 
     def _set(
-        self, image: np.ndarray, moved: Moved, corner: tuple[int, int], region: np.ndarray, rng: Rng
+        self, image: np.ndarray, moved: Moved, corner: tuple[int, int], region: np.ndarray, rng: Rng, soft: bool
     ) -> MadePair | None:
-        """The picture with the piece at a place, and its mask; None where nothing of it lies on the object."""
+        """The picture with the piece at a place, and its mask; None where nothing of it lies on the object. `soft`:
+        its border gives way to the new ground."""
         here, there = overlap(image.shape, moved.mask.shape, corner)
         mask, filled = np.zeros(image.shape[:2], np.uint8), np.zeros(image.shape[:2], np.uint8)
         mask[here] = moved.mask[there] & (region[here] != 0)
         if not mask.any():
             return None
         filled[here] = mask[here] | (moved.filled[there] & moved.valid[there] & (region[here] != 0))
-        wider, made = bool((filled > mask).any()), image.copy()
-        made[here] = fitted(moved.image[there], image[here], filled[here], moved.valid[there], rng, self.blend, wider)
-        return MadePair(made, mask, filled=filled if wider else None)
+        made, valid = image.copy(), moved.valid[there]
+        made[here] = fitted(moved.image[there], image[here], filled[here], valid, rng, self.blend, soft)
+        return MadePair(made, mask, filled=filled if (filled > mask).any() else None)
 
 
 def split_file(split: str) -> SplitFile | None:

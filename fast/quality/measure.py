@@ -70,13 +70,16 @@ def contrast(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> Contras
     return Contrast(float(found[own].mean()), float(found[~own].mean()) if not own.all() else 0.0)
 
 
-def seam(image: np.ndarray, mask: np.ndarray) -> float | None:
+def seam(image: np.ndarray, mask: np.ndarray, filled: np.ndarray | None = None) -> float | None:
     """The step across the mask's border over the steps next to it, on the same row or column; 1, no seam.
 
-    image uint8 (H,W,3), mask (H,W). A step is the absolute difference of two neighbours, the mean of the channels; 1
-    grey level is added to both means. A lens spreads a real edge over some pixels, a paste changes within one. None
-    where the border has no step with a neighbour that is no border itself.
+    image uint8 (H,W,3), mask (H,W); `filled` (H,W): where the picture was changed, if that is more than the mask: of
+    the two borders the one counts that shows more. A step is the absolute difference of two neighbours, the mean of
+    the channels; 1 grey level is added to both means. A lens spreads a real edge over some pixels, a paste changes
+    within one. None where the border has no step with a neighbour that is no border itself.
     """
+    if filled is not None:
+        return max((s for m in (mask, filled) if (s := seam(image, m)) is not None), default=None)
     across, beside = [], []
     for axis in (0, 1):
         values, own = np.moveaxis(image.astype(np.float32), axis, 0), np.moveaxis(mask != 0, axis, 0)

@@ -16,6 +16,7 @@ from fast.quality.agreement import agreement, in_window, quick_judge
 from fast.quality.measure import contrast, seam, texture
 from fast.quality.ranking import RATIOS, goodness, ranks
 from fast.segmentation.data import SegmentationSample
+from fast.synthesis.records import ASKED
 from ldm.errors import UserError
 
 SCORES = ("visible", "seam", "texture", "distance", "closest", "agreement", "rank")
@@ -57,11 +58,12 @@ class Scorer:
         image, mask = self._read(row)
         if not mask.any():
             return None
+        filled = read_mask(self._place(row) / row[ASKED]) if row.get(ASKED) else None
         found: Row = dict.fromkeys(SCORES)
         if (source := row.get("normal_source")) and Path(source).is_file():
             normal = resize_image(read_image(source), image.shape[:2])
             found["visible"] = round(contrast(normal, image, mask).inside, 3)
-        for name, value in (("seam", seam(image, mask)), ("texture", texture(image, mask))):
+        for name, value in (("seam", seam(image, mask, filled)), ("texture", texture(image, mask))):
             found[name] = None if value is None else round(value, 3)
         if self.defects is not None:
             nearest = self.defects.distance(row["type"], describe(self.store, image, mask))

@@ -84,6 +84,17 @@ def test_a_smooth_defect_has_no_seam_however_strong() -> None:
     assert seam(soft.clip(0, 255).astype(np.uint8), mask) == pytest.approx(1, abs=0.25)
 
 
+def test_of_a_soft_edge_that_was_filled_the_worse_border_counts() -> None:
+    """A square whose edge fades out leaves no seam at its mask; one cut beyond its mask has its seam there."""
+    mask, filled = np.zeros((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+    mask[15:25, 15:25] = filled[12:28, 12:28] = 1
+    cut = np.full((40, 40, 3), 100, np.uint8)
+    cut[filled > 0] = 60
+    assert seam(cut, mask) == pytest.approx(1)
+    assert seam(cut, mask, filled) == seam(cut, filled) == pytest.approx(41)
+    assert seam(np.full_like(cut, 100), mask, filled) == pytest.approx(1)
+
+
 def test_seam_worked_by_hand() -> None:
     row = np.array([10, 20, 20, 50, 54, 60], np.uint8)  # the border lies between 20 and 50
     image = np.repeat(np.repeat(row[None, :, None], 3, axis=2), 4, axis=0)

@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from fast.data.images import write_image, write_mask
+from fast.data.images import read_image, read_mask, resize_image, write_image, write_mask
 from fast.data.layouts import open_dataset
 from fast.generators import create
 from fast.generators.cutouts import Cutout, cut_out
 from fast.generators.outline import FADES, FURTHEST, HIGHEST, outline_of, outlined, with_fringe
 from fast.generators.transplant import Transplant
 from ldm.errors import UserError
+from support.synthesis import manifest, synthesize, whole_set
 
 SIDE, RADIUS, LEVEL, DEPTH = 128, 9, 150, 80
 
@@ -120,6 +121,29 @@ def test_a_neighbour_does_not_come_along_unmarked(tmp_path: Path) -> None:
     assert outline_of(dark).fringe in (4, 5)
 
 
+@pytest.mark.parametrize("size", [None, 64])
+def test_a_set_of_moved_defects_says_what_was_filled(tmp_path: Path, size: int | None) -> None:
+    """`mask_asked/` holds the mask with its fringe, outside of which the picture is the normal one to the byte."""
+    root, out = parts(tmp_path / "parts", 4), tmp_path / "out"
+    argv = ["--method", "transplant", "--data_root", str(root), "--split", "all", "--sample_name", str(out)]
+    argv += ["--count", "3", *(["--size", str(size)] if size else [])]
+    assert synthesize(argv) == 0
+    for row in manifest(out):
+        mask, filled = (read_mask(out / row[kind]) for kind in ("mask", "mask_asked"))
+        image, normal = read_image(out / row["image"]), read_image(Path(row["normal_source"]))
+        normal = resize_image(normal, size) if size else normal
+        assert (filled >= mask).all()
+        assert filled.sum() > 1.3 * mask.sum()
+        assert (image[filled == 0] == normal[filled == 0]).all()
+        assert (image[(filled > 0) & (mask == 0)] != normal[(filled > 0) & (mask == 0)]).any()
+        assert row["defect_pixels"] == mask.sum()
+    before = whole_set(out)
+    next((out / "mask_asked").iterdir()).unlink()  # a pair that lacks one of its files is made again
+    assert synthesize(argv) == 0
+    assert len(list((out / "mask_asked").iterdir())) == 3
+    assert whole_set(out) == before
+
+
 def annotated_at(root: Path, level: float) -> Path:
     """Spots that give way to the plate over 6 px, annotated where `level` of their contrast is left."""
     for number in range(5):
@@ -142,6 +166,36 @@ def test_a_drawn_mask_ends_at_the_share_of_the_contrast_where_real_ones_do(tmp_p
     marked = outlined(normal, image, (change > 0).astype(np.uint8), found)
     radius = float(np.sqrt(marked.sum() / np.pi))
     assert radius == pytest.approx(14 + 6 * (1 - level), abs=1.2)
+
+
+@pytest.mark.parametrize(("margin", "soft"), [(6, True), (0, False)])
+def test_a_loose_outline_gives_way_to_the_new_ground_a_sharp_one_does_not(
+    tmp_path: Path, margin: int, soft: bool
+) -> None:
+    """Sharp spots on a rough plate. Annotated with a margin of plate, its texture fades out at the border, into that of
+    the new plate; annotated exactly, the defect's own edge stays as sharp as it is."""
+    for number in range(5):
+        image, at = spot(number, 0)
+        y, x = np.argwhere(at).mean(0).round()
+        texture = 25 * cv2.GaussianBlur(np.random.default_rng(number).normal(0, 3, (SIDE, SIDE)), (0, 0), 1.5)
+        image = np.clip(image + texture[..., None], 0, 255).astype(np.uint8)
+        write_image(tmp_path / "defects" / "spot" / f"{number}.png", image)
+        mask = (distance((int(y), int(x))) <= RADIUS + margin).astype(np.uint8)
+        write_mask(tmp_path / "masks" / "spot" / f"{number}.png", mask)
+    write_image(tmp_path / "normal" / "0.png", plate(9))
+    method = create("transplant", defects=str(tmp_path), split="all", on_object="off", scale=[1, 1], turn=0)
+    assert isinstance(method, Transplant)
+    (outline,) = method.outlines.values()
+    assert outline.soft is soft
+    steps = []
+    for seed in range(4):
+        made = method.pair(plate(seed), None, np.random.default_rng(seed))
+        assert made.filled is None
+        change = np.abs(made.image.astype(float) - plate(seed)).mean(2)
+        depth = cv2.distanceTransform(made.mask, cv2.DIST_L2, 5)
+        inner = change[(depth > 3) & (depth <= 5)].mean()
+        steps.append(change[(depth > 0) & (depth <= 1)].mean() / inner)
+    assert (np.mean(steps) < 0.6) is soft
 
 
 def test_thin_and_sharp_changes_keep_their_masks() -> None:

@@ -147,6 +147,37 @@ def test_below_it_the_draft_decides_and_outside_the_mask_every_byte_is_the_norma
     assert (image[own == 0] == normal()[own == 0]).all()
 
 
+class SoftDot(Dot):
+    """The square of `Dot` with a soft edge of three pixels, which is filled and not marked."""
+
+    def __call__(self, image: np.ndarray, pair: Pair, mask: np.ndarray | None = None):  # type: ignore[no-untyped-def]
+        dot = super().__call__(image, pair, mask)
+        wide = cv2.dilate(dot.mask, np.ones((7, 7), np.uint8))
+        return replace(dot, image=np.where(wide[..., None] > 0, image // 2, image).astype(np.uint8), filled=wide)
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_a_draft_s_soft_edge_is_made_new_with_it_and_not_marked(tiny_fast: FAST, strength: float) -> None:
+    """What is filled is the edge too, where the draft shows at all; the mask is the draft's, and so is a
+    counterfeit's place."""
+    synthesizer, dot = drafted(tiny_fast, strength), Dot()(normal(), Pair(0, None, None, 0, 5))
+    synthesizer.draft_of = SoftDot()
+    made = synthesizer.fill_draft(normal(), None, 0, 5)
+    changed = (made.image != normal()).any(2)
+    assert (made.mask == dot.mask).all()
+    edge = cv2.dilate(dot.mask, np.ones((7, 7), np.uint8))
+    if strength == 1:
+        assert made.filled is None
+        assert not changed[dot.mask == 0].any()
+        return
+    assert (made.filled == edge).all()
+    assert not changed[edge == 0].any()
+    assert changed[(edge > 0) & (dot.mask == 0)].mean() > 0.9
+    fake = synthesizer.fill_draft(normal(), None, 0, 5, counterfeit=True)
+    assert (fake.mask == edge).all()  # where it was filled; it is stored empty
+    assert fake.filled is None
+
+
 def test_settings_say_what_the_draft_came_from(tiny_fast: FAST) -> None:
     settings = drafted(tiny_fast, 0.3).settings()
     assert settings["draft_settings"] == {"is": "dot"}
