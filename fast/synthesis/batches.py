@@ -17,6 +17,7 @@ from ldm.rng import seed_of
 # (and on the CPU on the number of threads), so the shape is fixed here and never by the user's batch size: that is
 # what makes a pair's bytes its own.
 WINDOWS_PER_BATCH = {"cpu": 1, "cuda": 32}
+DRAFT_BLEND = 2  # pixels from the border in which what sampling changes of a draft fades in, at least
 MOST_WAITING = 1 << 30  # bytes of pictures that may wait for others with windows of their size
 
 
@@ -42,9 +43,10 @@ class WindowedPair:
 
     def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
         """Paste a window, all of it or by its mask (`composite`); True if it was the last."""
-        region, composite = self.regions[number], recipe.composite
-        if composite and recipe.blend and self.drafts is None:  # a draft's border is its method's
-            made = self._faded(number, made, recipe.blend)
+        region, composite, drafted = self.regions[number], recipe.composite, self.drafts is not None
+        blend = max(recipe.blend, DRAFT_BLEND) if drafted else recipe.blend
+        if composite and blend:
+            made = self._faded(number, made, blend)
         with self.lock:
             paste(self.image, made, region if composite else replace(region, mask=np.ones_like(region.mask)))
             self.left -= 1
@@ -52,10 +54,12 @@ class WindowedPair:
             return self.left == 0
 
     def _faded(self, number: int, made: np.ndarray, blend: int) -> np.ndarray:
-        """The window's part inside the picture, whose edge is no border of a mask."""
+        """The window's part inside the picture, whose edge is no border of a mask. What fades in is the change of the
+        normal, or that of the draft: a draft has the border that its method gave it."""
         region, (height, width) = self.regions[number], self.image.shape[:2]
+        start = self.crops if self.drafts is None or self.pair.counterfeit else self.drafts
         part = np.s_[: height - region.top, : width - region.left]
-        made[part] = faded(self.crops[number][part], made[part], region.mask[part], blend)
+        made[part] = faded(start[number][part], made[part], region.mask[part], blend)
         return made
 
     @property

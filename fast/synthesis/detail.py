@@ -79,7 +79,8 @@ def noise_like(lost: np.ndarray, seed: int) -> Floats:
 
 
 def faded(normal: np.ndarray, made: np.ndarray, mask: np.ndarray, blend: int) -> np.ndarray:
-    """`made` inside the mask, its change from `normal` weaker towards the border, and `normal` outside: uint8 (H,W,3).
+    """`made` inside the mask, its change from `normal` (or from a draft in its place) weaker towards the border, and
+    that outside: uint8 (H,W,3).
 
     `blend`: within how many pixels of the border, 0 for none. The change of a defect through which the surface still
     shows fades in more slowly, within `WIDEST` pixels or half the defect's radius, by the share in which it shows. In

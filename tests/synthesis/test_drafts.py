@@ -178,6 +178,22 @@ def test_a_draft_s_soft_edge_is_made_new_with_it_and_not_marked(tiny_fast: FAST,
     assert fake.filled is None
 
 
+def test_what_sampling_changes_of_a_draft_fades_in_from_the_border_of_what_is_filled(tiny_fast: FAST) -> None:
+    """An untrained network changes all of the square; at its border the draft is left, so that no step is added."""
+    synthesizer, dot = drafted(tiny_fast, 0.3), Dot()(normal(), Pair(0, None, None, 0, 5))
+    made = synthesizer.fill_draft(normal(), None, 0, 5)
+    change = np.abs(made.image.astype(float) - dot.image).mean(2)
+    depth = cv2.distanceTransform(dot.mask, cv2.DIST_L2, 5)
+    assert change[depth > 5].mean() > 10
+    assert change[(depth > 0) & (depth <= 1)].mean() < 0.5 * change[depth > 5].mean()
+    fake = synthesizer.fill_draft(normal(), None, 0, 5, counterfeit=True)  # of the normal: nothing of the draft
+    border = (depth > 0) & (depth <= 1)
+    assert (
+        np.abs(fake.image[border].astype(float) - normal()[border]).mean()
+        < np.abs(fake.image[border].astype(float) - dot.image[border]).mean()
+    )
+
+
 def test_settings_say_what_the_draft_came_from(tiny_fast: FAST) -> None:
     settings = drafted(tiny_fast, 0.3).settings()
     assert settings["draft_settings"] == {"is": "dot"}
