@@ -22,6 +22,7 @@ from fast.runtime.counts import number_of
 from fast.runtime.flags import as_flags
 from fast.runtime.options import TrainingOptions
 from fast.synthesis.options import FIRST_COUNTERFEIT
+from fast.synthesis.records import ASKED, FILES
 
 ALL = "all"  # stands for `{seed}` where the whole training side is meant
 FINISHED = "adapted"  # in the folder of an adaptation that went to its end
@@ -81,15 +82,18 @@ def final_pairs(
 
 
 def write_pairs(made: Sequence[Made], folder: Path) -> None:
-    """Image, mask and a line of the manifest for each pair, as `generate_with_mask.py` lays them out: counterfeits come
-    last, under numbers of their own."""
+    """Image, mask, what was filled where that is more, and a line of the manifest for each pair, as
+    `generate_with_mask.py` lays them out: counterfeits come last, under numbers of their own."""
     shown, fakes = ([pair for pair in made if pair.counterfeit == wanted] for wanted in (False, True))
     lines = []
     for number, pair in (*enumerate(shown), *enumerate(fakes, FIRST_COUNTERFEIT)):
-        files = {part: f"{part}/{number:06d}.png" for part in ("image", "mask")}
+        parts = ("image", "mask") if pair.filled is None else FILES
+        files = {part: f"{part}/{number:06d}.png" for part in parts}
         image, mask = pair.sample.read()
         write_image(folder / files["image"], image)
         write_mask(folder / files["mask"], mask)
+        if pair.filled is not None:
+            write_mask(folder / files[ASKED], pair.filled)
         about = {"prompt": "", "windows": [[0, 0, *mask.shape]]}  # for those who show them
         lines.append(json.dumps({"index": number, **files, **about, **pair.record}))
     write_bytes(folder / "manifest.jsonl", ("\n".join(lines) + "\n").encode())

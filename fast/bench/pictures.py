@@ -17,7 +17,7 @@ from fast.data.whole import synthesized_again
 from fast.masks.changed import around
 from fast.quality.measure import AROUND, Floats, contrast, features, seam, set_distance, spread
 from fast.segmentation.data import SegmentationSample
-from fast.synthesis.records import ASKED, read_records
+from fast.synthesis.records import filled_with_edge, read_records
 from ldm.errors import UserError
 
 SIGMAS = (0.8, 2.0)  # pixels: a hairline is seen sharp, a stain through the grain
@@ -144,7 +144,8 @@ def measures(folder: str | Path, real_pairs: Sequence[SegmentationSample], limit
         normal = resize_image(read_image(row["normal_source"]), image.shape[:2]) if row.get("normal_source") else None
         if mask.any():
             nearest = real.gallery(row["type"]).nearest(image, mask)
-            filled = read_mask(Path(folder) / row[ASKED]) if row.get(ASKED) else None
+            edge = filled_with_edge(row)
+            filled = None if edge is None else read_mask(Path(folder) / edge)
             found = types.setdefault(row["type"], TypeMeasures())
             found.add(image, mask, normal, nearest[0] if nearest else None, filled)
     made = {kind: found.features for kind, found in types.items()}

@@ -118,10 +118,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Made:
-    """A pair, and what a manifest says about it: its method and the files it was made from."""
+    """A pair, and what a manifest says about it: its method and the files it was made from. `filled` (H,W): where its
+    picture was changed, if that is more than its mask."""
 
     sample: SegmentationSample
     record: Mapping[str, Any]
+    filled: np.ndarray | None = None
 
     @property
     def counterfeit(self) -> bool:
@@ -275,7 +277,8 @@ def one_pair(
         **({"defect_source": origin} if origin else {}),
         **({"counterfeit": True} if counterfeit else {}),
     }
-    return Made(SegmentationSample(made.image, made.mask, shown, synthetic=True, sources=sources), record)
+    sample = SegmentationSample(made.image, made.mask, shown, synthetic=True, sources=sources)
+    return Made(sample, record, made.filled)
 
 
 def masks_of(row: Row, kind: str, real: Sequence[Sample]) -> Masks:

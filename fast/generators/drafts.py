@@ -87,7 +87,8 @@ class MixedDrafter:
         self.moved, self.drawn, self.max_distance = moved, drawn, max_distance
         assert isinstance(moved.method, Transplant)
         self.likeness = Likeness(moved.method.samples, self._move)
-        self._levels = {kind: round(outline.level, 4) for kind, outline in moved.method.outlines.items()}
+        found = {kind: outline.level for kind, outline in moved.method.outlines.items()}
+        self._levels = {kind: None if level is None else round(level, 4) for kind, level in found.items()}
 
     @property
     def drafters(self) -> list[Drafter]:
@@ -133,7 +134,8 @@ class MixedDrafter:
 
     def _outlined(self, image: np.ndarray, kind: str, draft: Draft) -> Draft:
         """A drawn draft with the mask that those who marked the real defects would give it."""
-        found = outlined(image, draft.image, draft.mask, self._levels[kind])
+        level = self._levels[kind]
+        found = draft.mask if level is None else outlined(image, draft.image, draft.mask, level)
         return replace(draft, mask=found, filled=draft.mask) if (found < draft.mask).any() else draft
 
     def settings(self) -> Mapping[str, Any]:

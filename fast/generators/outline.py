@@ -24,30 +24,30 @@ LOOSE = 0.3  # share of the contrast: below, the border runs through the ground 
 @dataclass(frozen=True)
 class Outline:
     """Of a type's annotations: `fringe`, the px beyond them in which its defects still show, 0 to `FURTHEST`; `level`,
-    the share of a defect's contrast at their border, 0 to `HIGHEST`."""
+    the share of a defect's contrast at their border, 0 to `HIGHEST`: the mean of the pixels just inside and of those
+    just outside. None where it cannot be told."""
 
     fringe: int
-    level: float
+    level: float | None
 
     @property
     def soft(self) -> bool:
         """Whether a piece may give way to its new ground at its border without losing of the defect: not where the
         annotation ends with a sharp edge."""
-        return self.fringe > 0 or self.level < LOOSE
+        return self.fringe > 0 or (self.level is not None and self.level < LOOSE)
 
 
 def outline_of(cutouts: Sequence[Cutout]) -> Outline:
     """How a type's defects are outlined, in the median: the fringe are the rings of one pixel, from the first one
-    outside on, that differ from the ground by `SHOWS` of the defect's own contrast. Without a defect that tells,
-    nothing shows beyond the annotation, and all of a change belongs to it."""
+    outside on, that differ from the ground by `SHOWS` of the defect's own contrast. Where that cannot be told, for
+    defects of a few pixels say, nothing counts as showing beyond the annotation."""
     profiles = [found for cutout in cutouts if (found := _profile(cutout)) is not None]
-    if not profiles:
-        return Outline(0, 0.0)
-    known = np.array(profiles)
-    shows = [float(np.median(ring)) if len(ring := column[~np.isnan(column)]) else 0.0 for column in known.T]
-    below = [number for number, share in enumerate(shows[1:]) if share < SHOWS]
-    level = (shows[0] + shows[1]) / 2
-    return Outline(below[0] if below else FURTHEST, float(np.clip(level, 0, HIGHEST)))
+    rings = np.array(profiles).reshape(-1, FURTHEST + 1).T
+    inner, *outer = (float(np.median(known)) if len(known := ring[~np.isnan(ring)]) else None for ring in rings)
+    if inner is None or outer[0] is None:
+        return Outline(0, None)
+    below = [number for number, share in enumerate(outer) if share is not None and share < SHOWS]
+    return Outline(below[0] if below else FURTHEST, float(np.clip((inner + outer[0]) / 2, 0, HIGHEST)))
 
 
 def with_fringe(mask: np.ndarray, width: int) -> np.ndarray:
@@ -61,27 +61,34 @@ def with_fringe(mask: np.ndarray, width: int) -> np.ndarray:
 def outlined(normal: np.ndarray, image: np.ndarray, mask: np.ndarray, level: float) -> np.ndarray:
     """Of a change's mask (H,W) what people would mark who outline defects at `level`: (H,W) in {0,1}, never empty.
 
-    `normal`, `image`: uint8 (H,W,3), before and after the change. The outermost rings of one pixel go whose change, in
-    the median, is less than that share of the change further in; at least half of each part's depth stays.
+    `normal`, `image`: uint8 (H,W,3), before and after the change; `mask`: not empty. Of each connected part the
+    outermost rings of one pixel go whose change, in the median, is less than that share of the change further in; at
+    least half of its depth stays.
     """
     own = (mask != 0).astype(np.uint8)
-    left, top, width, height = cv2.boundingRect(own)
-    box = slice(top, top + height), slice(left, left + width)
-    depth = _inside(own)[box]
-    change = np.abs(image[box].astype(np.float32) - normal[box]).mean(2)
-    full = float(np.median(change[depth > min(CORE, 0.5 * float(depth.max()))]))
+    depth, found = _inside(own), np.zeros_like(own)
+    count, parts, boxes, _ = cv2.connectedComponentsWithStats(own, connectivity=8)
+    for part in range(1, count):
+        left, top, width, height = (int(v) for v in boxes[part][:4])
+        box = slice(top, top + height), slice(left, left + width)
+        deep = np.where(parts[box] == part, depth[box], 0)
+        change = np.abs(image[box].astype(np.float32) - normal[box]).mean(2)
+        found[box] |= (deep > _faint_rings(deep, change, level)).astype(np.uint8)
+    return found
+
+
+def _faint_rings(depth: np.ndarray, change: np.ndarray, level: float) -> int:
+    """How many of a part's outermost rings are changed by less than `level` of the change further in. `depth` (h,w): px
+    from the part's border, 0 outside."""
+    deepest = float(depth.max())
+    full = float(np.median(change[depth > min(CORE, 0.5 * deepest)]))
     rings = 0
-    while rings < FURTHEST:
+    while rings + 1 <= min(FURTHEST, deepest / 2):
         ring = (depth > rings) & (depth <= rings + 1)
         if not ring.any() or np.median(change[ring]) >= level * full:
             break
         rings += 1
-    count, parts = cv2.connectedComponents(own[box], connectivity=8)
-    deepest = np.zeros(count, np.float32)
-    np.maximum.at(deepest, parts.ravel(), depth.ravel())
-    found = np.zeros_like(own)
-    found[box] = (depth > 0) & (depth > np.minimum(rings, deepest[parts] / 2))
-    return found
+    return rings
 
 
 def _profile(cutout: Cutout) -> np.ndarray | None:

@@ -30,10 +30,11 @@ def fitted(
     valid: np.ndarray,
     rng: np.random.Generator,
     how: str,
-    soft: bool = False,
+    soft: np.ndarray | None = None,
 ) -> np.ndarray:
     """`ground` (h,w,3) uint8 with `piece` (h,w,3) uint8 in the place of `mask` (h,w), nonzero = piece; outside it every
-    byte is the ground's. `soft`: the piece gives way to the ground over its outermost pixels.
+    byte is the ground's. `soft` (h,w): the piece's whole shape, of which `mask` may be a part, if it is to give way to
+    the ground over the outermost pixels of that.
 
     The piece takes the light of the ground: its levels are multiplied by a smooth field that on the ring around the
     mask turns its ground into the picture's. `how`: "poisson", the field follows the ring all along, as the membrane
@@ -53,7 +54,9 @@ def fitted(
     limit = float(np.log(FURTHEST))
     made = np.exp(own + np.clip(field, -limit, limit)) - DARK
     made = made + _missing_noise(piece, ground, ring, float(np.exp(np.mean(field[inside]))), rng)[..., None]
-    share = _edge(mask) if soft or how == "feather" else inside.astype(np.float32)
+    share = inside.astype(np.float32)
+    if soft is not None or how == "feather":
+        share = _edge(mask if soft is None else soft)
     mixed = ground + share[..., None] * (made - ground)
     result = ground.copy()
     result[inside] = np.clip(np.rint(mixed[inside]), 0, 255).astype(np.uint8)

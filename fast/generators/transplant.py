@@ -245,8 +245,8 @@ class Transplant(Placing):
         if not mask.any():
             return None
         filled[here] = mask[here] | (moved.filled[there] & moved.valid[there] & (region[here] != 0))
-        made, valid = image.copy(), moved.valid[there]
-        made[here] = fitted(moved.image[there], image[here], filled[here], valid, rng, self.blend, soft)
+        made, valid, whole = image.copy(), moved.valid[there], moved.filled[there] if soft else None
+        made[here] = fitted(moved.image[there], image[here], filled[here], valid, rng, self.blend, whole)
         return MadePair(made, mask, filled=filled if (filled > mask).any() else None)
 
 

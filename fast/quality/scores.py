@@ -16,7 +16,7 @@ from fast.quality.agreement import agreement, in_window, quick_judge
 from fast.quality.measure import contrast, seam, texture
 from fast.quality.ranking import RATIOS, goodness, ranks
 from fast.segmentation.data import SegmentationSample
-from fast.synthesis.records import ASKED
+from fast.synthesis.records import filled_with_edge
 from ldm.errors import UserError
 
 SCORES = ("visible", "seam", "texture", "distance", "closest", "agreement", "rank")
@@ -58,7 +58,8 @@ class Scorer:
         image, mask = self._read(row)
         if not mask.any():
             return None
-        filled = read_mask(self._place(row) / row[ASKED]) if row.get(ASKED) else None
+        edge = filled_with_edge(row)
+        filled = None if edge is None else read_mask(self._place(row) / edge)
         found: Row = dict.fromkeys(SCORES)
         if (source := row.get("normal_source")) and Path(source).is_file():
             normal = resize_image(read_image(source), image.shape[:2])

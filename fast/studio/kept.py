@@ -22,7 +22,9 @@ def keep(folder: Path, made: WishedPair, normal: Path) -> int:
     with closing(OutputFolder(folder, SETTINGS)) as output:
         output.gather()
         index = max((r["index"] for r in output.rows() if r["index"] < FIRST_COUNTERFEIT), default=-1) + 1
-        asked = None if made.wish.mask is None else resize_mask(made.wish.mask, made.mask.shape)
+        asked = made.filled
+        if asked is None and made.wish.mask is not None:
+            asked = resize_mask(made.wish.mask, made.mask.shape)
         record = _record(index, made, normal)
         output.write(record, PairImages(panel(made.normal), made.image, made.mask, asked=asked))
         output.gather()
@@ -41,7 +43,7 @@ def _record(index: int, made: WishedPair, normal: Path) -> dict[str, Any]:
         "prompt": "",
         "type": made.wish.kind,
         "painted_mask": made.wish.mask is not None,
-        **({} if made.wish.mask is None else {ASKED: f"{ASKED}/{index:06d}.png"}),
+        **({} if made.wish.mask is None and made.filled is None else {ASKED: f"{ASKED}/{index:06d}.png"}),
         **made.origin,
         **wish,
         "settings": made.settings,

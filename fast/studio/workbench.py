@@ -51,7 +51,8 @@ class Wish:
 @dataclass(frozen=True)
 class WishedPair:
     """A finished pair: uint8 normal and image (H,W,3), mask (H,W) in {0,1}. `settings`: what made it; `origin`: which
-    real defects took part, for the manifest."""
+    real defects took part, for the manifest; `filled` (H,W): where the image was changed, if that is more than the
+    mask."""
 
     wish: Wish
     normal: np.ndarray
@@ -60,6 +61,7 @@ class WishedPair:
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
+    filled: np.ndarray | None = None
 
 
 class Workbench:
@@ -163,7 +165,7 @@ class Workbench:
             made = generator.pair(normal, mask, np.random.default_rng(wish.seed), known)
             seconds, settings = time.perf_counter() - start, generator.settings()
         shown = resize_image(normal, made.image.shape[:2])
-        return WishedPair(wish, shown, made.image, made.mask, seconds, settings, made.origin)
+        return WishedPair(wish, shown, made.image, made.mask, seconds, settings, made.origin, made.filled)
 
     def _ready(self, wish: Wish, mask: np.ndarray | None) -> Generator:
         generator = self._generator(wish.method)

@@ -64,8 +64,8 @@ class WindowedPair:
 
     @property
     def nbytes(self) -> int:
-        arrays = (self.image, self.mask, self.normal, *self.crops, *(self.drafts or ()))
-        return sum(array.nbytes for array in arrays)
+        arrays = (self.image, self.mask, self.label, self.normal, *self.crops, *(self.drafts or ()))
+        return sum(array.nbytes for array in arrays if array is not None)
 
     def key(self, number: int) -> Hashable:
         """What the normal image in a window is known by; None for one that came from no file."""

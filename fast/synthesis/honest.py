@@ -24,7 +24,7 @@ UNCHANGED = "next to nothing changed"  # why a pair is rejected
 class HonestMaker:
     """`maker`, but each pair's mask is `changed_mask` of the one that it has.
 
-    A pair with less than `NEARLY` of its asked mask is made again, with a seed derived from its own and the number of
+    A pair with less than `NEARLY` of that is made again, with a seed derived from its own and the number of
     the try; after `TRIES` it is given out as rejected. `composite`: nothing outside the asked mask changes; else a
     change within `MARGIN` pixels of it counts too.
     """
@@ -70,7 +70,8 @@ class HonestMaker:
         found = np.zeros_like(made.mask)
         rows, columns = made.shown
         image, asked = made.image[rows, columns], made.mask[rows, columns]
-        found[rows, columns] = changed_mask(self._normal(made, image.shape), image, asked, self.margin)
+        margin = self.margin if made.asked is None else 0  # the soft edge around is changed, and not marked
+        found[rows, columns] = changed_mask(self._normal(made, image.shape), image, asked, margin)
         share = float(found.sum()) / int(made.mask.sum())
         origin = {**made.origin, "honest": {"share": round(share, 4), "tries": tries}}
         asked = made.mask if made.asked is None else made.asked

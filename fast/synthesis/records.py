@@ -16,8 +16,14 @@ from fast.synthesis.shard_form import CLASSES, RANGE, complete_shards, shard_par
 from ldm.errors import UserError
 
 MANIFEST = "manifest.jsonl"
-ASKED = "mask_asked"  # a file of pairs whose mask is what of the asked one really changed
+ASKED = "mask_asked"  # a file of pairs whose mask is less than what was filled: what changed, or what people would mark
 FILES = ("image", "mask", ASKED)  # what a record calls its files by
+
+
+def filled_with_edge(record: Mapping[str, Any]) -> str | None:
+    """The file of where a pair's picture was changed, if its mask leaves a soft edge out; of other masks that were
+    asked for, all but the pair's mask may be as it was."""
+    return None if "honest" in record or record.get("painted_mask") else record.get(ASKED)
 
 
 class Place(NamedTuple):

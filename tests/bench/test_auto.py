@@ -300,6 +300,10 @@ def test_counterfeits_are_written_behind_the_pairs(tmp_path: Path) -> None:
         (0, "part/hole"), (1, "part/hole"), (FIRST_COUNTERFEIT, "part/good")
     ]  # fmt: skip
     assert [bool(read_mask(tmp_path / row["mask"]).any()) for row in rows] == [True, True, False]
+    assert not any("mask_asked" in row for row in rows)
+    module_pairs.write_pairs([replace(made[0], filled=np.ones((8, 8), np.uint8))], tmp_path / "soft")
+    (row,) = [json.loads(line) for line in (tmp_path / "soft" / "manifest.jsonl").read_text().splitlines()]
+    assert read_mask(tmp_path / "soft" / row["mask_asked"]).all()
     write_image(tmp_path / "normal.png", picture)
     shown = read_row(tmp_path, {**rows[0], "normal_source": str(tmp_path / "normal.png")})
     assert (shown.caption, shown.mask.shape) == ("part/hole", (8, 8))

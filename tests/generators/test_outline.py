@@ -10,7 +10,7 @@ from fast.data.images import read_image, read_mask, resize_image, write_image, w
 from fast.data.layouts import open_dataset
 from fast.generators import create
 from fast.generators.cutouts import Cutout, cut_out
-from fast.generators.outline import FADES, FURTHEST, HIGHEST, outline_of, outlined, with_fringe
+from fast.generators.outline import FADES, FURTHEST, HIGHEST, Outline, outline_of, outlined, with_fringe
 from fast.generators.transplant import Transplant
 from ldm.errors import UserError
 from support.synthesis import manifest, synthesize, whole_set
@@ -69,7 +69,36 @@ def test_nothing_is_told_of_what_does_not_differ_from_its_ground(tmp_path: Path)
     write_mask(tmp_path / "masks" / "spot" / "0.png", mask)
     write_image(tmp_path / "normal" / "0.png", plate(2))
     assert outline_of(cutouts(tmp_path)).fringe == 0
-    assert outline_of([]).level == 0
+    assert outline_of([]) == outline_of(cutouts(tmp_path)) == Outline(0, None)
+    assert not outline_of([]).soft
+
+
+def test_of_a_defect_of_a_few_pixels_nothing_is_told_and_it_stays_sharp(tmp_path: Path) -> None:
+    for number in range(3):
+        image, mask = plate(number), np.zeros((SIDE, SIDE), np.uint8)
+        mask[50:54, 60:64] = 1
+        image[mask > 0] = 20
+        write_image(tmp_path / "defects" / "dot" / f"{number}.png", image)
+        write_mask(tmp_path / "masks" / "dot" / f"{number}.png", mask)
+    write_image(tmp_path / "normal" / "0.png", plate(9))
+    method = create("transplant", defects=str(tmp_path), split="all", on_object="off", scale=[1, 1], turn=0)
+    assert isinstance(method, Transplant)
+    assert list(method.outlines.values()) == [Outline(0, None)]
+    made = method.pair(plate(4), None, np.random.default_rng(0))
+    assert made.filled is None
+    assert (made.image[made.mask > 0] < 40).all()
+
+
+def test_each_part_of_a_drawn_mask_is_outlined_by_itself() -> None:
+    """A soft stain beside a sharp hole: the stain loses its faint rings, the hole nothing."""
+    normal, apart = plate(3), distance((40, 40))
+    change, hole = 60 * np.clip(1 - (apart - 12) / 8, 0, 1), np.zeros((SIDE, SIDE), np.uint8)
+    hole[90:97, 90:97] = 1
+    change[hole > 0] = 60
+    image = np.clip(normal - np.rint(change)[..., None], 0, 255).astype(np.uint8)
+    marked = outlined(normal, image, (change > 0).astype(np.uint8), 0.5)
+    assert (marked[hole > 0] == 1).all()
+    assert float(np.sqrt((marked & (1 - hole)).sum() / np.pi)) == pytest.approx(16, abs=1.2)
 
 
 def test_a_moved_defect_ends_beyond_its_mask_as_the_real_one_does(tmp_path: Path) -> None:

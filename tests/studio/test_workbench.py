@@ -128,3 +128,7 @@ def test_kept_pairs_are_an_output_folder_that_training_takes(
     row = read_records(tmp_path / "kept")[number]
     assert (read_mask(tmp_path / "kept" / row["mask_asked"]) == mask).all()
     assert all("mask_asked" not in row for row in rows)
+    soft = replace(made, filled=np.ones_like(made.mask))  # as a moved defect with its soft edge
+    number = keep(tmp_path / "kept", soft, bench.normals[2].path)
+    row = read_records(tmp_path / "kept")[number]
+    assert read_mask(tmp_path / "kept" / row["mask_asked"]).all()

@@ -1,6 +1,7 @@
 """Honest masks: what really changed, and pairs made again where nothing did."""
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,25 @@ def test_what_did_not_change_is_made_again_and_given_up_in_the_end() -> None:
         "tries: they lie in rejected/"
     )
     assert made_again([row for row in rows if row["index"] == 0]) == ""
+
+
+@pytest.mark.parametrize("composite", [True, False])
+def test_a_soft_edge_beyond_the_mask_is_not_marked(composite: bool) -> None:
+    """Of a pair that was filled beyond its mask the mask alone is looked at, and what was filled stays known."""
+
+    class Soft(Making):
+        def make(self, pairs: Iterator[Pair], in_flight: int) -> Generator[SynthesizedSample, None, None]:
+            for made in super().make(pairs, in_flight):
+                inner = np.zeros_like(made.mask)
+                inner[10:16, 10:18] = 1
+                yield replace(made, mask=inner, asked=made.mask)
+
+    (made,) = HonestMaker(Soft(), composite).make(pairs(1), 1)
+    assert made.asked is not None
+    assert made.asked.sum() == 144
+    assert made.mask[10:14, 10:18].all()
+    assert made.mask.sum() == 4 * 8
+    assert made.origin["honest"] == {"share": round(4 / 6, 4), "tries": 1}
 
 
 def test_seeds_depend_on_the_pair_alone_and_a_stop_ends_it() -> None:
