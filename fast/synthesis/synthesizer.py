@@ -151,7 +151,7 @@ class Synthesizer:
         """As `fill`, from a draft of `draft_of`, in `mask` or with a mask of its own: the draft made new."""
         pair = Pair(0, None, None, type_index, seed, counterfeit)
         given = None if mask is None else resize_mask((mask != 0).astype(np.uint8), normal.shape[:2])
-        made = self._filled(self._drafted(normal, pair, given, time.perf_counter())).made()
+        made = self._filled(self._drafted(normal.copy(), pair, given, time.perf_counter())).made()
         return Draft(made.image, made.mask, made.origin, filled=made.asked)
 
     def _filled(self, picture: WindowedPair) -> WindowedPair:

@@ -145,6 +145,10 @@ def test_below_it_the_draft_decides_and_outside_the_mask_every_byte_is_the_norma
     image, mask = filled(synthesizer, own)
     assert (mask == own).all()
     assert (image[own == 0] == normal()[own == 0]).all()
+    given = normal()
+    made = synthesizer.fill_draft(given, None, 0, 5)
+    assert (given == normal()).all()  # arguments stay as they are
+    assert (made.image != given).any()
 
 
 class SoftDot(Dot):
