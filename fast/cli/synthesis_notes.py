@@ -22,7 +22,7 @@ from fast.procedural.defects import DEFECTS, DRAWABLE
 from fast.runtime.counts import number_of
 from fast.runtime.options import did_you_mean
 from fast.synthesis.defect_types import perhaps_category
-from fast.synthesis.options import Recipe, SamplingOptions, SynthesisOptions, draft_methods
+from fast.synthesis.options import Recipe, SynthesisOptions, draft_methods
 from fast.synthesis.recipe import guidance_note
 from fast.synthesis.sources import NormalSource, Sources, kinds_below
 from ldm.errors import UserError
@@ -41,8 +41,6 @@ def tell_recipe(options: SynthesisOptions, artifact: Artifact, recipe: Recipe) -
     for name in ("margin", "min_window", "max_window"):
         if recipe.region == "full" and getattr(options, name) is not None:
             print(f"--{name} {getattr(options, name)} is not used: it is for --region auto", flush=True)
-    if recipe.from_draft and recipe.blend != SamplingOptions().blend:
-        print(f"--blend {recipe.blend} is not used: a draft's border is its method's", flush=True)
 
 
 def tell_words(options: SynthesisOptions, artifact: Artifact, recipe: Recipe, types: list[str]) -> None:

@@ -17,7 +17,6 @@ from ldm.rng import seed_of
 # (and on the CPU on the number of threads), so the shape is fixed here and never by the user's batch size: that is
 # what makes a pair's bytes its own.
 WINDOWS_PER_BATCH = {"cpu": 1, "cuda": 32}
-DRAFT_BLEND = 2  # pixels from the border in which what sampling changes of a draft fades in, at least
 MOST_WAITING = 1 << 30  # bytes of pictures that may wait for others with windows of their size
 
 
@@ -43,10 +42,9 @@ class WindowedPair:
 
     def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
         """Paste a window, all of it or by its mask (`composite`); True if it was the last."""
-        region, composite, drafted = self.regions[number], recipe.composite, self.drafts is not None
-        blend = max(recipe.blend, DRAFT_BLEND) if drafted else recipe.blend
-        if composite and blend:
-            made = self._faded(number, made, blend)
+        region, composite = self.regions[number], recipe.composite
+        if composite and recipe.blend:
+            made = self._faded(number, made, recipe.blend)
         with self.lock:
             paste(self.image, made, region if composite else replace(region, mask=np.ones_like(region.mask)))
             self.left -= 1
