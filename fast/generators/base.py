@@ -159,7 +159,6 @@ class Placing(Generator):
 
     ground: Ground | None = None
 
-    @abstractmethod
     def synthesize(
         self,
         image: np.ndarray,
@@ -170,7 +169,10 @@ class Placing(Generator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `Generator.synthesize`; `region` (H,W), nonzero = object: where defects may lie, when no mask is given.
         None: as the option `on_object` says."""
+        made = self.pair(image, mask, rng, anomaly, region)
+        return made.image, made.mask
 
+    @abstractmethod
     def pair(
         self,
         image: np.ndarray,
@@ -180,9 +182,6 @@ class Placing(Generator):
         region: np.ndarray | None = None,
     ) -> MadePair:
         """As `Generator.pair`; `region` as in `synthesize`."""
-        again = deepcopy(rng)
-        made, found = self.synthesize(image, mask, rng, anomaly, region)
-        return MadePair(made, found, self.origin(again, anomaly))
 
     def object_in(self, image: np.ndarray, region: np.ndarray | None) -> np.ndarray:
         """Where defects may lie in a picture (H,W,3): (H,W) uint8 in {0,1}, the `region` if one is given. Raises

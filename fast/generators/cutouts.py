@@ -13,13 +13,14 @@ import numpy as np
 
 from fast.data.images import read_image, read_mask
 from fast.data.index import Sample
+from fast.generators.windows import depth_in
 from fast.masks.foreground import Ground
 from fast.procedural.photo import look_at
 from ldm.hashing import file_hash
 
 # Parts of a mask nearer than this share of the picture's shorter side belong together.
 TOGETHER = 0.02
-# Around a defect this many px of its ground are kept, or this share of its size.
+# Around a defect this many px of its ground are kept, or this share of its size: enough to see where its edge ends.
 MARGIN, MARGIN_SHARE = 16, 0.25
 NEXT = 3  # px around other defects of the picture that may be theirs
 LARGEST = 0.4  # share of the picture's area; a larger one is no piece of it
@@ -72,7 +73,7 @@ def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
     if mask.shape != image.shape[:2] or not mask.any():
         return []
     region = np.ones(mask.shape, np.uint8) if ground is None else ground.of(image)
-    far = _edge_distance(region)
+    far = depth_in(region)
     within = np.sort(far[region > 0])
     grained = look_at(image, region).grained
     reach = 2 * max(1, round(TOGETHER * min(mask.shape))) + 1
@@ -109,12 +110,6 @@ def without_slips(cutouts: Sequence[Cutout]) -> list[Cutout]:
     """The defects of a type but those that are specks beside its others: left by the brush that marked them."""
     areas = np.array([cutout.mask.sum() for cutout in cutouts], float)
     return [cutout for cutout, area in zip(cutouts, areas, strict=True) if area >= SLIP * np.median(areas)]
-
-
-def _edge_distance(region: np.ndarray) -> np.ndarray:
-    """Px from every pixel of the object to its edge or the picture's border."""
-    framed = cv2.copyMakeBorder((region != 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return np.asarray(cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1])
 
 
 def _place(box: Sequence[int], region: np.ndarray) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fast.generators.base import Placing
+from fast.generators.base import MadePair, Placing
 from fast.generators.blend import ImageMask, check_range, given_mask
 from fast.generators.looks import SYNONYMS, USUAL, cannot_draw, own_looks
 from fast.generators.windows import (
@@ -117,22 +117,22 @@ class Procedural(Placing):
     def check_word(self, anomaly: str) -> None:
         self.looks_of(anomaly)
 
-    def synthesize(
+    def pair(
         self,
         image: np.ndarray,
         mask: np.ndarray | None,
         rng: Rng,
         anomaly: str | None = None,
         region: np.ndarray | None = None,
-    ) -> ImageMask:
-        """See `Placing.synthesize`."""
+    ) -> MadePair:
+        """See `Placing.pair`."""
         if min(image.shape[:2]) < SMALLEST:
             height, width = image.shape[:2]
             raise UserError(f"procedural needs pictures of {SMALLEST} px or more a side, not {width} x {height}")
         if mask is not None:
-            return self._filled(image, given_mask(mask, image), self.look(rng, anomaly, True), rng)
+            return MadePair(*self._filled(image, given_mask(mask, image), self.look(rng, anomaly, True), rng))
         where = self.object_in(image, region)
-        return self._drawn(image, where, self.look(rng, anomaly, False), rng)
+        return MadePair(*self._drawn(image, where, self.look(rng, anomaly, False), rng))
 
     def look(self, rng: Rng, anomaly: str | None, in_mask: bool) -> str:
         """See `Placing.look`."""

@@ -14,7 +14,7 @@ from fast.data.layouts import check, open_dataset
 from fast.data.split import Split as SplitFile
 from fast.data.split import make_split
 from fast.generators.base import MadePair, Placing, Split
-from fast.generators.blend import ImageMask, change, check_range
+from fast.generators.blend import change, check_range
 from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place, without_slips
 from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
 from fast.generators.outline import FURTHEST, Outline, outline_of, with_fringe
@@ -133,18 +133,6 @@ class Transplant(Placing):
     def origin(self, rng: Rng, anomaly: str | None = None) -> dict[str, str]:
         return {"defect_source": str(self._pick(rng, anomaly).source)}
 
-    def synthesize(
-        self,
-        image: np.ndarray,
-        mask: np.ndarray | None,
-        rng: Rng,
-        anomaly: str | None = None,
-        region: np.ndarray | None = None,
-    ) -> ImageMask:
-        """See `Placing.synthesize`; a given mask is not looked at, the defect brings its own."""
-        made = self.pair(image, mask, rng, anomaly, region)
-        return made.image, made.mask
-
     def pair(
         self,
         image: np.ndarray,
@@ -153,7 +141,7 @@ class Transplant(Placing):
         anomaly: str | None = None,
         region: np.ndarray | None = None,
     ) -> MadePair:
-        """See `Placing.pair`."""
+        """See `Placing.pair`; a given mask is not looked at, the defect brings its own."""
         cutout = self._pick(rng, anomaly)
         where = self.object_in(image, region)
         grey = bool((image == image[..., :1]).all())

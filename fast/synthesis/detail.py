@@ -16,7 +16,6 @@ COARSE = 2.0  # pixels: of the Gaussian under which the change of a draft is tak
 HALF = 0.5  # of a defect's radius: of that Gaussian inside its mask
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # SSIM's: differences below them, squared grey levels, count for nothing
 NEAR = 8.0  # pixels: how far the local strength of noise, and whether a surface is still there, are looked at
-CHANGES = 0.4  # of a draft's contrast, times the strength: what sampling changes of it at most
 WIDEST = 24.0  # pixels: the change of a soft defect fades in within these, or half its radius
 
 
@@ -36,34 +35,21 @@ def restored(normal: np.ndarray, decoded: np.ndarray, made: np.ndarray, seed: in
     return np.clip(np.rint(full), 0, 255).astype(np.uint8)
 
 
-def varied(
-    draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.ndarray, most: float | None = None
-) -> np.ndarray:
+def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A draft (H,W,3) uint8 changed as far as sampling changed it, in what is coarse: beyond half the radius of the
     largest circle in the `mask` (H,W) there, beyond `COARSE` pixels around it.
 
     `decoded`: the draft encoded and decoded, and nothing else; `made`: the window that sampling made of it, from the
     same decoder. A crack's edge and the surface's grain stay the draft's; how dark, wide and even it is becomes new.
-    What is finer is not the defect's: a small base leaves clouds, which a segmenter would learn in its place. `most`:
-    grey levels of the root mean square to which a larger change within the mask is weakened; None: to none.
+    What is finer is not the defect's: a small base leaves clouds, which a segmenter would learn in its place.
     """
     found = _blurred(made.astype(np.float32) - decoded.astype(np.float32), COARSE)
     own = (mask != 0).astype(np.uint8)
     if own.any():
         radius = float(cv2.distanceTransform(np.pad(own, 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max())
         inside, sigma = own.astype(np.float32)[..., None], max(COARSE, HALF * radius)
-        within = weighted_blur(found, inside, sigma)
-        size = float(np.sqrt(np.square(within[own > 0]).mean()))
-        weaker = 1.0 if most is None or size <= most else most / size
-        found = inside * weaker * within + (1 - inside) * found
+        found = inside * weighted_blur(found, inside, sigma) + (1 - inside) * found
     return np.clip(np.rint(draft + found), 0, 255).astype(np.uint8)
-
-
-def most_changed(normal: np.ndarray, draft: np.ndarray, mask: np.ndarray, strength: float) -> float:
-    """By how many grey levels sampling may change a draft (`varied`): what shows faintly on a busy ground drowns in a
-    change that a strong defect does not feel. `normal`, `draft`: uint8 (H,W,3)."""
-    change = draft.astype(np.float32) - normal
-    return CHANGES * strength * float(np.sqrt(np.square(change[mask != 0]).mean()))
 
 
 def likeness(window: np.ndarray, other: np.ndarray) -> Floats:

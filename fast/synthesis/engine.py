@@ -13,7 +13,7 @@ from fast.data.tensors import latent_mask, to_image, to_tensor
 from fast.latent.prompted import PromptedDiffusion, SamplingInputs
 from fast.synthesis.counterfeit import counterfeit_strength, renewed
 from fast.synthesis.denoiser import WindowDenoiser, tile_size
-from fast.synthesis.detail import most_changed, restored, varied
+from fast.synthesis.detail import restored, varied
 from fast.synthesis.options import Recipe
 from fast.synthesis.prepared import PreparedModel
 from fast.synthesis.recent import Recent
@@ -115,8 +115,7 @@ class Engine:
             return self._with_detail(made, normals, background, seeds, keys)
         if not recipe.detail:
             return made
-        most = [most_changed(n, d, m, recipe.strength) for n, d, m in zip(normals, drafts, masks, strict=True)]
-        return [varied(*w) for w in zip(drafts, self._images(first), made, masks, most, strict=True)]
+        return [varied(*w) for w in zip(drafts, self._images(first), made, masks, strict=True)]
 
     @torch.no_grad()
     def counterfeit(

@@ -69,9 +69,9 @@ class HonestMaker:
             return made  # no change was asked for
         found = np.zeros_like(made.mask)
         rows, columns = made.shown
-        image, asked = made.image[rows, columns], made.mask[rows, columns]
+        image, marked = made.image[rows, columns], made.mask[rows, columns]
         margin = self.margin if made.asked is None else 0  # the soft edge around is changed, and not marked
-        found[rows, columns] = changed_mask(self._normal(made, image.shape), image, asked, margin)
+        found[rows, columns] = changed_mask(self._normal(made, image.shape), image, marked, margin)
         share = float(found.sum()) / int(made.mask.sum())
         origin = {**made.origin, "honest": {"share": round(share, 4), "tries": tries}}
         asked = made.mask if made.asked is None else made.asked

@@ -13,7 +13,6 @@ from fast.data.images import read_image, resize_image, resize_mask
 from fast.latent.prompted import PromptedDiffusion
 from fast.runtime.workers import overlapped, own_workers
 from fast.synthesis.batches import WINDOWS_PER_BATCH, PairWindow, WindowedPair, batch_width, batches
-from fast.synthesis.detail import CHANGES
 from fast.synthesis.engine import Engine, GivenUp
 from fast.synthesis.maker import Draft, DraftOf, MaskOf, given_mask
 from fast.synthesis.options import Recipe, draft_methods
@@ -69,7 +68,7 @@ class Synthesizer:
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in idle}
         drawn = "procedural" in draft_methods(self.recipe.draft) and self.recipe.from_draft
         words = {"draft_prompts": "looks"} if drawn and self.looks else {}
-        made_new = {"draft_change": CHANGES} if draft and self.recipe.from_draft else {}
+        made_new = {"draft_change": "fades in"} if draft and self.recipe.from_draft else {}
         return {**recipe, **draft, **words, **made_new, "device": self.device.type, "lane": self.windows_per_batch}
 
     def stop(self) -> None:

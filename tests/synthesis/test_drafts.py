@@ -203,7 +203,7 @@ def test_settings_say_what_the_draft_came_from(tiny_fast: FAST) -> None:
     settings = drafted(tiny_fast, 0.3).settings()
     assert settings["draft_settings"] == {"is": "dot"}
     assert (settings["draft"], settings["strength"]) == ("procedural", 0.3)
-    assert settings["draft_change"] > 0  # of other programs no set is continued that made drafts new in another way
+    assert settings["draft_change"]  # of other programs no set is continued that made drafts new in another way
 
 
 def test_a_drawn_draft_is_made_new_by_the_word_for_what_was_drawn(
