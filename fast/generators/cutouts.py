@@ -23,7 +23,7 @@ TOGETHER = 0.02
 # Around a defect this many px of its ground are kept, or this share of its size: enough to see where its edge ends.
 MARGIN, MARGIN_SHARE = 16, 0.25
 NEXT = 3  # px around other defects of the picture that may be theirs
-LARGEST = 0.4  # share of the picture's area; a larger one is no piece of it
+LARGEST = 0.6  # share of the picture's area; a larger one is no piece of it
 SMALLEST = 3  # px of a defect; less is a slip of the annotation
 SLIP = 0.005  # of the median defect of a type: a smaller one is a slip too
 # From this many parts on a type's places are looked at; below, nobody can tell.
@@ -60,9 +60,14 @@ class Cutout:
 
     @property
     def movable(self) -> bool:
-        """False for one that fills its picture, or goes from border to border: anywhere else it would be a picture."""
+        """False for one that fills its picture: it would bring all of it along."""
+        return self.share < LARGEST and not all(self.spans)
+
+    @property
+    def spans(self) -> tuple[bool, bool]:
+        """Whether it goes from the top border of its picture to the bottom one, and from the left one to the right."""
         top, bottom, left, right = self.touches
-        return self.share < LARGEST and not (top and bottom) and not (left and right)
+        return top and bottom, left and right
 
 
 def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:

@@ -28,15 +28,18 @@ class Moved:
     touches: tuple[bool, bool, bool, bool]
 
 
-def warped(image: np.ndarray, masks: Sequence[np.ndarray], degrees: float, scale: float) -> list[np.ndarray]:
-    """Image (h,w,3) and masks (h,w) turned and scaled, on a canvas that holds all of them, and where they are known."""
+def warped(
+    image: np.ndarray, masks: Sequence[np.ndarray], degrees: float, scale: tuple[float, float]
+) -> list[np.ndarray]:
+    """Image (h,w,3) and masks (h,w) scaled, in height and in width, and then turned, on a canvas that holds all of
+    them."""
     height, width = image.shape[:2]
-    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
-    cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
-    wide, high = (max(1, int(np.ceil(v - 1e-6))) for v in (width * cos + height * sin, width * sin + height * cos))
-    turn[:, 2] += [(wide - width) / 2, (high - height) / 2]
-    size = (wide, high)
-    soft = cv2.GaussianBlur(image, (0, 0), 0.45 / scale) if scale < 0.9 else np.ascontiguousarray(image)
+    turn = cv2.getRotationMatrix2D((0, 0), degrees, 1)
+    turn[:, :2] *= np.array(scale[::-1])
+    wide, high = (max(1, int(np.ceil(v - 1e-6))) for v in np.abs(turn[:, :2]) @ [width, height])
+    turn[:, 2] = np.array([wide - 1, high - 1]) / 2 - turn[:, :2] @ [(width - 1) / 2, (height - 1) / 2]
+    size, least = (wide, high), min(scale)
+    soft = cv2.GaussianBlur(image, (0, 0), 0.45 / least) if least < 0.9 else np.ascontiguousarray(image)
     moved = cv2.warpAffine(soft, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     return [moved, *(_warped_mask(mask, turn, size) for mask in masks)]
 

@@ -42,8 +42,10 @@ class Transplant(Placing):
     gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own.
     `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
 
-    A defect that a border of the picture cuts off stays at that border. Of ten tries the place is taken whose ground is
-    most like the defect's own. Defects that fill their picture serve only types that have no others.
+    A defect that a border of the picture cuts off stays at that border, and one that goes from border to border, a
+    stripe along an edge of the part say, does so in the new picture too, scaled to its size. Of ten tries the place is
+    taken whose ground is most like the defect's own. Defects that fill their picture (`Cutout.movable`) serve only
+    types that have no others.
 
     The mask is the annotation's, moved along. `fringe`: px around it that come along too, for an edge is soft and
     people outline what they are sure of; a piece cut at its annotation would teach that defects end where masks do.
@@ -125,6 +127,7 @@ class Transplant(Placing):
             "turn": self.turn,
             "blend": self.blend,
             "near": {kind: self.near[kind] for kind in self.types},
+            "parts": {kind: len({c.group for c in self.cutouts[kind]}) for kind in self.types},
             "fringe": {kind: self.outlines[kind].fringe for kind in self.types},
             "soft": {kind: self.outlines[kind].soft for kind in self.types},
             "on_object": None if self.ground is None else self.ground.settings(),
@@ -147,7 +150,7 @@ class Transplant(Placing):
         grey = bool((image == image[..., :1]).all())
         tries = []
         for _ in range(CANDIDATES):
-            moved = self._moved(cutout, rng)
+            moved = self._moved(cutout, rng, image.shape)
             moved = replace(moved, image=grey_of(moved.image)) if grey else moved
             corner, share = self._corner(moved, where, rng)
             # What would be cut off is worse than any other ground.
@@ -164,20 +167,24 @@ class Transplant(Placing):
         return max(found, key=lambda each: change(image, (each.image, each.mask)))
 
     def _pick(self, rng: Rng, anomaly: str | None) -> Cutout:
-        """The first thing that is drawn of a pair, so that `origin` can tell. Every picture counts once."""
+        """The first thing that is drawn of a pair, so that `origin` can tell. Every physical part counts once, as where
+        a segmenter's real defects are drawn, and of it every picture."""
         if not self.cutouts:
             raise UserError("transplant has no defects yet; give defects=FOLDER (--defects), or call fit")
         if anomaly is not None and anomaly not in self.cutouts:
             raise UserError(f"transplant has no defect of type {anomaly!r}; it has {', '.join(self.types)}")
         kind = self.types[int(rng.integers(len(self.types)))] if anomaly is None else anomaly
-        sources = sorted({c.source for c in self.cutouts[kind]})
+        own = self.cutouts[kind]
+        parts = sorted({c.group for c in own})
+        part = parts[int(rng.integers(len(parts)))]
+        sources = sorted({c.source for c in own if c.group == part})
         source = sources[int(rng.integers(len(sources)))]
-        own = [c for c in self.cutouts[kind] if c.source == source]
+        own = [c for c in own if c.source == source]
         areas = np.array([c.mask.sum() for c in own], float)
         return own[int(rng.choice(len(own), p=areas / areas.sum()))]
 
-    def _moved(self, cutout: Cutout, rng: Rng) -> Moved:
-        """A cutout mirrored, turned and scaled by chance."""
+    def _moved(self, cutout: Cutout, rng: Rng, shape: tuple[int, ...]) -> Moved:
+        """A cutout mirrored, turned and scaled by chance, for a picture of this shape."""
         near, fixed = self.near[cutout.kind], any(cutout.touches)
         turn = rng.uniform(-self.turn, self.turn)
         if near or fixed or cutout.grained:
@@ -189,7 +196,7 @@ class Transplant(Placing):
         top, bottom, left, right = cutout.touches
         touches = (top, bottom, right, left) if mirror else cutout.touches
         image, *masks = (a[:, ::-1] if mirror else a for a in (cutout.image, cutout.mask, cutout.filled, cutout.clean))
-        turned, own, filled, valid = warped(image, masks, turn, scale)
+        turned, own, filled, valid = warped(image, masks, turn, _scales(cutout, scale, shape))
         return Moved(turned, own, filled, valid, (y, 1 - x if mirror else x), near, touches)
 
     def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[tuple[int, int], float]:
@@ -236,6 +243,16 @@ class Transplant(Placing):
         made, valid, whole = image.copy(), moved.valid[there], moved.filled[there] if soft else None
         made[here] = fitted(moved.image[there], image[here], filled[here], valid, rng, self.blend, whole)
         return MadePair(made, mask, filled=filled if (filled > mask).any() else None)
+
+
+def _scales(cutout: Cutout, scale: float, shape: tuple[int, ...]) -> tuple[float, float]:
+    """By what a cutout's height and width are scaled: where it goes from border to border as the new picture is larger
+    than its own, and across as well, by `scale` besides; otherwise by `scale`."""
+    if not any(cutout.spans):
+        return scale, scale
+    along = int(cutout.spans[1])
+    fits = shape[along] / cutout.mask.shape[along]
+    return (fits * scale, fits) if along else (fits, fits * scale)
 
 
 def split_file(split: str) -> SplitFile | None:

@@ -1,5 +1,6 @@
 """Transplant: real defects of the training side, set into normal pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
@@ -123,6 +124,56 @@ def test_what_a_border_cuts_off_stays_at_it(made: Transplant) -> None:
         _, mask = made.synthesize(plate(150, seed), None, rng(seed), "parts/notch")
         assert mask[0].any()
         assert not mask[20:].any()
+
+
+@pytest.fixture(scope="module")
+def striped(tmp_path_factory: pytest.TempPathFactory) -> Transplant:
+    """Stripes from border to border, twice as bright as their plate: two along the top border, one below the middle, one
+    along the right border; and one that fills three quarters of its picture."""
+    root = tmp_path_factory.mktemp("data") / "parts"
+    write_image(root / "normal" / "0.png", plate(90, 0))
+    boxes = {"top": np.s_[:10], "lower": np.s_[60:72], "side": np.s_[:, 84:], "whole": np.s_[:72], "tilted": np.s_[:9]}
+    for number, (name, box) in enumerate(boxes.items()):
+        image, mask = plate(80, number), np.zeros((SIDE, SIDE), np.uint8)
+        mask[box] = 1
+        image[mask > 0] *= 2
+        write_image(root / "defects" / "stripe" / f"{name}.png", image)
+        write_mask(root / "masks" / "stripe" / f"{name}.png", mask)
+    generator = create("transplant", defects=str(root), split="all", on_object="off")
+    assert isinstance(generator, Transplant)
+    return generator
+
+
+@pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, 130), (150, 70)])
+def test_what_goes_from_border_to_border_does_so_in_a_picture_of_another_size(
+    striped: Transplant, shape: tuple[int, int]
+) -> None:
+    image = np.clip(100 + rng(3).normal(0, 1.5, (*shape, 1)), 0, 255).astype(np.uint8).repeat(3, 2)
+    seen = set()
+    for seed in range(24):
+        found = striped.pair(image, None, rng(seed), "parts/stripe")
+        name = Path(found.origin["defect_source"]).stem
+        seen.add(name)
+        rows, cols = found.mask.any(axis=1), found.mask.any(axis=0)
+        assert (rows if name == "side" else cols).all()
+        assert name != "side" or cols[0] != cols[-1]  # at either side, mirrored
+        assert name not in ("top", "tilted") or (rows[0] and not rows[shape[0] // 2])
+        thick = {"top": 10, "lower": 12, "side": 12, "tilted": 9}[name] * shape[name != "side"] / SIDE
+        assert 0.75 * thick <= found.mask.sum() / shape[name != "side"] <= 1.35 * thick
+        inner = cv2.erode(found.mask, np.ones((5, 5), np.uint8)) > 0
+        assert found.image[inner].mean() > 150  # twice its ground
+    assert seen == {"top", "lower", "side", "tilted"}  # what fills its picture is no piece of it
+
+
+def test_every_part_counts_once(parts: Path) -> None:
+    """Of a type with many pictures of one part, and one picture of another, both are drawn alike."""
+    made = create("transplant", defects=str(parts), split="all", on_object="off")
+    assert isinstance(made, Transplant)
+    own = made.cutouts["parts/spot"]
+    made.cutouts["parts/spot"] = [replace(c, group="one" if c is own[0] else "other") for c in own]
+    drawn = [made.origin(rng(seed), "parts/spot")["defect_source"] for seed in range(200)]
+    assert drawn.count(str(own[0].source)) == pytest.approx(100, abs=25)
+    assert len(set(drawn)) == len(own)
 
 
 def test_defects_lie_on_the_object(made: Transplant) -> None:
