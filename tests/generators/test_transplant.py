@@ -128,8 +128,8 @@ def test_what_a_border_cuts_off_stays_at_it(made: Transplant) -> None:
 
 @pytest.fixture(scope="module")
 def striped(tmp_path_factory: pytest.TempPathFactory) -> Transplant:
-    """Stripes from border to border, twice as bright as their plate: two along the top border, one below the middle, one
-    along the right border; and one that fills three quarters of its picture."""
+    """Stripes from border to border, twice as bright as their plate: two along the top, one below the middle, one
+    along the right; and one that fills three quarters of its picture."""
     root = tmp_path_factory.mktemp("data") / "parts"
     write_image(root / "normal" / "0.png", plate(90, 0))
     boxes = {"top": np.s_[:10], "lower": np.s_[60:72], "side": np.s_[:, 84:], "whole": np.s_[:72], "tilted": np.s_[:9]}
