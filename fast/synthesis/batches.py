@@ -22,8 +22,8 @@ MOST_WAITING = 1 << 30  # bytes of pictures that may wait for others with window
 
 @dataclass
 class WindowedPair:
-    """A pair under way: its image, into which each window's defect is pasted once it is made. `mask` (H,W): what is
-    filled; `label` (H,W): what of that is the finished pair's mask, None for all."""
+    """A pair under way: its image, or its draft, into which each window's defect is pasted once it is made. `mask`
+    (H,W): where windows are sampled; `filled` (H,W): where the draft differs from the normal, if that is more."""
 
     pair: Pair
     image: np.ndarray
@@ -37,7 +37,7 @@ class WindowedPair:
     drafts: list[np.ndarray] | None = None
     origin: dict[str, str] = field(default_factory=dict)
     prompt_index: int | None = None
-    label: np.ndarray | None = None
+    filled: np.ndarray | None = None
     lock: Lock = field(default_factory=Lock)
 
     def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
@@ -62,13 +62,15 @@ class WindowedPair:
 
     @property
     def nbytes(self) -> int:
-        arrays = (self.image, self.mask, self.label, self.normal, *self.crops, *(self.drafts or ()))
+        arrays = (self.image, self.mask, self.filled, self.normal, *self.crops, *(self.drafts or ()))
         return sum(array.nbytes for array in arrays if array is not None)
 
     def key(self, number: int) -> Hashable:
-        """What the normal image in a window is known by; None for one that came from no file."""
+        """What the normal image in a window is known by; None for one that came from no file, or has a draft's soft
+        edge in it."""
         region, path = self.regions[number], self.pair.normal
-        return (path, region.top, region.left, region.height, region.width) if path else None
+        whole = path is not None and self.filled is None
+        return (path, region.top, region.left, region.height, region.width) if whole else None
 
     def seed(self, number: int) -> int:
         """The first window has the pair's own seed, so that a single one is the same whatever its region is called."""
@@ -79,9 +81,9 @@ class WindowedPair:
         return SynthesizedSample(
             self.normal,
             self.image,
-            self.mask if self.label is None else self.label,
+            self.mask,
             self.shown,
-            None if self.label is None else self.mask,
+            self.filled,
             pair=self.pair,
             windows=windows,
             seconds=self.seconds,

@@ -68,7 +68,7 @@ class Synthesizer:
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in idle}
         drawn = "procedural" in draft_methods(self.recipe.draft) and self.recipe.from_draft
         words = {"draft_prompts": "looks"} if drawn and self.looks else {}
-        made_new = {"draft_change": "fades in"} if draft and self.recipe.from_draft else {}
+        made_new = {"draft_change": "within its mask"} if draft and self.recipe.from_draft else {}
         return {**recipe, **draft, **words, **made_new, "device": self.device.type, "lane": self.windows_per_batch}
 
     def stop(self) -> None:
@@ -178,16 +178,17 @@ class Synthesizer:
         """The draft is made at the picture's own size, as its method alone would make it."""
         assert self.draft_of is not None
         draft, image = self.draft_of(normal, pair, mask), self._sized(normal)
-        found = label = resize_mask(draft.mask, image.shape[:2])
+        own = resize_mask(draft.mask, image.shape[:2])
         if not self.recipe.from_draft:  # nothing but the mask is the draft's
-            return self._picture(pair, image, found, start, origin=draft.origin)
-        if draft.filled is not None:
-            found = resize_mask(draft.filled, image.shape[:2])
-        drawn = np.where(found[..., None] > 0, self._sized(draft.image), image)
-        picture = self._picture(pair, image, found, start, drawn, draft.origin)
+            return self._picture(pair, image, own, start, origin=draft.origin)
+        filled = own
+        if draft.filled is not None and not pair.counterfeit:
+            filled = resize_mask(draft.filled, image.shape[:2])
+            own &= filled
+        drawn = np.where(filled[..., None] > 0, self._sized(draft.image), image)
+        picture = self._picture(pair, image, own, start, drawn, draft.origin)
+        picture.filled = filled if (filled > own).any() else None
         picture.prompt_index = self._prompt_of_look(pair.type_index, draft.look)
-        if draft.filled is not None and not pair.counterfeit:  # that has nothing to be marked
-            picture.label = label & found
         return picture
 
     def _prompt_of_look(self, type_index: int, look: str) -> int | None:
@@ -208,18 +209,21 @@ class Synthesizer:
         draft: np.ndarray | None = None,
         origin: dict[str, str] | None = None,
     ) -> WindowedPair:
+        """`draft`: the picture to start from; what it has outside of the mask, the soft edge of its defect, is ground
+        to sampling, as it was when the networks learned from real defects."""
         stride = self.engine.stride
         if self.recipe.region == "full":
             regions = [whole(mask, stride=stride)]
         else:
             regions = plan(mask, stride=stride, margin=self.recipe.margin, least=self.recipe.min_window)
         shown = view(regions, image.shape)
-        image = image if image.flags.writeable else image.copy()
-        crops = [cut(image, region) for region in regions]
-        seconds = time.perf_counter() - start
-        drafts = None if draft is None else [cut(draft, region) for region in regions]
         normal, left = panel(image[shown]), len(regions)
-        return WindowedPair(pair, image, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
+        image = image if image.flags.writeable else image.copy()
+        ground = image if draft is None else np.where(mask[..., None] > 0, image, draft)
+        crops = [cut(ground, region) for region in regions]
+        drafts = None if draft is None else [cut(draft, region) for region in regions]
+        made, seconds = image if draft is None else draft, time.perf_counter() - start
+        return WindowedPair(pair, made, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))
 
     def _sample(self, batch: list[PairWindow]) -> list[SynthesizedSample]:
         """Fill the windows of a batch, padded to its full width. Returns the pairs that are thereby finished."""
