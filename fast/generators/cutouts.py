@@ -23,7 +23,7 @@ TOGETHER = 0.02
 # Around a defect this many px of its ground are kept, or this share of its size: enough to see where its edge ends.
 MARGIN, MARGIN_SHARE = 16, 0.25
 NEXT = 3  # px around other defects of the picture that may be theirs
-LARGEST = 0.6  # share of the picture's area; a larger one is no piece of it
+LARGEST = 0.6  # share of the picture that a defect's box covers; with a larger one it is no piece of it
 SMALLEST = 3  # px of a defect; less is a slip of the annotation
 SLIP = 0.005  # of the median defect of a type: a smaller one is a slip too
 # From this many parts on a type's places are looked at; below, nobody can tell.
@@ -60,7 +60,7 @@ class Cutout:
 
     @property
     def movable(self) -> bool:
-        """False for one that fills its picture: it would bring all of it along."""
+        """False for one whose box fills its picture: it would bring all of it along."""
         return self.share < LARGEST and not all(self.spans)
 
     @property
@@ -134,8 +134,13 @@ def keeps_place(cutouts: Iterable[Cutout]) -> bool:
     if len(groups) < FEW:
         return False
     own = [group[0] for group in groups.values()]
-    columns = ([c.rim for c in own], [c.place[0] for c in own], [c.place[1] for c in own])
-    return any(_uneven(np.sort(column)) > CRITICAL for column in columns)
+    # The middle of what goes from border to border is the picture's, wherever it lies.
+    columns = (
+        [c.rim for c in own if not any(c.spans)],
+        [c.place[0] for c in own if not c.spans[0]],
+        [c.place[1] for c in own if not c.spans[1]],
+    )
+    return any(len(column) >= FEW and _uneven(np.sort(column)) > CRITICAL for column in columns)
 
 
 def _uneven(values: np.ndarray) -> float:
@@ -149,3 +154,11 @@ def content_of(samples: Sequence[Sample]) -> str:
     """SHA-256 of the defects' pictures and masks."""
     lines = [file_hash(path) for s in samples for path in (s.image, s.mask) if path is not None]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def parts_of(samples: Sequence[Sample]) -> str:
+    """SHA-256 of which pictures show one part."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        parts[sample.group].append(file_hash(sample.image))
+    return hashlib.sha256("\n".join(sorted(" ".join(sorted(part)) for part in parts.values())).encode()).hexdigest()

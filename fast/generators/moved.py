@@ -48,7 +48,14 @@ def _warped_mask(mask: np.ndarray, turn: np.ndarray, size: tuple[int, int]) -> n
     # A hairline of one pixel spreads over two: half of its share is still it.
     shares = cv2.warpAffine(mask.astype(np.float32), turn, size, flags=cv2.INTER_LINEAR)
     found = (shares >= 0.5).astype(np.uint8)
-    return found if found.any() else (shares >= 0.5 * shares.max()).astype(np.uint8)
+    if found.any() or not mask.any():
+        return found
+    most = shares.max() or np.inf
+    found = (shares >= 0.5 * most).astype(np.uint8)
+    if not found.any():  # much smaller, and between its pixels: where its middle is
+        x, y = turn @ [*np.argwhere(mask).mean(0)[::-1], 1]
+        found[min(max(round(y), 0), size[1] - 1), min(max(round(x), 0), size[0] - 1)] = 1
+    return found
 
 
 def overlap(

@@ -15,7 +15,7 @@ from fast.data.split import Split as SplitFile
 from fast.data.split import make_split
 from fast.generators.base import MadePair, Placing, Split
 from fast.generators.blend import change, check_range
-from fast.generators.cutouts import Cutout, content_of, cut_out, keeps_place, without_slips
+from fast.generators.cutouts import LARGEST, Cutout, content_of, cut_out, keeps_place, parts_of, without_slips
 from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
 from fast.generators.outline import FURTHEST, Outline, outline_of, with_fringe
 from fast.generators.seam import BLENDS, fitted
@@ -31,6 +31,16 @@ TILT = 12.0  # degrees by which a defect is turned on a surface that has a direc
 VISIBLE = 5.0  # grey levels by which a defect has to change its new ground on average
 
 
+class _Way(NamedTuple):
+    """How a cutout is changed: mirrored from left to right, scaled in height and in width, then turned by degrees;
+    `keep`: the rows and columns of it that are taken."""
+
+    mirror: bool
+    turn: float
+    scale: tuple[float, float]
+    keep: tuple[slice, slice] = (slice(None), slice(None))
+
+
 class Transplant(Placing):
     """Real defects cut out and set into normal pictures: moved, turned, mirrored, scaled, their light and noise matched
     to the new ground.
@@ -42,10 +52,10 @@ class Transplant(Placing):
     gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own.
     `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
 
-    A defect that a border of the picture cuts off stays at that border, and one that goes from border to border, a
-    stripe along an edge of the part say, does so in the new picture too, scaled to its size. Of ten tries the place is
-    taken whose ground is most like the defect's own. Defects that fill their picture (`Cutout.movable`) serve only
-    types that have no others.
+    A defect that a border of the picture cuts off stays at that border of the object, and one that goes from border to
+    border, a stripe along an edge of the part say, does so on the new object too, cut or stretched to its size. Of ten
+    tries the place is taken whose ground is most like the defect's own. Defects that fill their picture
+    (`Cutout.movable`) serve only types that have no others.
 
     The mask is the annotation's, moved along. `fringe`: px around it that come along too, for an edge is soft and
     people outline what they are sure of; a piece cut at its annotation would teach that defects end where masks do.
@@ -83,7 +93,7 @@ class Transplant(Placing):
         self.near: dict[str, bool] = {}
         self.fringe = fringe
         self.outlines: dict[str, Outline] = {}
-        self.content, self.split_hash = "", split
+        self.content, self.parts, self.split_hash = "", "", split
         self.left_out: list[str] = []  # files of `dataset` that are not fit to be used
         self.doubts: list[str] = []  # about how it is read
         self.dataset = ""
@@ -100,7 +110,7 @@ class Transplant(Placing):
 
     def _learn(self, side: TrainingSide) -> None:
         samples, self.split_hash, self.left_out, self.doubts, self.dataset = side
-        self.cutouts, self.outlines, self.content = {}, {}, content_of(samples)
+        self.cutouts, self.outlines, self.content, self.parts = {}, {}, content_of(samples), parts_of(samples)
         for sample in samples:
             for cutout in cut_out(sample, self.ground):
                 self.cutouts.setdefault(cutout.kind, []).append(cutout)
@@ -127,7 +137,7 @@ class Transplant(Placing):
             "turn": self.turn,
             "blend": self.blend,
             "near": {kind: self.near[kind] for kind in self.types},
-            "parts": {kind: len({c.group for c in self.cutouts[kind]}) for kind in self.types},
+            "parts_sha256": self.parts,
             "fringe": {kind: self.outlines[kind].fringe for kind in self.types},
             "soft": {kind: self.outlines[kind].soft for kind in self.types},
             "on_object": None if self.ground is None else self.ground.settings(),
@@ -148,16 +158,18 @@ class Transplant(Placing):
         cutout = self._pick(rng, anomaly)
         where = self.object_in(image, region)
         grey = bool((image == image[..., :1]).all())
+        cutout = replace(cutout, image=grey_of(cutout.image)) if grey else cutout
+        _, _, wide, high = cv2.boundingRect(where)
         tries = []
-        for _ in range(CANDIDATES):
-            moved = self._moved(cutout, rng, image.shape)
-            moved = replace(moved, image=grey_of(moved.image)) if grey else moved
+        for _ in range(CANDIDATES):  # not kept as they are: ten pieces as large as the picture would be a lot
+            way = self._way(cutout, rng, (high, wide))
+            moved = self._moved(cutout, way)
             corner, share = self._corner(moved, where, rng)
             # What would be cut off is worse than any other ground.
-            tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), moved, corner))
+            tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), way, corner))
         found: list[MadePair] = []
-        for _, moved, corner in sorted(tries, key=lambda each: each[0]):
-            pair = self._set(image, moved, corner, where, rng, self.outlines[cutout.kind].soft)
+        for _, way, corner in sorted(tries, key=lambda each: each[0]):
+            pair = self._set(image, self._moved(cutout, way), corner, where, rng, self.outlines[cutout.kind].soft)
             if pair is not None:
                 found.append(replace(pair, origin={"defect_source": str(cutout.source)}))
                 if change(image, (pair.image, pair.mask)) >= VISIBLE:
@@ -183,8 +195,8 @@ class Transplant(Placing):
         areas = np.array([c.mask.sum() for c in own], float)
         return own[int(rng.choice(len(own), p=areas / areas.sum()))]
 
-    def _moved(self, cutout: Cutout, rng: Rng, shape: tuple[int, ...]) -> Moved:
-        """A cutout mirrored, turned and scaled by chance, for a picture of this shape."""
+    def _way(self, cutout: Cutout, rng: Rng, size: tuple[int, int]) -> _Way:
+        """How a cutout is mirrored, turned and scaled, by chance, for an object whose box has this height and width."""
         near, fixed = self.near[cutout.kind], any(cutout.touches)
         turn = rng.uniform(-self.turn, self.turn)
         if near or fixed or cutout.grained:
@@ -192,12 +204,38 @@ class Transplant(Placing):
             turn += 180.0 * (not near and not fixed and self.turn > 90 and rng.random() < 0.5)
         mirror = bool(rng.random() < 0.5)
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
+        if not any(cutout.spans):
+            return _Way(mirror, turn, (scale, scale))
+        return self._spanning(cutout, rng, mirror, scale, size)
+
+    def _spanning(self, cutout: Cutout, rng: Rng, mirror: bool, scale: float, size: tuple[int, int]) -> _Way:
+        """For what goes from border to border: a shorter object gets a piece of it, a longer one gets it stretched.
+        Across it covers at most the share of the object that makes a defect movable."""
+        scales, keep = [scale, scale], [slice(None), slice(None)]
+        box = cv2.boundingRect(cutout.mask)[3:1:-1]
+        for axis, spans in enumerate(cutout.spans):
+            length = cutout.mask.shape[axis]
+            if spans and size[axis] <= length:
+                first = int(rng.integers(length - size[axis] + 1))
+                keep[axis], scales[axis] = slice(first, first + size[axis]), 1.0
+            elif spans:
+                scales[axis] = size[axis] / length
+            else:
+                scales[axis] = min(scale, LARGEST * size[axis] / box[axis])
+        kept = cutout.mask[keep[0], keep[1]].any()  # of parts with gaps between them it may be a gap
+        if not kept:
+            return self._spanning(cutout, rng, mirror, scale, size)
+        return _Way(mirror, 0.0, (scales[0], scales[1]), (keep[0], keep[1]))
+
+    def _moved(self, cutout: Cutout, way: _Way) -> Moved:
         y, x = cutout.place
         top, bottom, left, right = cutout.touches
-        touches = (top, bottom, right, left) if mirror else cutout.touches
-        image, *masks = (a[:, ::-1] if mirror else a for a in (cutout.image, cutout.mask, cutout.filled, cutout.clean))
-        turned, own, filled, valid = warped(image, masks, turn, _scales(cutout, scale, shape))
-        return Moved(turned, own, filled, valid, (y, 1 - x if mirror else x), near, touches)
+        touches = (top, bottom, right, left) if way.mirror else cutout.touches
+        pieces = (a[way.keep] for a in (cutout.image, cutout.mask, cutout.filled, cutout.clean))
+        image, *masks = (a[:, ::-1] if way.mirror else a for a in pieces)
+        turned, own, filled, valid = warped(image, masks, way.turn, way.scale)
+        place = (y, 1 - x if way.mirror else x)
+        return Moved(turned, own, filled, valid, place, self.near[cutout.kind], touches)
 
     def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[tuple[int, int], float]:
         """Top left corner of the piece in the picture, of a place on the object if there is one, and the share of the
@@ -213,13 +251,13 @@ class Transplant(Placing):
                 y, x = rng.uniform(0, 1, 2)
             middle = top + y * high, left + x * wide
             corner = [round(middle[0] - height / 2), round(middle[1] - width / 2)]
-            # What a border cuts off stays at that border.
+            # What a border of its picture cuts off stays at that border of the object.
             for axis, (first, last) in enumerate((moved.touches[:2], moved.touches[2:])):
                 own = (rows, cols)[axis]
                 if first:
-                    corner[axis] = -int(own.min())
+                    corner[axis] = (top, left)[axis] - int(own.min())
                 elif last:
-                    corner[axis] = region.shape[axis] - 1 - int(own.max())
+                    corner[axis] = (top + high, left + wide)[axis] - 1 - int(own.max())
             at = rows + corner[0], cols + corner[1]
             known = (at[0] >= 0) & (at[0] < region.shape[0]) & (at[1] >= 0) & (at[1] < region.shape[1])
             share = float((region[at[0][known], at[1][known]] > 0).sum()) / len(rows)
@@ -243,16 +281,6 @@ class Transplant(Placing):
         made, valid, whole = image.copy(), moved.valid[there], moved.filled[there] if soft else None
         made[here] = fitted(moved.image[there], image[here], filled[here], valid, rng, self.blend, whole)
         return MadePair(made, mask, filled=filled if (filled > mask).any() else None)
-
-
-def _scales(cutout: Cutout, scale: float, shape: tuple[int, ...]) -> tuple[float, float]:
-    """By what a cutout's height and width are scaled: where it goes from border to border as the new picture is larger
-    than its own, and across as well, by `scale` besides; otherwise by `scale`."""
-    if not any(cutout.spans):
-        return scale, scale
-    along = int(cutout.spans[1])
-    fits = shape[along] / cutout.mask.shape[along]
-    return (fits * scale, fits) if along else (fits, fits * scale)
 
 
 def split_file(split: str) -> SplitFile | None:

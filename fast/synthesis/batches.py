@@ -66,11 +66,9 @@ class WindowedPair:
         return sum(array.nbytes for array in arrays if array is not None)
 
     def key(self, number: int) -> Hashable:
-        """What the normal image in a window is known by; None for one that came from no file, or has a draft's soft
-        edge in it."""
+        """What the normal image in a window is known by; None for one that came from no file."""
         region, path = self.regions[number], self.pair.normal
-        whole = path is not None and self.filled is None
-        return (path, region.top, region.left, region.height, region.width) if whole else None
+        return (path, region.top, region.left, region.height, region.width) if path else None
 
     def seed(self, number: int) -> int:
         """The first window has the pair's own seed, so that a single one is the same whatever its region is called."""

@@ -91,11 +91,13 @@ class Engine:
         """
         windows, recipe = self._windows(normals, masks, seeds, keys), self.recipe
         background, mask = windows.background, windows.mask
+        first = None if drafts is None else self._encoded(drafts)
+        if first is not None:  # around its mask a draft is as the pictures are that the networks learned from
+            background = mask * background + (1 - mask) * first
         known = self._known(mask, background)
         prompts, context = self.prepared.context(types, windows.pixels)
         columns = self.prepared.columns[list(types)]
         denoise = WindowDenoiser(self.prepared, recipe, context, columns, windows.detailed, known, recipe.scale)
-        first = None if drafts is None else self._encoded(drafts)
         inputs = SamplingInputs(
             mask=mask,
             background=background,
@@ -107,7 +109,7 @@ class Engine:
             denoise=denoise,
             options={"use_farm": recipe.use_farm, "stop_at": recipe.stop_at, **recipe.own},
             dtype=self.prepared.dtype,
-            draft=None if first is None else mask * first + (1 - mask) * background,
+            draft=first,
             strength=recipe.strength,
         )
         made = self._images(self.model.fill(inputs))

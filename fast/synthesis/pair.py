@@ -37,7 +37,7 @@ class PairImages:
     """What is stored of a pair: `image` (H,W,3) uint8 and `mask` (H,W) in {0,1}.
 
     `normal`: the normal image (h,w,3) within `shown`, the rows and columns that the triptych shows, no larger than it
-    takes them. `asked`: the mask (H,W) that was to be filled, where `mask` is less: what of it really changed, or what
+    takes them. `asked`: the mask (H,W) that was to be changed, where `mask` is less: what of it really changed, or what
     people would outline of it.
     """
 

@@ -209,8 +209,7 @@ class Synthesizer:
         draft: np.ndarray | None = None,
         origin: dict[str, str] | None = None,
     ) -> WindowedPair:
-        """`draft`: the picture to start from; what it has outside of the mask, the soft edge of its defect, is ground
-        to sampling, as it was when the networks learned from real defects."""
+        """`draft`: the picture to start from; what it has outside of the mask, the soft edge of its defect, stays."""
         stride = self.engine.stride
         if self.recipe.region == "full":
             regions = [whole(mask, stride=stride)]
@@ -219,8 +218,7 @@ class Synthesizer:
         shown = view(regions, image.shape)
         normal, left = panel(image[shown]), len(regions)
         image = image if image.flags.writeable else image.copy()
-        ground = image if draft is None else np.where(mask[..., None] > 0, image, draft)
-        crops = [cut(ground, region) for region in regions]
+        crops = [cut(image, region) for region in regions]
         drafts = None if draft is None else [cut(draft, region) for region in regions]
         made, seconds = image if draft is None else draft, time.perf_counter() - start
         return WindowedPair(pair, made, mask, regions, crops, shown, normal, left, seconds, drafts, dict(origin or {}))

@@ -14,6 +14,7 @@ from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split
 from fast.generators import create
 from fast.generators.cutouts import Cutout, cut_out, keeps_place
+from fast.generators.moved import warped
 from fast.generators.seam import fitted
 from fast.generators.transplant import Transplant
 from fast.segmentation.data import from_output
@@ -144,7 +145,7 @@ def striped(tmp_path_factory: pytest.TempPathFactory) -> Transplant:
     return generator
 
 
-@pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, 130), (150, 70)])
+@pytest.mark.parametrize("shape", [(SIDE, SIDE), (SIDE, 130), (150, 70), (40, 400), (300, 50)])
 def test_what_goes_from_border_to_border_does_so_in_a_picture_of_another_size(
     striped: Transplant, shape: tuple[int, int]
 ) -> None:
@@ -158,11 +159,69 @@ def test_what_goes_from_border_to_border_does_so_in_a_picture_of_another_size(
         assert (rows if name == "side" else cols).all()
         assert name != "side" or cols[0] != cols[-1]  # at either side, mirrored
         assert name not in ("top", "tilted") or (rows[0] and not rows[shape[0] // 2])
-        thick = {"top": 10, "lower": 12, "side": 12, "tilted": 9}[name] * shape[name != "side"] / SIDE
+        thick = {"top": 10, "lower": 12, "side": 12, "tilted": 9}[name]
         assert 0.75 * thick <= found.mask.sum() / shape[name != "side"] <= 1.35 * thick
         inner = cv2.erode(found.mask, np.ones((5, 5), np.uint8)) > 0
         assert found.image[inner].mean() > 150  # twice its ground
     assert seen == {"top", "lower", "side", "tilted"}  # what fills its picture is no piece of it
+
+
+@pytest.mark.parametrize("shape", [(SIDE, SIDE), (20, 400), (300, 50)])
+def test_a_broad_stripe_leaves_ground_beside_it(shape: tuple[int, int], tmp_path: Path) -> None:
+    """What is half as high as its own picture may be higher than the next one."""
+    image, mask = plate(80, 1), np.zeros((SIDE, SIDE), np.uint8)
+    mask[: SIDE // 2] = 1
+    image[mask > 0] *= 2
+    write_image(tmp_path / "parts" / "defects" / "stripe" / "0.png", image)
+    write_mask(tmp_path / "parts" / "masks" / "stripe" / "0.png", mask)
+    made = Transplant(str(tmp_path / "parts"), split="all", on_object="off")
+    for seed in range(4):
+        found = made.pair(np.full((*shape, 3), 100, np.uint8), None, rng(seed)).mask
+        assert found.any(axis=0).all()
+        assert 0.1 <= found.mean() <= 0.61
+
+
+def test_a_stripe_lies_at_the_border_of_the_object(striped: Transplant) -> None:
+    region = np.zeros((SIDE, SIDE), np.uint8)
+    region[30:80, 20:60] = 1
+    for seed in range(16):
+        found = striped.pair(plate(100, 1), None, rng(seed), "parts/stripe", region)
+        name = Path(found.origin["defect_source"]).stem
+        assert not found.mask[region == 0].any()
+        assert (found.mask[30:80].any(axis=1) if name == "side" else found.mask[:, 20:60].any(axis=0)).all()
+        assert name not in ("top", "tilted") or found.mask[30].any()
+
+
+def test_a_hairline_made_much_smaller_stays_a_hairline() -> None:
+    image, line = np.full((300, 400, 3), 120, np.uint8), np.zeros((300, 400), np.uint8)
+    for row in range(100, 120):
+        line[:] = 0
+        line[row] = 1
+        assert warped(image, [line], 0, (0.2, 0.2))[1].sum() <= 80
+
+
+def test_stripes_spread_over_the_height_keep_no_place(tmp_path: Path) -> None:
+    """Their middle is the picture's from left to right, wherever they lie."""
+    for number in range(10):
+        image, mask = plate(80, number), np.zeros((SIDE, SIDE), np.uint8)
+        mask[5 + 8 * number : 9 + 8 * number] = 1
+        write_image(tmp_path / "parts" / "defects" / "streak" / f"{number}.png", image // (1 + mask[..., None]))
+        write_mask(tmp_path / "parts" / "masks" / "streak" / f"{number}.png", mask)
+    made = create("transplant", defects=str(tmp_path / "parts"), split="all", on_object="off")
+    assert isinstance(made, Transplant)
+    assert made.near == {"parts/streak": False}
+
+
+def test_settings_tell_which_pictures_show_one_part(parts: Path) -> None:
+    found = open_dataset(str(parts))
+    joined = replace(
+        found, defects=[replace(s, group="one" if "/0" in str(s.image) else s.group) for s in found.defects]
+    )
+    ones, others = Transplant(on_object="off"), Transplant(on_object="off")
+    ones.fit(found)
+    others.fit(joined)
+    assert ones.settings()["defects_sha256"] == others.settings()["defects_sha256"]
+    assert ones.settings() != others.settings()
 
 
 def test_every_part_counts_once(parts: Path) -> None:
