@@ -11,12 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fast.data.content import hash_of
 from fast.data.images import read_image, read_mask
 from fast.data.index import Sample
 from fast.generators.windows import depth_in
 from fast.masks.foreground import Ground
 from fast.procedural.photo import look_at
-from ldm.hashing import file_hash
 
 # Parts of a mask nearer than this share of the picture's shorter side belong together.
 TOGETHER = 0.02
@@ -152,7 +152,7 @@ def _uneven(values: np.ndarray) -> float:
 
 def content_of(samples: Sequence[Sample]) -> str:
     """SHA-256 of the defects' pictures and masks."""
-    lines = [file_hash(path) for s in samples for path in (s.image, s.mask) if path is not None]
+    lines = [hash_of(path) for s in samples for path in (s.image, s.mask) if path is not None]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -160,5 +160,5 @@ def parts_of(samples: Sequence[Sample]) -> str:
     """SHA-256 of which pictures show one part."""
     parts: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
-        parts[sample.group].append(file_hash(sample.image))
+        parts[sample.group].append(hash_of(sample.image))
     return hashlib.sha256("\n".join(sorted(" ".join(sorted(part)) for part in parts.values())).encode()).hexdigest()

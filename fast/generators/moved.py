@@ -40,7 +40,9 @@ def warped(
     turn[:, 2] = np.array([wide - 1, high - 1]) / 2 - turn[:, :2] @ [(width - 1) / 2, (height - 1) / 2]
     size, least = (wide, high), min(scale)
     soft = cv2.GaussianBlur(image, (0, 0), 0.45 / least) if least < 0.9 else np.ascontiguousarray(image)
-    moved = cv2.warpAffine(soft, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    # OpenCV never comes back from reflecting what has one row.
+    border = cv2.BORDER_REFLECT_101 if min(height, width) > 1 else cv2.BORDER_REPLICATE
+    moved = cv2.warpAffine(soft, turn, size, flags=cv2.INTER_CUBIC, borderMode=border)
     return [moved, *(_warped_mask(mask, turn, size) for mask in masks)]
 
 

@@ -1,19 +1,18 @@
 """Where the masks of a synthesis come from: files as they are or varied, drawn shapes, a learned generator."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fast.data.images import list_images, read_mask, resize_mask
+from fast.data.content import hash_of
+from fast.data.images import read_mask, resize_mask
 from fast.masks.augment import AugmentOptions, augmented
 from fast.masks.foreground import foreground, read_region, rule_of
 from fast.masks.place import INSIDE, placed, share_inside
 from fast.masks.shapes import SHAPES, drawn
 from fast.masks.vote import Votes
 from ldm.errors import UserError
-from ldm.hashing import file_hash
 
 OF_FILES = ("given", "augmented")
 KINDS = (*OF_FILES, *SHAPES, "mixed", "learned")
@@ -57,7 +56,7 @@ class Masks:
 
     def settings(self) -> dict[str, str]:
         """What decides a mask's bytes, beside its file and the picture: a region file or folder by its content."""
-        return {"on_object": _content(self.path) if self.path is not None else self.rule or "off"}
+        return {"on_object": hash_of(self.path) if self.path is not None else self.rule or "off"}
 
     @property
     def places(self) -> bool:
@@ -130,14 +129,6 @@ class Masks:
                 return mask & region
             mask = drawn("perlin", (mask.shape[0], mask.shape[1]), rng)
         return placed(mask, region, rng, self.inside)
-
-
-def _content(path: Path) -> str:
-    """SHA-256 of a file; of a folder's images by name."""
-    if not path.is_dir():
-        return file_hash(path)
-    names = [f"{p.name} {file_hash(p)}" for p in list_images(path)]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _meant(on_object: str | Path) -> tuple[str | None, Path | None]:

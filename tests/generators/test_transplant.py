@@ -200,6 +200,13 @@ def test_a_hairline_made_much_smaller_stays_a_hairline() -> None:
         assert warped(image, [line], 0, (0.2, 0.2))[1].sum() <= 80
 
 
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (1, 1)])
+def test_a_piece_of_one_row_or_column_is_moved(shape: tuple[int, int]) -> None:
+    image, mask = warped(np.full((*shape, 3), 77, np.uint8), [np.ones(shape, np.uint8)], 0, (1.1, 1.1))
+    assert (image == 77).all()
+    assert mask.any()
+
+
 def test_stripes_spread_over_the_height_keep_no_place(tmp_path: Path) -> None:
     """Their middle is the picture's from left to right, wherever they lie."""
     for number in range(10):
@@ -222,6 +229,25 @@ def test_settings_tell_which_pictures_show_one_part(parts: Path) -> None:
     others.fit(joined)
     assert ones.settings()["defects_sha256"] == others.settings()["defects_sha256"]
     assert ones.settings() != others.settings()
+
+
+def test_masks_in_several_files_are_cut_out_together(parts: Path, tmp_path: Path) -> None:
+    """As in MVTec LOCO, where a picture's mask is a folder of parts."""
+    copytree(parts, tmp_path / "parts")
+    for number in range(6):
+        file = tmp_path / "parts" / "masks" / "spot" / f"{number}.png"
+        mask = read_mask(file)
+        file.unlink()
+        left = np.zeros_like(mask)
+        left[:, : SIDE // 2] = 1
+        for part, own in enumerate((mask & left, mask & (1 - left))):
+            write_mask(file.with_suffix("") / f"{part}.png", own)
+    whole, split = (create("transplant", defects=str(d), split="all") for d in (parts, tmp_path / "parts"))
+    assert isinstance(whole, Transplant)
+    assert isinstance(split, Transplant)
+    areas = [sorted(int(c.mask.sum()) for c in made.cutouts["parts/spot"]) for made in (whole, split)]
+    assert areas[0] == areas[1]
+    assert whole.content != split.content
 
 
 def test_every_part_counts_once(parts: Path) -> None:
