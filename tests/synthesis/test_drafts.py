@@ -189,6 +189,19 @@ def test_a_draft_s_soft_edge_stays_the_draft_s_and_is_not_marked(
     assert (fake.image[~inside] == normal()[~inside]).all()
 
 
+def test_a_draft_s_soft_edge_is_resized_with_its_picture(tiny_fast: FAST) -> None:
+    recipe = plain_recipe(SIDE, steps=3, draft="procedural", strength=0.3)
+    synthesizer = Synthesizer(tiny_fast, replace(recipe, size=SIDE // 2))
+    synthesizer.draft_of, draft = SoftDot(), SoftDot()(normal(), Pair(0, None, None, 0, 5))
+    made = synthesizer.fill_draft(normal(), None, 0, 5)
+    small, start = resize_image(normal(), SIDE // 2), resize_image(draft.image, SIDE // 2)
+    assert made.filled is not None
+    edge = (made.filled > 0) & (made.mask == 0)
+    assert edge.any()
+    assert (made.image[edge] == start[edge]).all()
+    assert (made.image == small)[made.filled == 0].all()
+
+
 def test_at_strength_one_nothing_is_left_of_a_draft_s_soft_edge(tiny_fast: FAST) -> None:
     synthesizer = drafted(tiny_fast, 1.0)
     synthesizer.draft_of, draft = SoftDot(), SoftDot()(normal(), Pair(0, None, None, 0, 5))
