@@ -150,15 +150,13 @@ def _uneven(values: np.ndarray) -> float:
     return apart * float(np.sqrt(len(values)))
 
 
-def content_of(samples: Sequence[Sample]) -> str:
-    """SHA-256 of the defects' pictures and masks."""
-    lines = [hash_of(path) for s in samples for path in (s.image, s.mask) if path is not None]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def parts_of(samples: Sequence[Sample]) -> str:
-    """SHA-256 of which pictures show one part."""
-    parts: dict[str, list[str]] = defaultdict(list)
+def contents_of(samples: Sequence[Sample]) -> tuple[str, str]:
+    """SHA-256 of the defects' pictures and masks, and of which pictures show one part."""
+    lines, parts = [], defaultdict[str, list[str]](list)
     for sample in samples:
-        parts[sample.group].append(hash_of(sample.image))
-    return hashlib.sha256("\n".join(sorted(" ".join(sorted(part)) for part in parts.values())).encode()).hexdigest()
+        image = hash_of(sample.image)
+        lines += [image] if sample.mask is None else [image, hash_of(sample.mask)]
+        parts[sample.group].append(image)
+    together = sorted(" ".join(sorted(part)) for part in parts.values())
+    content, partition = (hashlib.sha256("\n".join(found).encode()).hexdigest() for found in (lines, together))
+    return content, partition

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from fast.generators.cutouts import LARGEST, Cutout
 from fast.generators.seam import ring_of
 
 UNKNOWN = 50.0  # grey levels by which a ground counts as unlike that cannot be compared
@@ -26,6 +28,46 @@ class Moved:
     place: tuple[float, float]
     near: bool
     touches: tuple[bool, bool, bool, bool]
+
+
+class Way(NamedTuple):
+    """How a cutout is changed: mirrored from left to right, scaled in height and in width, then turned by degrees;
+    `keep`: the rows and columns of it that are taken."""
+
+    mirror: bool
+    turn: float
+    scale: tuple[float, float]
+    keep: tuple[slice, slice] = (slice(None), slice(None))
+
+
+def spanning(cutout: Cutout, rng: np.random.Generator, mirror: bool, scale: float, size: tuple[int, int]) -> Way:
+    """The way of a cutout that goes from border to border, for an object whose box has this height and width: a shorter
+    object gets a piece of it, by chance, a longer one gets it stretched. Across it is scaled by `scale`, and covers at
+    most the share of the object that makes a defect movable."""
+    scales, keep = [scale, scale], [slice(None), slice(None)]
+    box = cv2.boundingRect(cutout.mask)[3:1:-1]
+    inside = rng.choice(np.argwhere(cutout.mask))  # a piece around it is not empty
+    for axis, spans in enumerate(cutout.spans):
+        length = cutout.mask.shape[axis]
+        if spans and size[axis] <= length:
+            first = int(np.clip(inside[axis] - rng.integers(size[axis]), 0, length - size[axis]))
+            keep[axis], scales[axis] = slice(first, first + size[axis]), 1.0
+        elif spans:
+            scales[axis] = size[axis] / length
+        else:
+            scales[axis] = min(scale, LARGEST * size[axis] / box[axis])
+    return Way(mirror, 0.0, (scales[0], scales[1]), (keep[0], keep[1]))
+
+
+def moved_by(way: Way, cutout: Cutout, near: bool) -> Moved:
+    """The cutout changed so; `near`: see `Moved`."""
+    y, x = cutout.place
+    top, bottom, left, right = cutout.touches
+    touches = (top, bottom, right, left) if way.mirror else cutout.touches
+    pieces = (a[way.keep] for a in (cutout.image, cutout.mask, cutout.filled, cutout.clean))
+    image, *masks = (a[:, ::-1] if way.mirror else a for a in pieces)
+    turned, own, filled, valid = warped(image, masks, way.turn, way.scale)
+    return Moved(turned, own, filled, valid, (y, 1 - x if way.mirror else x), near, touches)
 
 
 def warped(
@@ -50,11 +92,9 @@ def _warped_mask(mask: np.ndarray, turn: np.ndarray, size: tuple[int, int]) -> n
     # A hairline of one pixel spreads over two: half of its share is still it.
     shares = cv2.warpAffine(mask.astype(np.float32), turn, size, flags=cv2.INTER_LINEAR)
     found = (shares >= 0.5).astype(np.uint8)
-    if found.any() or not mask.any():
-        return found
-    most = shares.max() or np.inf
-    found = (shares >= 0.5 * most).astype(np.uint8)
-    if not found.any():  # much smaller, and between its pixels: where its middle is
+    if shares.any() and not found.any():
+        return (shares >= 0.5 * shares.max()).astype(np.uint8)
+    if mask.any() and not found.any():  # much smaller, and between its pixels: where its middle is
         x, y = turn @ [*np.argwhere(mask).mean(0)[::-1], 1]
         found[min(max(round(y), 0), size[1] - 1), min(max(round(x), 0), size[0] - 1)] = 1
     return found

@@ -15,8 +15,8 @@ from fast.data.split import Split as SplitFile
 from fast.data.split import make_split
 from fast.generators.base import MadePair, Placing, Split
 from fast.generators.blend import change, check_range
-from fast.generators.cutouts import LARGEST, Cutout, content_of, cut_out, keeps_place, parts_of, without_slips
-from fast.generators.moved import Moved, grey_of, overlap, unlike, warped
+from fast.generators.cutouts import Cutout, contents_of, cut_out, keeps_place, without_slips
+from fast.generators.moved import Moved, Way, grey_of, moved_by, overlap, spanning, unlike
 from fast.generators.outline import FURTHEST, Outline, outline_of, with_fringe
 from fast.generators.seam import BLENDS, fitted
 from fast.masks.foreground import Ground
@@ -29,16 +29,6 @@ INSIDE = 0.95  # share of the defect that has to lie on the object
 NEAR = 0.06  # standard deviation of a place about its own, as a share of the object's size
 TILT = 12.0  # degrees by which a defect is turned on a surface that has a direction
 VISIBLE = 5.0  # grey levels by which a defect has to change its new ground on average
-
-
-class _Way(NamedTuple):
-    """How a cutout is changed: mirrored from left to right, scaled in height and in width, then turned by degrees;
-    `keep`: the rows and columns of it that are taken."""
-
-    mirror: bool
-    turn: float
-    scale: tuple[float, float]
-    keep: tuple[slice, slice] = (slice(None), slice(None))
 
 
 class Transplant(Placing):
@@ -110,7 +100,8 @@ class Transplant(Placing):
 
     def _learn(self, side: TrainingSide) -> None:
         samples, self.split_hash, self.left_out, self.doubts, self.dataset = side
-        self.cutouts, self.outlines, self.content, self.parts = {}, {}, content_of(samples), parts_of(samples)
+        self.cutouts, self.outlines = {}, {}
+        self.content, self.parts = contents_of(samples)
         for sample in samples:
             for cutout in cut_out(sample, self.ground):
                 self.cutouts.setdefault(cutout.kind, []).append(cutout)
@@ -163,13 +154,20 @@ class Transplant(Placing):
         tries = []
         for _ in range(CANDIDATES):  # not kept as they are: ten pieces as large as the picture would be a lot
             way = self._way(cutout, rng, (high, wide))
-            moved = self._moved(cutout, way)
+            moved = moved_by(way, cutout, self.near[cutout.kind])
             corner, share = self._corner(moved, where, rng)
             # What would be cut off is worse than any other ground.
             tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), way, corner))
         found: list[MadePair] = []
         for _, way, corner in sorted(tries, key=lambda each: each[0]):
-            pair = self._set(image, self._moved(cutout, way), corner, where, rng, self.outlines[cutout.kind].soft)
+            pair = self._set(
+                image,
+                moved_by(way, cutout, self.near[cutout.kind]),
+                corner,
+                where,
+                rng,
+                self.outlines[cutout.kind].soft,
+            )
             if pair is not None:
                 found.append(replace(pair, origin={"defect_source": str(cutout.source)}))
                 if change(image, (pair.image, pair.mask)) >= VISIBLE:
@@ -195,7 +193,7 @@ class Transplant(Placing):
         areas = np.array([c.mask.sum() for c in own], float)
         return own[int(rng.choice(len(own), p=areas / areas.sum()))]
 
-    def _way(self, cutout: Cutout, rng: Rng, size: tuple[int, int]) -> _Way:
+    def _way(self, cutout: Cutout, rng: Rng, size: tuple[int, int]) -> Way:
         """How a cutout is mirrored, turned and scaled, by chance, for an object whose box has this height and width."""
         near, fixed = self.near[cutout.kind], any(cutout.touches)
         turn = rng.uniform(-self.turn, self.turn)
@@ -204,38 +202,9 @@ class Transplant(Placing):
             turn += 180.0 * (not near and not fixed and self.turn > 90 and rng.random() < 0.5)
         mirror = bool(rng.random() < 0.5)
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
-        if not any(cutout.spans):
-            return _Way(mirror, turn, (scale, scale))
-        return self._spanning(cutout, rng, mirror, scale, size)
-
-    def _spanning(self, cutout: Cutout, rng: Rng, mirror: bool, scale: float, size: tuple[int, int]) -> _Way:
-        """For what goes from border to border: a shorter object gets a piece of it, a longer one gets it stretched.
-        Across it covers at most the share of the object that makes a defect movable."""
-        scales, keep = [scale, scale], [slice(None), slice(None)]
-        box = cv2.boundingRect(cutout.mask)[3:1:-1]
-        for axis, spans in enumerate(cutout.spans):
-            length = cutout.mask.shape[axis]
-            if spans and size[axis] <= length:
-                first = int(rng.integers(length - size[axis] + 1))
-                keep[axis], scales[axis] = slice(first, first + size[axis]), 1.0
-            elif spans:
-                scales[axis] = size[axis] / length
-            else:
-                scales[axis] = min(scale, LARGEST * size[axis] / box[axis])
-        kept = cutout.mask[keep[0], keep[1]].any()  # of parts with gaps between them it may be a gap
-        if not kept:
-            return self._spanning(cutout, rng, mirror, scale, size)
-        return _Way(mirror, 0.0, (scales[0], scales[1]), (keep[0], keep[1]))
-
-    def _moved(self, cutout: Cutout, way: _Way) -> Moved:
-        y, x = cutout.place
-        top, bottom, left, right = cutout.touches
-        touches = (top, bottom, right, left) if way.mirror else cutout.touches
-        pieces = (a[way.keep] for a in (cutout.image, cutout.mask, cutout.filled, cutout.clean))
-        image, *masks = (a[:, ::-1] if way.mirror else a for a in pieces)
-        turned, own, filled, valid = warped(image, masks, way.turn, way.scale)
-        place = (y, 1 - x if way.mirror else x)
-        return Moved(turned, own, filled, valid, place, self.near[cutout.kind], touches)
+        if any(cutout.spans):
+            return spanning(cutout, rng, mirror, scale, size)
+        return Way(mirror, turn, (scale, scale))
 
     def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[tuple[int, int], float]:
         """Top left corner of the piece in the picture, of a place on the object if there is one, and the share of the
