@@ -10,7 +10,7 @@ import numpy as np
 from fast.synthesis.detail import faded
 from fast.synthesis.options import Recipe
 from fast.synthesis.pair import Pair, SynthesizedSample
-from fast.windows.regions import Region, paste
+from fast.windows.regions import Region, paste, share_of
 from ldm.rng import seed_of
 
 # Windows of 256 x 256 pixels that are evaluated together; of larger ones fewer. Rounding depends on a batch's shape
@@ -42,11 +42,13 @@ class WindowedPair:
 
     def finish(self, number: int, made: np.ndarray, seconds: float, recipe: Recipe) -> bool:
         """Paste a window, all of it or by its mask (`composite`); True if it was the last."""
-        region, composite = self.regions[number], recipe.composite
-        if composite and recipe.blend:
+        region = self.regions[number]
+        if not recipe.composite:
+            region = replace(region, mask=share_of(self.regions, number))
+        elif recipe.blend:
             made = self._faded(number, made, recipe.blend)
         with self.lock:
-            paste(self.image, made, region if composite else replace(region, mask=np.ones_like(region.mask)))
+            paste(self.image, made, region)
             self.left -= 1
             self.seconds += seconds
             return self.left == 0

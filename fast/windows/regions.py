@@ -120,6 +120,29 @@ def paste(canvas: np.ndarray, made: np.ndarray, region: Region) -> None:
     np.copyto(part, made[:height, :width], where=own.reshape(own.shape + (1,) * (canvas.ndim - 2)))
 
 
+def share_of(regions: Sequence[Region], number: int) -> np.ndarray:
+    """uint8 (height, width) in {0,1}: which pixels of its window a region of `plan` gives to the picture where windows
+    are pasted whole. Where two overlap, a pixel is that window's whose own defect is nearer, the earlier one's if both
+    are as near: no window covers another's defect, and the order of pasting is no matter."""
+    own = regions[number]
+    share, far = np.ones_like(own.mask), _far(own)
+    for other, region in enumerate(regions):
+        top, left = max(own.top, region.top), max(own.left, region.left)
+        bottom = min(own.top + own.height, region.top + region.height)
+        right = min(own.left + own.width, region.left + region.width)
+        if other == number or bottom <= top or right <= left:
+            continue
+        here, there = (np.s_[top - r.top : bottom - r.top, left - r.left : right - r.left] for r in (own, region))
+        theirs = _far(region)[there]
+        share[here][(theirs < far[here]) | ((theirs == far[here]) & (other < number))] = 0
+    return share
+
+
+def _far(region: Region) -> np.ndarray:
+    """Distance (height, width) float32 in pixels of each pixel of a window to its own defect."""
+    return cv2.distanceTransform(1 - region.mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
 def view(regions: Sequence[Region], shape: Sequence[int]) -> tuple[slice, slice]:
     """Rows and columns of the bounding box of at least one window, clipped to a picture of `shape` (H, W, ...)."""
     bottom, right = max(r.top + r.height for r in regions), max(r.left + r.width for r in regions)

@@ -1,12 +1,13 @@
 """Windows around defects: whose pixels are whose, where the windows lie, what they cost, and cutting and pasting."""
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
-from fast.windows.regions import Region, cut, paste, plan, view, whole
+from fast.windows.regions import Region, cut, paste, plan, share_of, view, whole
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, the ends excluded
 RULES = {"stride": 16, "margin": 12, "least": 48}
@@ -342,6 +343,33 @@ def test_pasting_all_windows_changes_the_defect_and_nothing_else(seed: int) -> N
         assert (canvas[mask == 0] == picture[mask == 0]).all()
         assert (canvas[mask != 0] == made[mask != 0]).all()
         assert (grey == canvas[..., 0]).all()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_where_whole_windows_overlap_a_pixel_is_that_of_the_nearer_defect(seed: int) -> None:
+    mask = random_mask(seed)
+    regions = plan(mask, **RULES)
+    nearest = np.full(mask.shape, np.inf)
+    owner = np.full(mask.shape, -1)
+    for number, region in enumerate(regions):
+        y, x = (axis.ravel() for axis in np.indices((region.height, region.width)))
+        rows, columns = np.nonzero(region.mask)
+        far = np.hypot(y[:, None] - rows, x[:, None] - columns).min(1).reshape(region.mask.shape)
+        window = np.s_[region.top : region.top + region.height, region.left : region.left + region.width]
+        far = far[: mask.shape[0] - region.top, : mask.shape[1] - region.left]
+        closer = far < nearest[window] - 1e-4
+        nearest[window][closer], owner[window][closer] = far[closer], number
+    for order in (range(len(regions)), reversed(range(len(regions)))):
+        canvas = np.full(mask.shape, -1)
+        for number in order:
+            region = replace(regions[number], mask=share_of(regions, number))
+            paste(canvas, np.full(region.mask.shape, number), region)
+        assert (canvas == owner).all()
+
+
+def test_the_overlaps_of_the_random_masks_are_many() -> None:
+    plans = [plan(random_mask(seed), **RULES) for seed in range(10)]
+    assert sum(not share_of(regions, k).all() for regions in plans for k in range(len(regions))) >= 5
 
 
 def test_the_view_is_the_bounding_box_of_the_windows_inside_the_picture() -> None:
