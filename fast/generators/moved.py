@@ -11,6 +11,7 @@ import numpy as np
 
 from fast.generators.cutouts import LARGEST, Cutout
 from fast.generators.seam import ring_of
+from fast.masks.lines import broad_of, draw_narrow
 
 UNKNOWN = 50.0  # grey levels by which a ground counts as unlike that cannot be compared
 
@@ -89,15 +90,19 @@ def warped(
 
 
 def _warped_mask(mask: np.ndarray, turn: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    # A hairline of one pixel spreads over two: half of its share is still it.
-    shares = cv2.warpAffine(mask.astype(np.float32), turn, size, flags=cv2.INTER_LINEAR)
-    found = (shares >= 0.5).astype(np.uint8)
-    if shares.any() and not found.any():
-        return (shares >= 0.5 * shares.max()).astype(np.uint8)
+    """A pixel is the mask's from half of its share on; what fell apart by that, a hairline, or vanished, is drawn
+    as lines that stay joined."""
+    found = (cv2.warpAffine(mask.astype(np.float32), turn, size, flags=cv2.INTER_LINEAR) >= 0.5).astype(np.uint8)
+    if mask.any() and (not found.any() or _pieces(found) > _pieces(mask)):
+        draw_narrow(mask, broad_of(mask), lambda points: points @ turn[:, :2].T + turn[:, 2], found)
     if mask.any() and not found.any():  # much smaller, and between its pixels: where its middle is
         x, y = turn @ [*np.argwhere(mask).mean(0)[::-1], 1]
         found[min(max(round(y), 0), size[1] - 1), min(max(round(x), 0), size[0] - 1)] = 1
     return found
+
+
+def _pieces(mask: np.ndarray) -> int:
+    return cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_16U)[0]
 
 
 def overlap(

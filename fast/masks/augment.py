@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 
 from fast.data.images import resize_mask
+from fast.masks.lines import broad_of, draw_narrow
 from ldm.errors import UserError
 
 TRIES = 8
 LEAST = 0.25  # share of the defect that has to be left of it after the picture's edge has cut it
-THIN = np.ones((3, 3), np.uint8)  # what does not hold this square is drawn as lines
-STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # to half of a pixel's eight neighbours
 
 
 @dataclass(frozen=True)
@@ -72,24 +71,14 @@ def _warped(mask: np.ndarray, way: _Bend) -> np.ndarray:
     """A mask (h,w) on the canvas of `way`, (side, side) uint8: broad parts by the distance to their outline, narrow
     ones as lines between the centres of neighbouring pixels, which stay joined under any bending."""
     padded = np.pad(mask, 2)
-    broad = np.asarray(cv2.morphologyEx(padded, cv2.MORPH_OPEN, THIN), np.uint8)
+    broad = broad_of(padded)
     out = np.zeros((way.side, way.side), np.uint8)
     if broad.any():
         field = cv2.distanceTransform(broad, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - broad, cv2.DIST_L2, 5)
         x, y = (way.sources()[..., i] + np.float32(2) for i in (0, 1))
         level = cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=-9)
         out[level > 0] = 1
-    # A little way into the broad parts, so that nothing comes off them.
-    lines = (padded == 1) & (cv2.dilate(padded - broad, np.ones((5, 5), np.uint8)) == 1)
-    rows, columns = np.nonzero(lines)
-    if len(rows):
-        number = np.full(lines.shape, -1)
-        number[rows, columns] = np.arange(len(rows))
-        at = np.rint(way.targets(np.stack([columns, rows], axis=1) - 2.0)).astype(np.int32).clip(0, way.side - 1)
-        out[at[:, 1], at[:, 0]] = 1
-        for down, right in STEPS:
-            other = number[rows + down, columns + right]
-            cv2.polylines(out, list(np.stack([at, at[other]], axis=1)[other >= 0]), False, 1)
+    draw_narrow(padded, broad, lambda points: way.targets(points - 2.0), out)
     return out
 
 

@@ -200,6 +200,17 @@ def test_a_hairline_made_much_smaller_stays_a_hairline() -> None:
         assert warped(image, [line], 0, (0.2, 0.2))[1].sum() <= 80
 
 
+@pytest.mark.parametrize("scale", [0.3, 0.6, 0.8, 1.0, 1.25, 2.0])
+@pytest.mark.parametrize("degrees", [0.0, 7.0, 45.0, 100.0])
+def test_a_hairline_does_not_fall_apart(scale: float, degrees: float) -> None:
+    image, line = np.full((90, 120, 3), 120, np.uint8), np.zeros((90, 120), np.uint8)
+    cv2.polylines(line, [np.array([[5, 9], [60, 31], [70, 80], [110, 84]])], False, 1)
+    cv2.rectangle(line, (57, 28), (66, 36), 1, -1)  # it starts from a broad part
+    _, found = warped(image, [line], degrees, (scale, scale))
+    assert cv2.connectedComponents(found, connectivity=8)[0] == 2
+    assert 0.7 * scale <= found.sum() / line.sum() <= 1.5 * max(scale, scale**2)
+
+
 @pytest.mark.parametrize("shape", [(1, 9), (9, 1), (1, 1)])
 def test_a_piece_of_one_row_or_column_is_moved(shape: tuple[int, int]) -> None:
     image, mask = warped(np.full((*shape, 3), 77, np.uint8), [np.ones(shape, np.uint8)], 0, (1.1, 1.1))
