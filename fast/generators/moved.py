@@ -11,7 +11,7 @@ import numpy as np
 
 from fast.generators.cutouts import LARGEST, Cutout
 from fast.generators.seam import ring_of
-from fast.masks.lines import broad_of, draw_narrow
+from fast.masks.lines import broad_of, draw_lines, narrow_of, placed
 
 UNKNOWN = 50.0  # grey levels by which a ground counts as unlike that cannot be compared
 
@@ -86,23 +86,30 @@ def warped(
     # OpenCV never comes back from reflecting what has one row.
     border = cv2.BORDER_REFLECT_101 if min(height, width) > 1 else cv2.BORDER_REPLICATE
     moved = cv2.warpAffine(soft, turn, size, flags=cv2.INTER_CUBIC, borderMode=border)
-    return [moved, *(_warped_mask(mask, turn, size) for mask in masks)]
+    return [moved, *(_warped_mask(mask, turn, size, least) for mask in masks)]
 
 
-def _warped_mask(mask: np.ndarray, turn: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A pixel is the mask's from half of its share on; what fell apart by that, a hairline, or vanished, is drawn
-    as lines that stay joined."""
+def _warped_mask(mask: np.ndarray, turn: np.ndarray, size: tuple[int, int], scale: float) -> np.ndarray:
+    """A pixel is the mask's from half of its share on. Where narrow parts fell apart by that or are gone, a hairline
+    between two rows say, they are drawn as lines."""
     found = (cv2.warpAffine(mask.astype(np.float32), turn, size, flags=cv2.INTER_LINEAR) >= 0.5).astype(np.uint8)
-    if mask.any() and (not found.any() or _pieces(found) > _pieces(mask)):
-        draw_narrow(mask, broad_of(mask), lambda points: points @ turn[:, :2].T + turn[:, 2], found)
+
+    def targets(points: np.ndarray) -> np.ndarray:
+        return points @ turn[:, :2].T + turn[:, 2]
+
+    narrow = narrow_of(mask, broad_of(mask, max(3, 2 * round(1 / scale) + 1)))
+    at = placed(np.argwhere(narrow)[:, ::-1], targets, found.shape)
+    gone = cv2.dilate(found, np.ones((3, 3), np.uint8))[at[:, 1], at[:, 0]] == 0
+    if gone.any() or _pieces(found) > _pieces(mask):
+        draw_lines(narrow, targets, found)
     if mask.any() and not found.any():  # much smaller, and between its pixels: where its middle is
-        x, y = turn @ [*np.argwhere(mask).mean(0)[::-1], 1]
-        found[min(max(round(y), 0), size[1] - 1), min(max(round(x), 0), size[0] - 1)] = 1
+        at = placed(np.argwhere(mask).mean(0)[None, ::-1], targets, found.shape)
+        found[at[0, 1], at[0, 0]] = 1
     return found
 
 
 def _pieces(mask: np.ndarray) -> int:
-    return cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_16U)[0]
+    return cv2.connectedComponents(mask, connectivity=8)[0]
 
 
 def overlap(

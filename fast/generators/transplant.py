@@ -85,7 +85,7 @@ class Transplant(Placing):
         self.outlines: dict[str, Outline] = {}
         self.content, self.parts, self.split_hash = "", "", split
         self.left_out: list[str] = []  # files of `dataset` that are not fit to be used
-        self.doubts: list[str] = []  # about how it is read
+        self.doubts: list[str] = []  # about how it is read, and what cannot be moved as it should
         self.dataset = ""
         if defects is not None:
             self._learn(training_side(defects, split, category))
@@ -114,7 +114,11 @@ class Transplant(Placing):
             outline = outline_of(found)
             self.outlines[kind] = outline if self.fringe is None else replace(outline, fringe=self.fringe)
             width = self.outlines[kind].fringe
-            fit = [c for c in found if c.movable] or found
+            fit = [c for c in found if c.movable]
+            if not fit:
+                told = f"every defect of {kind} covers most of its picture, and brings all of it along when it is moved"
+                self.doubts = [*self.doubts, f"{told}; outline them more closely, or leave that type out"]
+                fit = found
             self.cutouts[kind] = [replace(c, filled=with_fringe(c.mask, width) & c.clean) for c in fit]
         self.types = sorted(self.cutouts)
         self.categories = sorted({kind.split("/", 1)[0] for kind in self.types})

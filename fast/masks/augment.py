@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from fast.data.images import resize_mask
-from fast.masks.lines import broad_of, draw_narrow
+from fast.masks.lines import broad_of, draw_lines, narrow_of
 from ldm.errors import UserError
 
 TRIES = 8
@@ -78,7 +78,7 @@ def _warped(mask: np.ndarray, way: _Bend) -> np.ndarray:
         x, y = (way.sources()[..., i] + np.float32(2) for i in (0, 1))
         level = cv2.remap(field, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=-9)
         out[level > 0] = 1
-    draw_narrow(padded, broad, lambda points: way.targets(points - 2.0), out)
+    draw_lines(narrow_of(padded, broad), lambda points: way.targets(points - 2.0), out)
     return out
 
 

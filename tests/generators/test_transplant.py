@@ -200,15 +200,62 @@ def test_a_hairline_made_much_smaller_stays_a_hairline() -> None:
         assert warped(image, [line], 0, (0.2, 0.2))[1].sum() <= 80
 
 
+def line_and_square() -> np.ndarray:
+    line = np.zeros((90, 120), np.uint8)
+    cv2.polylines(line, [np.array([[5, 9], [60, 31], [70, 80], [110, 84]])], False, 1)
+    cv2.rectangle(line, (57, 28), (66, 36), 1, -1)
+    return line
+
+
+HAIRLINES = {
+    "line that starts from a square": line_and_square(),
+    "row": np.ones((1, 100), np.uint8),
+    "band at the border": np.pad(np.ones((2, 100), np.uint8), ((0, 30), (0, 0))),
+    "line of three pixels": np.pad(np.ones((3, 90), np.uint8), 20),
+}
+
+
 @pytest.mark.parametrize("scale", [0.3, 0.6, 0.8, 1.0, 1.25, 2.0])
 @pytest.mark.parametrize("degrees", [0.0, 7.0, 45.0, 100.0])
-def test_a_hairline_does_not_fall_apart(scale: float, degrees: float) -> None:
-    image, line = np.full((90, 120, 3), 120, np.uint8), np.zeros((90, 120), np.uint8)
-    cv2.polylines(line, [np.array([[5, 9], [60, 31], [70, 80], [110, 84]])], False, 1)
-    cv2.rectangle(line, (57, 28), (66, 36), 1, -1)  # it starts from a broad part
-    _, found = warped(image, [line], degrees, (scale, scale))
+@pytest.mark.parametrize("line", HAIRLINES.values(), ids=HAIRLINES)
+def test_a_hairline_does_not_fall_apart(line: np.ndarray, scale: float, degrees: float) -> None:
+    _, found = warped(np.full((*line.shape, 3), 120, np.uint8), [line], degrees, (scale, scale))
     assert cv2.connectedComponents(found, connectivity=8)[0] == 2
-    assert 0.7 * scale <= found.sum() / line.sum() <= 1.5 * max(scale, scale**2)
+    assert 0.7 * min(scale, scale**2) <= found.sum() / line.sum() <= 1.7 * max(scale, scale**2)
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.4, 0.8, 0.9])
+@pytest.mark.parametrize("degrees", [0.0, 90.0, 180.0])
+def test_no_hairline_beside_a_square_is_lost(scale: float, degrees: float) -> None:
+    """A row may lie between those that are left of it, and nothing comes apart by that."""
+    for row in range(62, 90):
+        for first in (50, 60):  # from the square on, and by itself
+            line = np.zeros((150, 200), np.uint8)
+            line[60:90, 20:50] = 1
+            line[row, first:180] = 1
+            _, found = warped(np.full((150, 200, 3), 120, np.uint8), [line], degrees, (scale, scale))
+            along = found.any(axis=0 if degrees != 90 else 1)
+            assert abs(np.ptp(np.flatnonzero(along)) + 1 - 160 * scale) <= 2
+            assert cv2.connectedComponents(found, connectivity=8)[0] <= (2 if first == 50 else 3)
+
+
+@pytest.mark.parametrize(("first", "told"), [(0, 1), (60, 0)])
+def test_a_type_that_only_fills_its_pictures_is_told(first: int, told: int, tmp_path: Path) -> None:
+    for number in range(2):
+        image, mask = plate(80, number), np.zeros((SIDE, SIDE), np.uint8)
+        mask[number * first :, number * first :] = 1
+        write_image(tmp_path / "parts" / "defects" / "stain" / f"{number}.png", image)
+        write_mask(tmp_path / "parts" / "masks" / "stain" / f"{number}.png", mask)
+    doubts = Transplant(str(tmp_path / "parts"), split="all").doubts
+    assert [line.startswith("every defect of parts/stain covers most of its picture") for line in doubts] == [
+        True
+    ] * told
+
+
+def test_a_mask_of_very_many_dots_is_moved() -> None:
+    dots = np.zeros((514, 514), np.uint8)
+    dots[::2, ::2] = 1  # more than 16 bits can number
+    assert (warped(np.zeros((514, 514, 3), np.uint8), [dots], 0, (1, 1))[1] == dots).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 9), (9, 1), (1, 1)])
