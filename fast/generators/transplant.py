@@ -155,23 +155,17 @@ class Transplant(Placing):
         grey = bool((image == image[..., :1]).all())
         cutout = replace(cutout, image=grey_of(cutout.image)) if grey else cutout
         _, _, wide, high = cv2.boundingRect(where)
+        near, soft = self.near[cutout.kind], self.outlines[cutout.kind].soft
         tries = []
         for _ in range(CANDIDATES):  # not kept as they are: ten pieces as large as the picture would be a lot
             way = self._way(cutout, rng, (high, wide))
-            moved = moved_by(way, cutout, self.near[cutout.kind])
+            moved = moved_by(way, cutout, near)
             corner, share = self._corner(moved, where, rng)
             # What would be cut off is worse than any other ground.
             tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), way, corner))
         found: list[MadePair] = []
         for _, way, corner in sorted(tries, key=lambda each: each[0]):
-            pair = self._set(
-                image,
-                moved_by(way, cutout, self.near[cutout.kind]),
-                corner,
-                where,
-                rng,
-                self.outlines[cutout.kind].soft,
-            )
+            pair = self._set(image, moved_by(way, cutout, near), corner, where, rng, soft)
             if pair is not None:
                 found.append(replace(pair, origin={"defect_source": str(cutout.source)}))
                 if change(image, (pair.image, pair.mask)) >= VISIBLE:

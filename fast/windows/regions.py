@@ -125,7 +125,7 @@ def share_of(regions: Sequence[Region], number: int) -> np.ndarray:
     are pasted whole. Where two overlap, a pixel is that window's whose own defect is nearer, the earlier one's if both
     are as near: no window covers another's defect, and the order of pasting is no matter."""
     own = regions[number]
-    share, far = np.ones_like(own.mask), _far(own)
+    share = np.ones_like(own.mask)
     for other, region in enumerate(regions):
         top, left = max(own.top, region.top), max(own.left, region.left)
         bottom = min(own.top + own.height, region.top + region.height)
@@ -133,8 +133,8 @@ def share_of(regions: Sequence[Region], number: int) -> np.ndarray:
         if other == number or bottom <= top or right <= left:
             continue
         here, there = (np.s_[top - r.top : bottom - r.top, left - r.left : right - r.left] for r in (own, region))
-        theirs = _far(region)[there]
-        share[here][(theirs < far[here]) | ((theirs == far[here]) & (other < number))] = 0
+        mine, theirs = _far(own)[here], _far(region)[there]
+        share[here][(theirs < mine) | ((theirs == mine) & (other < number))] = 0
     return share
 
 

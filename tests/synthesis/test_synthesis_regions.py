@@ -19,13 +19,14 @@ import fast.synthesis.maker
 import fast.synthesis.synthesizer
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_mask, write_image, write_mask
-from fast.synthesis.batches import batch_width
+from fast.synthesis.batches import WindowedPair, batch_width
 from fast.synthesis.engine import BACKGROUNDS
 from fast.synthesis.output import OutputFolder
 from fast.synthesis.pair import Pair, SynthesizedSample
 from fast.synthesis.recent import Recent
 from fast.synthesis.synthesizer import Synthesizer
 from fast.synthesis.triptych import PANEL
+from fast.windows.regions import Region
 from ldm.hashing import file_hash
 from support.synthesis import arguments, leftovers, manifest, plain_recipe, synthesize, whole_set
 
@@ -462,3 +463,20 @@ def test_a_triptych_shows_the_window(tiny_artifact: Path, tmp_path: Path, drawn_
     assert (triptych[:, :64] == picture(700, 900)[573:637, 773:837]).all()
     assert (triptych[:, 136:] == image[573:637, 773:837]).all()
     assert (triptych[27:37, 95:105] == 255).all()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_whole_windows_that_overlap_keep_each_others_defects(order: tuple[int, int]) -> None:
+    """Whichever is finished last."""
+    masks = [np.zeros((32, 32), np.uint8) for _ in range(2)]
+    masks[0][4:8, 4:26], masks[1][24:28, 4:26] = 1, 1
+    regions = [Region(0, 0, 32, 32, masks[0]), Region(8, 4, 32, 32, masks[1])]
+    image = np.zeros((48, 48, 3), np.uint8)
+    shown, pair = np.s_[:48, :48], Pair(0, None, None, 0, 1)
+    windowed = WindowedPair(pair, image, np.zeros((48, 48), np.uint8), regions, [], shown, image, 2, 0.0)
+    recipe = plain_recipe(composite=False)
+    done = [windowed.finish(k, np.full((32, 32, 3), 100 + k, np.uint8), 0.0, recipe) for k in order]
+    assert done == [False, True]
+    assert (image[:16, :32] == 100).all()
+    assert (image[32:36, 8:30] == 101).all()
+    assert (image[40:] == 0).all()
