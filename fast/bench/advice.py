@@ -10,6 +10,7 @@ import numpy as np
 
 from fast.bench.verdict import BOTH, REAL, WORTH, Answer, Verdict, gain, points, types
 from fast.generators import METHODS
+from fast.runtime.counts import number_of
 from fast.synthesis.options import DRAFTS
 
 Advice = tuple[str, str]  # in a few words, and more about it
@@ -21,8 +22,18 @@ SEAM = 1.25  # times the real defects' own
 def advice(answer: Answer, found: Verdict) -> list[Advice]:
     """The most useful first."""
     own = {"yes": _after_yes, "no": _after_no, "cannot tell": _after_doubt}[found.answer]
+    first = [_apart(answer.leaking)] if answer.leaking else []
     seen, rest = list(_pictures(answer)), [*own(answer, found), *_types(answer, found)]
-    return seen + rest if found.answer == "no" else rest + seen
+    return first + (seen + rest if found.answer == "no" else rest + seen)
+
+
+def _apart(leaking: int) -> Advice:
+    return (
+        "Test on other parts.",
+        f"{number_of(leaking, 'test picture shows a part', 'test pictures show parts')} that training saw in another "
+        "picture, so all figures here are too good. Let scripts/prepare_data.py join parts that look alike "
+        "(--alike shows them, --join_alike), and run again with its --split.",
+    )
 
 
 def _after_yes(answer: Answer, found: Verdict) -> Iterator[Advice]:

@@ -43,6 +43,7 @@ from fast.reports.report import (
     trial_row,
 )
 
+LEAKING = "test pictures of parts that are trained on, too"
 RUNS = (REAL, BOTH, SYNTHETIC)
 _PERCENT = "\N{NO-BREAK SPACE}%"
 LEAST_SPAN = 20.0  # points of IoU that a curve's axis covers, so that small changes look small
@@ -298,6 +299,7 @@ def _how(answer: Answer) -> Section:
         *([what, value] for what, value in answer.making),
         ["network trained on them", answer.network],
         *([name, str(answer.counts[key])] for key, name in counts.items() if key in answer.counts),
+        *([[LEAKING, str(answer.leaking)]] if answer.leaking else []),
         *([["pictures", "windows of pictures at their own size"]] if answer.native else []),
         *([f"trainings, {kind}", str(n)] for kind, n in seeds.items()),
         ["split", answer.split[:12]],

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fast.bench.advice import signed
+from fast.bench.answer_page import LEAKING
 from fast.bench.auto import NETWORK, Delivered
 from fast.bench.candidates import CANDIDATES
 from fast.bench.choice import LEAST, CandidateScore
 from fast.bench.few import ALONE
 from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
+from fast.data.alike import leak_of
 from fast.data.images import read_image
 from fast.reports.report import (
     PREDICTION_KEY,
@@ -198,6 +200,7 @@ def _how(found: Delivered) -> Section:
         ["pairs of each type", str(plan.per_type)],
         ["normal images", str(len(sides.index.normals))],
         ["test pictures", str(len(sides.test))],
+        *([[LEAKING, str(len(leak.seen))]] if (leak := leak_of(sides.train, sides.test)) else []),
         ["network delivered", NETWORK],
         ["its steps", str(final.steps)],
         ["its training", duration(final.seconds)],

@@ -30,6 +30,7 @@ class Answer:
     `pictures`: `fast.bench.pictures.measures` of the pairs. `pairs`: (type, normal, mask, synthetic), uint8 (H,W,3),
     masks (H,W). `predictions`: (type, test picture, true mask, {kind of training: what it found, (H,W)}). `commands`:
     (what it does, command lines). `seconds` of all the work.
+    `leaking`: test pictures of parts that are trained on, too.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Answer:
     draft: str = "none"
     making: Sequence[tuple[str, str]] = ()
     native: bool = False
+    leaking: int = 0
 
 
 @dataclass(frozen=True)

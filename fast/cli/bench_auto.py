@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
 
 def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     """The usable part of one category, and its split."""
-    from fast.cli.dataset_notes import tell_left_out
+    from fast.cli.dataset_notes import tell_alike, tell_leak, tell_left_out
     from fast.data.layouts import check, open_dataset, require_defects
     from fast.data.split import Split, make_split
 
@@ -99,5 +99,7 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     if len(index.categories) > 1:
         raise UserError(f"{options.dataset} holds {', '.join(index.categories)}; choose one with --category")
     split = make_split(index) if given is None else given
-    split.apply(index)  # one of another dataset is told before anything is written
+    train, test = split.apply(index)  # one of another dataset is told before anything is written
+    tell_leak(options.dataset, train, test)
+    tell_alike(options.dataset, train)
     return replace(index, test_normals=[]), split

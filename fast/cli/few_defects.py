@@ -146,7 +146,7 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     from dataclasses import replace
 
     from fast.bench.nested import usable_training_side
-    from fast.cli.dataset_notes import tell_left_out
+    from fast.cli.dataset_notes import tell_alike, tell_leak, tell_left_out
     from fast.data.layouts import check, open_dataset
     from fast.data.split import Split, make_split
 
@@ -155,9 +155,16 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     if given is None or not options.nested:
         index = check(found).usable
         tell_left_out(options.dataset, index.left_out, index.doubts)
-        return index, make_split(index) if given is None else given
+        split = make_split(index) if given is None else given
+        train, test = split.apply(index)
+        if options.nested:
+            tell_alike(options.dataset, train)
+        else:
+            tell_leak(options.dataset, train, test)
+        return index, split
     usable = usable_training_side(found, given)
     tell_left_out(options.dataset, usable.left_out, usable.doubts)
+    tell_alike(options.dataset, usable.defects)
     _, test = given.apply(found)
     return replace(usable, defects=[*usable.defects, *test]), given
 

@@ -15,12 +15,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fast.cli.dataset_notes import REMEDY, alike_note
 from fast.cli.prepare_import import add_import_flags, import_data, refuse_without_import
-from fast.data.images import write_bytes
+from fast.data.alike import Alike, find_alike, joined
+from fast.data.category import join_groups
+from fast.data.images import read_image, write_bytes
 from fast.data.known import about, known_dataset
 from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset
 from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
+from fast.reports.contact_sheet import side_by_side
 from fast.runtime.counts import number_of
 from fast.runtime.options import Parser
 from ldm.errors import UserError
@@ -51,6 +55,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--bits", type=int, help="bits in use of 16-bit pictures (default: what their values need)")
     p.add_argument("--masks_upright", action="store_true", default=None,
                    help="masks are drawn on the images as EXIF turns them; asked where the size cannot tell")
+    p.add_argument("--alike", metavar="FILE",
+                   help="draw the pictures of different parts that look like one part, side by side")
+    p.add_argument("--join_alike", action="store_true",
+                   help="write in groups.csv that parts which look alike are one, so that a split keeps them together")
     # fmt: on
     p.add_argument("--force", action="store_true", help="overwrite a split file that differs")
     p.add_argument("--strict", action="store_true", help="write no split, and end with an error, if a file is bad")
@@ -140,6 +148,18 @@ def normal_notes(index: DatasetIndex, usable: DatasetIndex) -> list[str]:
     return notes
 
 
+def told_alike(alike: Sequence[Alike], index: DatasetIndex, path: Path) -> None:
+    """Write the picture of --alike, if there is something to draw."""
+    if not alike:
+        print(f"no parts look alike, so {path} is not written")
+        return
+    rows = [
+        [(f"{index.relative(s.image)}, {a.correlation:.2f}", read_image(s.image)) for s in (a.first, a.second)]
+        for a in alike
+    ]
+    print(side_by_side(rows, path))
+
+
 def run(args: argparse.Namespace) -> None:
     out = Path(args.out or "split.json")
     if out.is_dir():
@@ -153,6 +173,14 @@ def run(args: argparse.Namespace) -> None:
     if told(args, index):
         index = opened()
     report = check(index)
+    alike = find_alike(report.usable.defects)
+    if args.alike:
+        told_alike(alike, report.usable, Path(args.alike))
+    if args.join_alike and alike:
+        for table in join_groups(report.usable, joined(alike)):
+            print(f"{table}: parts that look alike are one")
+        index = opened()
+        report, alike = check(index), []
     split = make_split(report.usable, args.fraction, args.seed) if report.usable.defects else None
     print(f"{index.root} ({index.layout})")
     if known := known_dataset(index):
@@ -161,6 +189,7 @@ def run(args: argparse.Namespace) -> None:
     notes = [
         *report.usable.notes,
         *report.usable.doubts,
+        *([f"{alike_note(alike, index.root)}; {REMEDY}"] if alike else []),
         *normal_notes(index, report.usable),
         *(split.notes if split else []),
     ]

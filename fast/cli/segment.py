@@ -187,14 +187,16 @@ def refuse_seen(folder: Path, pairs: Sequence[Any], root: Path, split: str) -> N
 
 def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:
     """(the usable part of a dataset, its split)"""
-    from fast.cli.dataset_notes import tell_left_out
+    from fast.cli.dataset_notes import tell_leak, tell_left_out
     from fast.data.layouts import check, open_dataset, require_defects
     from fast.data.split import Split, make_split
 
     index = check(open_dataset(path, category=options.category)).usable
     require_defects(index)
     tell_left_out(path, index.left_out, index.doubts)
-    return index, make_split(index) if options.split == "third" else Split.load(options.split)
+    split = make_split(index) if options.split == "third" else Split.load(options.split)
+    tell_leak(path, *split.apply(index))
+    return index, split
 
 
 def table(result: dict[str, Any]) -> str:

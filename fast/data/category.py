@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from io import StringIO
 from pathlib import Path
 
-from fast.data.images import list_images, read_mask
-from fast.data.index import GOOD, DatasetIndex, Sample
+from fast.data.images import list_images, natural_key, read_mask, write_bytes
+from fast.data.index import GOOD, DatasetIndex, Sample, relative_to
 from fast.data.labelme import is_annotation
 from fast.data.pairing import MASK_NAME, images_below, pair, reads_as_mask, split_beside
 from fast.runtime.counts import number_of
@@ -146,3 +147,27 @@ def read_groups(folder: Path) -> dict[Path, str]:
         if groups.setdefault(image, row["group"]) != row["group"]:
             raise UserError(f"{table}: '{row['image']}' has two groups, {groups[image]} and {row['group']}; keep one")
     return groups
+
+
+def join_groups(index: DatasetIndex, names: Mapping[str, str]) -> list[Path]:
+    """Write in the groups.csv of each category of `index`, or of a flat dataset, that groups are one: `names`, group ->
+    the name it gets. Rows that were there keep their order, every defect has one afterwards. Raises `UserError`."""
+    folders: dict[Path, list[Sample]] = {}
+    for sample in [*index.defects, *index.excluded]:
+        own = index.root / sample.category
+        folders.setdefault(own if own.is_dir() else index.root, []).append(sample)
+    written = []
+    for folder, samples in folders.items():
+        groups = read_groups(folder)
+        missing = {s.image: s.group for s in samples if s.image not in groups}
+        rows = [
+            [relative_to(image, folder), names.get(group, group)]
+            for image, group in [*groups.items(), *sorted(missing.items(), key=lambda item: natural_key(item[0]))]
+        ]
+        if all(s.group not in names for s in samples):
+            continue
+        table = StringIO()
+        csv.writer(table, lineterminator="\n").writerows([["image", "group"], *rows])
+        write_bytes(folder / GROUPS, table.getvalue().encode())
+        written.append(folder / GROUPS)
+    return written

@@ -172,7 +172,8 @@ DATASETS = (
         "Huang, Qiu, Yuan: Surface defect saliency of magnetic tile, The Visual Computer 36, 2020",
         (
             "a tile was photographed up to six times in different light, and names do not say which images show the "
-            "same one: a split by images leaks; write a groups.csv (image,group) for scores that count",
+            "same one: a split by images leaks; write a groups.csv (image,group), or have most of it written by "
+            "prepare_data.py --join_alike, for scores that count",
             "masks have soft edges, read at half; some masks of 'uneven' are empty, and left out by name",
         ),
     ),

@@ -120,19 +120,48 @@ def contact_sheet(
     for place, part in ((MARGIN + HEAD, rows), (below + title, counterfeits)):
         for i, row in enumerate(part):
             line, column = divmod(i, columns)
-            _draw_row(sheet, row, (MARGIN + column * (width + MARGIN), place + line * height), cell)
+            _draw_cells(sheet, row.cells(), row.line, (MARGIN + column * (width + MARGIN), place + line * height), cell)
     write_image(path, np.asarray(sheet))
     return path
 
 
-def _draw_row(sheet: Image.Image, row: SheetRow, at: tuple[int, int], cell: int) -> None:
+def side_by_side(
+    rows: Sequence[Sequence[tuple[str, np.ndarray]]], path: Path, cell: int = 240, columns: int = 2
+) -> Path:
+    """Write rows of pictures (H,W,3) next to each other, `columns` rows side by side, each picture over its caption; of
+    one that is too long the end is shown."""
+    width = max(map(len, rows)) * (cell + GAP) - GAP
+    height, lines = cell + FOOT + GAP, -(-len(rows) // columns)
+    sheet = Image.new("RGB", (columns * (width + MARGIN) + MARGIN, 2 * MARGIN + lines * height), "white")
+    for i, row in enumerate(rows):
+        line, column = divmod(i, columns)
+        for k, (caption, picture) in enumerate(row):
+            at = MARGIN + column * (width + MARGIN) + k * (cell + GAP), MARGIN + line * height
+            _draw_cells(sheet, [picture], caption, at, cell, cell)
+    write_image(path, np.asarray(sheet))
+    return path
+
+
+def _draw_cells(
+    sheet: Image.Image,
+    pictures: Sequence[np.ndarray],
+    caption: str,
+    at: tuple[int, int],
+    cell: int,
+    width: int | None = None,
+) -> None:
+    """Pictures in a row of cells over a caption, of which as much is shown from its end as `width` pixels take."""
     x, y = at
-    for k, picture in enumerate(row.cells()):
+    for k, picture in enumerate(pictures):
         fitted = _fit(picture, cell)
         left = x + k * (cell + GAP) + (cell - fitted.width) // 2
         sheet.paste(fitted, (left, y + (cell - fitted.height) // 2))
-    small = ImageFont.load_default(12)
-    ImageDraw.Draw(sheet).text((x + 2, y + cell + 3), row.line, fill=(70, 70, 70), font=small)
+    small, draw = ImageFont.load_default(12), ImageDraw.Draw(sheet)
+    shown = caption
+    while width is not None and shown and draw.textlength(f"...{shown}", small) > width:
+        shown = shown[1:]
+    text = caption if len(shown) == len(caption) else f"...{shown}"
+    draw.text((x + 2, y + cell + 3), text, fill=(70, 70, 70), font=small)
 
 
 def _fit(picture: np.ndarray, cell: int) -> Image.Image:

@@ -209,6 +209,20 @@ def test_what_to_do_depends_on_the_answer() -> None:
     assert heads(EMPTY)[0] == "Finish the trainings."
 
 
+def test_parts_on_both_sides_come_first() -> None:
+    told = "Test on other parts."
+    for both in ((39, 42, 45), (30, 31, 32), (20, 50, 33)):
+        given = answer((30, 32, 34), both, leaking=3)
+        (first, more), *_ = advice(given, verdict(given))
+        assert first == told
+        assert more.startswith("3 test pictures show parts that training saw")
+        clean = replace(given, leaking=0)
+        assert told not in dict(advice(clean, verdict(clean)))
+    words = shown(replace(whole(), leaking=3)).words
+    assert words[words.index("test pictures of parts that are trained on, too") + 1] == "3"
+    assert "test pictures of parts that are trained on, too" not in shown(whole()).words
+
+
 @pytest.mark.parametrize(
     "missing",
     [

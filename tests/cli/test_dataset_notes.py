@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 
 from fast.cli import bench, bench_auto, few_defects, make_masks, segment
-from fast.cli.dataset_notes import tell_left_out
+from fast.cli.dataset_notes import tell_leak, tell_left_out
 from fast.cli.synthesis_notes import tell_sources
+from fast.data.layouts import open_dataset
 from fast.data.module import DefectData
+from fast.data.split import make_split
 from fast.synthesis.sources import NormalSource, Sources
 
 
@@ -133,3 +136,58 @@ def test_several_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     tell_left_out("my parts", ["b.png", "a.png"])
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("note: of my parts 2 bad files are left out, b.png the first; scripts/prepare_data.py 'my ")
+
+
+@pytest.fixture
+def leaking(drawn_root: Path, tmp_path: Path) -> Path:
+    """The drawn set where a picture to test on is that of a defect to train on, under a name of its own."""
+    root = tmp_path / "set"
+    shutil.copytree(drawn_root, root)
+    shutil.rmtree(root / "wood")
+    train, test = make_split(open_dataset(root)).apply(open_dataset(root))
+    shutil.copy(train[0].image, test[0].image)
+    return root
+
+
+def inside(root: Path, out: Path) -> object:
+    argv = ["--dataset", str(root), "--out", str(out), "--nested", "2"]
+    return few_defects.opened(few_defects.parser().parse_args(argv))
+
+
+@pytest.mark.parametrize("command", [few, auto, network, sweep])
+def test_parts_that_are_trained_and_tested_on_are_told(
+    command: Callable[[Path, Path], object], leaking: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = make_split(open_dataset(leaking)).apply(open_dataset(leaking))
+    command(leaking, tmp_path / "out")
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "trained on, too" in line]
+    assert said.startswith(f"note: in {leaking} 1 of {len(test)} pictures to test on shows a part that")
+    for sample in (train[0], test[0]):
+        assert sample.image.relative_to(leaking).as_posix() in said
+    assert said.endswith("--join_alike keeps each on one side of a new split")
+
+
+def test_parts_that_splits_inside_may_divide_are_told(
+    leaking: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inside(leaking, tmp_path / "out")  # the copy lies on the test side, of which nothing is looked at
+    assert "look like" not in (said := capsys.readouterr().out)
+    assert "trained on, too" not in said
+    train, _ = make_split(open_dataset(leaking)).apply(open_dataset(leaking))
+    shutil.copy(train[0].image, train[1].image)
+    for command in (inside, auto):
+        command(leaking, tmp_path / "out")
+        (said,) = [line for line in capsys.readouterr().out.splitlines() if "look like" in line]
+        assert said.startswith(f"note: in {leaking} 2 parts look like another of them (")
+
+
+def test_a_part_on_both_sides_of_a_split_file_is_told(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = make_split(open_dataset(drawn_root)).apply(open_dataset(drawn_root))
+    tell_leak(drawn_root, train, test)
+    assert not capsys.readouterr().out
+    tell_leak(drawn_root, [replace(train[0], group=test[0].group), *train[1:]], test)
+    said = capsys.readouterr().out
+    assert f"1 of {len(test)} pictures to test on shows a part" in said
+    assert "by groups.csv or their names" in said
