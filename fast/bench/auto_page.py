@@ -13,7 +13,7 @@ from fast.bench.candidates import CANDIDATES
 from fast.bench.choice import LEAST, CandidateScore
 from fast.bench.few import ALONE
 from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
-from fast.data.alike import leak_of
+from fast.data.alike import leaks_of
 from fast.data.images import read_image
 from fast.reports.report import (
     PREDICTION_KEY,
@@ -195,12 +195,13 @@ def _predictions(found: Delivered) -> Iterator[ImageRow]:
 
 def _how(found: Delivered) -> Section:
     plan, sides, final = found.plan, found.sides, found.final
+    leaking = sum(len(leak.seen) for leak in leaks_of(sides.train, sides.test))
     rows = [
         ["real defects of the training side", str(len(sides.train))],
         ["pairs of each type", str(plan.per_type)],
         ["normal images", str(len(sides.index.normals))],
         ["test pictures", str(len(sides.test))],
-        *([[LEAKING, str(len(leak.seen))]] if (leak := leak_of(sides.train, sides.test)) else []),
+        *([[LEAKING, str(leaking)]] if leaking else []),
         ["network delivered", NETWORK],
         ["its steps", str(final.steps)],
         ["its training", duration(final.seconds)],

@@ -4,31 +4,34 @@ fast-prepare-data DATASET [--layout auto] [--category C] [--anomaly A] [--out sp
 fast-prepare-data ANNOTATIONS --import coco --out DATASET
 
 Where files can be meant in two ways, what is said here (--mask_values, --ignore, --line_width, --bits,
---masks_upright) is kept in the dataset's reading.json, and obeyed by everything that reads the dataset.
+--masks_upright, --parts_apart) is kept in the dataset's reading.json, and obeyed by everything that reads the dataset.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Sequence
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fast.cli.dataset_notes import REMEDY, alike_note
 from fast.cli.prepare_import import add_import_flags, import_data, refuse_without_import
-from fast.data.alike import Alike, find_alike, joined
-from fast.data.category import join_groups
-from fast.data.images import read_image, write_bytes
+from fast.data.alike import Found, Group, find_alike, joined, regrouped
+from fast.data.groups import GroupTables
+from fast.data.images import WRITTEN, read_image, write_bytes
 from fast.data.known import about, known_dataset
 from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset
 from fast.data.reading import NAME, parse_values, reading_of
 from fast.data.split import Split, make_split
-from fast.reports.contact_sheet import side_by_side
+from fast.reports.contact_sheet import fitted, side_by_side
 from fast.runtime.counts import number_of
 from fast.runtime.options import Parser
+from fast.runtime.signals import is_first_process
 from ldm.errors import UserError
 
+DRAWN, CELL = 100, 240  # pairs of --alike, and pixels of a side of each picture
 HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", "train", "test")
 
 
@@ -57,8 +60,10 @@ def parser() -> argparse.ArgumentParser:
                    help="masks are drawn on the images as EXIF turns them; asked where the size cannot tell")
     p.add_argument("--alike", metavar="FILE",
                    help="draw the pictures of different parts that look like one part, side by side")
-    p.add_argument("--join_alike", action="store_true",
+    p.add_argument("--join_alike", action="store_true", default=None,
                    help="write in groups.csv that parts which look alike are one, so that a split keeps them together")
+    p.add_argument("--parts_apart", action="store_true", default=None,
+                   help="parts which look alike are different ones all the same; they are not told again")
     # fmt: on
     p.add_argument("--force", action="store_true", help="overwrite a split file that differs")
     p.add_argument("--strict", action="store_true", help="write no split, and end with an error, if a file is bad")
@@ -100,18 +105,24 @@ def render(index: DatasetIndex, report: DataReport, split: Split | None) -> str:
     return table(lines)
 
 
+def refuse_other(split: Split, out: Path, force: bool) -> None:
+    """UserError where a different split stands: results made with that one could not be compared."""
+    if not out.exists() or force:
+        return
+    try:
+        old = Split.load(out).hash
+    except UserError as error:
+        raise UserError(f"{error}; or overwrite it with --force") from error
+    if old != split.hash:
+        raise UserError(
+            f"{out}: holds another split ({old[:12]}, this one is {split.hash[:12]}); "
+            "choose another --out, or overwrite it with --force"
+        )
+
+
 def keep(split: Split, out: Path, force: bool) -> str:
-    """Write the split unless a different one stands there: results made with that one could not be compared."""
-    if out.exists() and not force:
-        try:
-            old = Split.load(out).hash
-        except UserError as error:
-            raise UserError(f"{error}; or overwrite it with --force") from error
-        if old != split.hash:
-            raise UserError(
-                f"{out}: holds another split ({old[:12]}, this one is {split.hash[:12]}); "
-                "choose another --out, or overwrite it with --force"
-            )
+    """Write the split, unless it stands there."""
+    if out.exists() and not force:  # `refuse_other` has seen that it is the same
         return f"{out} (already there)"
     split.save(out)
     return str(out)
@@ -119,7 +130,7 @@ def keep(split: Split, out: Path, force: bool) -> str:
 
 def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
     """Keep what the flags say about reading the files in the dataset; True if that changes anything."""
-    names = ("mask_values", "ignore", "line_width", "bits", "masks_upright")
+    names = ("mask_values", "ignore", "line_width", "bits", "masks_upright", "parts_apart")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     before = reading_of(index.root)
     after = replace(before, **given)
@@ -148,16 +159,57 @@ def normal_notes(index: DatasetIndex, usable: DatasetIndex) -> list[str]:
     return notes
 
 
-def told_alike(alike: Sequence[Alike], index: DatasetIndex, path: Path) -> None:
-    """Write the picture of --alike, if there is something to draw."""
-    if not alike:
-        print(f"no parts look alike, so {path} is not written")
-        return
+def told_alike(found: Found, index: DatasetIndex, path: Path) -> None:
+    """Write the picture of --alike: the first `DRAWN` pairs, each picture made small as it is read."""
     rows = [
-        [(f"{index.relative(s.image)}, {a.correlation:.2f}", read_image(s.image)) for s in (a.first, a.second)]
-        for a in alike
+        [
+            (f"{index.relative(s.image)}, {pair.agreement:.2f}", fitted(read_image(s.image), CELL))
+            for s in (pair.first, pair.second)
+        ]
+        for pair in found.pairs[:DRAWN]
     ]
-    print(side_by_side(rows, path))
+    if rows:
+        side_by_side(rows, path, CELL)
+        print(f"{path}{f': the first {DRAWN} of {len(found.pairs)} pairs' if len(found.pairs) > DRAWN else ''}")
+
+
+def refuse_alike(args: argparse.Namespace, index: DatasetIndex) -> None:
+    """UserError for --alike and --join_alike that cannot be."""
+    whole = Path(os.path.abspath(Path(args.path).expanduser())) == index.root and not args.anomaly
+    if args.join_alike and not whole:
+        raise UserError(f"--join_alike joins parts of all types, as one may have several; give {index.root}, without "
+                        "--anomaly")  # fmt: skip
+    if args.alike is None:
+        return
+    path = Path(args.alike)
+    if path.is_dir() or path.suffix.lower() not in WRITTEN:
+        raise UserError(f"--alike {path}: give the name of a picture to write, as in --alike alike.png")
+    if index.root in Path(os.path.abspath(path)).parents:
+        raise UserError(f"--alike {path} lies in the dataset, and would be taken for one of its pictures; write it "
+                        "elsewhere")  # fmt: skip
+
+
+def joining(report: DataReport, names: Mapping[Group, str]) -> DataReport:
+    """The report as it is once groups have these names."""
+    usable = report.usable
+    usable = replace(usable, defects=regrouped(usable.defects, names), excluded=regrouped(usable.excluded, names))
+    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for s in [*usable.defects, *usable.excluded]:
+        groups[s.category, s.anomaly].add(s.group)
+    rows = [replace(row, groups=len(groups.get((row.category, row.anomaly), ())) or row.groups) for row in report.rows]
+    return replace(report, usable=usable, rows=rows)
+
+
+def alike_notes(args: argparse.Namespace, found: Found, index: DatasetIndex) -> list[str]:
+    """What the pictures say of parts that are listed twice; where it was asked, also that they say nothing."""
+    notes = [f"{alike_note(found.pairs, index.root)}; {REMEDY}"] if found.pairs and not args.join_alike else []
+    if args.alike or args.join_alike:
+        notes += [] if found.pairs or found.unclear else ["no parts look alike"]
+        notes += [
+            f"too many pictures of {name} look alike to tell its parts by them; list the parts in groups.csv"
+            for name in found.unclear
+        ]
+    return notes
 
 
 def run(args: argparse.Namespace) -> None:
@@ -170,17 +222,14 @@ def run(args: argparse.Namespace) -> None:
         return open_dataset(args.path, args.layout, args.category, args.anomaly)
 
     index = opened()
+    refuse_alike(args, index)
     if told(args, index):
         index = opened()
     report = check(index)
-    alike = find_alike(report.usable.defects)
-    if args.alike:
-        told_alike(alike, report.usable, Path(args.alike))
-    if args.join_alike and alike:
-        for table in join_groups(report.usable, joined(alike)):
-            print(f"{table}: parts that look alike are one")
-        index = opened()
-        report, alike = check(index), []
+    found = find_alike(report.usable.defects, hidden=not is_first_process())
+    names = joined(found.pairs) if args.join_alike else {}
+    tables = GroupTables(report.usable, names)
+    report = joining(report, names)
     split = make_split(report.usable, args.fraction, args.seed) if report.usable.defects else None
     print(f"{index.root} ({index.layout})")
     if known := known_dataset(index):
@@ -189,7 +238,7 @@ def run(args: argparse.Namespace) -> None:
     notes = [
         *report.usable.notes,
         *report.usable.doubts,
-        *([f"{alike_note(alike, index.root)}; {REMEDY}"] if alike else []),
+        *alike_notes(args, found, index),
         *normal_notes(index, report.usable),
         *(split.notes if split else []),
     ]
@@ -201,6 +250,12 @@ def run(args: argparse.Namespace) -> None:
     bad = f"{len(report.problems)} problem{'s' * (len(report.problems) > 1)}, see above" if report.problems else ""
     if bad and args.strict:
         raise UserError(f"{args.path}: {bad}; with --strict no split is written: mend the files, or leave --strict out")
+    refuse_other(split, out, args.force)
+    if args.alike:
+        told_alike(found, index, Path(args.alike))
+    for table in tables.write():
+        parts = {group: name for group, name in names.items() if index.folders[group[0]] == table.parent}
+        print(f"{table}: {len(parts)} parts that look alike are {len(set(parts.values()))}")
     where = keep(split, out, args.force)
     if bad:
         print(f"{bad}: what is bad is left out of the split, of training and of the bench")

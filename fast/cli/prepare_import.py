@@ -15,7 +15,7 @@ from ldm.errors import UserError
 
 SHOWN = 40  # lines of what was left out; the page has all
 ONLY_IMPORT = ("images", "annotations", "types", "boxes", "unmarked", "skip_missing", "multiclass")
-ONLY_DATASETS = ("mask_values", "ignore", "bits", "masks_upright")
+ONLY_DATASETS = ("mask_values", "ignore", "bits", "masks_upright", "parts_apart", "alike", "join_alike")
 
 
 def add_import_flags(p: argparse.ArgumentParser) -> None:
@@ -41,7 +41,9 @@ def import_data(args: argparse.Namespace) -> None:
         raise UserError("--import needs a new folder for the dataset; give --out FOLDER")
     for name in ONLY_DATASETS:
         if getattr(args, name) is not None:
-            raise UserError(f"--{name} is of a dataset's own masks and pictures; give it once {args.out} is imported")
+            raise UserError(
+                f"--{name} is of a dataset's own masks, pictures and parts; give it once {args.out} is imported"
+            )
     options = ImportOptions(
         images=args.images, annotations=args.annotations, types=parse_types(args.types or ""), boxes=args.boxes,
         line_width=args.line_width, unmarked=args.unmarked, skip_missing=args.skip_missing, multiclass=args.multiclass,

@@ -111,6 +111,7 @@ def share_of_real(text: str) -> float | None:
 
 def gather(options: argparse.Namespace) -> Data:
     """Raises `UserError` when a folder holds nothing of use or the training would see what is tested on."""
+    from fast.cli.dataset_notes import tell_leak
     from fast.data.content import Copies
     from fast.review.decisions import told
     from fast.segmentation.data import check_pairs, from_output, from_samples, merged
@@ -122,6 +123,8 @@ def gather(options: argparse.Namespace) -> Data:
     real_train, real_test = chosen.apply(index)
     if not real_test:
         raise UserError(f"--split {options.split} leaves no defect of {options.test} to test on; use another split")
+    if any(is_output(folder) or folder.resolve() == options.test.resolve() for folder in options.train):
+        tell_leak(options.test, real_train, real_test)
     held_out = {path for s in real_test for path in (s.image, s.mask) if path is not None}
     held_out |= {s.image for s in index.test_normals} if options.test_normals else set()
     held_out = {path.resolve() for path in held_out}
@@ -187,16 +190,14 @@ def refuse_seen(folder: Path, pairs: Sequence[Any], root: Path, split: str) -> N
 
 def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:
     """(the usable part of a dataset, its split)"""
-    from fast.cli.dataset_notes import tell_leak, tell_left_out
+    from fast.cli.dataset_notes import tell_left_out
     from fast.data.layouts import check, open_dataset, require_defects
     from fast.data.split import Split, make_split
 
     index = check(open_dataset(path, category=options.category)).usable
     require_defects(index)
     tell_left_out(path, index.left_out, index.doubts)
-    split = make_split(index) if options.split == "third" else Split.load(options.split)
-    tell_leak(path, *split.apply(index))
-    return index, split
+    return index, make_split(index) if options.split == "third" else Split.load(options.split)
 
 
 def table(result: dict[str, Any]) -> str:

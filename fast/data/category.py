@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import re
-from collections.abc import Iterable, Mapping
-from io import StringIO
+from collections.abc import Iterable
 from pathlib import Path
 
-from fast.data.images import list_images, natural_key, read_mask, write_bytes
-from fast.data.index import GOOD, DatasetIndex, Sample, relative_to
+from fast.data.groups import GROUPS, read_groups
+from fast.data.images import list_images, read_mask
+from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.labelme import is_annotation
 from fast.data.pairing import MASK_NAME, images_below, pair, reads_as_mask, split_beside
 from fast.runtime.counts import number_of
 from ldm.errors import UserError
 
-GROUPS = "groups.csv"
 # MVTec AD 2 names a part's pictures in several lights so; they must not be divided.
 LIGHT = re.compile(
     r"(?<=test_public)(/[^/]+/.*)_(regular|overexposed|underexposed|shift_[0-9]+)[.][a-z]+$", re.IGNORECASE
@@ -32,6 +29,7 @@ class CategoryReader:
 
     def __init__(self, index: DatasetIndex, folder: Path) -> None:
         self.index, self.folder, self.name = index, folder, folder.name
+        index.folders[self.name] = folder
         self.groups = read_groups(index.root) | read_groups(folder)
         self.ungrouped: list[Path] = []
 
@@ -123,51 +121,3 @@ def files_of(folder: Path, below: bool = True) -> list[Path]:
     if below:
         return images_below(folder)
     return list_images(folder) if folder.is_dir() else []
-
-
-def read_table(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows of a CSV file as stripped strings. UserError when it cannot be read or lacks a column."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            missing = [c for c in columns if c not in (reader.fieldnames or [])]
-            if missing:
-                raise UserError(f"{table}: no column '{missing[0]}'; it needs {', '.join(columns)}")
-            return [{c: (row[c] or "").strip() for c in columns} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table}: cannot read the table ({error}); save it as UTF-8 CSV") from error
-
-
-def read_groups(folder: Path) -> dict[Path, str]:
-    """groups.csv of a folder: image -> physical part. UserError when an image is given two parts."""
-    table = folder / GROUPS
-    groups: dict[Path, str] = {}
-    for row in read_table(table, ("image", "group")) if table.is_file() else ():
-        image = Path(os.path.normpath(folder / row["image"].replace("\\", "/")))
-        if groups.setdefault(image, row["group"]) != row["group"]:
-            raise UserError(f"{table}: '{row['image']}' has two groups, {groups[image]} and {row['group']}; keep one")
-    return groups
-
-
-def join_groups(index: DatasetIndex, names: Mapping[str, str]) -> list[Path]:
-    """Write in the groups.csv of each category of `index`, or of a flat dataset, that groups are one: `names`, group ->
-    the name it gets. Rows that were there keep their order, every defect has one afterwards. Raises `UserError`."""
-    folders: dict[Path, list[Sample]] = {}
-    for sample in [*index.defects, *index.excluded]:
-        own = index.root / sample.category
-        folders.setdefault(own if own.is_dir() else index.root, []).append(sample)
-    written = []
-    for folder, samples in folders.items():
-        groups = read_groups(folder)
-        missing = {s.image: s.group for s in samples if s.image not in groups}
-        rows = [
-            [relative_to(image, folder), names.get(group, group)]
-            for image, group in [*groups.items(), *sorted(missing.items(), key=lambda item: natural_key(item[0]))]
-        ]
-        if all(s.group not in names for s in samples):
-            continue
-        table = StringIO()
-        csv.writer(table, lineterminator="\n").writerows([["image", "group"], *rows])
-        write_bytes(folder / GROUPS, table.getvalue().encode())
-        written.append(folder / GROUPS)
-    return written

@@ -42,6 +42,7 @@ class DatasetIndex:
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     seen: set[Path] = field(default_factory=set)  # files that are accounted for without being samples
+    folders: dict[str, Path] = field(default_factory=dict)  # of each category, where its groups.csv lies
 
     @property
     def categories(self) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, CategoryReader, read_table
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, CategoryReader
+from fast.data.groups import read_table
 from fast.data.images import is_image, list_files, list_images, natural_key
 from fast.data.labelme_reader import is_labelme, read_labelme
 from fast.data.pairing import has_masks_beside, has_twins, images_below, split_beside

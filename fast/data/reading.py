@@ -31,7 +31,8 @@ class Reading:
     "#rrggbb", or "opaque" or "transparent". `ignore`: values that mean neither: a segmenter is neither trained nor
     scored on them; for a generator they are background.
     `line_width`: pixels that lines and points of annotations are wide. `bits`: depth of the values in 16-bit pictures.
-    `masks_upright`: masks are drawn on the pictures as EXIF turns them.
+    `masks_upright`: masks are drawn on the pictures as EXIF turns them. `parts_apart`: pictures that look alike are of
+    different parts all the same.
     """
 
     mask_values: tuple[Value, ...] = ()
@@ -39,6 +40,7 @@ class Reading:
     line_width: float | None = None
     bits: int | None = None
     masks_upright: bool = False
+    parts_apart: bool = False
 
     def __post_init__(self) -> None:
         for name in ("mask_values", "ignore"):
@@ -48,8 +50,9 @@ class Reading:
             raise UserError(f"line_width={self.line_width} must lie between 0 and 1000 pixels")
         if self.bits is not None and not 8 <= self.bits <= 16:
             raise UserError(f"bits={self.bits} must lie between 8 and 16")
-        if type(self.masks_upright) is not bool:
-            raise UserError(f"masks_upright={self.masks_upright} must be true or false")
+        for name in ("masks_upright", "parts_apart"):
+            if type(getattr(self, name)) is not bool:
+                raise UserError(f"{name}={getattr(self, name)} must be true or false")
 
     def text(self) -> str:
         """JSON of what is set."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from fast.data.category import GROUPS
+from fast.data.groups import GROUPS
 from fast.data.images import is_image, list_files
 from fast.data.index import DatasetIndex
 from fast.data.reading import NAME

@@ -153,19 +153,19 @@ def _draw_cells(
     """Pictures in a row of cells over a caption, of which as much is shown from its end as `width` pixels take."""
     x, y = at
     for k, picture in enumerate(pictures):
-        fitted = _fit(picture, cell)
-        left = x + k * (cell + GAP) + (cell - fitted.width) // 2
-        sheet.paste(fitted, (left, y + (cell - fitted.height) // 2))
+        shown = Image.fromarray(fitted(picture, cell))
+        left = x + k * (cell + GAP) + (cell - shown.width) // 2
+        sheet.paste(shown, (left, y + (cell - shown.height) // 2))
     small, draw = ImageFont.load_default(12), ImageDraw.Draw(sheet)
-    shown = caption
-    while width is not None and shown and draw.textlength(f"...{shown}", small) > width:
-        shown = shown[1:]
-    text = caption if len(shown) == len(caption) else f"...{shown}"
+    end, text = caption, caption
+    while width is not None and end and draw.textlength(text, small) > width:
+        end = end[1:]
+        text = f"...{end}"
     draw.text((x + 2, y + cell + 3), text, fill=(70, 70, 70), font=small)
 
 
-def _fit(picture: np.ndarray, cell: int) -> Image.Image:
+def fitted(picture: np.ndarray, cell: int) -> np.ndarray:
     """A picture (H,W,3) as large as a square of `cell` pixels takes it."""
     scale = cell / max(picture.shape[:2])
     height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
-    return Image.fromarray(resize_image(picture, (height, width)))
+    return resize_image(picture, (height, width))

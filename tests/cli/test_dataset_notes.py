@@ -161,10 +161,12 @@ def test_parts_that_are_trained_and_tested_on_are_told(
     train, test = make_split(open_dataset(leaking)).apply(open_dataset(leaking))
     command(leaking, tmp_path / "out")
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "trained on, too" in line]
-    assert said.startswith(f"note: in {leaking} 1 of {len(test)} pictures to test on shows a part that")
+    assert said.startswith(
+        f"note: in {leaking} 1 of {len(test)} pictures to test on shows a part that is trained on, too"
+    )
     for sample in (train[0], test[0]):
         assert sample.image.relative_to(leaking).as_posix() in said
-    assert said.endswith("--join_alike keeps each on one side of a new split")
+    assert said.endswith(f"--parts_apart says that they differ (of scripts/prepare_data.py {leaking})")
 
 
 def test_parts_that_splits_inside_may_divide_are_told(
@@ -181,6 +183,23 @@ def test_parts_that_splits_inside_may_divide_are_told(
         assert said.startswith(f"note: in {leaking} 2 parts look like another of them (")
 
 
+def test_another_set_to_train_on_is_not_tested(
+    leaking: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "--train",
+        str(leaking),
+        "--test",
+        str(drawn_root),
+        "--category",
+        "leather",
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
+    segment.gather(segment.parser().parse_args(argv))
+    assert "trained on, too" not in capsys.readouterr().out
+
+
 def test_a_part_on_both_sides_of_a_split_file_is_told(
     drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,4 +209,5 @@ def test_a_part_on_both_sides_of_a_split_file_is_told(
     tell_leak(drawn_root, [replace(train[0], group=test[0].group), *train[1:]], test)
     said = capsys.readouterr().out
     assert f"1 of {len(test)} pictures to test on shows a part" in said
-    assert "by groups.csv or their names" in said
+    assert "is listed as a part of" in said
+    assert said.endswith(f"; make a new split with scripts/prepare_data.py {drawn_root}\n")

@@ -176,7 +176,7 @@ def test_what_a_dataset_is_asked_is_not_asked_of_an_import(
     flag: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path), "--import", "coco", "--out", str(tmp_path / "new"), *flag]) == 2
-    assert f"{flag[0]} is of a dataset's own masks and pictures; give it once" in capsys.readouterr().err
+    assert f"{flag[0]} is of a dataset's own masks, pictures and parts; give it once" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from fast.data.category import GROUPS, NORMAL_DIRS, read_groups
+from fast.data.category import NORMAL_DIRS
 from fast.data.decode import image_size
 from fast.data.formats.annotated import (
     Annotated,
@@ -29,6 +29,7 @@ from fast.data.formats.label_maps import read_label_maps, read_voc
 from fast.data.formats.labelme import read_labelme_files
 from fast.data.formats.labelstudio import read_labelstudio
 from fast.data.formats.yolo import read_yolo
+from fast.data.groups import GROUPS, read_groups
 from fast.data.images import write_bytes, write_image
 from fast.data.index import GOOD
 from fast.data.labelme import BACKGROUND, IGNORE, is_any
