@@ -23,7 +23,7 @@ from fast.data.groups import GroupTables
 from fast.data.images import WRITTEN, read_image, write_bytes
 from fast.data.known import about, known_dataset
 from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset
-from fast.data.reading import NAME, parse_values, reading_of
+from fast.data.reading import NAME, load_reading, parse_values, reading_file, reading_of
 from fast.data.split import Split, make_split
 from fast.reports.contact_sheet import fitted, side_by_side
 from fast.runtime.counts import number_of
@@ -179,6 +179,13 @@ def refuse_alike(args: argparse.Namespace, index: DatasetIndex) -> None:
     if args.join_alike and not whole:
         raise UserError(f"--join_alike joins parts of all types, as one may have several; give {index.root}, without "
                         "--anomaly")  # fmt: skip
+    if args.alike is None and not args.join_alike:
+        return
+    if args.parts_apart:
+        raise UserError("--parts_apart says that parts which look alike differ; leave out --alike and --join_alike")
+    file = reading_file(index.root)
+    if file is not None and load_reading(file).parts_apart:
+        raise UserError(f"{file} says that parts which look alike differ (parts_apart); take that out to look again")
     if args.alike is None:
         return
     path = Path(args.alike)

@@ -338,6 +338,7 @@ def test_other_categories_and_folders_of_one_name_are_left_alone(tmp_path: Path)
     ("more", "what"),
     [
         (["--join_alike", "--anomaly", "crack"], "--join_alike joins parts of all types"),
+        (["--join_alike", "--parts_apart"], "leave out --alike and --join_alike"),
         (["--alike", "."], "--alike .: give the name of a picture to write"),
         (["--alike", "a.gif"], "--alike a.gif: give the name of a picture to write"),
         (["--alike", "INSIDE/a.png"], "lies in the dataset"),
@@ -368,6 +369,8 @@ def test_parts_that_differ_are_said_once(tiles: Path, tmp_path: Path, capsys: py
     assert "look like" not in capsys.readouterr().out
     assert prepare(tiles, "--out", tmp_path / "s.json") == 0
     assert "look like" not in capsys.readouterr().out
+    assert prepare(tiles, "--out", tmp_path / "s.json", "--join_alike") == 2
+    assert "reading.json says that parts which look alike differ" in capsys.readouterr().err
 
 
 def test_side_by_side_holds_what_it_is_given(tmp_path: Path) -> None:
