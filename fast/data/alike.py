@@ -13,6 +13,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def _of_category(samples: Sequence[Sample], hidden: bool) -> tuple[list[Alike], 
             _note(best, Alike(samples[i], samples[j], 1.0))
     wholes = np.stack([p.whole for p in prints])
     groups = np.unique([s.group for s in samples], return_inverse=True)[1]
-    candidates = list(_candidates(wholes, groups))
+    candidates = list(islice(_candidates(wholes, groups), MOST * len(samples) + 1))
     if len(candidates) > MOST * len(samples):
         return list(best.values()), False
     for i, j in followed(candidates, "comparing pictures that may show one part", "pair", hidden=hidden, leave=False):
