@@ -31,8 +31,8 @@ def _apart(leaking: int) -> Advice:
     return (
         "Test on other parts.",
         f"{number_of(leaking, 'test picture shows a part', 'test pictures show parts')} that training saw in another "
-        "picture, so all figures here are too good. Let scripts/prepare_data.py join parts that look alike "
-        "(--alike shows them, --join_alike), and run again with its --split.",
+        "picture, so all figures here are too good. Make a new split with scripts/prepare_data.py, "
+        "which joins parts that look alike (--alike shows them, --join_alike), and run again with --split.",
     )
 
 

@@ -18,7 +18,6 @@ from fast.bench.plan import CategoryPlan, Column, SweepPlan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, SplitRule, Start, TrainingRule, check
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
-from fast.data.alike import leaks_of
 from fast.generators import LATENT
 from fast.generators.looks import place_of_looks
 from fast.reports.contact_sheet import read_row
@@ -167,7 +166,7 @@ def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column],
         draft=both.entry.draft,
         native=seg.native and network != "quick",
         making=list(_making(both.entry, given=_weights(both))),
-        leaking=sum(len(leak.seen) for leak in leaks_of(category.train, category.test)),
+        leaking=sum(len(leak.seen) for leak in category.leaks),
     )
 
 

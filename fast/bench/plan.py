@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fast.bench.given import TEXTURED, Given, begun_with, hash_once, is_given, o
 from fast.bench.grid import Cell
 from fast.bench.protocol import Entry, Protocol, Segmentation, learns
 from fast.bench.provenance import segmenter_besides
+from fast.data.alike import Leak, leaks_of
 from fast.data.content import dataset_content
 from fast.data.decode import image_size
 from fast.data.images import list_images
@@ -49,6 +50,11 @@ class CategoryPlan:
     split: Split
     content: str
     place: Path
+
+    @cached_property
+    def leaks(self) -> list[Leak]:
+        """What of the test side shows a part that is trained on; pictures are looked at once."""
+        return leaks_of(self.train, self.test)
 
     @property
     def types(self) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fast.cli import bench_auto
-from fast.cli.dataset_notes import tell_leak, tell_left_out
+from fast.cli.dataset_notes import tell_leaks, tell_left_out
 from fast.runtime.command import command_line, run_cli
 from fast.runtime.flags import add_flags
 from fast.runtime.options import Parser
@@ -167,7 +167,7 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     indexes = [category.index for category in found.categories]
     tell_left_out(dataset, [f for i in indexes for f in i.left_out], [d for i in indexes for d in i.doubts])
     for category in found.categories:
-        tell_leak(dataset, category.train, category.test)
+        tell_leaks(dataset, category.leaks, len(category.test))
     if not options.protocol:
         tell_looks(options.looks, protocol.entries[-1], sorted({kind for c in found.categories for kind in c.types}))
     if options.plan:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from fast.data.alike import Alike, find_alike, leaks_of
+from fast.data.alike import Alike, Leak, find_alike, leaks_of
 from fast.data.index import Sample, relative_to
 from fast.runtime.counts import number_of
 
@@ -30,9 +30,14 @@ def tell_left_out(place: str | Path, files: Sequence[str], doubts: Sequence[str]
 
 def tell_leak(place: str | Path, train: Sequence[Sample], test: Sequence[Sample]) -> None:
     """How many pictures to test on show a part that is trained on, as lists and pictures have it, and what to do."""
+    tell_leaks(place, leaks_of(train, test), len(test))
+
+
+def tell_leaks(place: str | Path, leaks: Sequence[Leak], tested: int) -> None:
+    """The same of `leaks` that are known, among so many pictures to test on."""
     root = Path(place)
-    for leak in leaks_of(train, test):
-        of = f"of {len(test)} pictures to test on"
+    for leak in leaks:
+        of = f"of {tested} pictures to test on"
         told = number_of(len(leak.seen), f"{of} shows a part that is", f"{of} show parts that are")
         learned, asked = (relative_to(s.image, root) for s in leak.why)
         why = f"{asked} is listed as a part of {learned}" if leak.listed else f"{asked} looks like {learned}"
