@@ -17,6 +17,7 @@ from fast.bench.nested import Sides
 from fast.bench.provenance import COUNT, SEED, SHIPPED, check_finished, check_weights
 from fast.data.images import read_image
 from fast.data.index import GOOD, Sample
+from fast.data.source_mode import like_source
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
@@ -277,7 +278,9 @@ def one_pair(
         **({"defect_source": origin} if origin else {}),
         **({"counterfeit": True} if counterfeit else {}),
     }
-    sample = SegmentationSample(made.image, made.mask, shown, synthetic=True, sources=sources)
+    # As a written pair is read again: on a grey camera's picture a colour would say where the mask is.
+    image = like_source(made.image, normal).seen
+    sample = SegmentationSample(image, made.mask, shown, synthetic=True, sources=sources)
     return Made(sample, record, made.filled)
 
 

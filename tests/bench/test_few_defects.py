@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,11 @@ from fast.bench import rows as module_rows
 from fast.bench.few import ALONE, Few, choose, measure, table, worth
 from fast.bench.nested import nested_sides, sides_of
 from fast.bench.provenance import check_finished, check_weights
-from fast.bench.rows import Row, RowPairs
+from fast.bench.rows import Row, RowPairs, generator_of
 from fast.cli import few_defects, few_rows
 from fast.data import layouts as module_layouts
 from fast.data.content import dataset_content
-from fast.data.images import read_mask, write_image, write_mask
+from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_split
@@ -476,6 +477,28 @@ def test_rows_of_the_command_line() -> None:
     (made,) = few_rows.rows_of(few_defects.parser().parse_args(flags)).values()
     assert made.options["draft_options"] == {"on_object": "off", "looks": {"fray": ["chip"]}}
     assert Row("fast", {"weights": "runs/{seed}", "steps": 5}).options_for("2") == {"weights": "runs/2", "steps": 5}
+
+
+def test_pairs_of_a_row_on_pictures_of_a_grey_camera_are_grey(
+    drawn_root: Path, tiny_artifact: Path, tmp_path: Path
+) -> None:
+    grey = tmp_path / "grey"
+    shutil.copytree(drawn_root, grey)
+    for file in grey.rglob("*.png"):
+        write_image(file, read_image(file)[:, :, 0])
+    index = check(open_dataset(grey)).usable
+    sides = sides_of(index, make_split(index))
+    options = {"weights": str(tiny_artifact), "steps": 2, "scale": 1.0}
+    rows = {"noise": Row("fast", options), "drawn": Row("fast", {**options, "draft": "procedural", "strength": 0.5})}
+    for label, row in rows.items():
+        generator = generator_of(row, sides, sides.train, "0")
+        normal, rng = read_image(sides.index.normals[0].image), np.random.default_rng(0)
+        made = RowPairs(rows, 1).of(label, sides, sides.train, None, 0)
+        mask = None if row.drafted else made[0].read()[1]
+        bare = generator.pair(normal, mask, rng, made[0].kind)
+        assert np.ptp(bare.image, axis=2).any()  # networks of colours
+        for pair in made:
+            assert not np.ptp(pair.read()[0], axis=2).any()
 
 
 def test_counterfeits_of_a_row_are_normals_in_the_masks_of_its_pairs(drawn_root: Path, tiny_artifact: Path) -> None:
