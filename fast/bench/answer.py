@@ -18,6 +18,7 @@ from fast.bench.plan import CategoryPlan, Column, SweepPlan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, SplitRule, Start, TrainingRule, check
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
 from fast.bench.work import WEIGHTS, pairs_folder
+from fast.data.index import Sample
 from fast.generators import LATENT
 from fast.generators.looks import place_of_looks
 from fast.reports.contact_sheet import read_row
@@ -161,6 +162,7 @@ def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column],
         pictures=both.pictures.result() if both.pictures and both.pictures.done else None,
         pairs=list(_shown_pairs(both)),
         predictions=list(_predictions(columns, category, network, seg)),
+        unmarked=list(_unmarked(columns, category, network, seg)),
         commands=_commands(both, command),
         seconds=sum(cell.seconds for cell in cells.values()),
         draft=both.entry.draft,
@@ -223,11 +225,36 @@ def _predictions(
     columns: dict[str, Column], category: CategoryPlan, network: str, seg: Segmentation
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
     """The first test pictures of each type as the first seed's networks see them: not chosen."""
+    chosen = [
+        (kind, sample)
+        for kind in category.types
+        for sample in [s for s in category.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]
+    ]
+    for (kind, _), shown in zip(chosen, _seen(columns, [s for _, s in chosen], network, seg), strict=False):
+        yield kind, *shown
+
+
+def _unmarked(
+    columns: dict[str, Column], category: CategoryPlan, network: str, seg: Segmentation
+) -> Iterator[tuple[str, float, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """Those in which the first seed's network, trained on both, finds most where nothing is marked."""
+    cell = columns[BOTH].segments[network, seg.seeds[0]]
+    rows = cell.result()["metrics"].get("unmarked", []) if cell.done else []
+    tests = {str(s.image): s for s in category.test}
+    rows = [row for row in rows if row["image"] in tests]
+    shown = _seen(columns, [tests[row["image"]] for row in rows], network, seg)
+    for row, found in zip(rows, shown, strict=False):
+        yield row["type"], row["share"], *found
+
+
+def _seen(
+    columns: dict[str, Column], samples: Sequence[Sample], network: str, seg: Segmentation
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """What the first seed's networks find in test pictures; nothing where they are not trained yet."""
     cells = {label: columns[label].segments[network, seg.seeds[0]] for label in (REAL, BOTH)}
     if not all(cell.done for cell in cells.values()):
         return
     tile = seg.size if seg.native and network != "quick" else None  # the quick judge sees whole pictures
     networks = {label: load(cell.folder / WEIGHTS) for label, cell in cells.items()}
-    for kind in category.types:
-        for pair in from_samples([s for s in category.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]):
-            yield kind, *seen(pair, networks, None if seg.native else seg.size, tile)
+    for pair in from_samples(samples):
+        yield seen(pair, networks, None if seg.native else seg.size, tile)

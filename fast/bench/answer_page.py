@@ -40,9 +40,11 @@ from fast.reports.report import (
     Table,
     duration,
     pair_row,
+    percent,
     trial_row,
 )
 
+Unmarked = tuple[str, float, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]  # as in `Answer.unmarked`
 LEAKING = "test pictures of parts that are trained on, too"
 RUNS = (REAL, BOTH, SYNTHETIC)
 _PERCENT = "\N{NO-BREAK SPACE}%"
@@ -56,6 +58,7 @@ def page(answer: Answer) -> Report:
         _types(answer, found),
         _pairs(answer),
         _predictions(answer),
+        unmarked_section([(short(answer, row[0]), *row[1:]) for row in answer.unmarked]),
         Section("What to do next", "", [Points(advice(answer, found))]),
         Section("Do it again", "", [Commands(answer.commands)]) if answer.commands else None,
         _how(answer),
@@ -280,6 +283,23 @@ def _predictions(answer: Answer) -> Section | None:
     return Section(
         "What the networks find",
         "Test pictures that no training saw, the first ones of each type, good or bad. Below each: its own IoU.",
+        [Gallery("", rows, PREDICTION_KEY)],
+    )
+
+
+def unmarked_section(found: Sequence[Unmarked]) -> Section | None:
+    """Test pictures in which segmenters found much where nothing is marked, for somebody to look at."""
+    if not found:
+        return None
+    rows = [
+        trial_row(f"{kind}, {percent(share)} of the picture", image, truth, masks)
+        for kind, share, image, truth, masks in found
+    ]
+    return Section(
+        "Found where nothing is marked",
+        "The test pictures in which most was found away from every mark, one of each part. It is a false alarm, or a "
+        "defect that nobody marked: look. Missing marks make every figure of this page too low, most of all those of "
+        "the network that finds most; mark what is missing and run again.",
         [Gallery("", rows, PREDICTION_KEY)],
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fast.bench.advice import signed
-from fast.bench.answer_page import LEAKING
+from fast.bench.answer_page import LEAKING, Unmarked, unmarked_section
 from fast.bench.auto import NETWORK, Delivered
 from fast.bench.candidates import CANDIDATES
 from fast.bench.choice import LEAST, CandidateScore
@@ -15,6 +15,7 @@ from fast.bench.few import ALONE
 from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
 from fast.data.alike import leaks_of
 from fast.data.images import read_image
+from fast.data.index import Sample
 from fast.reports.report import (
     PREDICTION_KEY,
     Bar,
@@ -46,6 +47,7 @@ def page(found: Delivered, commands: Sequence[tuple[str, str]]) -> Report:
             "Test pictures that nothing was trained on or chosen by, the first ones of each type, good or bad.",
             [Gallery("", list(_predictions(found)), PREDICTION_KEY)],
         ),
+        unmarked_section(list(_unmarked(found))),
         Section("Do it again", "", [Commands(commands)]),
         _how(found),
     ]
@@ -184,13 +186,23 @@ def _pairs(found: Delivered) -> Section | None:
 
 
 def _predictions(found: Delivered) -> Iterator[ImageRow]:
+    for kind in found.kinds:
+        for sample in [s for s in found.sides.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]:
+            yield trial_row(sample.anomaly, *_seen(found, sample))
+
+
+def _unmarked(found: Delivered) -> Iterator[Unmarked]:
+    tests = {str(s.image): s for s in found.sides.test}
+    for row in found.final.figures["unmarked"]:
+        sample = tests[row["image"]]
+        yield sample.anomaly, row["share"], *_seen(found, sample)
+
+
+def _seen(found: Delivered, sample: Sample) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     plan = found.plan
     sides = (None, plan.size) if plan.native else (plan.size, None)
-    for kind in found.kinds:
-        samples = [s for s in found.sides.test if f"{s.category}/{s.anomaly}" == kind][:SHOWN_TESTS]
-        for pair in from_samples(samples):
-            networks = {"segmenter": found.final.network}
-            yield trial_row(kind.split("/", 1)[-1], *seen(pair, networks, *sides))
+    (pair,) = from_samples([sample])
+    return seen(pair, {"segmenter": found.final.network}, *sides)
 
 
 def _how(found: Delivered) -> Section:

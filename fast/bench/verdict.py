@@ -29,8 +29,8 @@ class Answer:
     `counts`: real, synthetic, normals, test, steps, size (pixels that the segmenter sees). `split`: its hash.
     `pictures`: `fast.bench.pictures.measures` of the pairs. `pairs`: (type, normal, mask, synthetic), uint8 (H,W,3),
     masks (H,W). `predictions`: (type, test picture, true mask, {kind of training: what it found, (H,W)}). `commands`:
-    (what it does, command lines). `seconds` of all the work.
-    `leaking`: test pictures of parts that are trained on, too.
+    (what it does, command lines). `seconds` of all the work. `leaking`: test pictures of parts that are trained
+    on, too. `unmarked`: as `predictions`, with the share of the picture that was found where nothing is marked.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Answer:
     making: Sequence[tuple[str, str]] = ()
     native: bool = False
     leaking: int = 0
+    unmarked: Sequence[tuple[str, float, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fast.runtime.counts import number_of
 from fast.runtime.folders import sole
 from fast.runtime.options import Parser
 from fast.segmentation.names import require_name
@@ -213,6 +214,18 @@ def table(result: dict[str, Any]) -> str:
     return plain(["", "images", *SHOWN], [*lines, ["mean of types", "", *means, *[""] * (len(SHOWN) - 2)]])
 
 
+def tell_unmarked(found: list[dict[str, Any]], out: Path) -> None:
+    """Where most was found away from every mark, for somebody to look at: no figure can tell what it is."""
+    if found:
+        most, others = found[0], len(found) - 1
+        more = f"; {number_of(others, 'more picture', 'more pictures')} under 'unmarked' in {out}" if others else ""
+        print(
+            f"note: {100 * most['share']:.1f} % of {most['image']} is found where nothing is marked: a defect that "
+            f"nobody marked, which makes the figures too low, or a false alarm; look at it{more}",
+            flush=True,
+        )
+
+
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
     require_name(options.segmenter)
@@ -234,6 +247,7 @@ def run(options: argparse.Namespace) -> None:
     device = pick_device(options.device, "--device ").type
     model, result, about = (judge if options.segmenter == "quick" else learn)(options, device)
     print(table(result))
+    tell_unmarked(result["unmarked"], options.out)
     weights = save(model, options.out.with_suffix(".safetensors"), options.segmenter, about["split"])
     settings = {k: [str(p) for p in v] if isinstance(v, list) else v for k, v in vars(options).items()}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}

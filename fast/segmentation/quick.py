@@ -21,6 +21,7 @@ from fast.metrics.segmentation import MetricAccumulator, summary
 from fast.segmentation.data import SegmentationSample, Views, is_normal
 from fast.segmentation.pixel_head import PixelHead, to_pixels
 from fast.segmentation.pool import PixelPool, allot, take
+from fast.segmentation.unmarked import Unmarked
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -97,9 +98,12 @@ class QuickJudge:
         if not samples:
             raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
         types: dict[str, MetricAccumulator] = {}
+        threshold, unmarked = float(head.threshold), Unmarked()
         for sample, mask, odds in self.answers(head, samples):
-            types.setdefault(sample.kind, MetricAccumulator()).add(odds > float(head.threshold), mask, odds)
-        return summary(types, {s.kind for s in samples if is_normal(s)}) | {"threshold": float(head.threshold)}
+            types.setdefault(sample.kind, MetricAccumulator()).add(odds > threshold, mask, odds)
+            unmarked.add(sample, odds > threshold, mask)
+        found = summary(types, {s.kind for s in samples if is_normal(s)})
+        return {**found, "threshold": threshold, "unmarked": unmarked.report()}
 
     def costs(self, samples: Sequence[SegmentationSample]) -> QuickCosts:
         """What a training and a test take, measured on a few real defects. Whole images and their views are told apart:

@@ -250,6 +250,16 @@ def test_what_is_missing_is_left_out(missing: dict[str, Any]) -> None:
     assert {link["href"] for link in found.of("a")} == {f"#{one['id']}" for one in found.of("section")}
 
 
+def test_what_is_found_where_nothing_is_marked_is_shown() -> None:
+    given = whole()
+    _, image, truth, found = given.predictions[0]
+    before, told = shown(given), shown(replace(given, unmarked=[("part/dent", 0.0625, image, truth, found)]))
+    assert "Found where nothing is marked" not in before.words
+    assert "Found where nothing is marked" in told.words
+    assert any("dent, 6.2" in words for words in told.words)
+    assert len(told.of("img")) == len(before.of("img")) + 4
+
+
 def test_nothing_measured_is_said() -> None:
     found = shown(EMPTY)
     assert found.words.count("not measured") == 3

@@ -437,6 +437,7 @@ def test_it_delivers_page_pairs_and_a_segmenter_that_answers_the_same_elsewhere(
     for said in ("transplant", "procedural", "fast", "adapting takes", "segmenter.onnx"):
         assert said in page
     figures, about = json.loads((out / "metrics.json").read_text()), json.loads((out / "segmenter.json").read_text())
+    assert ("Found where nothing is marked" in page) == bool(figures["unmarked"])
     session = onnxruntime.InferenceSession(out / about["model"])
     assert about["types"] == ["part/crack", "part/hole"]
     hit = union = 0

@@ -258,7 +258,7 @@ def test_door_refuses_pairs_whose_weights_may_have_seen_the_test_side(
     assert run_cli(segment.main, flags) == (2 if refused else 0)
     said = capsys.readouterr()
     assert told in (said.err if refused else said.out)
-    assert ("note:" in said.out) == (bool(told) and not refused)
+    assert ("note: " + str(folder) in said.out) == (bool(told) and not refused)
     assert (tmp_path / "m.json").exists() != refused
 
 
