@@ -237,14 +237,14 @@ def _predictions(
 def _unmarked(
     columns: dict[str, Column], category: CategoryPlan, network: str, seg: Segmentation
 ) -> Iterator[tuple[str, float, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-    """Those in which the first seed's network, trained on both, finds most where nothing is marked."""
+    """As `Answer.unmarked`, by the first seed's network that was trained on both."""
     cell = columns[BOTH].segments[network, seg.seeds[0]]
     rows = cell.result()["metrics"].get("unmarked", []) if cell.done else []
-    tests = {str(s.image): s for s in category.test}
-    rows = [row for row in rows if row["image"] in tests]
+    tested = [*category.test, *(category.index.test_normals if seg.test_normals else [])]
+    tests = {category.index.relative(s.image): s for s in tested}
     shown = _seen(columns, [tests[row["image"]] for row in rows], network, seg)
     for row, found in zip(rows, shown, strict=False):
-        yield row["type"], row["share"], *found
+        yield row["image"], row["share"], *found
 
 
 def _seen(

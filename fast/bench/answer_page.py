@@ -43,6 +43,7 @@ from fast.reports.report import (
     percent,
     trial_row,
 )
+from fast.segmentation.unmarked import LEAST, LISTED
 
 Unmarked = tuple[str, float, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]  # as in `Answer.unmarked`
 LEAKING = "test pictures of parts that are trained on, too"
@@ -58,7 +59,7 @@ def page(answer: Answer) -> Report:
         _types(answer, found),
         _pairs(answer),
         _predictions(answer),
-        unmarked_section([(short(answer, row[0]), *row[1:]) for row in answer.unmarked]),
+        unmarked_section(answer.unmarked, "the network trained on real and synthetic ones"),
         Section("What to do next", "", [Points(advice(answer, found))]),
         Section("Do it again", "", [Commands(answer.commands)]) if answer.commands else None,
         _how(answer),
@@ -287,19 +288,19 @@ def _predictions(answer: Answer) -> Section | None:
     )
 
 
-def unmarked_section(found: Sequence[Unmarked]) -> Section | None:
-    """Test pictures in which segmenters found much where nothing is marked, for somebody to look at."""
+def unmarked_section(found: Sequence[Unmarked], who: str) -> Section | None:
+    """Test pictures in which `who` found much where nothing is marked, for somebody to look at."""
     if not found:
         return None
     rows = [
-        trial_row(f"{kind}, {percent(share)} of the picture", image, truth, masks)
-        for kind, share, image, truth, masks in found
+        trial_row(f"{file}: {percent(share)} of the picture", image, truth, masks)
+        for file, share, image, truth, masks in found
     ]
     return Section(
         "Found where nothing is marked",
-        "The test pictures in which most was found away from every mark, one of each part. It is a false alarm, or a "
-        "defect that nobody marked: look. Missing marks make every figure of this page too low, most of all those of "
-        "the network that finds most; mark what is missing and run again.",
+        f"Test pictures in which {who} found most away from every mark: at least {percent(LEAST)} of the picture, one "
+        f"picture of a part, {LISTED} at most. It is a false alarm, or a defect that nobody marked: look. Missing "
+        "marks make IoU and AP too low, most of all where most is found; mark what is missing and run again.",
         [Gallery("", rows, PREDICTION_KEY)],
     )
 

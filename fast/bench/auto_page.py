@@ -47,7 +47,7 @@ def page(found: Delivered, commands: Sequence[tuple[str, str]]) -> Report:
             "Test pictures that nothing was trained on or chosen by, the first ones of each type, good or bad.",
             [Gallery("", list(_predictions(found)), PREDICTION_KEY)],
         ),
-        unmarked_section(list(_unmarked(found))),
+        unmarked_section(list(_unmarked(found)), "the segmenter"),
         Section("Do it again", "", [Commands(commands)]),
         _how(found),
     ]
@@ -195,7 +195,7 @@ def _unmarked(found: Delivered) -> Iterator[Unmarked]:
     tests = {str(s.image): s for s in found.sides.test}
     for row in found.final.figures["unmarked"]:
         sample = tests[row["image"]]
-        yield sample.anomaly, row["share"], *_seen(found, sample)
+        yield found.sides.index.relative(sample.image), row["share"], *_seen(found, sample)
 
 
 def _seen(found: Delivered, sample: Sample) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

@@ -14,8 +14,9 @@ from fast.bench.nested import Sides
 from fast.bench.provenance import SEED
 from fast.bench.rows import Made, RowPairs
 from fast.bench.work import run_program
-from fast.data.images import write_bytes, write_image, write_mask
+from fast.data.images import write_bytes, write_mask
 from fast.data.index import DatasetIndex
+from fast.data.source_mode import like_source
 from fast.data.split import Split
 from fast.generators.training import recipe_of
 from fast.runtime.counts import number_of
@@ -90,7 +91,7 @@ def write_pairs(made: Sequence[Made], folder: Path) -> None:
         parts = ("image", "mask") if pair.filled is None else FILES
         files = {part: f"{part}/{number:06d}.png" for part in parts}
         image, mask = pair.sample.read()
-        write_image(folder / files["image"], image)
+        like_source(image, pair.record.get("normal_source")).write(folder / files["image"])
         write_mask(folder / files["mask"], mask)
         if pair.filled is not None:
             write_mask(folder / files[ASKED], pair.filled)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fast.data.images import resize_image, resize_mask
+from fast.data.mask_looks import IGNORED
 from fast.data.tensors import to_tensor
 from fast.segmentation.data import SegmentationSample
 from fast.segmentation.evaluation import predict
@@ -30,13 +31,14 @@ def seen(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """A picture (H,W,3), its true mask (H,W), and what each network finds in it, by name, as a page shows them.
     `size`: side of the square that they see it as (None: it keeps its size); `tile`: side of the tiles that they see it
-    in (None: as a whole)."""
+    in (None: as a whole). Pixels to ignore are not found."""
     image, mask = sample.read()
-    truth = (mask == 1).astype(np.uint8)
+    truth, ignored = ((mask == label).astype(np.uint8) for label in (1, IGNORED))
     if size is not None:
-        image, truth = resize_image(image, size), resize_mask(truth, size)
+        image, truth, ignored = resize_image(image, size), resize_mask(truth, size), resize_mask(ignored, size)
     found = {}
     for name, network in networks.items():
         logits = predict(network, to_tensor(image)[None], tile=tile)
-        found[name] = smaller((logits[0].argmax(0).numpy() > 0).astype(np.uint8)) > 0
+        where = (logits[0].argmax(0).numpy() > 0) & (ignored == 0)
+        found[name] = smaller(where.astype(np.uint8)) > 0
     return smaller(image), smaller(truth), found

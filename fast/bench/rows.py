@@ -17,7 +17,7 @@ from fast.bench.nested import Sides
 from fast.bench.provenance import COUNT, SEED, SHIPPED, check_finished, check_weights
 from fast.data.images import read_image
 from fast.data.index import GOOD, Sample
-from fast.data.source_mode import like_source
+from fast.data.source_mode import keep_grey
 from fast.generators import create, method_class
 from fast.generators.base import Generator, Learned
 from fast.generators.latent import LatentGenerator
@@ -99,7 +99,9 @@ class Row:
         fakes = {"counterfeits": self.counterfeits} if self.counterfeits else {}
         # Where its options say nothing else; what was measured before there was a distance is another row.
         near = {"max_distance": MAX_DISTANCE} if self.options.get("draft") == "mixed" else {}
-        return {**found, **masks, **fakes, **near, **({"options": dict(self.options)} if self.options else {})}
+        # Networks of colours make grey pictures a little coloured; what was measured on such is another row.
+        grey = {"keep_grey": True} if self.method and issubclass(method_class(self.method), LatentGenerator) else {}
+        return {**found, **masks, **fakes, **near, **grey, **({"options": dict(self.options)} if self.options else {})}
 
     def files(self, run: str, count: int | None = None) -> dict[str, str]:
         """Hashes of the weights and of the finished run that its pairs come from; `run`, `count`: as `options_for` has
@@ -278,9 +280,8 @@ def one_pair(
         **({"defect_source": origin} if origin else {}),
         **({"counterfeit": True} if counterfeit else {}),
     }
-    # As a written pair is read again: on a grey camera's picture a colour would say where the mask is.
-    image = like_source(made.image, normal).seen
-    sample = SegmentationSample(image, made.mask, shown, synthetic=True, sources=sources)
+    # As a pair is stored: on a grey camera's picture a colour would say where the mask is.
+    sample = SegmentationSample(keep_grey(made.image, image), made.mask, shown, synthetic=True, sources=sources)
     return Made(sample, record, made.filled)
 
 

@@ -30,7 +30,7 @@ class Answer:
     `pictures`: `fast.bench.pictures.measures` of the pairs. `pairs`: (type, normal, mask, synthetic), uint8 (H,W,3),
     masks (H,W). `predictions`: (type, test picture, true mask, {kind of training: what it found, (H,W)}). `commands`:
     (what it does, command lines). `seconds` of all the work. `leaking`: test pictures of parts that are trained
-    on, too. `unmarked`: as `predictions`, with the share of the picture that was found where nothing is marked.
+    on, too. `unmarked`: (file, share of it that was found where nothing is marked, ...), the rest as of `predictions`.
     """
 
     name: str

@@ -254,10 +254,12 @@ def segment(cell: Cell) -> dict[str, Any]:
     network = Quick.of(done.network) if key["network"] == "quick" else done.network
     if cell.use["keep"]:
         _save(network, cell)
+    # As the dataset names them: what a cell found holds wherever the pictures lie.
+    unmarked = [{**row, "image": category.index.relative(Path(row["image"]))} for row in done.figures["unmarked"]]
     return {
         "pairs": {"synthetic": len(synthetic), "real": len(real), "normals": len(_normals(cell))},
         "test": len(test),
-        "metrics": done.figures,
+        "metrics": {**done.figures, "unmarked": unmarked},
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fast.data.decode import decode
 from fast.data.depth import mode_of, to_uint8
-from fast.data.images import resize_image
+from fast.data.images import resize_image, write_bytes, write_image
 
 
 def keep_grey(made: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -30,6 +30,13 @@ class Stored:
     array: np.ndarray
     bits: int
     seen: np.ndarray
+
+    def write(self, path: Path) -> None:
+        """A PNG, whole or not at all. UserError on failure."""
+        if self.array.dtype == np.uint8:
+            write_image(path, self.array)
+        else:
+            write_bytes(path, self.png())
 
     def png(self) -> bytes:
         """PNG of an array of 16 bits; those in use are told by its sBIT chunk."""

@@ -152,7 +152,7 @@ def pair_row(heading: str, normal: np.ndarray, mask: np.ndarray, synthetic: np.n
 def trial_row(heading: str, image: np.ndarray, truth: np.ndarray, found: Mapping[str, np.ndarray]) -> ImageRow:
     """Picture (H,W,3) | true mask (H,W) | what each segmenter found, by name (H,W), laid over the picture."""
     first = [
-        ReportImage(image, "test picture", f"Test picture with a real defect: {heading}"),
+        ReportImage(image, "test picture", f"Test picture: {heading}"),
         ReportImage(truth != 0, "true mask", f"True mask: {heading}"),
     ]
     return ImageRow(heading, first + [_judged(name, heading, image, truth != 0, f != 0) for name, f in found.items()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 
 from fast.segmentation.data import SegmentationSample
 
-NEAR = 1 / 32  # of a picture's longer side: what is found touches a mark if it comes that near
+NEAR = 1 / 32  # of a picture's longer side, as the network sees it: what is found so near to a mark belongs to it
 LEAST = 0.002  # of a picture: less is not worth a look
 LISTED = 6  # pictures
 
@@ -21,12 +22,13 @@ class Unmarked:
     for whoever finds most; only somebody who looks at the pictures can tell."""
 
     def __init__(self) -> None:
-        self._most: dict[str, tuple[float, SegmentationSample]] = {}
+        self._most: dict[tuple[str, str], tuple[float, SegmentationSample]] = {}
 
     def add(self, sample: SegmentationSample, found: np.ndarray, labels: np.ndarray) -> None:
         """What was `found` (H,W) bool in a picture with these labels (H,W), 0, 1 or 255 for pixels to ignore."""
         share = away(found, labels)
-        part = sample.group or sample.name
+        own = sample.name if isinstance(sample.image, Path) else str(id(sample))
+        part = (sample.kind.split("/", 1)[0], sample.group or own)
         if share >= LEAST and share > self._most.get(part, (0.0, sample))[0]:
             self._most[part] = (share, sample)
 

@@ -14,7 +14,7 @@ import numpy as np
 from fast.artifact import Artifact, find_artifact, text_encoder
 from fast.data.images import read_image, read_mask, resize_image, resize_mask
 from fast.data.layouts import holds_dataset, open_dataset
-from fast.data.source_mode import like_source
+from fast.data.source_mode import keep_grey
 from fast.generators import LATENT, create
 from fast.generators.base import Generator
 from fast.generators.latent import LatentGenerator
@@ -166,7 +166,7 @@ class Workbench:
             made = generator.pair(normal, mask, np.random.default_rng(wish.seed), known)
             seconds, settings = time.perf_counter() - start, generator.settings()
         shown = resize_image(normal, made.image.shape[:2])
-        image = like_source(made.image, self.normals[wish.normal].path).seen  # as it is stored
+        image = keep_grey(made.image, normal)  # as it is stored
         return WishedPair(wish, shown, image, made.mask, seconds, settings, made.origin, made.filled)
 
     def _ready(self, wish: Wish, mask: np.ndarray | None) -> Generator:

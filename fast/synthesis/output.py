@@ -234,10 +234,7 @@ class OutputFolder:
         """
         image_path, mask_path, triptych_path, *asked_path = self._pictures(record)
         stored, mask = like_source(images.image, record.get("normal_source")), images.mask
-        if stored.array.dtype == np.uint8:
-            write_image(image_path, stored.array)
-        else:
-            write_bytes(image_path, stored.png())
+        stored.write(image_path)
         write_mask(mask_path, np.zeros_like(mask) if record.get("counterfeit") else mask)
         write_image(triptych_path, triptych(images.normal, mask[images.shown], stored.seen[images.shown]))
         if images.asked is not None:

@@ -1,17 +1,27 @@
 """Do synthetic pairs help? The rule against numbers worked by hand, and a page that says what it was given."""
 
+import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from fast.bench import answer as module_answer
 from fast.bench.advice import advice, signed
 from fast.bench.answer_page import page
+from fast.bench.protocol import Segmentation
 from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer, gain, verdict
+from fast.data.images import write_image
+from fast.data.index import Sample
+from fast.data.mask_looks import IGNORED
 from fast.reports.report import render
 from support.page import Page
 
@@ -253,11 +263,49 @@ def test_what_is_missing_is_left_out(missing: dict[str, Any]) -> None:
 def test_what_is_found_where_nothing_is_marked_is_shown() -> None:
     given = whole()
     _, image, truth, found = given.predictions[0]
-    before, told = shown(given), shown(replace(given, unmarked=[("part/dent", 0.0625, image, truth, found)]))
+    before, told = shown(given), shown(replace(given, unmarked=[("test/dent/1.png", 0.0625, image, truth, found)]))
     assert "Found where nothing is marked" not in before.words
     assert "Found where nothing is marked" in told.words
-    assert any("dent, 6.2" in words for words in told.words)
+    assert "test/dent/1.png: 6.2 % of the picture" in told.words
     assert len(told.of("img")) == len(before.of("img")) + 4
+
+
+class Bright(nn.Module):
+    """Finds what is bright."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([-x[:, :1], x[:, :1]], dim=1)
+
+
+@pytest.mark.parametrize("normals", [True, False])
+def test_pictures_of_the_list_are_found_again_wherever_they_lie(
+    normals: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, labels = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.uint8)
+    image[:8], labels[:2], labels[4:6] = 255, 1, IGNORED
+    write_image(tmp_path / "dent.png", image)
+    write_image(tmp_path / "good.png", image)
+    write_image(tmp_path / "dent_mask.png", labels)
+    (tmp_path / "reading.json").write_text(json.dumps({"ignore": [255], "mask_values": [1]}))
+    dent = Sample(tmp_path / "dent.png", tmp_path / "dent_mask.png", "part", "dent", "a")
+    good = Sample(tmp_path / "good.png", None, "part", "good", "b")
+    rows = [{"image": "good.png", "type": "part/good", "share": 0.5}, {"image": "dent.png", "type": "", "share": 0.1}]
+    result = {"metrics": {"unmarked": rows if normals else rows[1:]}}
+    cell = SimpleNamespace(done=True, folder=tmp_path, result=lambda: result)
+    columns: Any = {label: SimpleNamespace(segments={("fpn", 0): cell}) for label in (REAL, BOTH)}
+    index = SimpleNamespace(relative=lambda path: path.name, test_normals=[good])
+    monkeypatch.setattr(module_answer, "load", lambda file: Bright())
+    category: Any = SimpleNamespace(test=[dent], index=index)
+    seg = Segmentation(networks=("fpn",), seeds=(0,), size=16, test_normals=normals)
+    found = list(module_answer._unmarked(columns, category, "fpn", seg))
+    assert [row[:2] for row in found] == [("good.png", 0.5), ("dent.png", 0.1)][not normals :]
+    masks = found[-1][-1]
+    assert set(masks) == {REAL, BOTH}
+    assert masks[BOTH][:4].all()
+    assert not masks[BOTH][4:6].any()  # to be ignored
+    assert masks[BOTH][6:8].all()
+    result["metrics"].pop("unmarked")  # of an older run
+    assert not list(module_answer._unmarked(columns, category, "fpn", seg))
 
 
 def test_nothing_measured_is_said() -> None:

@@ -304,6 +304,16 @@ def test_counterfeits_are_written_behind_the_pairs(tmp_path: Path) -> None:
     module_pairs.write_pairs([replace(made[0], filled=np.ones((8, 8), np.uint8))], tmp_path / "soft")
     (row,) = [json.loads(line) for line in (tmp_path / "soft" / "manifest.jsonl").read_text().splitlines()]
     assert read_mask(tmp_path / "soft" / row["mask_asked"]).all()
+    deep = 40_000 + np.arange(64, dtype=np.uint16).reshape(8, 8)
+    assert cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    seen = read_image(tmp_path / "deep.png")
+    sample = SegmentationSample(np.where(mask[..., None] > 0, 0, seen), mask, "part/hole", synthetic=True)
+    module_pairs.write_pairs([Made(sample, {"normal_source": str(tmp_path / "deep.png")})], tmp_path / "deep")
+    stored = cv2.imread(str(tmp_path / "deep/image/000000.png"), cv2.IMREAD_UNCHANGED)
+    assert stored is not None
+    assert stored.dtype == np.uint16
+    assert np.array_equal(stored[mask == 0], deep[mask == 0])
+    assert (stored[mask > 0] < 256).all()
     write_image(tmp_path / "normal.png", picture)
     shown = read_row(tmp_path, {**rows[0], "normal_source": str(tmp_path / "normal.png")})
     assert (shown.caption, shown.mask.shape) == ("part/hole", (8, 8))

@@ -507,6 +507,7 @@ def test_counterfeits_of_a_row_are_normals_in_the_masks_of_its_pairs(drawn_root:
     options = {"weights": str(tiny_artifact), "draft": "procedural", "strength": 0.5, "steps": 2, "scale": 1.0}
     row = Row("fast", options, counterfeits=0.5)
     assert row.describe()["counterfeits"] == 0.5
+    assert row.describe()["keep_grey"]  # what was measured on coloured pairs is another row
     made = RowPairs({"a": row}, 2).made("a", sides, sides.train, None, 0)
     kinds = sorted({f"{s.category}/{s.anomaly}" for s in sides.train})
     assert [m.record["type"] for m in made] == [

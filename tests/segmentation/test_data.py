@@ -259,6 +259,9 @@ def test_door_refuses_pairs_whose_weights_may_have_seen_the_test_side(
     said = capsys.readouterr()
     assert told in (said.err if refused else said.out)
     assert ("note: " + str(folder) in said.out) == (bool(told) and not refused)
+    if not refused:  # a network of one step finds much where nothing is
+        assert json.loads((tmp_path / "m.json").read_text())["unmarked"]
+        assert "is found where nothing is marked" in said.out
     assert (tmp_path / "m.json").exists() != refused
 
 

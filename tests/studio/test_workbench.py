@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fast.data.images import read_image, read_mask, write_mask
+from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators.latent import LatentGenerator
 from fast.segmentation.data import from_output
 from fast.studio.kept import keep
@@ -50,6 +50,16 @@ def test_a_painted_mask_is_filled_and_nothing_else_changes(bench: Workbench, mas
     assert (made.image[mask == 1] != made.normal[mask == 1]).any()
     assert (bench.make(wish).image == made.image).all()
     assert (bench.make(replace(wish, seed=4)).image != made.image).any()
+
+
+def test_a_pair_on_a_grey_picture_is_grey(
+    bench: Workbench, tiny_artifact: Path, mask: np.ndarray, tmp_path: Path
+) -> None:
+    write_image(tmp_path / "grey.png", bench.read_normal(0)[:, :, 0])
+    found = Workbench(str(tmp_path), str(tiny_artifact), device="cpu")
+    made = found.make(Wish("fast", "wood/crack", 0, mask, steps=2))
+    assert (made.image[mask == 1] != made.normal[mask == 1]).any()
+    assert not np.ptp(made.image, axis=2).any()
 
 
 def test_steps_guidance_and_drafts_change_with_the_weights_loaded(bench: Workbench, mask: np.ndarray) -> None:
