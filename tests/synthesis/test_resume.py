@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fast.synthesis.output
+from fast.data import source_mode
 from fast.synthesis.output import OutputFolder
 from fast.synthesis.pair import PairImages
 from ldm.errors import UserError
@@ -252,7 +253,8 @@ def test_the_record_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     module = fast.synthesis.output
     own = module.write_bytes
     monkeypatch.setattr(module, "write_bytes", lambda p, d: order.append(Path(p).parent.name) or own(p, d))
-    monkeypatch.setattr(module, "write_image", lambda p, a: order.append(Path(p).parent.name))
+    for writer in (module, source_mode):
+        monkeypatch.setattr(writer, "write_image", lambda p, a: order.append(Path(p).parent.name))
     monkeypatch.setattr(module, "write_mask", lambda p, a: order.append(Path(p).parent.name))
     output = OutputFolder(tmp_path / "out", {})
     output.write(*pair(0))
