@@ -16,7 +16,7 @@ from fast.bench.grid import Cell
 from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
 from fast.bench.plan import CategoryPlan, Column, SweepPlan
 from fast.bench.protocol import Entry, PairsRule, Protocol, Segmentation, SplitRule, Start, TrainingRule, check
-from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer
+from fast.bench.verdict import BOTH, REAL, SYNTHETIC, Answer, FoundAway
 from fast.bench.work import WEIGHTS, pairs_folder
 from fast.data.index import Sample
 from fast.generators import LATENT
@@ -236,7 +236,7 @@ def _predictions(
 
 def _unmarked(
     columns: dict[str, Column], category: CategoryPlan, network: str, seg: Segmentation
-) -> Iterator[tuple[str, float, np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+) -> Iterator[FoundAway]:
     """As `Answer.unmarked`, by the first seed's network that was trained on both."""
     cell = columns[BOTH].segments[network, seg.seeds[0]]
     rows = cell.result()["metrics"].get("unmarked", []) if cell.done else []

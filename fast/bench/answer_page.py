@@ -17,6 +17,7 @@ from fast.bench.verdict import (
     SYNTHETIC,
     WORTH,
     Answer,
+    FoundAway,
     Gain,
     Verdict,
     gain,
@@ -45,7 +46,6 @@ from fast.reports.report import (
 )
 from fast.segmentation.unmarked import LEAST, LISTED
 
-Unmarked = tuple[str, float, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]  # as in `Answer.unmarked`
 LEAKING = "test pictures of parts that are trained on, too"
 RUNS = (REAL, BOTH, SYNTHETIC)
 _PERCENT = "\N{NO-BREAK SPACE}%"
@@ -288,7 +288,7 @@ def _predictions(answer: Answer) -> Section | None:
     )
 
 
-def unmarked_section(found: Sequence[Unmarked], who: str) -> Section | None:
+def unmarked_section(found: Sequence[FoundAway], who: str) -> Section | None:
     """Test pictures in which `who` found much where nothing is marked, for somebody to look at."""
     if not found:
         return None

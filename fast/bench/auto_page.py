@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fast.bench.advice import signed
-from fast.bench.answer_page import LEAKING, Unmarked, unmarked_section
+from fast.bench.answer_page import LEAKING, unmarked_section
 from fast.bench.auto import NETWORK, Delivered
 from fast.bench.candidates import CANDIDATES
 from fast.bench.choice import LEAST, CandidateScore
 from fast.bench.few import ALONE
 from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
+from fast.bench.verdict import FoundAway
 from fast.data.alike import leaks_of
 from fast.data.images import read_image
 from fast.data.index import Sample
@@ -191,7 +192,7 @@ def _predictions(found: Delivered) -> Iterator[ImageRow]:
             yield trial_row(sample.anomaly, *_seen(found, sample))
 
 
-def _unmarked(found: Delivered) -> Iterator[Unmarked]:
+def _unmarked(found: Delivered) -> Iterator[FoundAway]:
     tests = {str(s.image): s for s in found.sides.test}
     for row in found.final.figures["unmarked"]:
         sample = tests[row["image"]]

@@ -17,6 +17,10 @@ CONFIDENCE = 0.95
 WORTH = 1.0  # point of IoU: a gain that is surely smaller is none
 
 
+# Of a test picture: its file, the share of it that was found where nothing is marked, and as in `Answer.predictions`.
+FoundAway = tuple[str, float, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]
+
+
 @dataclass(frozen=True)
 class Answer:
     """What was measured on one dataset.
@@ -49,7 +53,7 @@ class Answer:
     making: Sequence[tuple[str, str]] = ()
     native: bool = False
     leaking: int = 0
-    unmarked: Sequence[tuple[str, float, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]] = ()
+    unmarked: Sequence[FoundAway] = ()
 
 
 @dataclass(frozen=True)

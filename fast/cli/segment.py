@@ -221,7 +221,7 @@ def tell_unmarked(found: list[dict[str, Any]], out: Path) -> None:
         more = f"; {number_of(others, 'more picture', 'more pictures')} under 'unmarked' in {out}" if others else ""
         print(
             f"note: {100 * most['share']:.1f} % of {most['image']} is found where nothing is marked: a defect that "
-            f"nobody marked, which makes the figures too low, or a false alarm; look at it{more}",
+            f"nobody marked, which makes IoU and AP too low, or a false alarm; look at it{more}",
             flush=True,
         )
 
