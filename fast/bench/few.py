@@ -22,6 +22,7 @@ from fast.bench.verdict import gain
 from fast.data.content import dataset_content
 from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex, Sample
+from fast.data.normals import apart
 from fast.data.split import Split
 from fast.runtime.tables import markdown
 from fast.segmentation.data import from_samples, merged
@@ -83,7 +84,7 @@ def measure(
         raise UserError(f"--normals {few.normals:g}: {index.root} has no normal images to train on; leave it out")
     sides = _sides(index, split, few)
     # For nested splits nothing of the test side is opened.
-    data = dataset_content(training_side(index, split) if few.nested else index)
+    data = dataset_content(training_side(index, split) if few.nested else apart(index, split))
     known = _known(out, few, sides, data)
     done = {(row["label"], row["count"], row["seed"]) for row in known}
     pairs = RowPairs(few.rows, few.per_type)

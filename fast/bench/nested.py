@@ -8,13 +8,15 @@ from pathlib import Path
 
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check
+from fast.data.normals import apart
 from fast.data.split import Split, nested_split
 from ldm.errors import UserError
 
 
 @dataclass(frozen=True)
 class Sides:
-    """The defects of `index` to train and to test on, by `split`. `forbidden`: files that no pair may be made from."""
+    """The defects of `index` to train and to test on, by `split`; its normals show no part that is tested on, where
+    there are such. `forbidden`: files that no pair may be made from."""
 
     index: DatasetIndex
     split: Split
@@ -28,7 +30,7 @@ def sides_of(index: DatasetIndex, split: Split) -> Sides:
     train, test = split.apply(index)
     if not train or not test:
         raise UserError("the split leaves no defects on one side; make it anew with scripts/prepare_data.py")
-    return Sides(index, split, train, test, _files(test))
+    return Sides(apart(index, split), split, train, test, _files(test))
 
 
 def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
@@ -45,7 +47,7 @@ def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
 
 def training_side(index: DatasetIndex, split: Split) -> DatasetIndex:
     """What of a dataset may be seen before the test: the normals to train on and the defects of the training side."""
-    return replace(index, defects=split.apply(index)[0], test_normals=[], excluded=[])
+    return replace(apart(index, split), defects=split.apply(index)[0], test_normals=[], excluded=[])
 
 
 def usable_training_side(index: DatasetIndex, split: Split) -> DatasetIndex:

@@ -204,7 +204,9 @@ class RowPairs:
             return []
         run = str(seed) if run is None else run
         own = learns(row) or row.folder is not None
-        key = (label, count, seed, run) if own else (label, *_types(sides))
+        # What learned nothing of a split serves all that have the same types and normals.
+        of_any = (label, *_types(sides), *(s.image for s in sides.index.normals))
+        key = (label, count, seed, run) if own else of_any
         if key not in self._made:
             start = time.monotonic()
             self._made[key] = (

@@ -130,6 +130,7 @@ def _flags(cell: Cell, category: CategoryPlan, kind: str, number: int, folder: P
     """The command line for the pairs of a type; a protocol's own flags come last and win."""
     key, latent, given = cell.key, cell.key["method"] in LATENT, cell.key["masks"] != "own"
     real = "transplant" in (key["method"], *draft_methods(key.get("draft", "none")))
+    divided = real or (bool(category.tested_normals) and method_class(key["method"]).takes_image)
     sampling = ("precision", "sampler", "steps", "scale", "draft", "strength") if latent else ()
     options = SynthesisOptions(
         method=key["method"],
@@ -143,8 +144,8 @@ def _flags(cell: Cell, category: CategoryPlan, kind: str, number: int, folder: P
         mask_path=str(category.masks) if given else None,
         masks=key["masks"] if given else None,
         weights=cell.needs[-1].result()["weights"] if cell.needs else None,
-        defects=str(category.root) if real else None,
-        split=str(category.split_file) if real else None,
+        defects=str(category.root) if divided else None,
+        split=str(category.split_file) if divided else None,
         **{name: key[name] for name in sampling if key.get(name) is not None},
     )
     flags = [*as_flags(options), *(key["flags"] if latent else ())]

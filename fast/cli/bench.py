@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fast.cli import bench_auto
-from fast.cli.dataset_notes import tell_leaks, tell_left_out
+from fast.cli.dataset_notes import tell_leaks, tell_left_out, tell_normals
 from fast.runtime.command import command_line, run_cli
 from fast.runtime.flags import add_flags
 from fast.runtime.options import Parser
@@ -168,6 +168,7 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     tell_left_out(dataset, [f for i in indexes for f in i.left_out], [d for i in indexes for d in i.doubts])
     for category in found.categories:
         tell_leaks(dataset, category.leaks, len(category.test))
+        tell_normals(dataset, category.index, category.tested_normals)
     if not options.protocol:
         tell_looks(options.looks, protocol.entries[-1], sorted({kind for c in found.categories for kind in c.types}))
     if options.plan:

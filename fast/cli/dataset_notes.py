@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fast.data.alike import Alike, Leak, find_alike, leaks_of
-from fast.data.index import Sample, relative_to
+from fast.data.index import DatasetIndex, Sample, relative_to
+from fast.data.normals import normals_notes
 from fast.runtime.counts import number_of
 
 REMEDY = (
@@ -43,6 +44,12 @@ def tell_leaks(place: str | Path, leaks: Sequence[Leak], tested: int) -> None:
         why = f"{asked} is listed as a part of {learned}" if leak.listed else f"{asked} looks like {learned}"
         remedy = f"make a new split with {_prepare(place)}" if leak.listed else f"{REMEDY} (of {_prepare(place)})"
         print(f"note: in {place} {told} trained on, too ({why}): scores come out too good; {remedy}", flush=True)
+
+
+def tell_normals(place: str | Path, index: DatasetIndex, tested: Sequence[Sample]) -> None:
+    """What becomes of the normals of an index that show parts which are `tested` on."""
+    for note in normals_notes(index, tested):
+        print(f"note: in {place} {note}", flush=True)
 
 
 def tell_alike(place: str | Path, samples: Sequence[Sample]) -> None:

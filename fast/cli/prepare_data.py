@@ -23,6 +23,7 @@ from fast.data.groups import GroupTables
 from fast.data.images import WRITTEN, read_image, write_bytes
 from fast.data.known import about, known_dataset
 from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset
+from fast.data.normals import normals_notes, normals_of_test
 from fast.data.reading import NAME, load_reading, parse_values, reading_file, reading_of
 from fast.data.split import Split, make_split
 from fast.reports.contact_sheet import fitted, side_by_side
@@ -199,7 +200,13 @@ def refuse_alike(args: argparse.Namespace, index: DatasetIndex) -> None:
 def joining(report: DataReport, names: Mapping[Group, str]) -> DataReport:
     """The report as it is once groups have these names."""
     usable = report.usable
-    usable = replace(usable, defects=regrouped(usable.defects, names), excluded=regrouped(usable.excluded, names))
+    usable = replace(
+        usable,
+        normals=regrouped(usable.normals, names),
+        test_normals=regrouped(usable.test_normals, names),
+        defects=regrouped(usable.defects, names),
+        excluded=regrouped(usable.excluded, names),
+    )
     groups: dict[tuple[str, str], set[str]] = defaultdict(set)
     for s in [*usable.defects, *usable.excluded]:
         groups[s.category, s.anomaly].add(s.group)
@@ -247,6 +254,7 @@ def run(args: argparse.Namespace) -> None:
         *report.usable.doubts,
         *alike_notes(args, found, index),
         *normal_notes(index, report.usable),
+        *(normals_notes(report.usable, normals_of_test(report.usable, split)) if split else []),
         *(split.notes if split else []),
     ]
     for line in [*report.problems, *(f"note: {note}" for note in notes)]:

@@ -112,8 +112,9 @@ def share_of_real(text: str) -> float | None:
 
 def gather(options: argparse.Namespace) -> Data:
     """Raises `UserError` when a folder holds nothing of use or the training would see what is tested on."""
-    from fast.cli.dataset_notes import tell_leak
+    from fast.cli.dataset_notes import tell_leak, tell_normals
     from fast.data.content import Copies
+    from fast.data.normals import normals_of_test, without_tested
     from fast.review.decisions import told
     from fast.segmentation.data import check_pairs, from_output, from_samples, merged
     from fast.synthesis.records import each_record, is_output, refuse_urls
@@ -129,6 +130,10 @@ def gather(options: argparse.Namespace) -> Data:
     held_out = {path for s in real_test for path in (s.image, s.mask) if path is not None}
     held_out |= {s.image for s in index.test_normals} if options.test_normals else set()
     held_out = {path.resolve() for path in held_out}
+    tested = normals_of_test(index, chosen)
+    index = without_tested(index, tested)
+    if options.normals:
+        tell_normals(options.test, index, tested)
     tell_weights(options.weights, chosen.hash)
     copies = Copies(held_out)
     synthetic, real, left_out = [], [], 0
@@ -138,6 +143,7 @@ def gather(options: argparse.Namespace) -> Data:
                 print(f"note: {note}", flush=True)
             pairs, without = from_output(folder, held_out)
             refuse_seen(folder, pairs, index.root, chosen.hash)
+            tell_surfaces(folder, pairs, tested)
             synthetic += pairs
             left_out += without
         elif folder.resolve() == options.test.resolve():
@@ -187,6 +193,17 @@ def refuse_seen(folder: Path, pairs: Sequence[Any], root: Path, split: str) -> N
     if not sources or any(path.is_relative_to(root.resolve()) for path in sources):
         raise UserError(f"{line}, and may have seen what is tested on; adapt and synthesize with this split (--split)")
     print(f"note: {line}: its figures tell nothing if that holds any of what is tested on", flush=True)
+
+
+def tell_surfaces(folder: Path, pairs: Sequence[Any], tested: Sequence[Any]) -> None:
+    """Tell of pairs that stand on normal images of parts that are `tested` on."""
+    from fast.data.content import Copies
+
+    surfaces = Copies(s.image for s in tested)
+    if standing := sum(any(surfaces.holds(path, mask=False) for path in pair.sources) for pair in pairs):
+        told = number_of(standing, f"of {len(pairs)} pairs stands", f"of {len(pairs)} pairs stand")
+        print(f"note: {told} on normal images of parts that are tested on, so that scores come out too good: make "
+              f"{folder} anew with --split, which takes those of other parts", flush=True)  # fmt: skip
 
 
 def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
+from fast.cli.synthesis_normals import chosen_normals
 from fast.cli.synthesis_notes import (
     LOOKS_OF_DRAFTS,
     check_drawable,
@@ -41,7 +42,7 @@ from fast.synthesis.honest import HonestMaker
 from fast.synthesis.maker import Maker, MaskOf
 from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
 from fast.synthesis.recipe import GuidanceWarning, recipe_for
-from fast.synthesis.sources import MaskSource, NormalSource, Sources, find_normals
+from fast.synthesis.sources import MaskSource, Sources
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
@@ -171,7 +172,7 @@ def _regions_of_drafts(options: SynthesisOptions, drafters: Sequence[Drafter]) -
 
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:
-    normals, found = _normals(options), masks.files(options, say)
+    normals, found = chosen_normals(options, say), masks.files(options, say)
     real = _real_defects(options) if transplants(options) else None
     if artifact.open_types:
         options = options if real is None else _with_types_of_drafts(options, real)
@@ -227,7 +228,11 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
         path = find_weights(weights_of(options), method.artifact, options.step)
         weights = {"weights": path, "device": device_named(options.device)}
     made = create(options.method, **{**weights, **method_options(options, path), **own_flags(options, options.method)})
-    normals = _normals(options) if method.takes_image else []
+    if options.split is not None and not method.takes_image and options.keep is None:
+        raise UserError(
+            f"--split {options.split} is not for {options.method}, which takes no normal image; leave it out"
+        )
+    normals = chosen_normals(options, say) if method.takes_image else []
     found = masks.files(options, say)
     if made.words:
         types = worded_types(options, made, normals, found)
@@ -254,12 +259,3 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
         **({} if path is None else weights_settings(path)),
     }  # fmt: skip
     return SynthesisJob(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
-
-
-# what both have
-
-
-def _normals(options: SynthesisOptions) -> list[NormalSource]:
-    if not options.data_root:
-        raise UserError(f"{options.method} needs normal pictures; give --data_root FOLDER")
-    return find_normals(options.data_root)

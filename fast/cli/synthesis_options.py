@@ -29,7 +29,7 @@ from ldm.errors import UserError
 # Of the options of methods on a latent base those that others have too, and those of all methods that learn.
 SHARED, LEARNED = ("size", "device"), ("weights", "step")
 # Options of single methods, also where their pictures are drafts.
-OWN = {"material": "procedural", "defects": "transplant", "split": "transplant"}
+OWN = {"material": "procedural", "defects": "transplant"}
 OVERRIDE = re.compile(r"^method\.[A-Za-z0-9_.]+=")
 # The flags as `--help` shows them.
 GROUPS = {
@@ -185,12 +185,12 @@ def _check_method(options: SynthesisOptions, named: Collection[str]) -> None:
         )
     made_by = (options.method, *draft_methods(options.draft))
     for name, method in OWN.items():
-        compared = options.keep is not None and name in ("defects", "split")
+        compared = name == "defects" and (options.keep is not None or options.split is not None)
         if getattr(options, name) is not None and method not in made_by and not compared:
             drafts = f" or --draft {method} and mixed" if options.method == "fast" else ""
             used = options.method if options.draft == "none" else f"--draft {options.draft}"
             raise UserError(f"--{name} is for --method {method}{drafts}, not {used}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
-    for name in ("device", *LEARNED, "on_object", *OWN):
+    for name in ("device", *LEARNED, "on_object", *OWN, "split"):
         if name in given:
             raise UserError(f"method.{name} is set by {flag_of(options, name)}; use that")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from fast.data.content import reading_files
 from fast.data.idle import refuse_idle_seed, refuse_idle_views
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
+from fast.data.normals import normals_notes, normals_of_test, without_tested
 from fast.data.sampler import Extra, SampleIndex, StepSampler
 from fast.data.samples import Latents, MadeSample, Pictures
 from fast.data.split import Split, make_split
@@ -34,12 +35,12 @@ class DefectData(pl.LightningDataModule):
     """Normals and defects of a dataset, a category or a defect type.
 
     `path`, `layout`, `category`, `anomaly`: see `fast.data.layouts.open_dataset`. `split`: "third" trains on the third
-    of each type that `scripts/prepare_data.py` would draw, "all" on everything, or a split file's path. `use`:
-    "defects", "normals" or "both"; what it leaves out is not read. `size`: side of the square that images are resized
-    to, or with `native` of a window of them at their own resolution, around the defect; `crop`: side of a random
-    window of that, for the first `crop_until` of the steps, without `cache`. `views`: versions of each image that are
-    encoded and cached, the first without `augment`; `cache`: False encodes every batch (a first stage being trained).
-    Options that would have no effect are refused.
+    of each type that `scripts/prepare_data.py` would draw, "all" on everything, or a split file's path; normals of
+    parts that are held out are held out, too. `use`: "defects", "normals" or "both"; what it leaves out is not read.
+    `size`: side of the square that images are resized to, or with `native` of a window of them at their own resolution,
+    around the defect; `crop`: side of a random window of that, for the first `crop_until` of the steps, without
+    `cache`. `views`: versions of each image that are encoded and cached, the first without `augment`; `cache`: False
+    encodes every batch (a first stage being trained). Options that would have no effect are refused.
     """
 
     def __init__(
@@ -79,12 +80,18 @@ class DefectData(pl.LightningDataModule):
         self.path, self.size, self.batch_size, self.views, self.cache = path, size, batch_size, views, cache
         self.crop_until = crop_until
         self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
-        self.index, self.problems = self._look(open_dataset(path, layout, category, anomaly), use)
+        whole = open_dataset(path, layout, category, anomaly)
+        self.index, self.problems = self._look(whole, use)
         self.doubts = list(self.index.doubts)
         if use != "normals":
             require_defects(self.index)
         self.split, defects, self.held_out = self._divide(split, split_seed)
         self.defects = defects
+        # A training of normals alone has no split of its own, and holds back what a file says all the same.
+        held = self.split or (Split.load(split) if split not in ("third", "all") else None)
+        self.tested_normals = normals_of_test(whole, held) if held else []
+        self.index = without_tested(self.index, self.tested_normals)
+        self.notes = [] if use == "defects" else normals_notes(self.index, self.tested_normals)
         samples: list[Sample] = [] if use == "normals" else defects
         samples = samples + ([] if use == "defects" else self.index.normals)
         if not samples:
@@ -145,7 +152,11 @@ class DefectData(pl.LightningDataModule):
             f"  {key}: {used} to train" + (f", {held} held out" if held else "")
             for key, (used, held) in sorted(count.items())
         ]
-        return [*lines, *(f"  left out: {line}" for line in self.problems), *(f"  note: {d}" for d in self.doubts)]
+        return [
+            *lines,
+            *(f"  left out: {line}" for line in self.problems),
+            *(f"  note: {note}" for note in (*self.doubts, *self.notes)),
+        ]
 
     # batches
 

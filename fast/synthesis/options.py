@@ -152,7 +152,8 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
         "--keep: those that the pairs of any method are compared with", metavar="FOLDER")
     split: str | None = option(
         None, "of --defects, which: the training side of a file of prepare_data.py, a third as that would draw it "
-        "(default), or all", metavar="third|all|FILE")
+        "(default), or all; no normal image is taken of a part on the other side. With --defects for every method",
+        metavar="third|all|FILE")
     masks: str | None = option(
         None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
         "drawn shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",

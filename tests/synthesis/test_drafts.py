@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import fast.cli.synthesis_job
+import fast.cli.synthesis_normals
 import fast.generators
 from fast.aias import AIASOptions, Guidance
 from fast.artifact import find_artifact, load_model
@@ -533,10 +534,6 @@ def test_drawn_defects_fill_the_masks_that_are_given(drawn_root: Path, tiny_arti
         (("--draft", "procedural", "--strength", "0.01", "--steps", "50"), "--strength"),
         (("--strength", "0.5"), "--draft"),
         (("--defects", "somewhere", "--draft", "procedural"), "--defects is for"),
-        (
-            ("--split", "all", "--draft", "procedural"),
-            "--split is for --method transplant or --draft transplant and mixed, not --draft procedural; leave it out",
-        ),
         (("--material", "wood", "--draft", "transplant"), "or --draft procedural and mixed, not --draft transplant"),
     ],
 )
@@ -580,8 +577,9 @@ def test_what_is_wrong_with_drafts_is_told_before_data_and_weights_are_read(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(fast.generators.latent, "load_model", lambda *_, **__: pytest.fail("the weights are read"))
-    for name in ("find_normals", "open_dataset"):
-        monkeypatch.setattr(fast.cli.synthesis_job, name, lambda *_: pytest.fail("the data are read"))
+    job, normals = fast.cli.synthesis_job, fast.cli.synthesis_normals
+    for module, name in ((job, "open_dataset"), (normals, "open_dataset"), (normals, "find_normals")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("the data are read"))
     given = ("--defects", str(drawn_root)) * ("procedural" not in flags)
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, *given)) == 2
     said = capsys.readouterr()
