@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -103,7 +104,7 @@ class Job:
         self.index, self.out, self.plan, self.budget, self.report = index, out, plan, budget, report
         self.sides, self.inner = sides_of(index, split), nested_sides(index, split, SPLITS)
         self.kinds = sorted({f"{s.category}/{s.anomaly}" for s in self.sides.train})
-        self.content = dataset_content(training_side(index, split))
+        self.content = _content(training_side(index, split), self.inner)
         rows, undrawable = rows_of(self.kinds, out, plan.looks, self.content)
         self.pairs = RowPairs(rows, plan.per_type)
         self.size = None if plan.native else plan.size
@@ -187,6 +188,15 @@ def deliver(job: Job) -> Delivered:
     spent = job.budget.seconds - job.budget.left
     name = job.sides.train[0].category
     return Delivered(name, plan, job.sides, job.kinds, choice, job.pairs.rows, final, spent)
+
+
+def _content(seen: DatasetIndex, inner: Sequence[Sides]) -> str:
+    """SHA-256 of what may be seen before the test, and of which normals each nested split leaves out."""
+    content = dataset_content(seen)
+    used = [[seen.relative(s.image) for s in sides.index.normals] for sides in inner]
+    if all(len(names) == len(seen.normals) for names in used):
+        return content
+    return hashlib.sha256(f"{content} {json.dumps(used)}".encode()).hexdigest()
 
 
 def least_minutes() -> float:

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from fast.bench.nested import Sides, beside, nested_sides, sides_of, training_side
+from fast.bench.nested import Sides, beside, nested_sides, sides_of
 from fast.bench.rows import Row, RowPairs
 from fast.bench.trial import Judge, trial
 from fast.bench.verdict import gain
 from fast.data.content import dataset_content
 from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex, Sample
-from fast.data.normals import apart
 from fast.data.split import Split
 from fast.runtime.tables import markdown
 from fast.segmentation.data import from_samples, merged
@@ -83,8 +82,7 @@ def measure(
     if few.normals and not index.normals:
         raise UserError(f"--normals {few.normals:g}: {index.root} has no normal images to train on; leave it out")
     sides = _sides(index, split, few)
-    # For nested splits nothing of the test side is opened.
-    data = dataset_content(training_side(index, split) if few.nested else apart(index, split))
+    data = _contents(sides)
     known = _known(out, few, sides, data)
     done = {(row["label"], row["count"], row["seed"]) for row in known}
     pairs = RowPairs(few.rows, few.per_type)
@@ -105,11 +103,24 @@ def measure(
         if row is None:
             continue
         how, judged = _how(label, few, count, seed), _judged(few)
-        about = {"split": sides[seed].split.hash, "data": data, "how": how, "judged": judged}
+        about = {"split": sides[seed].split.hash, "data": data[seed], "how": how, "judged": judged}
         known.append({**row, **about})
         write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
         report(_line(known[-1]))
     return known
+
+
+def _contents(sides: Mapping[int, Sides]) -> dict[int, str]:
+    """What the files of each seed's sides hold, read once where they are the same; of nested splits nothing of the test
+    side is opened."""
+    known: dict[tuple[Path, ...], str] = {}
+    found = {}
+    for seed, own in sides.items():
+        names = tuple(s.image for s in own.index.normals)
+        if names not in known:
+            known[names] = dataset_content(own.index)
+        found[seed] = known[names]
+    return found
 
 
 def _chosen_sides(sides: Sides, count: int | None, seed: int) -> Sides:
@@ -180,7 +191,7 @@ def measured(
     return {**row, **{metric: figures[metric] for metric in METRICS}, "types": types}
 
 
-def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: str) -> list[dict[str, Any]]:
+def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: Mapping[int, str]) -> list[dict[str, Any]]:
     """The rows that were measured before. UserError where they are of another split, of other pictures or masks under
     the same names, or of other options."""
     known: list[dict[str, Any]] = json.loads(out.read_text()) if out.is_file() else []
@@ -188,8 +199,10 @@ def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: str) -> list[d
         seed, label = row["seed"], row["label"]
         if seed in sides and row.get("split") != sides[seed].split.hash:
             raise UserError(f"{out} holds rows of another split (seed {seed}); choose another --out")
-        if row.get("data") != data:
-            raise UserError(f"{out} holds rows of other pictures or masks than are there now; choose another --out")
+        wanted = data.get(seed) if few.nested else next(iter(data.values()))
+        if wanted is not None and row.get("data") != wanted:
+            raise UserError(f"{out} holds rows of other pictures, masks or parts than are there now, or of all normal "
+                            "images where some show parts that are tested on; choose another --out")  # fmt: skip
         if (judged := row.get("judged", {})) != _judged(few):
             raise UserError(f"{out} holds rows judged otherwise ({_told(judged)}, now {_told(_judged(few))}); choose "
                             "another --out, or give the same options")  # fmt: skip

@@ -15,13 +15,14 @@ from ldm.errors import UserError
 
 @dataclass(frozen=True)
 class Sides:
-    """The defects of `index` to train and to test on, by `split`; its normals show no part that is tested on, where
-    there are such. `forbidden`: files that no pair may be made from."""
+    """The defects of `index` to train and to test on, by `split`. `tested_normals`: of parts that are tested on, which
+    the index lacks, where it has others. `forbidden`: files that no pair may be made from."""
 
     index: DatasetIndex
     split: Split
     train: list[Sample]
     test: list[Sample]
+    tested_normals: list[Sample]
     forbidden: frozenset[Path]
 
 
@@ -30,7 +31,10 @@ def sides_of(index: DatasetIndex, split: Split) -> Sides:
     train, test = split.apply(index)
     if not train or not test:
         raise UserError("the split leaves no defects on one side; make it anew with scripts/prepare_data.py")
-    return Sides(apart(index, split), split, train, test, _files(test))
+    used = apart(index, split)
+    kept = set(used.normals)
+    left = [s for s in index.normals if s not in kept]
+    return Sides(used, split, train, test, left, _files([*test, *left]))
 
 
 def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
@@ -41,7 +45,8 @@ def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
     found = []
     for seed in range(count):
         sides = sides_of(inside, nested_split(index, split, seed))
-        found.append(replace(sides, forbidden=sides.forbidden | outer.forbidden))
+        left = [*outer.tested_normals, *sides.tested_normals]
+        found.append(replace(sides, tested_normals=left, forbidden=sides.forbidden | outer.forbidden))
     return found
 
 

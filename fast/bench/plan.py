@@ -22,7 +22,7 @@ from fast.data.content import dataset_content
 from fast.data.decode import image_size
 from fast.data.images import list_images
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
-from fast.data.normals import normals_of_test, without_tested
+from fast.data.normals import apart
 from fast.data.split import Split, make_split
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned, Placing
@@ -42,7 +42,7 @@ QUICK = ("size", "normals", "test_normals", "augment", "real_share")  # what dec
 @dataclass(frozen=True)
 class CategoryPlan:
     """One category of a dataset, divided. `content`: SHA-256 of its files. `place`: the folder of its cells.
-    `tested_normals`: those that show a part which is tested on; `index` lacks them, where it has others."""
+    `whole`: all of it; `index` lacks normals that show a part which is tested on, where it has others."""
 
     name: str
     root: Path
@@ -52,7 +52,12 @@ class CategoryPlan:
     split: Split
     content: str
     place: Path
-    tested_normals: list[Sample]
+    whole: DatasetIndex
+
+    @property
+    def parted(self) -> bool:
+        """Whether normals are left out, as they show parts that are tested on."""
+        return len(self.index.normals) < len(self.whole.normals)
 
     @cached_property
     def leaks(self) -> list[Leak]:
@@ -173,12 +178,11 @@ def divide(protocol: Protocol, root: str | Path, out: Path) -> list[CategoryPlan
         for side, samples in (("train", train), ("test", test)):
             if not samples:
                 raise UserError(f"{root}, {name}: the split leaves no defect to {side} on; use another split")
-        tested = normals_of_test(index, split)
-        index = without_tested(index, tested)
-        content = dataset_content(index)
+        used = apart(index, split)
+        content = dataset_content(used)
         mark = hashlib.sha256(f"{split.hash} {content}".encode()).hexdigest()[:8]
         place = out / f"{name}-{mark}"
-        found.append(CategoryPlan(name, Path(root), index, train, test, split, content, place, tested))
+        found.append(CategoryPlan(name, Path(root), used, train, test, split, content, place, index))
     return found
 
 

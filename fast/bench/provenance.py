@@ -72,16 +72,17 @@ def check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None
     found = method_class(method)
     assert issubclass(found, Learned)
     file = find_weights(Path(options["weights"]), found.artifact, options.get("step"))
-    if what := seen_besides(file, found, sides.split.hash):
+    if what := seen_besides(file, found, sides.split.hash, bool(sides.tested_normals)):
         raise _seen(file, what, sides)
 
 
-def seen_besides(file: Path, method: type[Learned], split: str) -> str:
+def seen_besides(file: Path, method: type[Learned], split: str, parted: bool) -> str:
     """What weights may have seen that is not on the training side of the split of this hash, in words: nothing, an
-    empty string, if they record it, or saw drawn defects or normal images alone."""
+    empty string, if they record it, or saw drawn defects or normal images alone. `parted`: of the normal images, too,
+    the split leaves some out."""
     meta = read_metadata(file)
     if not method.learns_defects or data_of(meta).get("use") == NORMALS:
-        return ""
+        return "normal images of all parts" if parted and meta.get("split") != split else ""
     return _besides(meta.get("split"), split)
 
 

@@ -143,8 +143,8 @@ def learns(row: Row) -> bool:
 
 
 class RowPairs:
-    """The pairs of each row; those of methods that see no real defect are made once for all splits, the same whichever
-    asks first.
+    """The pairs of each row; those of methods that see no real defect are made once for all splits with the same normal
+    images, the same whichever asks first.
 
     `per_type`: how many of each type. A row whose method needs real defects has none where there are none.
     """

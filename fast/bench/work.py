@@ -21,6 +21,7 @@ from fast.bench.plan import CategoryPlan
 from fast.bench.provenance import DRAWN, data_of, seen_besides
 from fast.bench.trial import Judge, NetworkJudge, trial
 from fast.data.images import read_mask, write_mask
+from fast.data.normals import shares_parts
 from fast.generators import LATENT, method_class
 from fast.generators.base import Learned
 from fast.pretraining.drawing import DrawingRecipe, draw_sheet, masks_of
@@ -84,7 +85,8 @@ def given(cell: Cell) -> dict[str, Any]:
     file, category = Path(cell.use["file"]), _prepared(cell.use["of"])
     found = method_class(cell.name)
     assert issubclass(found, Learned)
-    if what := seen_besides(find_weights(file, found.artifact), found, category.split.hash):
+    weights = find_weights(file, found.artifact)
+    if what := seen_besides(weights, found, category.split.hash, category.parted):
         raise UserError(
             f"{file} was trained on {what}, not on {category.split.hash[:12]}: it may have seen what is tested on; "
             "train it on this split, or name its split in the protocol"
@@ -130,7 +132,8 @@ def _flags(cell: Cell, category: CategoryPlan, kind: str, number: int, folder: P
     """The command line for the pairs of a type; a protocol's own flags come last and win."""
     key, latent, given = cell.key, cell.key["method"] in LATENT, cell.key["masks"] != "own"
     real = "transplant" in (key["method"], *draft_methods(key.get("draft", "none")))
-    divided = real or (bool(category.tested_normals) and method_class(key["method"]).takes_image)
+    # Where groups name parts of normals it has to be said which may be used.
+    divided = real or (method_class(key["method"]).takes_image and shares_parts(category.whole))
     sampling = ("precision", "sampler", "steps", "scale", "draft", "strength") if latent else ()
     options = SynthesisOptions(
         method=key["method"],

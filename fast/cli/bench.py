@@ -168,7 +168,7 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     tell_left_out(dataset, [f for i in indexes for f in i.left_out], [d for i in indexes for d in i.doubts])
     for category in found.categories:
         tell_leaks(dataset, category.leaks, len(category.test))
-        tell_normals(dataset, category.index, category.tested_normals)
+        tell_normals(dataset, category.whole, category.split)
     if not options.protocol:
         tell_looks(options.looks, protocol.entries[-1], sorted({kind for c in found.categories for kind in c.types}))
     if options.plan:

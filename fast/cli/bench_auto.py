@@ -90,7 +90,6 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     """The usable part of one category, and its split."""
     from fast.cli.dataset_notes import tell_alike, tell_leak, tell_left_out, tell_normals
     from fast.data.layouts import check, open_dataset, require_defects
-    from fast.data.normals import normals_of_test
     from fast.data.split import Split, make_split
 
     given = Split.load(options.split) if options.split else None  # refused before the images are read
@@ -102,6 +101,6 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     split = make_split(index) if given is None else given
     train, test = split.apply(index)  # one of another dataset is told before anything is written
     tell_leak(options.dataset, train, test)
-    tell_normals(options.dataset, index, normals_of_test(index, split))
+    tell_normals(options.dataset, index, split)
     tell_alike(options.dataset, train)
     return replace(index, test_normals=[]), split

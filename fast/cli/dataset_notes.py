@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fast.data.alike import Alike, Leak, find_alike, leaks_of
 from fast.data.index import DatasetIndex, Sample, relative_to
-from fast.data.normals import normals_notes
+from fast.data.normals import normals_notes, normals_of_test
+from fast.data.split import Split
 from fast.runtime.counts import number_of
 
 REMEDY = (
@@ -46,9 +47,9 @@ def tell_leaks(place: str | Path, leaks: Sequence[Leak], tested: int) -> None:
         print(f"note: in {place} {told} trained on, too ({why}): scores come out too good; {remedy}", flush=True)
 
 
-def tell_normals(place: str | Path, index: DatasetIndex, tested: Sequence[Sample]) -> None:
-    """What becomes of the normals of an index that show parts which are `tested` on."""
-    for note in normals_notes(index, tested):
+def tell_normals(place: str | Path, index: DatasetIndex, split: Split) -> None:
+    """What becomes of the normals of an index that show parts which a split tests on."""
+    for note in normals_notes(index, normals_of_test(index, split)):
         print(f"note: in {place} {note}", flush=True)
 
 

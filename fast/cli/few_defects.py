@@ -148,7 +148,6 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     from fast.bench.nested import usable_training_side
     from fast.cli.dataset_notes import tell_alike, tell_leak, tell_left_out, tell_normals
     from fast.data.layouts import check, open_dataset
-    from fast.data.normals import normals_of_test
     from fast.data.split import Split, make_split
 
     given = None if options.split == "third" else Split.load(options.split)  # refused before an image is read
@@ -158,7 +157,7 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
         tell_left_out(options.dataset, index.left_out, index.doubts)
         split = make_split(index) if given is None else given
         train, test = split.apply(index)
-        tell_normals(options.dataset, index, normals_of_test(index, split))
+        tell_normals(options.dataset, index, split)
         if options.nested:
             tell_alike(options.dataset, train)
         else:
@@ -166,7 +165,7 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
         return index, split
     usable = usable_training_side(found, given)
     tell_left_out(options.dataset, usable.left_out, usable.doubts)
-    tell_normals(options.dataset, usable, normals_of_test(found, given))
+    tell_normals(options.dataset, found, given)
     tell_alike(options.dataset, usable.defects)
     _, test = given.apply(found)
     return replace(usable, defects=[*usable.defects, *test]), given

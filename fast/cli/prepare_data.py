@@ -32,6 +32,7 @@ from fast.runtime.options import Parser
 from fast.runtime.signals import is_first_process
 from ldm.errors import UserError
 
+LEFT_OUT = "training on this split and the bench leave them out, generate_with_mask.py with --split"
 DRAWN, CELL = 100, 240  # pairs of --alike, and pixels of a side of each picture
 HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", "train", "test")
 
@@ -254,7 +255,7 @@ def run(args: argparse.Namespace) -> None:
         *report.usable.doubts,
         *alike_notes(args, found, index),
         *normal_notes(index, report.usable),
-        *(normals_notes(report.usable, normals_of_test(report.usable, split)) if split else []),
+        *(normals_notes(report.usable, normals_of_test(report.usable, split), LEFT_OUT) if split else []),
         *(split.notes if split else []),
     ]
     for line in [*report.problems, *(f"note: {note}" for note in notes)]:

@@ -131,9 +131,10 @@ def gather(options: argparse.Namespace) -> Data:
     held_out |= {s.image for s in index.test_normals} if options.test_normals else set()
     held_out = {path.resolve() for path in held_out}
     tested = normals_of_test(index, chosen)
-    index = without_tested(index, tested)
     if options.normals:
-        tell_normals(options.test, index, tested)
+        tell_normals(options.test, index, chosen)
+    index = without_tested(index, tested)
+    others = set(index.normals).isdisjoint(tested)
     tell_weights(options.weights, chosen.hash)
     copies = Copies(held_out)
     synthetic, real, left_out = [], [], 0
@@ -143,7 +144,7 @@ def gather(options: argparse.Namespace) -> Data:
                 print(f"note: {note}", flush=True)
             pairs, without = from_output(folder, held_out)
             refuse_seen(folder, pairs, index.root, chosen.hash)
-            tell_surfaces(folder, pairs, tested)
+            tell_surfaces(folder, pairs, tested, others)
             synthetic += pairs
             left_out += without
         elif folder.resolve() == options.test.resolve():
@@ -195,15 +196,18 @@ def refuse_seen(folder: Path, pairs: Sequence[Any], root: Path, split: str) -> N
     print(f"note: {line}: its figures tell nothing if that holds any of what is tested on", flush=True)
 
 
-def tell_surfaces(folder: Path, pairs: Sequence[Any], tested: Sequence[Any]) -> None:
-    """Tell of pairs that stand on normal images of parts that are `tested` on."""
+def tell_surfaces(folder: Path, pairs: Sequence[Any], tested: Sequence[Any], others: bool) -> None:
+    """Tell of pairs that stand on normal images of parts that are `tested` on. `others`: there are others to take."""
     from fast.data.content import Copies
 
     surfaces = Copies(s.image for s in tested)
-    if standing := sum(any(surfaces.holds(path, mask=False) for path in pair.sources) for pair in pairs):
-        told = number_of(standing, f"of {len(pairs)} pairs stands", f"of {len(pairs)} pairs stand")
-        print(f"note: {told} on normal images of parts that are tested on, so that scores come out too good: make "
-              f"{folder} anew with --split, which takes those of other parts", flush=True)  # fmt: skip
+    standing = sum(any(surfaces.holds(path, mask=False) for path in pair.sources) for pair in pairs)
+    if not standing:
+        return
+    of = f"of {len(pairs)} pairs"
+    stand = number_of(standing, f"{of} stands on a normal image", f"{of} stand on normal images")
+    remedy = f"make {folder} anew with --split, which takes others" if others else "add normal images of other parts"
+    print(f"note: {stand} of parts that are tested on: scores come out too good; {remedy}", flush=True)
 
 
 def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:

@@ -48,6 +48,8 @@ def main(argv: list[str]) -> None:
     if options.pairs is not None:
         manifests(options.pairs)  # says what is no output
     bench = Workbench(options.data_root, options.pt_path, options.defects, options.split, options.device)
+    for note in bench.notes:
+        print(f"note: {note}", flush=True)
     shown = folders(options.pairs, options.kept)
     with served(lambda: build(bench, shown, options.kept, regenerate), options.host, options.port) as url:
         if options.host not in LOCAL:

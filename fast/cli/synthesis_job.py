@@ -4,12 +4,12 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
 from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
-from fast.cli.synthesis_normals import chosen_normals
 from fast.cli.synthesis_notes import (
     LOOKS_OF_DRAFTS,
     check_drawable,
@@ -40,9 +40,10 @@ from fast.runtime.flags import given
 from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
 from fast.synthesis.maker import Maker, MaskOf
+from fast.synthesis.normals import apart_from_test, ask_split
 from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
 from fast.synthesis.recipe import GuidanceWarning, recipe_for
-from fast.synthesis.sources import MaskSource, Sources
+from fast.synthesis.sources import MaskSource, NormalSource, Sources, find_normals
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
@@ -172,7 +173,7 @@ def _regions_of_drafts(options: SynthesisOptions, drafters: Sequence[Drafter]) -
 
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:
-    normals, found = chosen_normals(options, say), masks.files(options, say)
+    normals, found = _normals(options, artifact.path, say), masks.files(options, say)
     real = _real_defects(options) if transplants(options) else None
     if artifact.open_types:
         options = options if real is None else _with_types_of_drafts(options, real)
@@ -192,8 +193,7 @@ def _of_types(masks: list[MaskSource], types: list[str]) -> list[MaskSource]:
 
 def _check_drafts(options: SynthesisOptions, artifact: Artifact) -> None:
     """UserError where drafts might be cut from defects that the weights' split keeps for the test."""
-    split = read_metadata(artifact.path).get("split")
-    if transplants(options) and options.split is None and re.fullmatch("[0-9a-f]{64}", str(split)):
+    if transplants(options) and options.split is None and _of_a_split(artifact.path):
         raise UserError(
             f"{artifact.path.name} was adapted to the training side of a split; say with --split FILE, third or all "
             "which real defects drafts may be cut from"
@@ -232,7 +232,7 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
         raise UserError(
             f"--split {options.split} is not for {options.method}, which takes no normal image; leave it out"
         )
-    normals = chosen_normals(options, say) if method.takes_image else []
+    normals = _normals(options, path, say) if method.takes_image else []
     found = masks.files(options, say)
     if made.words:
         types = worded_types(options, made, normals, found)
@@ -259,3 +259,28 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
         **({} if path is None else weights_settings(path)),
     }  # fmt: skip
     return SynthesisJob(maker, sources, common, masks.source, mask_of, lambda: made.rejected + masks.rejected())
+
+
+# what both have
+
+
+def _normals(options: SynthesisOptions, weights: Path | None, say: bool) -> list[NormalSource]:
+    """Those of `--data_root`, without those of parts on the test side of `--split`, as far as there are others."""
+    if not options.data_root:
+        raise UserError(f"{options.method} needs normal pictures; give --data_root FOLDER")
+    normals, root = find_normals(options.data_root), options.defects or options.data_root
+    if options.split is None and not transplants(options):
+        if weights is not None and _of_a_split(weights):
+            ask_split(weights, options.data_root)
+        return normals
+    if options.split is None and not open_dataset(root).defects:
+        return normals  # what cuts them out says more
+    kept, notes = apart_from_test(normals, root, options.split or "third")
+    for note in notes if say else ():
+        print(f"note: in {root} {note}", flush=True)
+    return kept
+
+
+def _of_a_split(weights: Path) -> bool:
+    """Whether weights were trained on the training side of a split, by what they record."""
+    return re.fullmatch("[0-9a-f]{64}", str(read_metadata(weights).get("split"))) is not None

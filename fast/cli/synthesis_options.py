@@ -188,8 +188,9 @@ def _check_method(options: SynthesisOptions, named: Collection[str]) -> None:
         compared = name == "defects" and (options.keep is not None or options.split is not None)
         if getattr(options, name) is not None and method not in made_by and not compared:
             drafts = f" or --draft {method} and mixed" if options.method == "fast" else ""
+            beside = ", or for --keep or --split" if name == "defects" else ""
             used = options.method if options.draft == "none" else f"--draft {options.draft}"
-            raise UserError(f"--{name} is for --method {method}{drafts}, not {used}; leave it out")
+            raise UserError(f"--{name} is for --method {method}{drafts}, not {used}{beside}; leave it out")
     given = {o.split("=")[0] for o in options.overrides}
     for name in ("device", *LEARNED, "on_object", *OWN, "split"):
         if name in given:

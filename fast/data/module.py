@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from fast.data.content import reading_files
 from fast.data.idle import refuse_idle_seed, refuse_idle_views
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
-from fast.data.normals import normals_notes, normals_of_test, without_tested
+from fast.data.normals import drawn_split, normals_notes, normals_of_test, shares_parts, whole, without_tested
 from fast.data.sampler import Extra, SampleIndex, StepSampler
 from fast.data.samples import Latents, MadeSample, Pictures
-from fast.data.split import Split, make_split
+from fast.data.split import Split, make_split, split_file
 from fast.data.tensors import to_tensor
 from fast.data.transforms import Augment
 from fast.runtime.command import leave_interrupts
@@ -80,16 +80,15 @@ class DefectData(pl.LightningDataModule):
         self.path, self.size, self.batch_size, self.views, self.cache = path, size, batch_size, views, cache
         self.crop_until = crop_until
         self.workers, self.seed, self.cache_folder = workers, seed, cache_folder
-        whole = open_dataset(path, layout, category, anomaly)
-        self.index, self.problems = self._look(whole, use)
+        opened = open_dataset(path, layout, category, anomaly)
+        self.index, self.problems = self._look(opened, use)
         self.doubts = list(self.index.doubts)
         if use != "normals":
             require_defects(self.index)
         self.split, defects, self.held_out = self._divide(split, split_seed)
         self.defects = defects
-        # A training of normals alone has no split of its own, and holds back what a file says all the same.
-        held = self.split or (Split.load(split) if split not in ("third", "all") else None)
-        self.tested_normals = normals_of_test(whole, held) if held else []
+        self.held = self.split or self._held_out(opened, split)
+        self.tested_normals = normals_of_test(whole(opened), self.held) if self.held else []
         self.index = without_tested(self.index, self.tested_normals)
         self.notes = [] if use == "defects" else normals_notes(self.index, self.tested_normals)
         samples: list[Sample] = [] if use == "normals" else defects
@@ -137,10 +136,19 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"split {split} leaves no defect to train on; use data.params.split=all")
         return chosen, train, test
 
+    @staticmethod
+    def _held_out(opened: DatasetIndex, split: str) -> Split | None:
+        """The split whose test side a training of normals alone keeps from, where it may show parts of it."""
+        file = split_file(split)
+        if file is not None or split == "all" or not shares_parts(opened):
+            return file
+        return drawn_split(opened)
+
     @property
     def split_hash(self) -> str:
-        """Hash of the split in use; "all" without one."""
-        return self.split.hash if self.split else "all"
+        """Hash of the split in use, also where only normals are used and it leaves some out; "all" without one."""
+        used = self.held if self.tested_normals else self.split
+        return used.hash if used else "all"
 
     def describe(self) -> list[str]:
         """Lines for the user: what is trained on, what was left out."""

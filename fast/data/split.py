@@ -98,6 +98,11 @@ class Split:
         return [s for name, s in chosen if name in train], [s for name, s in chosen if name in test]
 
 
+def split_file(split: str) -> Split | None:
+    """The file that `split` names; None where it is `third` or `all`. Raises `UserError`."""
+    return None if split in ("third", "all") else Split.load(split)
+
+
 def make_split(index: DatasetIndex, fraction: float = 1 / 3, seed: int = 0) -> Split:
     """Split the defects of `index` (best `check(...).usable`), per (category, type) and by whole groups.
 

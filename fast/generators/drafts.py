@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from fast.data.index import DatasetIndex
+from fast.data.split import split_file
 from fast.features.likeness import Likeness
 from fast.generators import create, method_class
 from fast.generators.base import Placing
 from fast.generators.outline import outlined
-from fast.generators.transplant import Transplant, split_file
+from fast.generators.transplant import Transplant
 from fast.synthesis.maker import Draft, MaskOf
 from fast.synthesis.options import MAX_DISTANCE, draft_methods
 from fast.synthesis.pair import Pair

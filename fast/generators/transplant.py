@@ -11,8 +11,7 @@ import numpy as np
 
 from fast.data.index import DatasetIndex, Sample, require_defects
 from fast.data.layouts import check, open_dataset
-from fast.data.split import Split as SplitFile
-from fast.data.split import make_split
+from fast.data.split import make_split, split_file
 from fast.generators.base import MadePair, Placing, Split
 from fast.generators.blend import change, check_range
 from fast.generators.cutouts import Cutout, contents_of, cut_out, keeps_place, without_slips
@@ -248,11 +247,6 @@ class Transplant(Placing):
         made, valid, whole = image.copy(), moved.valid[there], moved.filled[there] if soft else None
         made[here] = fitted(moved.image[there], image[here], filled[here], valid, rng, self.blend, whole)
         return MadePair(made, mask, filled=filled if (filled > mask).any() else None)
-
-
-def split_file(split: str) -> SplitFile | None:
-    """The file that `split` names; None where it is `third` or `all`. Raises `UserError`."""
-    return None if split in ("third", "all") else SplitFile.load(split)
 
 
 class TrainingSide(NamedTuple):

@@ -23,6 +23,7 @@ from fast.latent.prompts import is_vocabulary
 from fast.masks.shapes import SHAPES
 from fast.masks.source import Masks
 from fast.synthesis.defect_types import category_of
+from fast.synthesis.normals import apart_from_test
 from fast.synthesis.options import DRAFT_STRENGTH
 from fast.synthesis.recipe import recipe_for
 from fast.synthesis.sources import NormalSource, find_normals
@@ -69,8 +70,8 @@ class Workbench:
     """What the page's first half does, without the page.
 
     `data_root`: normal images; `weights`: a run's folder, an artifact, `mini`, or None for the methods that learn
-    nothing; `defects`: a dataset with real defects, of which the training side of `split` is shown and cut out (None:
-    `data_root`, if it is a dataset). Raises `UserError`.
+    nothing; `defects`: a dataset with real defects, of which the training side of `split` is shown and cut out, and no
+    normal image of a part on the other side is used (None: `data_root`, if it is a dataset). Raises `UserError`.
     """
 
     def __init__(
@@ -86,6 +87,9 @@ class Workbench:
         self.artifacts = _artifacts(weights)
         self.defects = defects or (data_root if _has_defects(data_root) else None)
         self._real = [] if self.defects is None else _real(self.defects, self.split)
+        self.notes: list[str] = []  # of normals that are left out
+        if self.defects is not None:
+            self.normals, self.notes = apart_from_test(self.normals, self.defects, self.split)
         self._loaded: dict[str, Generator] = {}
 
     @property

@@ -149,11 +149,12 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
         metavar="NAME")
     defects: str | None = option(
         None, "transplant, also as a draft: dataset whose real defects are cut out (default: --data_root); with "
-        "--keep: those that the pairs of any method are compared with", metavar="FOLDER")
+        "--keep: those that the pairs of any method are compared with; with --split: whose it is",
+        metavar="FOLDER")
     split: str | None = option(
         None, "of --defects, which: the training side of a file of prepare_data.py, a third as that would draw it "
-        "(default), or all; no normal image is taken of a part on the other side. With --defects for every method",
-        metavar="third|all|FILE")
+        "(transplant's default), or all; for every method that takes normal images also: none of a part on the test "
+        "side, where groups name the parts of normal images", metavar="third|all|FILE")
     masks: str | None = option(
         None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
         "drawn shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",

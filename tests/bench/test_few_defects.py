@@ -316,7 +316,7 @@ def test_rows_of_pictures_that_have_changed_are_refused(tmp_path: Path) -> None:
     before, sample = out.read_bytes(), split.apply(index)[1][0]
     assert sample.mask is not None
     write_mask(sample.mask, 1 - read_mask(sample.mask))
-    with pytest.raises(UserError, match=r"rows\.json holds rows of other pictures or masks than are there now"):
+    with pytest.raises(UserError, match=r"rows\.json holds rows of other pictures, masks or parts than are"):
         measure(index, split, few, Recorder(), out)
     assert out.read_bytes() == before
     inside = Few((None,), (0,), {}, 2, nested=True)

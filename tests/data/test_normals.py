@@ -4,17 +4,20 @@ told."""
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from fast.bench.few import ALONE, Few
+from fast.bench.few import ALONE, Few, save_few
 from fast.bench.few import measure as measure_few
 from fast.bench.nested import nested_sides, sides_of, training_side
 from fast.bench.plan import plan
 from fast.bench.protocol import parse
+from fast.bench.provenance import seen_besides
 from fast.bench.rows import Row, RowPairs
 from fast.bench.work import _flags
 from fast.cli import bench, bench_auto, few_defects, pairs, prepare_data, segment
@@ -26,8 +29,14 @@ from fast.data.module import DefectData
 from fast.data.normals import apart, normals_notes, normals_of_test
 from fast.data.split import Split, make_split
 from fast.generators.adaptation import AdaptationData
+from fast.generators.latent import FASTGenerator
+from fast.generators.procedural import Procedural
 from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
+from fast.studio.workbench import Workbench
+from fast.synthesis.normals import ask_split
+from ldm.checkpoint import save_safetensors
+from ldm.errors import UserError
 
 PARTS = 6  # each with two defects and two normals; a normal that no list names comes beside them
 
@@ -102,8 +111,8 @@ def test_a_category_without_others_keeps_them_and_it_is_told(parts: Path, tmp_pa
     (note,) = normals_notes(index, tested)
     first = tested[0]
     assert note == (
-        f"8 of 13 normal images show parts that are tested on (train/good/{first.image.name}, of part {first.group}, "
-        "the first); nothing is trained on them or made of them"
+        f"8 of 13 normal images show parts that are tested on (train/good/{first.image.name} the first); "
+        "they are left out"
     )
     assert normals_notes(apart(index, split), tested) == [note]
     alone = replace(index, normals=tested)
@@ -116,11 +125,21 @@ def test_a_category_without_others_keeps_them_and_it_is_told(parts: Path, tmp_pa
     assert normals_notes(index, []) == []
 
 
-def test_preparing_tells_it_and_so_do_parts_that_are_joined(
+def test_preparing_tells_it_also_of_parts_that_are_joined(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_cli(prepare_data.main, [str(parts), "--out", str(tmp_path / "s.json")]) == 0
     assert "note: 8 of 13 normal images show parts that are tested on (" in capsys.readouterr().out
+    split = Split.load(tmp_path / "s.json")
+    tested, trained = (next(Path(n).stem[0] for n in side) for side in (split.test, split.train))
+    for i in range(2):  # one part under two names: its pictures are the same
+        for folder in ("test/crack", "train/good"):
+            shutil.copy(parts / folder / f"{trained}-{i}.png", parts / folder / f"{tested}-{i}.png")
+    assert run_cli(prepare_data.main, [str(parts), "--join_alike", "--out", str(tmp_path / "j.json")]) == 0
+    said = capsys.readouterr().out
+    index = open_dataset(parts)  # as it is read from then on
+    left_out = normals_of_test(index, Split.load(tmp_path / "j.json"))
+    assert f"note: {len(left_out)} of 13 normal images show parts" in said
 
 
 @pytest.mark.parametrize("use", ["both", "normals"])
@@ -227,7 +246,7 @@ def test_pairs_are_made_of_the_others(parts: Path, tmp_path: Path, capsys: pytes
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         assert run_cli(pairs.main, [*common, *flags, "--sample_name", str(out)]) == 0
         assert sources_of(out) <= used
-        assert (len(sources_of(out)) > 5) == (len(used) > 5)
+        assert (sources_of(out) <= expected(split)) == (used == expected(split))
         assert ("8 of 13 normal images" in capsys.readouterr().out) == (len(used) == 5)
     moved = ["--method", "transplant", "--data_root", str(parts / "train/good"), "--defects", str(parts)]
     assert run_cli(pairs.main, [*moved, "--count", "12", "--sample_name", str(tmp_path / "moved")]) == 0
@@ -252,7 +271,10 @@ def test_a_segmenter_tells_of_pairs_that_show_tested_parts(
         out = tmp_path / name
         assert run_cli(pairs.main, [*make, *flags, "--sample_name", str(out)]) == 0
         capsys.readouterr()
-        argv = ["--train", str(parts), str(out), "--test", str(parts), "--normals", "0.3", "--out", str(tmp_path / "r")]
+        argv = ["--train", str(parts), str(out), "--test", str(parts), "--out", str(tmp_path / "r")]
+        segment.gather(segment.parser().parse_args(argv))
+        assert "8 of 13" not in capsys.readouterr().out  # none is shown
+        argv += ["--normals", "0.3"]
         data = segment.gather(segment.parser().parse_args(argv))
         assert data.counts["normals"] == 5
         assert data.counts["synthetic"] == 16
@@ -263,3 +285,172 @@ def test_a_segmenter_tells_of_pairs_that_show_tested_parts(
     assert len([line for line in told[0] if f" {standing} of 16 pairs stand on normal images of parts" in line]) == 1
     assert not [line for line in told[1] if "pairs stand" in line]
     assert [line for line in told[0] if "8 of 13 normal images show parts that are tested on" in line]
+
+
+def two(root: Path) -> Path:
+    """Two categories of those parts in one folder."""
+    dataset(root / "a")
+    dataset(root / "b")
+    return root
+
+
+def test_a_category_of_its_own_without_others_keeps_them(tmp_path: Path) -> None:
+    index = open_dataset(two(tmp_path / "both"))
+    split = make_split(index)
+    tested = normals_of_test(index, split)
+    alone = replace(index, normals=[s for s in index.normals if s.category == "a" or s in tested])
+    kept = [s for s in apart(alone, split).normals if s.category == "b"]
+    assert kept == [s for s in tested if s.category == "b"] != []
+    assert {s.image.name for s in apart(alone, split).normals if s.category == "a"} == {
+        s.image.name for s in index.normals if s.category == "a" and s not in tested
+    }
+    assert len(normals_notes(alone, tested)) == 2
+
+
+def test_the_bench_makes_pairs_of_each_category_of_many(tmp_path: Path) -> None:
+    found = plan(parse(PROTOCOL, "p"), two(tmp_path / "both"), tmp_path / "out")
+    for number, cell in enumerate(cell for cell in found.cells if cell.kind == "pairs"):
+        category = cell.use["of"]
+        category.split.save(category.split_file)
+        out = tmp_path / f"pairs{number}"
+        assert run_cli(pairs.main, _flags(cell, category, category.types[0], 0, out)) == 0
+        assert sources_of(out) <= expected(category.split)
+    assert number == 3
+
+
+def test_parts_may_have_defects_of_several_types(parts: Path, tmp_path: Path) -> None:
+    for folder, mask in (("test", ""), ("ground_truth", "_mask")):
+        (parts / folder / "hole").mkdir()
+        for part in range(3):
+            for i in range(2):
+                name = f"{part}-{i}{mask}.png"
+                (parts / folder / "crack" / name).rename(parts / folder / "hole" / name)
+    text = (parts / "groups.csv").read_text()
+    for part in range(3):
+        text = text.replace(f"test/crack/{part}-", f"test/hole/{part}-")
+    (parts / "groups.csv").write_text(text)
+    split = make_split(open_dataset(parts))
+    split.save(tmp_path / "s.json")
+    narrow = DefectData(str(parts), anomaly="crack", split=str(tmp_path / "s.json"), use="both", size=32)
+    assert names(narrow.index) == expected(split)
+    argv = ["--method", "procedural", "--anomaly_name", "crack", "--count", "24", "--sample_name", str(tmp_path / "o")]
+    argv += ["--data_root", str(parts / "train/good"), "--defects", str(parts / "test/crack")]
+    assert run_cli(pairs.main, [*argv, "--split", str(tmp_path / "s.json")]) == 0
+    assert sources_of(tmp_path / "o") <= expected(split)
+
+
+def test_copies_of_normals_are_known(parts: Path, tmp_path: Path) -> None:
+    shutil.copytree(parts / "train/good", tmp_path / "copies")
+    argv = ["--method", "procedural", "--anomaly_name", "crack", "--count", "24", "--sample_name", str(tmp_path / "o")]
+    argv += ["--data_root", str(tmp_path / "copies"), "--defects", str(parts), "--split", "third"]
+    assert run_cli(pairs.main, argv) == 0
+    assert sources_of(tmp_path / "o") <= expected(make_split(open_dataset(parts)))
+
+
+def test_a_split_is_read_also_where_no_normal_shares_a_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = dataset(tmp_path / "parts", listed=False)
+    Split(["x/0.png"], ["x/1.png"], 0, 1 / 3).save(tmp_path / "foreign.json")
+    argv = ["--method", "procedural", "--anomaly_name", "crack", "--count", "1", "--sample_name", str(tmp_path / "o")]
+    for file, says in (("nosuch.json", "no file"), ("foreign.json", "the split does not know 12 of 12 defects")):
+        assert run_cli(pairs.main, [*argv, "--data_root", str(parts), "--split", str(tmp_path / file)]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_method_without_normal_images_takes_no_split(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Procedural, "takes_image", False)
+    argv = [
+        "--method",
+        "procedural",
+        "--data_root",
+        str(parts),
+        "--split",
+        "third",
+        "--sample_name",
+        str(tmp_path / "o"),
+    ]
+    assert run_cli(pairs.main, argv) == 2
+    assert "--split third is not for procedural, which takes no normal image" in capsys.readouterr().err
+
+
+def test_a_training_of_normals_alone_leaves_out_those_that_the_third_tests_on(parts: Path) -> None:
+    split = make_split(open_dataset(parts))
+    data = DefectData(str(parts), use="normals", size=32)
+    assert names(data.index) == expected(split)
+    assert data.split_hash == split.hash
+    assert DefectData(str(parts), use="normals", split="all", size=32).split_hash == "all"
+
+
+def test_weights_of_normals_alone_are_refused_where_they_saw_those_of_tested_parts(parts: Path, tmp_path: Path) -> None:
+    split = make_split(open_dataset(parts))
+    config = json.dumps({"data": {"params": {"use": "normals"}}})
+    for recorded in (split.hash, "all"):
+        save_safetensors(
+            {"x": torch.zeros(1)}, tmp_path / f"{recorded[:3]}.safetensors", {"split": recorded, "config": config}
+        )
+    own, every = tmp_path / f"{split.hash[:3]}.safetensors", tmp_path / "all.safetensors"
+    assert seen_besides(own, FASTGenerator, split.hash, parted=True) == ""
+    assert seen_besides(every, FASTGenerator, split.hash, parted=False) == ""
+    assert seen_besides(every, FASTGenerator, split.hash, parted=True) == "normal images of all parts"
+
+
+def test_weights_of_a_split_ask_which_normals_may_be_used(parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="say with --split FILE, third or all of which of them pairs may be made"):
+        ask_split(tmp_path / "fast-1.safetensors", str(parts))
+    with pytest.raises(UserError, match="say with --split"):
+        ask_split(tmp_path / "fast-1.safetensors", str(parts / "train/good"))
+    ask_split(tmp_path / "fast-1.safetensors", str(dataset(tmp_path / "unlisted", listed=False)))
+    shutil.copytree(parts / "train/good", tmp_path / "loose/good")
+    ask_split(tmp_path / "fast-1.safetensors", str(tmp_path / "loose/good"))
+
+
+def test_finished_pairs_of_tested_parts_are_left_out_of_a_row(parts: Path, tmp_path: Path) -> None:
+    argv = ["--method", "procedural", "--data_root", str(parts), "--anomaly_name", "crack", "--count", "16"]
+    assert run_cli(pairs.main, [*argv, "--sample_name", str(tmp_path / "made")]) == 0
+    index = open_dataset(parts)
+    sides = sides_of(index, make_split(index))
+    kept = RowPairs({"made": Row(folder=str(tmp_path / "made"))}, 16).of("made", sides, sides.train, None, 0)
+    assert 0 < len(kept) < 16
+    assert {path.name for pair in kept for path in pair.sources} <= expected(sides.split)
+
+
+def test_a_few_defects_of_a_split_inside_keep_their_own_parts(parts: Path, tmp_path: Path) -> None:
+    index = open_dataset(parts)
+    (file,) = save_few(index, make_split(index, fraction=2 / 3), [1], [0], tmp_path, nested=True)
+    few = Split.load(file)
+    assert few.nested_in
+    assert expected(few) <= names(apart(index, few))
+    (own,) = (Path(name).stem for name in few.train)
+    assert len([name for name in names(apart(index, few)) if name.startswith(own[0])]) == 2
+
+
+def test_rows_of_other_normals_are_not_gone_on_with(parts: Path, tmp_path: Path) -> None:
+    index, few = open_dataset(parts), Few((None,), (0, 1), {}, 1, nested=True, normals=0.3)
+    split = make_split(index, fraction=2 / 3)
+
+    def run(index: DatasetIndex) -> None:
+        measure_few(index, split, few, Counting(), tmp_path / "r.json", lambda _: None)  # type: ignore[arg-type]
+
+    run(index)
+    run(index)
+    text = (parts / "groups.csv").read_text().splitlines()
+    (parts / "groups.csv").write_text("\n".join(line for line in text if "good" not in line) + "\n")
+    with pytest.raises(UserError, match="other pictures, masks or parts than are there now"):
+        run(open_dataset(parts))
+
+
+def test_normals_that_share_a_part_with_those_to_test_on(parts: Path) -> None:
+    write_image(parts / "test/good/held.png", np.full((32, 32, 3), 99, np.uint8))
+    with open(parts / "groups.csv", "a") as file:
+        file.write("test/good/held.png,partH\ntrain/good/unlisted.png,partH\n")
+    index = open_dataset(parts)
+    assert names(apart(index, make_split(index))) == expected(make_split(index)) - {"unlisted.png"}
+
+
+def test_the_studio_shows_the_others(parts: Path, tmp_path: Path) -> None:
+    bench = Workbench(str(parts))
+    assert {n.path.name for n in bench.normals} == expected(make_split(open_dataset(parts)))
+    assert bench.notes[0].startswith("8 of 13 normal images show parts that are tested on (")
+    assert len(Workbench(str(parts), split="all").normals) == 13

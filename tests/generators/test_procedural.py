@@ -323,7 +323,10 @@ def test_bad_input(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--on_object", "autoo"], "'autoo' is unknown; use one of"),
         (["--on_object", "nowhere/r.png"], "nowhere/r.png"),
         (["method.window=[0.9,0.2]"], "window=[0.9, 0.2] is no range"),
-        (["--defects", "x"], "--defects is for --method transplant, not procedural; leave it out"),
+        (
+            ["--defects", "x"],
+            "--defects is for --method transplant, not procedural, or for --keep or --split; leave it out",
+        ),
         (["--steps", "5"], "--steps is not for procedural"),
     ):
         assert synthesize(command(parts, tmp_path / "out", *more)) == 2

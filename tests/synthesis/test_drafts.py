@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import fast.cli.synthesis_job
-import fast.cli.synthesis_normals
 import fast.generators
+import fast.synthesis.normals
 from fast.aias import AIASOptions, Guidance
 from fast.artifact import find_artifact, load_model
 from fast.data.images import read_image, read_mask, resize_image, write_image, write_mask
@@ -577,8 +577,8 @@ def test_what_is_wrong_with_drafts_is_told_before_data_and_weights_are_read(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(fast.generators.latent, "load_model", lambda *_, **__: pytest.fail("the weights are read"))
-    job, normals = fast.cli.synthesis_job, fast.cli.synthesis_normals
-    for module, name in ((job, "open_dataset"), (normals, "open_dataset"), (normals, "find_normals")):
+    job, normals = fast.cli.synthesis_job, fast.synthesis.normals
+    for module, name in ((job, "open_dataset"), (normals, "open_dataset"), (job, "find_normals")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("the data are read"))
     given = ("--defects", str(drawn_root)) * ("procedural" not in flags)
     assert synthesize(command(drawn_root, tiny_artifact, tmp_path / "a", *flags, *given)) == 2
