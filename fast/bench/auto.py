@@ -174,8 +174,7 @@ def deliver(job: Job) -> Delivered:
     """Choose, make the pairs, train the segmenter, test it once, and write all of it into the job's folder. Raises
     `UserError`."""
     plan, out, report = job.plan, job.out, job.report
-    extra = {label: job.foreseen.beside + (60 * ADAPT_MINUTES if label in job.adapted else 0.0) for label in job.labels}
-    choice = choose(job.trials, job.labels, extra)
+    choice = choose(job.trials, job.labels, _extra(job))
     report(f"taken: {choice.taken or 'nothing, real defects with classical augmentation'}")
     made = final_pairs(choice, job.sides, out, job.pairs, job.content, report)
     final = _final(job, made)
@@ -188,6 +187,13 @@ def deliver(job: Job) -> Delivered:
     spent = job.budget.seconds - job.budget.left
     name = job.sides.train[0].category
     return Delivered(name, plan, job.sides, job.kinds, choice, job.pairs.rows, final, spent)
+
+
+def _extra(job: Job) -> dict[str, float]:
+    """Seconds of each row's trial beside what real defects alone take; weights that several share are adapted once."""
+    begin = {job.pairs.rows[label].options["weights"]: label for label in reversed(job.adapted)}
+    adapting = dict.fromkeys(begin.values(), 60 * ADAPT_MINUTES)
+    return {label: job.foreseen.beside + adapting.get(label, 0.0) for label in job.labels}
 
 
 def _content(seen: DatasetIndex, inner: Sequence[Sides]) -> str:
