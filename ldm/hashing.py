@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:
@@ -11,3 +12,8 @@ def file_hash(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_hash(text: object) -> bool:
+    """Whether it is a SHA-256, hexadecimal."""
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -18,7 +17,7 @@ from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, rows_of
 from fast.bench.choice import SPLITS, Choice, Trials, choose
 from fast.bench.few import ALONE
 from fast.bench.foresight import LEAST_STEPS, Budget, Foreseen, advised, foresee, in_minutes, looked_at, measure
-from fast.bench.nested import Sides, nested_sides, sides_of, training_side
+from fast.bench.nested import Sides, content_beside, nested_sides, sides_of, training_side
 from fast.bench.rows import Made, Row, RowPairs
 from fast.bench.trial import NetworkJudge
 from fast.data.content import dataset_content
@@ -104,7 +103,10 @@ class Job:
         self.index, self.out, self.plan, self.budget, self.report = index, out, plan, budget, report
         self.sides, self.inner = sides_of(index, split), nested_sides(index, split, SPLITS)
         self.kinds = sorted({f"{s.category}/{s.anomaly}" for s in self.sides.train})
-        self.content = _content(training_side(index, split), self.inner)
+        seen = training_side(index, split)
+        self.content = dataset_content(seen)
+        for inner in self.inner:
+            self.content = content_beside(self.content, seen, inner)
         rows, undrawable = rows_of(self.kinds, out, plan.looks, self.content)
         self.pairs = RowPairs(rows, plan.per_type)
         self.size = None if plan.native else plan.size
@@ -174,7 +176,8 @@ def deliver(job: Job) -> Delivered:
     """Choose, make the pairs, train the segmenter, test it once, and write all of it into the job's folder. Raises
     `UserError`."""
     plan, out, report = job.plan, job.out, job.report
-    choice = choose(job.trials, job.labels, _extra(job))
+    extra = {label: job.foreseen.beside + (60 * ADAPT_MINUTES if label in job.adapted else 0.0) for label in job.labels}
+    choice = choose(job.trials, job.labels, extra)
     report(f"taken: {choice.taken or 'nothing, real defects with classical augmentation'}")
     made = final_pairs(choice, job.sides, out, job.pairs, job.content, report)
     final = _final(job, made)
@@ -187,22 +190,6 @@ def deliver(job: Job) -> Delivered:
     spent = job.budget.seconds - job.budget.left
     name = job.sides.train[0].category
     return Delivered(name, plan, job.sides, job.kinds, choice, job.pairs.rows, final, spent)
-
-
-def _extra(job: Job) -> dict[str, float]:
-    """Seconds of each row's trial beside what real defects alone take; weights that several share are adapted once."""
-    begin = {job.pairs.rows[label].options["weights"]: label for label in reversed(job.adapted)}
-    adapting = dict.fromkeys(begin.values(), 60 * ADAPT_MINUTES)
-    return {label: job.foreseen.beside + adapting.get(label, 0.0) for label in job.labels}
-
-
-def _content(seen: DatasetIndex, inner: Sequence[Sides]) -> str:
-    """SHA-256 of what may be seen before the test, and of which normals each nested split leaves out."""
-    content = dataset_content(seen)
-    used = [[seen.relative(s.image) for s in sides.index.normals] for sides in inner]
-    if all(len(names) == len(seen.normals) for names in used):
-        return content
-    return hashlib.sha256(f"{content} {json.dumps(used)}".encode()).hexdigest()
 
 
 def least_minutes() -> float:

@@ -27,8 +27,6 @@ class Candidate:
     counterfeits: float = 0.0
 
 
-# The part's normal surface under masks, and drawn and moved defects on it, beside the real ones.
-ADAPTED = ("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48")
 SHIPPED_DRAFTS = {"weights": SHIPPED, "strength": 0.3, "steps": 4, "scale": 1.0}
 
 # In the order in which they are tried: where minutes are short, the first ones are.
@@ -51,14 +49,8 @@ CANDIDATES: dict[str, Candidate] = {
         "FAST, adapted to the training side and its normal surface, from drafts of both kinds",
         {"draft": "mixed", "strength": 0.5, "steps": 10, "scale": 1.0},
         adapted=True,
-        training=ADAPTED,
-    ),
-    "fast_moved": Candidate(
-        "fast",
-        "FAST, adapted in the same way, from real defects set into normal images alone",
-        {"draft": "transplant", "strength": 0.5, "steps": 10, "scale": 1.0},
-        adapted=True,
-        training=ADAPTED,
+        # The part's normal surface under masks, and drawn and moved defects on it, beside the real ones.
+        training=("data.params.normal_share=0.25", "data.params.drawn_share=0.25", "data.params.pool=48"),
     ),
 }
 ADAPT_MINUTES = 8.0  # of one adaptation

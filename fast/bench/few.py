@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fast.bench.nested import Sides, beside, nested_sides, sides_of
+from fast.bench.nested import Sides, beside, content_beside, nested_sides, sides_of, training_side
 from fast.bench.rows import Row, RowPairs
 from fast.bench.trial import Judge, trial
 from fast.bench.verdict import gain
@@ -82,7 +82,10 @@ def measure(
     if few.normals and not index.normals:
         raise UserError(f"--normals {few.normals:g}: {index.root} has no normal images to train on; leave it out")
     sides = _sides(index, split, few)
-    data = _contents(sides)
+    # For nested splits nothing of the test side is opened.
+    seen = training_side(index, split) if few.nested else sides_of(index, split).index
+    content = dataset_content(seen)
+    data = {seed: content_beside(content, seen, own) for seed, own in sides.items()}
     known = _known(out, few, sides, data)
     done = {(row["label"], row["count"], row["seed"]) for row in known}
     pairs = RowPairs(few.rows, few.per_type)
@@ -108,19 +111,6 @@ def measure(
         write_bytes(out, (json.dumps(known, indent=1) + "\n").encode())
         report(_line(known[-1]))
     return known
-
-
-def _contents(sides: Mapping[int, Sides]) -> dict[int, str]:
-    """What the files of each seed's sides hold, read once where they are the same; of nested splits nothing of the test
-    side is opened."""
-    known: dict[tuple[Path, ...], str] = {}
-    found = {}
-    for seed, own in sides.items():
-        names = tuple(s.image for s in own.index.normals)
-        if names not in known:
-            known[names] = dataset_content(own.index)
-        found[seed] = known[names]
-    return found
 
 
 def _chosen_sides(sides: Sides, count: int | None, seed: int) -> Sides:
@@ -199,8 +189,7 @@ def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: Mapping[int, s
         seed, label = row["seed"], row["label"]
         if seed in sides and row.get("split") != sides[seed].split.hash:
             raise UserError(f"{out} holds rows of another split (seed {seed}); choose another --out")
-        wanted = data.get(seed) if few.nested else next(iter(data.values()))
-        if wanted is not None and row.get("data") != wanted:
+        if row.get("data") != data.get(seed, row.get("data") if few.nested else next(iter(data.values()))):
             raise UserError(f"{out} holds rows of other pictures, masks or parts than are there now, or of all normal "
                             "images where some show parts that are tested on; choose another --out")  # fmt: skip
         if (judged := row.get("judged", {})) != _judged(few):

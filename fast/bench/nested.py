@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +17,13 @@ from ldm.errors import UserError
 
 @dataclass(frozen=True)
 class Sides:
-    """The defects of `index` to train and to test on, by `split`. `tested_normals`: of parts that are tested on, which
-    the index lacks, where it has others. `forbidden`: files that no pair may be made from."""
+    """The defects of `index` to train and to test on, by `split`; its normals are `apart` from what is tested on.
+    `forbidden`: files that no pair may be made from."""
 
     index: DatasetIndex
     split: Split
     train: list[Sample]
     test: list[Sample]
-    tested_normals: list[Sample]
     forbidden: frozenset[Path]
 
 
@@ -32,9 +33,7 @@ def sides_of(index: DatasetIndex, split: Split) -> Sides:
     if not train or not test:
         raise UserError("the split leaves no defects on one side; make it anew with scripts/prepare_data.py")
     used = apart(index, split)
-    kept = set(used.normals)
-    left = [s for s in index.normals if s not in kept]
-    return Sides(used, split, train, test, left, _files([*test, *left]))
+    return Sides(used, split, train, test, _files([*test, *used.tested_normals]))
 
 
 def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
@@ -45,8 +44,7 @@ def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
     found = []
     for seed in range(count):
         sides = sides_of(inside, nested_split(index, split, seed))
-        left = [*outer.tested_normals, *sides.tested_normals]
-        found.append(replace(sides, tested_normals=left, forbidden=sides.forbidden | outer.forbidden))
+        found.append(replace(sides, forbidden=sides.forbidden | outer.forbidden))
     return found
 
 
@@ -67,6 +65,14 @@ def save_nested(index: DatasetIndex, split: Split, count: int, folder: Path) -> 
         files.append(folder / f"{seed}.json")
         nested_split(index, split, seed).save(files[-1])
     return files
+
+
+def content_beside(content: str, seen: DatasetIndex, sides: Sides) -> str:
+    """The `content` of the files of an index, or where the sides leave normals of it out, a hash of that, too."""
+    used = [seen.relative(s.image) for s in sides.index.normals]
+    if len(used) == len(seen.normals):
+        return content
+    return hashlib.sha256(f"{content} {json.dumps(used)}".encode()).hexdigest()
 
 
 def beside(sides: Sides, real: Sequence[Sample]) -> Sides:

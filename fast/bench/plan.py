@@ -57,7 +57,7 @@ class CategoryPlan:
     @property
     def parted(self) -> bool:
         """Whether normals are left out, as they show parts that are tested on."""
-        return len(self.index.normals) < len(self.whole.normals)
+        return bool(self.index.tested_normals)
 
     @cached_property
     def leaks(self) -> list[Leak]:

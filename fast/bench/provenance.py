@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,31 +13,33 @@ from fast.runtime.folders import parse_json
 from fast.synthesis.records import read_lines
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
+from ldm.hashing import is_hash
 
 SEED = "{seed}"  # in a folder or an option: the number of the nested split, or of the training
 COUNT = "{count}"  # in an option, such as the weights: how many real defects of each type there are, or all
 NORMALS = "normals"  # `data.params.use` of a training that is shown no defect
 DRAWN = "drawn"  # what weights record in a split's place that were trained on drawn defects
+EVERY = "normal images of all parts"  # what a training of normals alone may have seen
 SHIPPED = "mini"  # weights that have seen no real part
 
 
 def check_finished(place: Path, sides: Sides) -> None:
     """Raises `UserError` for a folder that is no synthesis output, is damaged, or was made for another split."""
-    if what := made_besides(place, sides.split.hash):
+    if what := made_besides(place, sides.split.hash, bool(sides.index.tested_normals)):
         raise _seen(place, what, sides)
 
 
-def made_besides(place: Path, split: str) -> str:
+def made_besides(place: Path, split: str, parted: bool) -> str:
     """What finished pairs may owe to defects that are not on the training side of the split of this hash, in words:
-    those that their weights learned, that their drafts came from, or that their scores were taken by. An empty string
-    for none; what single pairs were made from, their records say. Raises `UserError` for a folder that is no synthesis
-    output, or is damaged."""
+    those that their weights learned, that their drafts came from, or that their scores were taken by; where the split
+    leaves normals out (`parted`), also to those. An empty string for none; what single pairs were made from, their
+    records say. Raises `UserError` for a folder that is no synthesis output, or is damaged."""
     next(read_lines(place), None)  # says what is no output
     settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
     for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not
-        if _is_hash(recorded) and recorded != split:
+        if is_hash(recorded) and recorded != split:
             return _besides(recorded, split)
-    return _besides_in(settings, split)
+    return _besides_in(settings, split, parted)
 
 
 def _learns_defects(method: str) -> bool:
@@ -72,7 +73,7 @@ def check_weights(method: str, options: Mapping[str, Any], sides: Sides) -> None
     found = method_class(method)
     assert issubclass(found, Learned)
     file = find_weights(Path(options["weights"]), found.artifact, options.get("step"))
-    if what := seen_besides(file, found, sides.split.hash, bool(sides.tested_normals)):
+    if what := seen_besides(file, found, sides.split.hash, bool(sides.index.tested_normals)):
         raise _seen(file, what, sides)
 
 
@@ -82,15 +83,17 @@ def seen_besides(file: Path, method: type[Learned], split: str, parted: bool) ->
     the split leaves some out."""
     meta = read_metadata(file)
     if not method.learns_defects or data_of(meta).get("use") == NORMALS:
-        return "normal images of all parts" if parted and meta.get("split") != split else ""
+        return EVERY if parted and meta.get("split") != split else ""
     return _besides(meta.get("split"), split)
 
 
-def _besides_in(settings: Mapping[str, Any], split: str) -> str:
+def _besides_in(settings: Mapping[str, Any], split: str, parted: bool) -> str:
     """`seen_besides` of the weights that made a folder, by its settings; empty where no weights did."""
     training = settings.get("training")
-    if not isinstance(training, Mapping) or training.get("use") == NORMALS:
+    if not isinstance(training, Mapping):
         return ""
+    if training.get("use") == NORMALS:
+        return EVERY if parted and training.get("split") != split else ""
     return _besides(training.get("split"), split) if _learns_defects(str(settings.get("method"))) else ""
 
 
@@ -98,7 +101,7 @@ def _besides(recorded: Any, split: str) -> str:
     """`seen_besides` of weights that saw defects and record this split."""
     if recorded in (split, DRAWN):
         return ""
-    if _is_hash(recorded):
+    if is_hash(recorded):
         return f"the split {recorded[:12]}"
     return "all real defects" if recorded == "all" else "a split that they do not name"
 
@@ -107,10 +110,6 @@ def segmenter_besides(file: Path, split: str) -> str:
     """`seen_besides` of a segmenter that this program wrote; nothing of other files, such as an encoder's weights."""
     meta = read_metadata(file) if file.suffix == ".safetensors" and file.is_file() else {}
     return _besides(meta.get("split"), split) if "segmenter" in meta else ""
-
-
-def _is_hash(recorded: Any) -> bool:
-    return isinstance(recorded, str) and re.fullmatch("[0-9a-f]{64}", recorded) is not None
 
 
 def data_of(metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     """The usable part of one category, and its split."""
     from fast.cli.dataset_notes import tell_alike, tell_leak, tell_left_out, tell_normals
     from fast.data.layouts import check, open_dataset, require_defects
+    from fast.data.normals import apart
     from fast.data.split import Split, make_split
 
     given = Split.load(options.split) if options.split else None  # refused before the images are read
@@ -103,4 +104,4 @@ def opened(options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
     tell_leak(options.dataset, train, test)
     tell_normals(options.dataset, index, split)
     tell_alike(options.dataset, train)
-    return replace(index, test_normals=[]), split
+    return replace(apart(index, split), test_normals=[]), split

@@ -32,7 +32,7 @@ from fast.runtime.options import Parser
 from fast.runtime.signals import is_first_process
 from ldm.errors import UserError
 
-LEFT_OUT = "training on this split and the bench leave them out, generate_with_mask.py with --split"
+LEFT_OUT = " by training on this split and by the bench, by generate_with_mask.py with --split"
 DRAWN, CELL = 100, 240  # pairs of --alike, and pixels of a side of each picture
 HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", "train", "test")
 

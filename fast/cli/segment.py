@@ -134,7 +134,6 @@ def gather(options: argparse.Namespace) -> Data:
     if options.normals:
         tell_normals(options.test, index, chosen)
     index = without_tested(index, tested)
-    others = set(index.normals).isdisjoint(tested)
     tell_weights(options.weights, chosen.hash)
     copies = Copies(held_out)
     synthetic, real, left_out = [], [], 0
@@ -143,8 +142,8 @@ def gather(options: argparse.Namespace) -> Data:
             if note := told(folder, [row["index"] for row in each_record(folder, rejected=True)]):
                 print(f"note: {note}", flush=True)
             pairs, without = from_output(folder, held_out)
-            refuse_seen(folder, pairs, index.root, chosen.hash)
-            tell_surfaces(folder, pairs, tested, others)
+            refuse_seen(folder, pairs, index, chosen.hash)
+            tell_surfaces(folder, pairs, tested, bool(index.tested_normals))
             synthetic += pairs
             left_out += without
         elif folder.resolve() == options.test.resolve():
@@ -181,17 +180,17 @@ def tell_weights(weights: Path | None, split: str) -> None:
         print(f"note: {line}: the figures tell nothing if that holds any of what is tested on", flush=True)
 
 
-def refuse_seen(folder: Path, pairs: Sequence[Any], root: Path, split: str) -> None:
+def refuse_seen(folder: Path, pairs: Sequence[Any], index: Any, split: str) -> None:
     """Raises `UserError` for pairs of the tested data whose making may have seen what is tested on. Of pairs that stand
     on other data it is told."""
     from fast.bench.provenance import made_besides
     from ldm.errors import UserError
 
-    if not (what := made_besides(folder, split)):
+    if not (what := made_besides(folder, split, bool(index.tested_normals))):
         return
     sources = {path for pair in pairs for path in pair.sources}
     line = f"{folder} was made for {what}, not for the split {split[:12]}"
-    if not sources or any(path.is_relative_to(root.resolve()) for path in sources):
+    if not sources or any(path.is_relative_to(index.root.resolve()) for path in sources):
         raise UserError(f"{line}, and may have seen what is tested on; adapt and synthesize with this split (--split)")
     print(f"note: {line}: its figures tell nothing if that holds any of what is tested on", flush=True)
 

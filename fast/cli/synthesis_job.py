@@ -1,6 +1,5 @@
 """From the options of synthesis to what makes the pairs: method, normals, masks, what decides their bytes."""
 
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +46,7 @@ from fast.synthesis.sources import MaskSource, NormalSource, Sources, find_norma
 from fast.synthesis.synthesizer import Synthesizer
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
+from ldm.hashing import is_hash
 
 SHOWN, CELL = 18, 192  # pictures of a preview, and their side in pixels
 
@@ -271,7 +271,7 @@ def _normals(options: SynthesisOptions, weights: Path | None, say: bool) -> list
     normals, root = find_normals(options.data_root), options.defects or options.data_root
     if options.split is None and not transplants(options):
         if weights is not None and _of_a_split(weights):
-            ask_split(weights, options.data_root)
+            ask_split(weights, options.data_root, normals)
         return normals
     if options.split is None and not open_dataset(root).defects:
         return normals  # what cuts them out says more
@@ -283,4 +283,4 @@ def _normals(options: SynthesisOptions, weights: Path | None, say: bool) -> list
 
 def _of_a_split(weights: Path) -> bool:
     """Whether weights were trained on the training side of a split, by what they record."""
-    return re.fullmatch("[0-9a-f]{64}", str(read_metadata(weights).get("split"))) is not None
+    return is_hash(read_metadata(weights).get("split"))

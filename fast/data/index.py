@@ -28,8 +28,9 @@ class Sample:
 class DatasetIndex:
     """What a dataset holds, by name only. Each line of `problems` begins with the file, relative to `root`.
 
-    `excluded`: defects that `check` found unusable; they are in none of the other lists. `notes`: what was not used,
-    and how things were read that could be meant in another way; `doubts`: those of them that every command tells.
+    `excluded`: defects that `check` found unusable; `tested_normals`: normals to train on that are left out for they
+    show parts that are tested on (`fast.data.normals`); both are in none of the other lists. `notes`: what was not
+    used, and how things were read that could be meant in another way; `doubts`: those of them that every command tells.
     """
 
     root: Path
@@ -39,6 +40,7 @@ class DatasetIndex:
     defects: list[Sample]
     problems: list[str]
     excluded: list[Sample] = field(default_factory=list)
+    tested_normals: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     seen: set[Path] = field(default_factory=set)  # files that are accounted for without being samples
@@ -95,6 +97,7 @@ class DatasetIndex:
             self,
             normals=list(filter(normal, self.normals)),
             test_normals=list(filter(normal, self.test_normals)),
+            tested_normals=list(filter(normal, self.tested_normals)),
             defects=list(filter(defect, self.defects)),
             excluded=list(filter(defect, self.excluded)),
             problems=problems,

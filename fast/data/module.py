@@ -17,7 +17,15 @@ from torch.utils.data import DataLoader
 from fast.data.content import reading_files
 from fast.data.idle import refuse_idle_seed, refuse_idle_views
 from fast.data.layouts import DatasetIndex, Sample, check, open_dataset, require_defects
-from fast.data.normals import drawn_split, normals_notes, normals_of_test, shares_parts, whole, without_tested
+from fast.data.normals import (
+    drawn_split,
+    normals_notes,
+    normals_of_test,
+    refuse_other,
+    shares_parts,
+    whole,
+    without_tested,
+)
 from fast.data.sampler import Extra, SampleIndex, StepSampler
 from fast.data.samples import Latents, MadeSample, Pictures
 from fast.data.split import Split, make_split, split_file
@@ -88,9 +96,8 @@ class DefectData(pl.LightningDataModule):
         self.split, defects, self.held_out = self._divide(split, split_seed)
         self.defects = defects
         self.held = self.split or self._held_out(opened, split)
-        self.tested_normals = normals_of_test(whole(opened), self.held) if self.held else []
-        self.index = without_tested(self.index, self.tested_normals)
-        self.notes = [] if use == "defects" else normals_notes(self.index, self.tested_normals)
+        self.notes: list[str] = []
+        self.index = self.apart(self.index)
         samples: list[Sample] = [] if use == "normals" else defects
         samples = samples + ([] if use == "defects" else self.index.normals)
         if not samples:
@@ -136,18 +143,27 @@ class DefectData(pl.LightningDataModule):
             raise UserError(f"split {split} leaves no defect to train on; use data.params.split=all")
         return chosen, train, test
 
+    def apart(self, index: DatasetIndex) -> DatasetIndex:
+        """An index whose normals are of no part that is held out, where it has such; of the others it is noted."""
+        if self.held is None or not index.normals:
+            return index
+        shown = {s.image for s in normals_of_test(whole(index), self.held)}  # a part may have defects of other types
+        tested = [s for s in index.normals if s.image in shown]
+        self.notes = normals_notes(index, tested)
+        return without_tested(index, tested)
+
     @staticmethod
     def _held_out(opened: DatasetIndex, split: str) -> Split | None:
         """The split whose test side a training of normals alone keeps from, where it may show parts of it."""
         file = split_file(split)
-        if file is not None or split == "all" or not shares_parts(opened):
-            return file
-        return drawn_split(opened)
+        if file is not None:
+            refuse_other(file, whole(opened))
+        return file if file is not None or split == "all" or not shares_parts(opened) else drawn_split(opened)
 
     @property
     def split_hash(self) -> str:
         """Hash of the split in use, also where only normals are used and it leaves some out; "all" without one."""
-        used = self.held if self.tested_normals else self.split
+        used = self.held if self.index.tested_normals else self.split
         return used.hash if used else "all"
 
     def describe(self) -> list[str]:

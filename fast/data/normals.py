@@ -15,8 +15,6 @@ from fast.data.layouts import open_dataset
 from fast.data.split import Split, make_split
 from fast.runtime.counts import number_of
 
-LEFT_OUT = "they are left out"
-
 
 def normals_of_test(index: DatasetIndex, split: Split) -> list[Sample]:
     """The normals to train on that show a part which is tested on, and none that is trained on; for a nested split also
@@ -40,17 +38,28 @@ def whole(index: DatasetIndex) -> DatasetIndex:
     return open_dataset(index.root, index.layout)
 
 
-def drawn_split(index: DatasetIndex, seed: int = 0) -> Split:
-    """The third that `scripts/prepare_data.py` draws; of the index no normal is read."""
-    return make_split(check(replace(index, normals=[], test_normals=[])).usable, seed=seed)
+def drawn_split(index: DatasetIndex) -> Split:
+    """The third that `scripts/prepare_data.py` draws, of no normal read; empty where no defect is of use."""
+    usable = check(replace(index, normals=[], test_normals=[])).usable
+    return make_split(usable) if usable.defects else Split([], [], 0, 1 / 3)
+
+
+def refuse_other(split: Split, index: DatasetIndex) -> None:
+    """UserError for a split that knows no defect of a dataset which has some; it may be of one category of several."""
+    names = {index.relative(s.image) for s in index.defects}
+    if names and not names & {*split.train, *split.test, *split.excluded}:
+        split.apply(index)  # says so
 
 
 def without_tested(index: DatasetIndex, tested: Sequence[Sample]) -> DatasetIndex:
-    """The index without the normals that are `tested`. A category that has no others keeps them, for nothing can be
-    made of it without any; `normals_notes` tells."""
-    left = set(tested)
-    having = {s.category for s in index.normals if s not in left}
-    return replace(index, normals=[s for s in index.normals if s not in left or s.category not in having])
+    """The index with those of its normals that are `tested` among its `tested_normals`. A category that has no others
+    keeps them, for nothing can be made of it without any; `normals_notes` tells."""
+    asked = set(tested)
+    having = {s.category for s in index.normals if s not in asked}
+    left = [s for s in index.normals if s in asked and s.category in having]
+    out = set(left)
+    used = [s for s in index.normals if s not in out]
+    return replace(index, normals=used, tested_normals=[*index.tested_normals, *left])
 
 
 def apart(index: DatasetIndex, split: Split) -> DatasetIndex:
@@ -58,19 +67,20 @@ def apart(index: DatasetIndex, split: Split) -> DatasetIndex:
     return without_tested(index, normals_of_test(index, split))
 
 
-def normals_notes(index: DatasetIndex, tested: Sequence[Sample], then: str = LEFT_OUT) -> list[str]:
-    """What to tell of the normals that are `tested`: how many are left out, and how many are not for want of others.
-    `index`: with them or `without_tested`; `then`: what becomes of the first."""
-    used, every = set(without_tested(index, tested).normals), len({*index.normals, *tested})
-    left, kept = ([s for s in tested if (s in used) is use] for use in (False, True))
+def normals_notes(index: DatasetIndex, tested: Sequence[Sample], by: str = "") -> list[str]:
+    """What to tell of the normals of an index that are `tested`: how many are left out (`by` whom, if not by all that
+    is done), and how many are not for want of others."""
+    left = without_tested(replace(index, tested_normals=[]), tested).tested_normals
+    out = set(left)
+    kept = [s for s in tested if s not in out]
 
-    def told(samples: list[Sample]) -> str:
-        of = f"of {every} normal images"
+    def told(samples: Sequence[Sample]) -> str:
+        of = f"of {len(index.normals)} normal images"
         some = number_of(len(samples), f"{of} shows a part that is", f"{of} show parts that are")
         first = index.relative(samples[0].image)
         return f"{some} tested on ({first}{' the first' if len(samples) > 1 else ''})"
 
-    notes = [f"{told(left)}; {then}"] if left else []
+    notes = [f"{told(left)}: left out{by}"] if left else []
     if kept:
         notes += [f"{told(kept)}, and there are no others: scores come out too good; add normal images of other parts"]
     return notes

@@ -14,7 +14,6 @@ from fast.data.images import read_image
 from fast.data.index import DatasetIndex
 from fast.data.layouts import open_dataset
 from fast.data.module import DefectData
-from fast.data.normals import normals_notes, without_tested
 from fast.data.sampler import Extra
 from fast.data.samples import MadeSample, read_sample
 from fast.data.transforms import Resize, Window
@@ -125,8 +124,7 @@ class AdaptationData(DefectData):
         index, problems = self._look(open_dataset(self.path, **self._narrowing), "normals")
         self.problems += [line for line in problems if line not in self.problems]
         self.doubts += [line for line in index.doubts if line not in self.doubts]
-        index = without_tested(index, self.tested_normals)
-        self.notes = normals_notes(index, self.tested_normals)
+        index = self.apart(index)
         self.normals = [s for s in index.normals if s.category in {d.category for d in self.defects}]
         without = sorted({d.category for d in self.defects} - {s.category for s in self.normals})
         if without:

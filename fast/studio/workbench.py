@@ -23,11 +23,13 @@ from fast.latent.prompts import is_vocabulary
 from fast.masks.shapes import SHAPES
 from fast.masks.source import Masks
 from fast.synthesis.defect_types import category_of
-from fast.synthesis.normals import apart_from_test
+from fast.synthesis.normals import apart_from_test, ask_split
 from fast.synthesis.options import DRAFT_STRENGTH
 from fast.synthesis.recipe import recipe_for
 from fast.synthesis.sources import NormalSource, find_normals
+from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
+from ldm.hashing import is_hash
 
 PLAIN = ("procedural", "cutpaste")  # methods that need nothing but a normal image
 SHAPE_NAMES = ("mixed", *SHAPES)
@@ -88,6 +90,9 @@ class Workbench:
         self.defects = defects or (data_root if _has_defects(data_root) else None)
         self._real = [] if self.defects is None else _real(self.defects, self.split)
         self.notes: list[str] = []  # of normals that are left out
+        of_a_split = [a.path for a in self.artifacts.values() if is_hash(read_metadata(a.path).get("split"))]
+        if self.defects is None and split is None and of_a_split:
+            ask_split(of_a_split[0], data_root, self.normals)
         if self.defects is not None:
             self.normals, self.notes = apart_from_test(self.normals, self.defects, self.split)
         self._loaded: dict[str, Generator] = {}

@@ -1,18 +1,27 @@
 """The normal images that pairs are made of: none of a part that a split keeps to test on."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fast.data.category import NORMAL_DIRS
 from fast.data.content import Copies
-from fast.data.index import GOOD, Sample
+from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.layouts import holds_dataset, open_dataset
-from fast.data.normals import drawn_split, normals_notes, normals_of_test, shares_parts, whole, without_tested
+from fast.data.normals import (
+    drawn_split,
+    normals_notes,
+    normals_of_test,
+    refuse_other,
+    shares_parts,
+    whole,
+    without_tested,
+)
 from fast.data.split import split_file
 from fast.synthesis.sources import NormalSource
 from ldm.errors import UserError
+
+HALVES = ("train", "validation", "images", "imgs", "data")  # names between a dataset and its normals
 
 
 def apart_from_test(normals: Sequence[NormalSource], root: str, split: str) -> tuple[list[NormalSource], list[str]]:
@@ -21,28 +30,47 @@ def apart_from_test(normals: Sequence[NormalSource], root: str, split: str) -> t
     file = split_file(split)
     if split == "all":
         return list(normals), []
-    index = whole(open_dataset(root))
+    index = open_dataset(root)
     if not index.defects:
         raise UserError(f"--split {split} is of real defects, and {root} has none; name their dataset with --defects")
-    if file is not None and not {index.relative(s.image) for s in index.defects} & {*file.train, *file.test}:
-        file.apply(index)  # says so
-    if not shares_parts(index):
+    every = whole(index)  # a part may have defects of other types, too
+    if file is not None:
+        refuse_other(file, every)
+    if not shares_parts(every):
         return list(normals), []
-    tested = Copies(s.image for s in normals_of_test(index, file or drawn_split(index)))
+    tested = Copies(s.image for s in normals_of_test(every, file or drawn_split(index)))
     given = {Sample(n.path, None, n.category, GOOD, str(n.path)): n for n in normals}
-    index = replace(index, normals=list(given))
+    index = replace(every, normals=list(given))
     seen = [sample for sample in given if tested.holds(sample.image, mask=False)]
     return [given[sample] for sample in without_tested(index, seen).normals], normals_notes(index, seen)
 
 
-def ask_split(artifact: Path, data_root: str) -> None:
+def ask_split(artifact: Path, data_root: str, normals: Sequence[NormalSource]) -> None:
     """UserError where weights of the training side of a split are to fill normal images of parts that it may keep to
     test on, and nothing says whether they may."""
-    root = Path(os.path.abspath(Path(data_root).expanduser()))
-    while root.name.lower() in (*NORMAL_DIRS, "train"):  # as is often given
-        root = root.parent
-    if holds_dataset(root) and shares_parts(whole(open_dataset(root))):
-        raise UserError(
-            f"{artifact.name} was adapted to the training side of a split, and groups name the parts of normal images "
-            f"in {data_root}; say with --split FILE, third or all of which of them pairs may be made"
-        )
+    given = {n.path.resolve() for n in normals}
+    for root in _around(Path(data_root).expanduser().resolve()):
+        index = _dataset(root)
+        own = [] if index is None else [s for s in index.normals if s.image.resolve() in given]
+        if index is not None and shares_parts(replace(index, normals=own)):
+            raise UserError(
+                f"{artifact.name} was adapted to the training side of a split, and the parts of normal images in "
+                f"{data_root} are known; say with --defects {root} and --split FILE, third or all which of them may be "
+                "used"
+            )
+
+
+def _around(folder: Path) -> Iterator[Path]:
+    """A folder, and those above it that may be the dataset of which it holds the normals."""
+    yield folder
+    while {folder.name.lower(), folder.parent.name.lower()} & {*NORMAL_DIRS, *HALVES}:
+        folder = folder.parent
+        yield folder
+
+
+def _dataset(root: Path) -> DatasetIndex | None:
+    """The whole dataset at a place; None where there is none, or none that can be read."""
+    try:
+        return whole(open_dataset(root)) if holds_dataset(root) else None
+    except UserError:
+        return None

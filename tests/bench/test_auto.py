@@ -21,7 +21,7 @@ from fast.bench import auto as module_auto
 from fast.bench import auto_pairs as module_pairs
 from fast.bench import choice as module
 from fast.bench.auto_page import _sentence
-from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, adapted_folder, rows_of
+from fast.bench.candidates import CANDIDATES, adapted_folder, rows_of
 from fast.bench.choice import Choice, Trials, choose, ranked
 from fast.bench.few import ALONE
 from fast.bench.foresight import Budget, Costs, advised, foresee, looked_at, measure
@@ -274,19 +274,6 @@ def test_adapting_counts_before_it_is_known(monkeypatch: pytest.MonkeyPatch, tmp
     assert found.taken == "a + b"
 
 
-def test_weights_that_rows_share_are_counted_once() -> None:
-    rows, _ = rows_of(["part/crack"], Path("out"), {}, "c")
-    labels = list(rows)
-    job = SimpleNamespace(
-        pairs=SimpleNamespace(rows=rows),
-        adapted=["fast", "fast_moved"],
-        labels=labels,
-        foreseen=SimpleNamespace(beside=5.0),
-    )
-    extra = module_auto._extra(job)  # type: ignore[arg-type]
-    assert extra == {**dict.fromkeys(labels, 5.0), "fast": 5.0 + 60 * ADAPT_MINUTES}
-
-
 def test_a_row_on_another_split_than_real_alone_is_not_compared() -> None:
     rows = [{"label": label, "seed": seed, "miou": 0.5, "miou_types": 0.5} for label, seed in ((ALONE, 0), ("a", 1))]
     assert ranked(rows) == []
@@ -397,8 +384,8 @@ def test_weights_are_adapted_once_to_the_training_side_of_the_split(
         save_safetensors({"a": torch.zeros(1)}, weights, {"step": "3"})
 
     monkeypatch.setattr(module_pairs, "run_program", main)
-    for label in ("fast", "fast", "fast_moved"):  # of which the last samples the same weights from other drafts
-        folder = module_pairs.adapt(label, index, split, tmp_path / "out", "1", "c", 2.5)
+    for _ in range(2):
+        folder = module_pairs.adapt("fast", index, split, tmp_path / "out", "1", "c", 2.5)
     (options,) = asked
     assert Split.load(options.split) == split
     assert (options.train, options.max_minutes, options.data) == (True, 2.5, str(index.root))

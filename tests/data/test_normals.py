@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +19,11 @@ from fast.bench.few import measure as measure_few
 from fast.bench.nested import nested_sides, sides_of, training_side
 from fast.bench.plan import plan
 from fast.bench.protocol import parse
-from fast.bench.provenance import seen_besides
+from fast.bench.provenance import made_besides, seen_besides
 from fast.bench.rows import Row, RowPairs
 from fast.bench.work import _flags
 from fast.cli import bench, bench_auto, few_defects, pairs, prepare_data, segment
+from fast.cli.synthesis_job import _normals
 from fast.cli.synthesis_options import check_options, parse_synthesis
 from fast.data.images import write_image, write_mask
 from fast.data.index import DatasetIndex
@@ -33,17 +36,20 @@ from fast.generators.latent import FASTGenerator
 from fast.generators.procedural import Procedural
 from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
+from fast.studio import workbench
 from fast.studio.workbench import Workbench
 from fast.synthesis.normals import ask_split
+from fast.synthesis.options import SynthesisOptions
+from fast.synthesis.sources import find_normals
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 
 PARTS = 6  # each with two defects and two normals; a normal that no list names comes beside them
 
 
-def dataset(root: Path, listed: bool = True) -> Path:
+def dataset(root: Path, listed: bool = True, seed: int = 0) -> Path:
     """A category of six parts at 32 px, whose normals `groups.csv` lists, or does not."""
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(seed), []
     for part in range(PARTS):
         for i in range(2):
             for name in (f"test/crack/{part}-{i}.png", f"train/good/{part}-{i}.png"):
@@ -111,16 +117,14 @@ def test_a_category_without_others_keeps_them_and_it_is_told(parts: Path, tmp_pa
     (note,) = normals_notes(index, tested)
     first = tested[0]
     assert note == (
-        f"8 of 13 normal images show parts that are tested on (train/good/{first.image.name} the first); "
-        "they are left out"
+        f"8 of 13 normal images show parts that are tested on (train/good/{first.image.name} the first): left out"
     )
-    assert normals_notes(apart(index, split), tested) == [note]
     alone = replace(index, normals=tested)
     assert apart(alone, split).normals == tested
     (note,) = normals_notes(alone, tested)
     assert note.startswith("8 of 8 normal images show parts that are tested on (")
     assert note.endswith(", and there are no others: scores come out too good; add normal images of other parts")
-    (note,) = normals_notes(replace(index, normals=[*index.normals, tested[0]]), tested[:1])
+    (note,) = normals_notes(index, tested[:1])
     assert note.startswith("1 of 13 normal images shows a part that is tested on (")
     assert normals_notes(index, []) == []
 
@@ -290,7 +294,7 @@ def test_a_segmenter_tells_of_pairs_that_show_tested_parts(
 def two(root: Path) -> Path:
     """Two categories of those parts in one folder."""
     dataset(root / "a")
-    dataset(root / "b")
+    dataset(root / "b", seed=1)
     return root
 
 
@@ -318,7 +322,8 @@ def test_the_bench_makes_pairs_of_each_category_of_many(tmp_path: Path) -> None:
     assert number == 3
 
 
-def test_parts_may_have_defects_of_several_types(parts: Path, tmp_path: Path) -> None:
+def several(parts: Path) -> None:
+    """Turn the defects of three parts into another type."""
     for folder, mask in (("test", ""), ("ground_truth", "_mask")):
         (parts / folder / "hole").mkdir()
         for part in range(3):
@@ -329,6 +334,10 @@ def test_parts_may_have_defects_of_several_types(parts: Path, tmp_path: Path) ->
     for part in range(3):
         text = text.replace(f"test/crack/{part}-", f"test/hole/{part}-")
     (parts / "groups.csv").write_text(text)
+
+
+def test_parts_may_have_defects_of_several_types(parts: Path, tmp_path: Path) -> None:
+    several(parts)
     split = make_split(open_dataset(parts))
     split.save(tmp_path / "s.json")
     narrow = DefectData(str(parts), anomaly="crack", split=str(tmp_path / "s.json"), use="both", size=32)
@@ -396,14 +405,35 @@ def test_weights_of_normals_alone_are_refused_where_they_saw_those_of_tested_par
     assert seen_besides(every, FASTGenerator, split.hash, parted=True) == "normal images of all parts"
 
 
-def test_weights_of_a_split_ask_which_normals_may_be_used(parts: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="say with --split FILE, third or all of which of them pairs may be made"):
-        ask_split(tmp_path / "fast-1.safetensors", str(parts))
-    with pytest.raises(UserError, match="say with --split"):
-        ask_split(tmp_path / "fast-1.safetensors", str(parts / "train/good"))
-    ask_split(tmp_path / "fast-1.safetensors", str(dataset(tmp_path / "unlisted", listed=False)))
+def test_weights_of_a_split_ask_which_normals_may_be_used(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(place: Path) -> None:
+        ask_split(tmp_path / "fast-1.safetensors", str(place), find_normals(str(place)))
+
+    with pytest.raises(UserError, match=f"say with --defects {parts} and --split FILE, third or all which"):
+        asked(parts)
+    (tmp_path / "link").symlink_to(parts / "train/good")
+    for place in (parts / "train/good", tmp_path / "link"):
+        with pytest.raises(UserError, match=f"say with --defects {parts} and --split FILE, third or all which"):
+            asked(place)
+    asked(dataset(tmp_path / "unlisted", listed=False))
     shutil.copytree(parts / "train/good", tmp_path / "loose/good")
-    ask_split(tmp_path / "fast-1.safetensors", str(tmp_path / "loose/good"))
+    (tmp_path / "loose/groups.csv").write_text("of,another,kind\n")
+    asked(tmp_path / "loose/good")
+    # The command asks for weights that record a split, and the studio does.
+    options = SynthesisOptions(method="realnet", data_root=str(parts), sample_name="out")
+    for split, asks in (("0" * 64, True), ("all", False)):
+        weights = tmp_path / "fast-1.safetensors"
+        save_safetensors({"x": torch.zeros(1)}, weights, {"split": split})
+        with pytest.raises(UserError, match="say with") if asks else nullcontext():
+            assert len(_normals(options, weights, say=False)) == 13
+    artifacts = {"fast": SimpleNamespace(path=weights)}
+    monkeypatch.setattr(workbench, "_artifacts", lambda _: artifacts)
+    for split, asks in (("0" * 64, True), ("all", False)):
+        save_safetensors({"x": torch.zeros(1)}, weights, {"split": split})
+        with pytest.raises(UserError, match="say with") if asks else nullcontext():
+            assert len(Workbench(str(parts / "train/good")).normals) == 13
 
 
 def test_finished_pairs_of_tested_parts_are_left_out_of_a_row(parts: Path, tmp_path: Path) -> None:
@@ -421,7 +451,7 @@ def test_a_few_defects_of_a_split_inside_keep_their_own_parts(parts: Path, tmp_p
     (file,) = save_few(index, make_split(index, fraction=2 / 3), [1], [0], tmp_path, nested=True)
     few = Split.load(file)
     assert few.nested_in
-    assert expected(few) <= names(apart(index, few))
+    assert names(apart(index, few)) == expected(few)  # others of the training side are no longer known as such
     (own,) = (Path(name).stem for name in few.train)
     assert len([name for name in names(apart(index, few)) if name.startswith(own[0])]) == 2
 
@@ -454,3 +484,63 @@ def test_the_studio_shows_the_others(parts: Path, tmp_path: Path) -> None:
     assert {n.path.name for n in bench.normals} == expected(make_split(open_dataset(parts)))
     assert bench.notes[0].startswith("8 of 13 normal images show parts that are tested on (")
     assert len(Workbench(str(parts), split="all").normals) == 13
+
+
+def test_splits_inside_forbid_the_normals_of_either_test_side(parts: Path, tmp_path: Path) -> None:
+    split = make_split(open_dataset(parts), fraction=2 / 3)
+    split.save(tmp_path / "s.json")
+    argv = ["--dataset", str(parts), "--split", str(tmp_path / "s.json"), "--nested", "2", "--out", str(tmp_path)]
+    index, _ = few_defects.opened(few_defects.parser().parse_args(argv))
+    for own in nested_sides(index, split, 2):
+        forbidden = {path.name for path in own.forbidden if "good" in path.parts}
+        assert forbidden == names(open_dataset(parts)) - expected(own.split)
+
+
+def test_auto_leaves_out_normals_of_parts_with_normals_to_test_on(parts: Path, tmp_path: Path) -> None:
+    write_image(parts / "test/good/held.png", np.full((32, 32, 3), 99, np.uint8))
+    with open(parts / "groups.csv", "a") as file:
+        file.write("test/good/held.png,partH\ntrain/good/unlisted.png,partH\n")
+    argv = ["--dataset", str(parts), "--auto", "--out", str(tmp_path / "a")]
+    index, split = bench_auto.opened(bench.parser().parse_args(argv))
+    assert names(sides_of(index, split).index) == expected(split) - {"unlisted.png"}
+
+
+def test_a_training_of_normals_alone_refuses_a_split_of_another_root(tmp_path: Path) -> None:
+    root = two(tmp_path / "both")
+    make_split(open_dataset(root)).save(tmp_path / "s.json")
+    with pytest.raises(UserError, match="the split does not know 12 of 12 defects"):
+        DefectData(str(root / "a"), use="normals", split=str(tmp_path / "s.json"), size=32)
+
+
+def test_a_training_of_normals_alone_needs_no_defects(tmp_path: Path) -> None:
+    for name in ("train/good/0.png", "train/good/1.png", "test/good/2.png"):
+        write_image(tmp_path / "p" / name, np.full((32, 32, 3), 99, np.uint8))
+    (tmp_path / "p/groups.csv").write_text("image,group\ntrain/good/0.png,a\ntest/good/2.png,a\n")
+    assert names(DefectData(str(tmp_path / "p"), use="normals", size=32).index) == {"1.png"}
+
+
+def test_notes_of_a_category_count_its_own(tmp_path: Path) -> None:
+    root = two(tmp_path / "both")
+    make_split(open_dataset(root)).save(tmp_path / "s.json")
+    data = DefectData(str(root), category="a", use="both", split=str(tmp_path / "s.json"), size=32)
+    assert data.notes[0].startswith("8 of 13 normal images show parts")
+
+
+def test_moved_defects_of_a_type_and_normals_go_by_one_third(parts: Path, tmp_path: Path) -> None:
+    several(parts)
+    split = make_split(open_dataset(parts / "test/crack"))
+    argv = ["--method", "transplant", "--data_root", str(parts), "--defects", str(parts / "test/crack")]
+    assert run_cli(pairs.main, [*argv, "--count", "24", "--sample_name", str(tmp_path / "o")]) == 0
+    tested = {Path(name).stem[0] for name in split.test}
+    assert not {name for name in sources_of(tmp_path / "o") if name[0] in tested}
+
+
+def test_finished_pairs_of_weights_that_saw_all_normals_are_refused(parts: Path, tmp_path: Path) -> None:
+    make = ["--method", "procedural", "--data_root", str(parts), "--anomaly_name", "crack", "--count", "2"]
+    assert run_cli(pairs.main, [*make, "--split", "third", "--sample_name", str(tmp_path / "o")]) == 0
+    settings = json.loads((tmp_path / "o/settings.json").read_text())
+    settings |= {"method": "realnet", "training": {"use": "normals", "split": "all"}}
+    (tmp_path / "o/settings.json").write_text(json.dumps(settings))
+    split = make_split(open_dataset(parts)).hash
+    assert made_besides(tmp_path / "o", split, parted=True) == "normal images of all parts"
+    assert made_besides(tmp_path / "o", split, parted=False) == ""
