@@ -83,7 +83,7 @@ def measure(
         raise UserError(f"--normals {few.normals:g}: {index.root} has no normal images to train on; leave it out")
     sides = _sides(index, split, few)
     # For nested splits nothing of the test side is opened.
-    seen = training_side(index, split) if few.nested else sides_of(index, split).index
+    seen = training_side(index, split) if few.nested else next(iter(sides.values())).index
     content = dataset_content(seen)
     data = {seed: content_beside(content, seen, own) for seed, own in sides.items()}
     known = _known(out, few, sides, data)

@@ -21,7 +21,7 @@ from fast.data.normals import (
     drawn_split,
     normals_notes,
     normals_of_test,
-    refuse_other,
+    refuse_foreign,
     shares_parts,
     whole,
     without_tested,
@@ -157,7 +157,7 @@ class DefectData(pl.LightningDataModule):
         """The split whose test side a training of normals alone keeps from, where it may show parts of it."""
         file = split_file(split)
         if file is not None:
-            refuse_other(file, whole(opened))
+            refuse_foreign(file, whole(opened))
         return file if file is not None or split == "all" or not shares_parts(opened) else drawn_split(opened)
 
     @property

@@ -44,7 +44,7 @@ def drawn_split(index: DatasetIndex) -> Split:
     return make_split(usable) if usable.defects else Split([], [], 0, 1 / 3)
 
 
-def refuse_other(split: Split, index: DatasetIndex) -> None:
+def refuse_foreign(split: Split, index: DatasetIndex) -> None:
     """UserError for a split that knows no defect of a dataset which has some; it may be of one category of several."""
     names = {index.relative(s.image) for s in index.defects}
     if names and not names & {*split.train, *split.test, *split.excluded}:

@@ -12,7 +12,7 @@ from fast.data.normals import (
     drawn_split,
     normals_notes,
     normals_of_test,
-    refuse_other,
+    refuse_foreign,
     shares_parts,
     whole,
     without_tested,
@@ -35,7 +35,7 @@ def apart_from_test(normals: Sequence[NormalSource], root: str, split: str) -> t
         raise UserError(f"--split {split} is of real defects, and {root} has none; name their dataset with --defects")
     every = whole(index)  # a part may have defects of other types, too
     if file is not None:
-        refuse_other(file, every)
+        refuse_foreign(file, every)
     if not shares_parts(every):
         return list(normals), []
     tested = Copies(s.image for s in normals_of_test(every, file or drawn_split(index)))
