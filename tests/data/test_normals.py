@@ -22,7 +22,7 @@ from fast.bench.protocol import parse
 from fast.bench.provenance import made_besides, seen_besides
 from fast.bench.rows import Row, RowPairs
 from fast.bench.work import _flags
-from fast.cli import bench, bench_auto, few_defects, pairs, prepare_data, segment
+from fast.cli import bench, bench_auto, few_defects, pairs, prepare_data, segment, studio
 from fast.cli.synthesis_job import _normals
 from fast.cli.synthesis_options import check_options, parse_synthesis
 from fast.data.images import write_image, write_mask
@@ -36,7 +36,7 @@ from fast.generators.latent import FASTGenerator
 from fast.generators.procedural import Procedural
 from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
-from fast.studio import workbench
+from fast.studio import app, workbench
 from fast.studio.workbench import Workbench
 from fast.synthesis.normals import ask_split
 from fast.synthesis.options import SynthesisOptions
@@ -289,6 +289,21 @@ def test_a_segmenter_tells_of_pairs_that_show_tested_parts(
     assert len([line for line in told[0] if f" {standing} of 16 pairs stand on normal images of parts" in line]) == 1
     assert not [line for line in told[1] if "pairs stand" in line]
     assert [line for line in told[0] if "8 of 13 normal images show parts that are tested on" in line]
+
+
+def test_the_studio_tells_of_normals_that_it_leaves_out(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(app, "served", lambda *_: nullcontext("http://here"))
+    monkeypatch.setattr(studio, "wait", lambda: None)
+    split = make_split(open_dataset(parts))
+    split.save(tmp_path / "s.json")
+    left = 13 - len(expected(split))
+    argv = ["--data_root", str(parts), "--split", str(tmp_path / "s.json"), "--kept", str(tmp_path / "kept")]
+    assert run_cli(studio.main, argv) == 0
+    told, address = capsys.readouterr().out.splitlines()
+    assert told.startswith(f"note: {left} of 13 normal images show parts that are tested on")
+    assert address.startswith("FAST studio: http://here")
 
 
 def two(root: Path) -> Path:
