@@ -19,6 +19,7 @@ from ldm.errors import UserError
 if TYPE_CHECKING:
     from fast.reports.contact_sheet import SheetRow
 
+LARGEST = 2048  # px of a picture in the sheet
 COUNTERFEITS = 4  # of each output
 
 
@@ -35,6 +36,8 @@ def main(argv: list[str]) -> None:
     for name in ("rows", "cell"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
+    if options.cell > LARGEST:
+        raise UserError(f"--cell {options.cell} is larger than a sheet can hold; give at most {LARGEST} pixels")
 
     from fast.reports.contact_sheet import contact_sheet, read_row
     from fast.synthesis.records import each_record

@@ -16,6 +16,7 @@ from fast.runtime.options import Parser
 
 def main(argv: Sequence[str]) -> None:
     from fast.export.formats import FORMATS, export
+    from fast.export.write import SHARD
 
     p = Parser(prog="scripts/export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("pairs", type=Path, metavar="PAIRS", help="output folder of generate_with_mask.py")
@@ -23,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     p.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="new folder to write")
     p.add_argument("--polygons", action="store_true", help="coco, cvat, labelme: polygons, which hold no holes and are "
                    "cut around them, not masks")  # fmt: skip
-    p.add_argument("--shard_size", type=int, default=1000, help="webdataset: pairs in a file (default: %(default)s)")
+    p.add_argument("--shard_size", type=int, help=f"webdataset: pairs in a file (default: {SHARD})")
     args = p.parse_args(argv)
 
     from fast.runtime.tables import plain

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from fast.cli.dataset_notes import tell_left_out
-from fast.data.images import read_image, read_mask, resize_image, write_bytes, write_image, write_mask
+from fast.data.images import check_suffix, read_image, read_mask, resize_image, write_bytes, write_image, write_mask
 from fast.data.kept_masks import KeptMasks
 from fast.data.layouts import check as check_dataset
 from fast.data.layouts import holds_masks, open_dataset, require_defects
+from fast.data.normals import whole
 from fast.data.split import Split, make_split
 from fast.masks.place import INSIDE
 from fast.masks.preview import cell, preview_sheet
@@ -29,6 +30,7 @@ from fast.runtime.counts import number_of
 from fast.runtime.folders import held, parse_json
 from fast.runtime.options import Parser
 from fast.runtime.progress import followed
+from fast.synthesis.normals import masks_apart_from_test
 from fast.synthesis.selection import contents, drawn, marks, turn
 from fast.synthesis.sources import MaskSource, find_masks, find_normals
 from ldm.errors import UserError
@@ -51,10 +53,14 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--split",
-        default="third",
-        help="which masks of a dataset: third, those that training sees; all; or a split file (default: %(default)s)",
+        help="which masks of a dataset, or of its folder of masks: third, those that training sees; all; or a split "
+        "file (default: third of a dataset, all of a folder of masks)",
     )
-    p.add_argument("--data_root", metavar="FOLDER", help="normal pictures or a dataset; without it pictures are blank")
+    p.add_argument(
+        "--data_root",
+        metavar="FOLDER",
+        help="normal pictures or a dataset; without it --size is needed, and pictures are blank",
+    )
     p.add_argument(
         "--on_object",
         metavar="RULE",
@@ -95,8 +101,9 @@ class Work:
         if not self.options.masks:
             raise UserError(f"--source {self.options.source} needs --masks, a folder of masks")
         if _is_dataset(Path(self.options.masks)):
-            return _of_dataset(self.options.masks, self.options.split)
-        return find_masks(self.options.masks, self.read, "--masks")[0]
+            return _of_dataset(self.options.masks, self.options.split or "third")
+        found = find_masks(self.options.masks, self.read, "--masks")[0]
+        return _apart_from_test(found, self.options.masks, self.options.split)
 
     @cached_property
     def masks(self) -> Masks:
@@ -188,6 +195,39 @@ def _of_dataset(path: str, split: str) -> list[MaskSource]:
     return [MaskSource(s.mask, s.anomaly) for s in index.defects if s.mask is not None]
 
 
+def _apart_from_test(masks: list[MaskSource], folder: str, split: str | None) -> list[MaskSource]:
+    """The masks of a folder that training may see, where it is a dataset's. Raises `UserError` for a split of none."""
+    dataset = _dataset_of(folder)
+    if split is not None and dataset is None:
+        raise UserError(
+            f"--split {split} is of a dataset, and --masks {folder} is none's folder of masks; give the dataset"
+        )
+    if dataset is None or split == "all":
+        return masks
+    if split is None:
+        print(
+            f"note: {folder} holds the masks of {dataset}, those of defects to be tested on too; --split third or FILE "
+            "takes those that training sees, --split all means every one",
+            flush=True,
+        )
+        return masks
+    kept, notes = masks_apart_from_test(masks, folder, dataset, split)
+    for note in notes:
+        print(f"note: {note}", flush=True)
+    return kept
+
+
+def _dataset_of(folder: str) -> str | None:
+    """The dataset whose defects have their masks in a folder."""
+    try:
+        index = whole(open_dataset(folder))
+    except UserError:
+        return None
+    place = Path(folder).expanduser().resolve()
+    inside = any(s.mask is not None and place in s.mask.resolve().parents for s in index.defects)
+    return str(index.root) if inside else None
+
+
 def check(options: argparse.Namespace) -> None:
     if options.count < 1:
         raise UserError(f"--count is {options.count}; it must be 1 or more")
@@ -201,6 +241,11 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("neither --data_root nor --size is given; masks need pictures, or a size")
     if options.data_root is None and options.on_object not in (None, "off"):
         raise UserError(f"--on_object {options.on_object} needs --data_root, pictures with the object in them")
+    for name in ("masks", "split"):
+        if getattr(options, name) is not None and options.source not in OF_FILES:
+            raise UserError(f"--{name} is for --source {' and '.join(OF_FILES)}, not {options.source}; leave it out")
+    if options.preview is not None:
+        check_suffix(options.preview)
     if options.preview and options.out.resolve() in options.preview.resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --out and would pass for a mask; put it elsewhere")
 

@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--recipe", default="common",
                      help="optimizer, learning rate and schedule: common, the same for all segmenters, or published, "
                           "each one's own (default: common)")
-    run.add_argument("--steps", type=int, help=f"optimiser steps (default: {STEPS}, unless --minutes is given)")
+    run.add_argument("--steps", type=int, help=f"optimiser steps (default: {STEPS}, unless --minutes is given; "
+                     "not for quick, whose training is fixed)")
     run.add_argument("--minutes", type=float, help="train by the clock; not the same twice")
     run.add_argument("--batch_size", type=int, help="default: the recipe's, 8 in the common one")
     run.add_argument("--lr", type=float, help="highest learning rate (default: the recipe's, 5e-4 in the common one)")

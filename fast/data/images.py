@@ -164,11 +164,16 @@ def resize_labels(labels: np.ndarray, size: int | tuple[int, int]) -> np.ndarray
     return mask
 
 
+def check_suffix(path: Path) -> None:
+    """UserError for a name by which no image is written."""
+    if path.suffix.lower() not in WRITTEN:
+        raise UserError(f"{path}: cannot write '{path.suffix}'; use one of {', '.join(WRITTEN)}")
+
+
 def write_image(path: str | Path, array: np.ndarray) -> None:
     """Write uint8 (H, W, 3) RGB or (H, W) grey in the suffix's format; whole or not at all. UserError on failure."""
     path = Path(path)
-    if path.suffix.lower() not in WRITTEN:
-        raise UserError(f"{path}: cannot write '{path.suffix}'; use one of {', '.join(WRITTEN)}")
+    check_suffix(path)
     write_bytes(path, encoded(array, Image.registered_extensions()[path.suffix.lower()]))
 
 

@@ -9,7 +9,7 @@ from fast.export.folders import write_anomalib, write_imagefolder, write_mmseg, 
 from fast.export.instances import write_coco, write_cvat, write_labelme, write_yolo
 from fast.export.pairs import Run, read_run
 from fast.export.shards import write_webdataset
-from fast.export.write import Target
+from fast.export.write import SHARD, Target
 from fast.runtime.folders import new_folder
 from ldm.errors import UserError
 
@@ -27,7 +27,9 @@ FORMATS: dict[str, Callable[[Run, Target], None]] = {
 WITH_POLYGONS = ("coco", "cvat", "labelme")  # besides masks; YOLO has polygons alone
 
 
-def export(pairs: Path, kind: str, out: Path, polygons: bool = False, shard_size: int = 1000) -> tuple[Run, list[str]]:
+def export(
+    pairs: Path, kind: str, out: Path, polygons: bool = False, shard_size: int | None = None
+) -> tuple[Run, list[str]]:
     """Write the pairs of a finished run as a new folder `out` in one of `FORMATS`; whole or not at all.
 
     Images are copied as they are. `provenance.jsonl` holds for each exported image its line of the run's manifest.
@@ -36,11 +38,13 @@ def export(pairs: Path, kind: str, out: Path, polygons: bool = False, shard_size
     if polygons and kind not in WITH_POLYGONS:
         raise UserError(f"--polygons is for {', '.join(WITH_POLYGONS)}; {kind} holds "
                         f"{'nothing else' if kind == 'yolo' else 'none'}: leave it out")  # fmt: skip
-    if shard_size < 1:
+    if shard_size is not None and kind != "webdataset":
+        raise UserError(f"--shard_size is for webdataset, and {kind} has no shards; leave it out")
+    if shard_size is not None and shard_size < 1:
         raise UserError(f"--shard_size {shard_size} must be at least 1")
     run = read_run(pairs)
     with new_folder(out, "--out") as folder:
-        target = Target(folder, polygons, shard_size)
+        target = Target(folder, polygons, SHARD if shard_size is None else shard_size)
         FORMATS[kind](run, target)
         target.finish()
     return run, target.notes

@@ -11,6 +11,7 @@ from fast.data.packed import copy_file
 from fast.export.pairs import ExportedPair, Run
 
 PROVENANCE = "provenance.jsonl"
+SHARD = 1000  # pairs in a file of webdataset, where nothing else is said
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Target:
 
     folder: Path
     polygons: bool = False
-    shard_size: int = 1000
+    shard_size: int = SHARD
     notes: list[str] = field(default_factory=list)
     _lines: list[str] = field(default_factory=list)
 

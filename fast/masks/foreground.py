@@ -46,7 +46,10 @@ def rule_of(name: str) -> Rule:
         return Rule(name)
     start, _, category = name.partition(":")
     if start != "realnet":
-        raise UserError(f"foreground rule {name!r} is unknown; use one of {', '.join(RULES)} or realnet:CATEGORY")
+        raise UserError(
+            f"foreground rule {name!r} is unknown; use one of none (--on_object off), {', '.join(RULES[1:])}, "
+            "realnet:CATEGORY, or a region file that is there"
+        )
     if category not in REALNET_RULES:
         raise UserError(f"realnet has no foreground rule for {category!r}; it has {', '.join(sorted(REALNET_RULES))}")
     return REALNET_RULES[category]

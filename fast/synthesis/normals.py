@@ -1,4 +1,4 @@
-"""The normal images that pairs are made of: none of a part that a split keeps to test on."""
+"""The normal images and masks that pairs are made of: none of what a split keeps to test on."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +18,8 @@ from fast.data.normals import (
     without_tested,
 )
 from fast.data.split import split_file
-from fast.synthesis.sources import NormalSource
+from fast.runtime.counts import number_of
+from fast.synthesis.sources import MaskSource, NormalSource
 from ldm.errors import UserError
 
 HALVES = ("train", "validation", "images", "imgs", "data")  # names between a dataset and its normals
@@ -43,6 +44,31 @@ def apart_from_test(normals: Sequence[NormalSource], root: str, split: str) -> t
     index = replace(every, normals=list(given))
     seen = [sample for sample in given if tested.holds(sample.image, mask=False)]
     return [given[sample] for sample in without_tested(index, seen).normals], normals_notes(index, seen)
+
+
+def masks_apart_from_test(
+    masks: Sequence[MaskSource], folder: str, root: str, split: str
+) -> tuple[list[MaskSource], list[str]]:
+    """Those of no defect that the `split` (third, all or a file) of the dataset at `root` keeps to test on, copies of
+    its masks among them, and what to tell of the others. `folder`: where they lie. Raises `UserError`."""
+    file = split_file(split)
+    if split == "all":
+        return list(masks), []
+    index = whole(open_dataset(root))
+    if file is not None:
+        refuse_foreign(file, index)
+    kept_aside = set((file or drawn_split(index)).test)
+    tested = Copies(s.mask for s in index.defects if s.mask is not None and index.relative(s.image) in kept_aside)
+    left = [mask for mask in masks if tested.holds(mask.path, mask=True)]
+    if left and len(left) == len(masks):
+        raise UserError(
+            f"{folder}: every mask in it is of a defect that --split {split} keeps to test on; give other masks"
+        )
+    told = f"{len(left)} of {number_of(len(masks), 'mask')} in {folder} are of defects that are tested on"
+    lost = {mask.path for mask in left}
+    return [mask for mask in masks if mask.path not in lost], [
+        f"{told} ({left[0].path.name} the first): left out"
+    ] if left else []
 
 
 def ask_split(artifact: Path, data_root: str, normals: Sequence[NormalSource]) -> None:

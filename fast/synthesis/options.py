@@ -154,7 +154,8 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
     split: str | None = option(
         None, "of --defects, which: the training side of a file of prepare_data.py, a third as that would draw it "
         "(transplant's default), or all; for every method that takes normal images also: none of a part on the test "
-        "side, where groups name the parts of normal images", metavar="third|all|FILE")
+        "side, where groups name the parts of normal images, and no mask of --mask_path that is of a defect there",
+        metavar="third|all|FILE")
     masks: str | None = option(
         None, "given: those of --mask_path as they are; augmented: moved, turned, scaled, bent; own: the method's; "
         "drawn shapes; learned: of --mask_weights (default: given where there is a --mask_path, else the method's own)",
@@ -188,7 +189,7 @@ class SynthesisOptions(LatentOptions, RunnerOptions):
         False, "make so many pairs more that --count are left of what --keep and --honest_masks reject")
     extend: bool = option(
         False, "go on with a set after normal images, masks or types were added: what is made stays")
-    seed: int = option(0, "pair i depends on this and i alone (default 0)", least=0)
+    seed: int = option(0, "pair i depends on this, i and what its files hold (default 0)", least=0)
     batch_size: int = option(8, "pairs in flight; does not change the pairs", least=1)
     overrides: list[str] = option([], None)
     # fmt: on

@@ -1,5 +1,6 @@
 """Normal images and masks for synthesis, and which of them meet in which pair."""
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import numpy as np
 from fast.data.category import NORMAL_DIRS, files_of
 from fast.data.check import looks_inverted
 from fast.data.images import list_images, read_mask
+from fast.data.index import DatasetIndex
 from fast.data.labelme import is_annotation
 from fast.data.layouts import holds_dataset, holds_masks, open_dataset
 from fast.data.pairing import split_beside
@@ -127,15 +129,44 @@ def find_normals(path: str) -> list[NormalSource]:
     if not folder.is_dir():
         raise UserError(f"--data_root {path} is not a folder; give a folder of normal images")
     if holds_dataset(folder):
-        images = [NormalSource(s.image, s.category) for s in open_dataset(folder).normals]
+        images = _of_dataset(folder)
     else:
         files = files_of(folder, folder.name.lower() in NORMAL_DIRS)
         images = [NormalSource(p) for p in split_beside(files)[0]]
+        if images and folder.name.lower() not in NORMAL_DIRS:
+            _refuse_defects(folder)
         if not images and any(folder.iterdir()):
-            images = [NormalSource(s.image, s.category) for s in open_dataset(folder).normals]
+            images = _of_dataset(folder)
     if not images:
         raise UserError(f"--data_root {path} holds no normal image; give a folder of normal images")
     return images
+
+
+def _of_dataset(folder: Path) -> list[NormalSource]:
+    """The training normals of a dataset. UserError for a folder in it that holds none of them."""
+    index = open_dataset(folder)
+    here = Path(os.path.abspath(folder))
+    if index.normals and not any(here in s.image.parents for s in index.normals):
+        raise _no_normals(folder, index)
+    return [NormalSource(s.image, s.category) for s in index.normals]
+
+
+def _refuse_defects(folder: Path) -> None:
+    """UserError for the folder of a dataset's defects, or of their masks."""
+    try:
+        index = open_dataset(folder)
+    except UserError:
+        return  # of no dataset
+    here, files = Path(os.path.abspath(folder)), [(s.image, s.mask) for s in index.defects]
+    if any(file is not None and file.parent == here for pair in files for file in pair):
+        raise _no_normals(folder, index)
+
+
+def _no_normals(folder: Path, index: DatasetIndex) -> UserError:
+    return UserError(
+        f"--data_root {folder} holds defects of the dataset {index.root} or their masks, no normal image; give the "
+        "dataset, or its folder of normal images"
+    )
 
 
 def find_masks(path: str, read: ReadMask = read_mask, flag: str = "--mask_path") -> tuple[list[MaskSource], list[str]]:

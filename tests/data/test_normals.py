@@ -25,7 +25,7 @@ from fast.bench.work import _flags
 from fast.cli import bench, bench_auto, few_defects, pairs, prepare_data, segment, studio
 from fast.cli.synthesis_job import _normals
 from fast.cli.synthesis_options import check_options, parse_synthesis
-from fast.data.images import write_image, write_mask
+from fast.data.images import read_mask, write_image, write_mask
 from fast.data.index import DatasetIndex
 from fast.data.layouts import open_dataset
 from fast.data.module import DefectData
@@ -289,6 +289,31 @@ def test_a_segmenter_tells_of_pairs_that_show_tested_parts(
     assert len([line for line in told[0] if f" {standing} of 16 pairs stand on normal images of parts" in line]) == 1
     assert not [line for line in told[1] if "pairs stand" in line]
     assert [line for line in told[0] if "8 of 13 normal images show parts that are tested on" in line]
+
+
+def test_masks_of_tested_defects_are_not_filled(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, file in enumerate(sorted((parts / "ground_truth/crack").iterdir())):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:14, 2 : 6 + number] = 1  # each a shape of its own
+        write_mask(file, mask)
+    split = make_split(open_dataset(parts))
+    split.save(tmp_path / "s.json")
+    argv = ["--method", "procedural", "--data_root", str(parts), "--mask_path", str(parts / "ground_truth")]
+    argv += ["--anomaly_name", "crack", "--split", str(tmp_path / "s.json"), "--sample_name", str(tmp_path / "out")]
+    assert run_cli(pairs.main, [*argv, "--count", "6"]) == 0
+    assert "note: 8 of 12 masks in" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
+    assert {Path(row["mask_source"]).stem.removesuffix("_mask") for row in rows} == {
+        Path(name).stem for name in split.train
+    }
+    tested = tmp_path / "masks"
+    write_mask(tested / "a.png", read_mask(parts / "ground_truth/crack" / f"{Path(split.test[0]).stem}_mask.png"))
+    argv[argv.index("--mask_path") + 1] = str(tested)
+    assert run_cli(pairs.main, [*argv[:-1], str(tmp_path / "none")]) == 2
+    assert "every mask in it is of a defect that --split" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_studio_tells_of_normals_that_it_leaves_out(

@@ -205,7 +205,8 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(run: Path, capsys: pytest
 
     assert "no such folder" in refused(run / "nothing")
     assert "has no manifest.jsonl" in refused(run / "image")
-    assert "--shard_size 0" in refused(run, "--shard_size", "0")
+    assert "--shard_size 0" in refused(run, "--format", "webdataset", "--shard_size", "0")
+    assert "--shard_size is for webdataset, and coco has no shards" in refused(run, "--shard_size", "3")
     write_mask(run / "mask/000002.png", np.zeros((H, W)))
     assert "000002.png: the mask is empty" in refused(run)
     (run / "mask/000002.png").unlink()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fast.cli import make_masks
-from fast.data.images import list_images, read_image, read_mask, resize_mask, write_image
+from fast.data.images import list_images, read_image, read_mask, resize_mask, write_image, write_mask
 from fast.data.layouts import open_dataset
 from fast.data.split import make_split
 from fast.runtime.command import run_cli
@@ -93,12 +93,34 @@ def test_masks_of_pictures_held_out_are_not_used(drawn_root: Path, tmp_path: Pat
         assert {read_mask(p).tobytes() for p in (tmp_path / split).rglob("*.png")} == seen
 
 
+def test_a_split_keeps_masks_of_a_folder_aside_too(
+    drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = open_dataset(drawn_root / "leather")
+    make_split(index).save(tmp_path / "s.json")
+    train, test = make_split(index).apply(index)
+    cracks = [{read_mask(s.mask).tobytes() for s in side if s.mask and s.anomaly == "crack"} for side in (train, test)]
+    folder = drawn_root / "leather/ground_truth/crack"
+    command = ["--source", "given", "--masks", str(folder), "--size", "64", "--count", "3"]
+    for split, seen in ((str(tmp_path / "s.json"), cracks[0]), ("third", cracks[0]), ("all", cracks[0] | cracks[1])):
+        out = tmp_path / Path(split).stem
+        assert main([*command, "--split", split, "--out", str(out)]) == 0
+        assert {read_mask(p).tobytes() for p in out.rglob("*.png")} == seen
+        told = f"note: {len(cracks[1])} of 3 masks in {folder} are of defects that are tested on"
+        assert (told in capsys.readouterr().out) is (split != "all")
+    assert main([*command, "--out", str(tmp_path / "untold")]) == 0
+    assert f"{folder} holds the masks of {drawn_root / 'leather'}" in capsys.readouterr().out
+    assert {read_mask(p).tobytes() for p in (tmp_path / "untold").rglob("*.png")} == cracks[0] | cracks[1]
+
+
 def test_bad_input_is_one_line(drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, taken = tmp_path / "out", tmp_path / "taken"
     taken.mkdir()
     (taken / "notes.txt").write_text("mine")
     file, no = tmp_path / "file.png", str(tmp_path / "no")
     write_image(file, np.zeros((4, 4, 3), np.uint8))
+    alone = tmp_path / "alone"
+    write_mask(alone / "0.png", np.eye(16, dtype=np.uint8))
     normals = ["--data_root", str(drawn_root)]
     for given, said in [
         (["--out", str(out)], "neither --data_root nor --size"),
@@ -116,6 +138,13 @@ def test_bad_input_is_one_line(drawn_root: Path, tmp_path: Path, capsys: pytest.
             "no.json",
         ),
         (["--out", str(out), "--data_root", str(tmp_path / "no")], "is not a folder"),
+        (["--out", str(out), "--source", "crack", "--masks", no, *normals], "--masks is for --source given and aug"),
+        (["--out", str(out), "--source", "perlin", "--split", "third", *normals], "--split is for --source given"),
+        (
+            ["--out", str(out), "--source", "given", "--masks", str(alone), "--split", "third", *normals],
+            "none's folder of masks",
+        ),
+        (["--out", str(out), "--preview", str(tmp_path / "p.xyz"), *normals], "cannot write '.xyz'"),
         (["--out", str(out), "--preview", str(out / "sheet.png"), *normals], "would pass for a mask"),
         (["--out", str(taken), *normals], "holds other files"),
         (["--out", str(file), *normals], "is a file"),

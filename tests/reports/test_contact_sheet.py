@@ -107,6 +107,8 @@ def test_the_command_says_how_many_of_how_many_it_shows(tmp_path: Path, capsys: 
     assert f"{tmp_path / 'set'}: 1 of 2 pairs, evenly chosen; --rows 2 shows all\n" in capsys.readouterr().out
     assert run_cli(script("contact_sheet").main, argv) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'sheet.png'}\n"
+    assert run_cli(script("contact_sheet").main, [*argv[:-1], "100000"]) == 2
+    assert "--cell 100000 is larger than a sheet can hold" in capsys.readouterr().err
 
 
 def test_the_command_shows_counterfeits_below_the_pairs_under_a_title(

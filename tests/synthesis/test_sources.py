@@ -191,6 +191,12 @@ def test_normals_of_a_folder_or_of_a_dataset(drawn_root: Path) -> None:
     assert all("train" in n.path.parts for n in both)
 
 
+@pytest.mark.parametrize("inside", ["test/crack", "test", "ground_truth", "ground_truth/crack"])
+def test_a_folder_of_defects_or_of_their_masks_holds_no_normals(drawn_root: Path, inside: str) -> None:
+    with pytest.raises(UserError, match=rf"{inside} holds defects of the dataset \S+wood or their masks"):
+        find_normals(str(drawn_root / "wood" / inside))
+
+
 def test_masks_of_a_folder_and_one_level_below(tmp_path: Path) -> None:
     kept = [picture(tmp_path / name) for name in ("a2.png", "a10.png", "cut/b.bmp", "cut/c.PNG")]
     for name in (".cache/d.png", "cut/deeper/e.png", "cut/.f.png"):
