@@ -39,11 +39,12 @@ def main(argv: list[str]) -> None:
     if options.cell > LARGEST:
         raise UserError(f"--cell {options.cell} is larger than a sheet can hold; give at most {LARGEST} pixels")
 
-    from fast.reports.contact_sheet import contact_sheet, read_row
+    from fast.reports.contact_sheet import check_place, contact_sheet, read_row
     from fast.synthesis.records import each_record
 
     rows, fakes = [], []
     for output in options.outputs:
+        check_place(options.out, "--out", output, each_record(output, counterfeits=True, rejected=True))
         count = sum(1 for _ in each_record(output))
         step = max(1, count // options.rows)
         if count > options.rows:

@@ -182,8 +182,11 @@ def run(options: argparse.Namespace) -> None:
     from fast.review.decisions import rejected
 
     check_keep(options.keep, options.defects, options.split)
-    if options.sheet is not None and options.pairs.resolve() in options.sheet.resolve().parents:
-        raise UserError(f"--sheet {options.sheet} lies in {options.pairs}; choose a file outside that folder")
+    if options.sheet is not None:
+        from fast.reports.contact_sheet import check_place
+        from fast.synthesis.records import each_record
+
+        check_place(options.sheet, "--sheet", options.pairs, each_record(options.pairs, True, True))
     real = real_defects(options.defects, options.split)
     with closing(opened(options.pairs)) as output:
         output.gather()

@@ -122,6 +122,7 @@ def gather(options: argparse.Namespace) -> Data:
     from ldm.errors import UserError
 
     refuse_urls(*options.train)
+    refuse_twice(options.train)
     index, chosen = divide(options.test, options)
     real_train, real_test = chosen.apply(index)
     if not real_test:
@@ -137,7 +138,7 @@ def gather(options: argparse.Namespace) -> Data:
     index = without_tested(index, tested)
     tell_weights(options.weights, chosen.hash)
     copies = Copies(held_out)
-    synthetic, real, left_out = [], [], 0
+    synthetic, real, left_out, known = [], [], 0, 0
     for folder in options.train:
         if is_output(folder):
             if note := told(folder, [row["index"] for row in each_record(folder, rejected=True)]):
@@ -151,12 +152,22 @@ def gather(options: argparse.Namespace) -> Data:
             real += real_train
         else:
             other, its_split = divide(folder, options)
-            real += [s for s in its_split.apply(other)[0] if not copies.holds(s.image, mask=False)]
+            if other.root == index.root and options.split == "third":
+                raise UserError(
+                    f"--train {folder} and --test {options.test} are of one dataset, {index.root}, and each would be "
+                    "divided by itself; give the same folder twice, or the --split FILE of the whole"
+                )
+            own = its_split.apply(other)[0]
+            new = [s for s in own if not copies.holds(s.image, mask=False)]
+            known += len(own) - len(new)
+            real += new
     # The datasets' own files were decoded above.
     check_pairs(synthetic)
     if not synthetic and not real:
         made = "its only pair was" if left_out == 1 else f"all {left_out} pairs were"
         why = f"{made} made from files that are tested on" if left_out else "no pair in it"
+        if known:
+            why = f"{number_of(known, 'real defect is a copy', 'real defects are copies')} of what is tested on"
         raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")
     normals = from_samples(index.normals) if options.normals else []
     share = options.real_share if synthetic and real else None
@@ -170,6 +181,17 @@ def gather(options: argparse.Namespace) -> Data:
         "test": len(test),
     }
     return Data(train, from_samples(test), chosen.hash, counts)
+
+
+def refuse_twice(folders: Sequence[Path]) -> None:
+    """UserError for a folder that is given twice: all in it would count double."""
+    from ldm.errors import UserError
+
+    seen: set[Path] = set()
+    for folder in folders:
+        if folder.resolve() in seen:
+            raise UserError(f"--train names {folder} twice, and what is in it would count double; name it once")
+        seen.add(folder.resolve())
 
 
 def tell_weights(weights: Path | None, split: str) -> None:
@@ -250,6 +272,7 @@ def tell_unmarked(found: list[dict[str, Any]], out: Path) -> None:
 def main(argv: list[str]) -> None:
     options = parser().parse_args(argv)
     require_name(options.segmenter)
+    check_out(options)
     with sole(options.out, "--out"):
         run(options)
 
@@ -259,10 +282,7 @@ def run(options: argparse.Namespace) -> None:
     from fast.runtime.device import pick_device
     from fast.segmentation.export import Described, export, require_onnx
     from fast.segmentation.networks import save
-    from ldm.errors import UserError
 
-    if options.out.suffix == ".safetensors" or options.out.is_dir():
-        raise UserError(f"--out {options.out}: give the name of a JSON file")
     if options.export:
         require_onnx()  # before anything is trained
     device = pick_device(options.device, "--device ").type
@@ -279,6 +299,21 @@ def run(options: argparse.Namespace) -> None:
         for file in export(model, options.export, Described(options.size, options.native, types, options.segmenter)):
             print(file)
     print(f"trained in {about['training_seconds']:.0f} s -> {options.out}, {weights}")
+
+
+def check_out(options: argparse.Namespace) -> None:
+    """UserError for a name that is not JSON's, or that would replace what the command reads."""
+    from ldm.errors import UserError
+
+    out = options.out.resolve()
+    if out.suffix != ".json" or out.is_dir():
+        raise UserError(f"--out {options.out}: give the name of a JSON file, which ends in .json")
+    read = [options.test, *options.train, Path(options.split)]
+    if options.weights is not None:
+        read.append(options.weights)
+    for place in read:
+        if place.resolve() in (out, out.with_suffix(".safetensors"), *out.parents):
+            raise UserError(f"--out {options.out} is or lies in {place}, which is read; choose another place")
 
 
 def announce(data: Data) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,38 @@ def mask_content(path: Path) -> str:
     """SHA-256 of what a mask file says, whatever its format. UserError when it cannot be read."""
     mask = read_mask(path)
     return hashlib.sha256(f"{mask.shape}".encode() + np.packbits(mask).tobytes()).hexdigest()
+
+
+def same_bytes(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, Path]:
+    """Which of `files` hold the same bytes as one of the `others`, and as which. Files that differ in size, or in the
+    middle, are not read: a camera's uncompressed pictures all have one size. What cannot be read is no copy."""
+    known: dict[tuple[int, bytes], list[Path]] = {}
+    sizes = set()
+    for path in others:
+        if mark := _mark(path):
+            known.setdefault(mark, []).append(path)
+            sizes.add(mark[0])
+    found = {}
+    for path in files:
+        mark = _mark(path, sizes)
+        twins = known.get(mark, []) if mark else []
+        same = next((twin for twin in twins if file_hash(twin) == file_hash(path)), None)
+        if same is not None:
+            found[path] = same
+    return found
+
+
+def _mark(path: Path, sizes: Collection[int] | None = None) -> tuple[int, bytes] | None:
+    """A file's size and some bytes of its middle; None where it is not of these sizes, empty, or cannot be read."""
+    try:
+        size = path.stat().st_size
+        if not size or (sizes is not None and size not in sizes):
+            return None
+        with open(path, "rb") as file:
+            file.seek(size // 2)
+            return size, file.read(4096)
+    except OSError:
+        return None
 
 
 class Copies:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, CategoryReader
 from fast.data.check import DataReport, TypeRow, check
+from fast.data.content import same_bytes
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
 from fast.data.labelme_reader import is_labelme
@@ -56,6 +57,7 @@ def open_dataset(
     if name == "labelme" and part:  # labels, not folders, name the types
         index.defects, part = [s for s in index.defects if Path(part) in s.image.parents], None
     _refuse_twice(index)
+    _refuse_copies(index)
     if not (index.normals or index.test_normals or index.defects):
         detail = "".join(f"; {line}" for line in index.problems[:3])
         raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
@@ -75,6 +77,17 @@ def _refuse_twice(index: DatasetIndex) -> None:
         index.seen.update(p for s in of for p in (s.image, s.mask) if p is not None)
         for samples in lists:
             samples[:] = [s for s in samples if s not in of]
+
+
+def _refuse_copies(index: DatasetIndex) -> None:
+    """Leave out, with a problem line, normals that are copies of a defect's image: they show a defect."""
+    defects = [s.image for s in index.defects]
+    for samples in (index.normals, index.test_normals):
+        copies = same_bytes((s.image for s in samples), defects)
+        for path, twin in copies.items():
+            index.problems.append(f"{index.relative(path)}: a copy of {index.relative(twin)}, no normal; delete one")
+            index.seen.add(path)
+        samples[:] = [s for s in samples if s.image not in copies]
 
 
 def holds_dataset(path: Path) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fast.data.images import is_image, list_files, natural_key, read_mask
+from fast.data.reading import MANIFEST
 from ldm.errors import UserError
 
 # What tools and datasets add to an image's name: KolektorSDD's _label and _GT, MVTec's _mask.
@@ -25,8 +26,13 @@ class Paired:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Images in a folder and all folders in it, hidden ones left out, in natural order."""
-    return [p for p in list_files(folder) if is_image(p)] if folder.is_dir() else []
+    """Images in a folder and all folders in it, hidden ones and pairs that were made left out, in natural order."""
+    if not folder.is_dir():
+        return []
+    images = [p for p in list_files(folder) if is_image(p)]
+    inner = {d for p in images for d in p.parents if folder in d.parents}
+    made = {d for d in inner if (d / MANIFEST).is_file() and (d / "image").is_dir()}
+    return [p for p in images if not made.intersection(p.parents)] if made else images
 
 
 def pair(

@@ -17,7 +17,8 @@ from fast.data.packed import is_packed
 from ldm.errors import UserError
 
 NAME = "reading.json"
-OURS = ("manifest.jsonl", "masks.json")  # in folders of pairs and of masks that the project made
+MANIFEST = "manifest.jsonl"
+OURS = (MANIFEST, "masks.json")  # in folders of pairs and of masks that the project made
 LEVELS = 6  # folders above a file that are looked into
 WORDS = ("opaque", "transparent")
 _COLOUR = re.compile(r"#[0-9a-f]{6}")

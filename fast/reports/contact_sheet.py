@@ -1,6 +1,6 @@
 """A picture of pairs to look at: normal | mask | synthetic | difference, a row each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from fast.data.images import read_image, read_mask, resize_image, write_image
 from fast.reports.zoom import Box, zoom_box
 from fast.synthesis.records import ASKED, damaged, file_of
 from fast.synthesis.triptych import normal_shown
+from ldm.errors import UserError
 
 HEADINGS = ("normal", "mask", "synthetic", "difference")
 TITLE = "Counterfeits: the same masks filled with normal content, labelled normal; nothing should be seen in them"
@@ -96,6 +97,15 @@ def _shown(record: dict[str, Any]) -> Box:
     windows = record["windows"]
     top, left = (min(w[axis] for w in windows) for axis in (0, 1))
     return top, left, max(w[0] + w[2] for w in windows), max(w[1] + w[3] for w in windows)
+
+
+def check_place(path: Path, flag: str, output: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """UserError for a sheet that would lie among the pairs of an output, or among the pictures that they stand on."""
+    place = path.resolve()
+    if output.resolve() in place.parents:
+        raise UserError(f"{flag} {path} lies in {output}; choose a file outside that folder")
+    if place.parent in {Path(source).resolve().parent for row in records if (source := row.get("normal_source"))}:
+        raise UserError(f"{flag} {path} lies among the normal images and would pass for one; choose another folder")
 
 
 def contact_sheet(

@@ -1,11 +1,11 @@
 """The normal images and masks that pairs are made of: none of what a split keeps to test on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fast.data.category import NORMAL_DIRS
-from fast.data.content import Copies
+from fast.data.content import Copies, same_bytes
 from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.layouts import holds_dataset, open_dataset
 from fast.data.normals import (
@@ -29,21 +29,35 @@ def apart_from_test(normals: Sequence[NormalSource], root: str, split: str) -> t
     """Those of no part that the `split` (third, all or a file) of the dataset at `root` keeps to test on, copies of its
     normals among them, and what to tell of the others. Raises `UserError`."""
     file = split_file(split)
-    if split == "all":
-        return list(normals), []
     index = open_dataset(root)
+    defective = same_bytes((n.path for n in normals), (s.image for s in index.defects))
+    notes = _copies_notes(len(normals), defective)
+    normals = [n for n in normals if n.path not in defective]
+    if split == "all":
+        return normals, notes
     if not index.defects:
         raise UserError(f"--split {split} is of real defects, and {root} has none; name their dataset with --defects")
     every = whole(index)  # a part may have defects of other types, too
     if file is not None:
         refuse_foreign(file, every)
     if not shares_parts(every):
-        return list(normals), []
+        return normals, notes
     tested = Copies(s.image for s in normals_of_test(every, file or drawn_split(index)))
     given = {Sample(n.path, None, n.category, GOOD, str(n.path)): n for n in normals}
     index = replace(every, normals=list(given))
     seen = [sample for sample in given if tested.holds(sample.image, mask=False)]
-    return [given[sample] for sample in without_tested(index, seen).normals], normals_notes(index, seen)
+    kept = [given[sample] for sample in without_tested(index, seen).normals]
+    return kept, [*notes, *normals_notes(index, seen)]
+
+
+def _copies_notes(count: int, defective: Mapping[Path, Path]) -> list[str]:
+    if not defective:
+        return []
+    path, twin = next(iter(defective.items()))
+    are = number_of(
+        len(defective), f"of {count} normal images is a copy of a", f"of {count} normal images are copies of"
+    )
+    return [f"{are} defect's image ({path.name} of {twin.name} the first): left out"]
 
 
 def masks_apart_from_test(

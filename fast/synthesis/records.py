@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fast.data.reading import MANIFEST
 from fast.data.whole import synthesized_again
 from fast.review.decisions import rejected as rejected_pairs
 from fast.runtime.folders import new_file, parse_json
 from fast.synthesis.shard_form import CLASSES, RANGE, complete_shards, shard_parts, without_gaps
 from ldm.errors import UserError
 
-MANIFEST = "manifest.jsonl"
 ASKED = "mask_asked"  # a file of pairs whose mask is less than what was filled: what changed, or what people would mark
 FILES = ("image", "mask", ASKED)  # what a record calls its files by
 

@@ -15,12 +15,13 @@ from fast.data.split import make_split
 from fast.data.transforms import Augment
 from fast.segmentation.data import from_samples
 from ldm.errors import UserError
+from support.images import plain
 
 HEIGHT, WIDTH = 60, 80
 
 
 def picture(path: Path, height: int = HEIGHT, width: int = WIDTH) -> Path:
-    write_image(path, np.full((height, width, 3), 90, np.uint8))
+    write_image(path, plain(path, height, width))
     return path
 
 

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,10 +7,11 @@ import pytest
 from fast.data.images import write_image, write_mask
 from fast.data.layouts import DatasetIndex, check, open_dataset, require_defects
 from ldm.errors import UserError
+from support.images import plain
 
 
 def image(path: Path, height: int = 6, width: int = 4) -> None:
-    write_image(path, np.full((height, width, 3), 90, np.uint8))
+    write_image(path, plain(path, height, width))
 
 
 def mask(path: Path, height: int = 6, width: int = 4, empty: bool = False) -> None:
@@ -60,6 +62,29 @@ def test_mvtec_inside_a_category(tmp_path: Path, half: str) -> None:
     assert open_dataset(root / half).types == open_dataset(root).types
     with pytest.raises(UserError, match="no usable defect of type 'crack'"):
         open_dataset(root / half / "hole", anomaly="crack")
+
+
+def test_a_normal_that_is_a_copy_of_a_defects_image_is_left_out(tmp_path: Path) -> None:
+    root = mvtec(tmp_path / "bottle")
+    for half, copy in (("train", "003.png"), ("test", "001.png")):
+        shutil.copy(root / "test/hole/10.png", root / half / "good" / copy)
+    index = open_dataset(root)
+    assert [s.image.name for s in index.normals] == ["000.png", "001.png"]
+    assert [s.image.name for s in index.test_normals] == ["000.png"]
+    assert index.problems == [
+        "train/good/003.png: a copy of test/hole/10.png, no normal; delete one",
+        "test/good/001.png: a copy of test/hole/10.png, no normal; delete one",
+    ]
+    assert len(index.defects) == 4
+
+
+def test_pairs_that_were_made_inside_a_dataset_are_no_pictures_of_it(tmp_path: Path) -> None:
+    root = mvtec(tmp_path / "bottle")
+    for part in ("image", "mask", "triptych"):
+        image(root / "train/good/pairs" / part / "000000.png")
+    assert len(open_dataset(root).normals) == 5  # folders in a folder of normals are read, too
+    (root / "train/good/pairs/manifest.jsonl").write_text("{}\n")
+    assert len(open_dataset(root).normals) == 2
 
 
 def test_mvtec_root_narrows(tmp_path: Path) -> None:

@@ -291,6 +291,51 @@ def test_a_segmenter_tells_of_pairs_that_show_tested_parts(
     assert [line for line in told[0] if "8 of 13 normal images show parts that are tested on" in line]
 
 
+def test_copies_of_defects_among_other_normals_are_not_filled(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    normals = tmp_path / "normal"
+    normals.mkdir()
+    for file in (parts / "train/good/0-0.png", parts / "test/crack/1-0.png"):
+        shutil.copy(file, normals)
+    for number, split in enumerate(("third", "all")):
+        out = tmp_path / str(number)
+        argv = ["--method", "procedural", "--data_root", str(normals), "--defects", str(parts), "--split", split]
+        assert run_cli(pairs.main, [*argv, "--anomaly_name", "pit", "--sample_name", str(out), "--count", "3"]) == 0
+        told = "note: in " + str(parts) + " 1 of 2 normal images is a copy of a defect's image (1-0.png of 1-0.png"
+        assert told in capsys.readouterr().out
+        assert sources_of(out) == {"0-0.png"}
+
+
+def test_what_segment_would_read_twice_or_replace_is_refused(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = tmp_path / "s.json"
+    make_split(open_dataset(parts)).save(split)
+    content = split.read_bytes()
+    same = shutil.copytree(parts, tmp_path / "copy")
+    for name in Split.load(split).train:  # what is tested on alone is left
+        (same / name).unlink()
+        (same / "ground_truth/crack" / f"{Path(name).stem}_mask.png").unlink()
+    data = ["--train", str(parts), "--test", str(parts)]
+    for argv, said in (
+        ([*data, "--out", str(parts / "train/good/0-0.png")], "which ends in .json"),
+        ([*data, "--out", str(parts / "x.json")], f"lies in {parts}, which is read"),
+        ([*data, "--split", str(split), "--out", str(split)], f"lies in {split}, which is read"),
+        ([*data, "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "w.json")], "which is read"),
+        (["--train", str(parts), str(parts / "../parts"), *data[2:]], "twice, and what is in it would count double"),
+        (["--train", str(parts), "--test", str(parts / "test/crack")], "are of one dataset"),
+        (["--train", str(same), *data[2:]], "real defects are copies of what is tested on"),
+    ):
+        out = [] if "--out" in argv else ["--out", str(tmp_path / "m.json")]
+        assert run_cli(segment.main, [*argv, *out, "--segmenter", "mini", "--steps", "1", "--size", "32"]) == 2, argv
+        error = capsys.readouterr().err
+        assert said in error, error
+        assert error.count("\n") == 1
+    assert split.read_bytes() == content
+    assert not (tmp_path / "m.json").exists()
+
+
 def test_masks_of_tested_defects_are_not_filled(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     root = tmp_path / "bottle"
-    write_image(root / "train" / "good" / "0.png", np.zeros((6, 4, 3), np.uint8))
+    write_image(root / "train" / "good" / "0.png", np.ones((6, 4, 3), np.uint8))
     for kind in ("crack", "hole"):
         for index in range(4):
             write_image(root / "test" / kind / f"{index}.png", np.zeros((6, 4 + index, 3), np.uint8))

@@ -1,6 +1,7 @@
 """The sheet that people look at: four cells a row, the difference doubled, and the scripts around it."""
 
 import json
+import shutil
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -109,6 +110,20 @@ def test_the_command_says_how_many_of_how_many_it_shows(tmp_path: Path, capsys: 
     assert capsys.readouterr().out == f"{tmp_path / 'sheet.png'}\n"
     assert run_cli(script("contact_sheet").main, [*argv[:-1], "100000"]) == 2
     assert "--cell 100000 is larger than a sheet can hold" in capsys.readouterr().err
+
+
+def test_no_sheet_lies_among_pairs_or_normal_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pairs(tmp_path / "set")
+    (tmp_path / "normal").mkdir()
+    normal = shutil.copy(tmp_path / "set/normal.png", tmp_path / "normal/a.png")
+    content = normal.read_bytes()
+    told = [{**row, "normal_source": str(normal)} for row in rows]
+    (tmp_path / "set/manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in told))
+    for out, said in ((normal, "lies among the normal images"), (tmp_path / "set/sheet.png", "lies in")):
+        assert run_cli(script("contact_sheet").main, [str(tmp_path / "set"), "--out", str(out)]) == 2
+        assert f"--out {out} {said}" in capsys.readouterr().err
+    assert normal.read_bytes() == content
+    assert not (tmp_path / "set/sheet.png").exists()
 
 
 def test_the_command_shows_counterfeits_below_the_pairs_under_a_title(
