@@ -54,10 +54,8 @@ def _copies_notes(count: int, defective: Mapping[Path, Path]) -> list[str]:
     if not defective:
         return []
     path, twin = next(iter(defective.items()))
-    are = number_of(
-        len(defective), f"of {count} normal images is a copy of a", f"of {count} normal images are copies of"
-    )
-    return [f"{are} defect's image ({path.name} of {twin.name} the first): left out"]
+    are = number_of(len(defective), f"of {count} normal images is a copy", f"of {count} normal images are copies")
+    return [f"{are} of a defect's image ({path.name} of {twin.name} the first): left out"]
 
 
 def masks_apart_from_test(
