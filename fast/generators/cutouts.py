@@ -14,6 +14,7 @@ import numpy as np
 from fast.data.content import hash_of
 from fast.data.images import read_image, read_mask
 from fast.data.index import Sample
+from fast.generators.surroundings import Surroundings, surroundings_of
 from fast.generators.windows import depth_in
 from fast.masks.foreground import Ground
 from fast.procedural.photo import look_at
@@ -42,7 +43,8 @@ class Cutout:
     box (y, x) as shares of the object's box; `rim`: the share of the object that lies nearer to the object's edge than
     the defect's middle, 0 at the rim. `touches`: top, bottom, left, right borders of the picture that cut it off.
     `grained`: the surface has a direction. `share`: of its picture that the defect's box covers. `filled` (h,w) in
-    {0,1}: the mask and the fringe in which its type still shows beyond it (`fast.generators.outline`).
+    {0,1}: the mask and the fringe in which its type still shows beyond it (`fast.generators.outline`). `around`: the
+    picture around it.
     """
 
     source: Path
@@ -57,6 +59,7 @@ class Cutout:
     grained: bool
     share: float
     filled: np.ndarray
+    around: Surroundings
 
     @property
     def movable(self) -> bool:
@@ -106,8 +109,8 @@ def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
         piece, outline = image[window].copy(), own[window].copy()
         clean = np.asarray(clean | outline, np.uint8)
         share = width * height / own.size
-        whose = sample.image, kind, sample.group
-        found.append(Cutout(*whose, piece, outline, clean, place, rim, touches, grained, share, outline))
+        whose, around = (sample.image, kind, sample.group), surroundings_of(image, mask, box)
+        found.append(Cutout(*whose, piece, outline, clean, place, rim, touches, grained, share, outline, around))
     return found
 
 

@@ -18,6 +18,7 @@ from fast.generators.cutouts import Cutout, contents_of, cut_out, keeps_place, w
 from fast.generators.moved import Moved, Way, grey_of, moved_by, overlap, spanning, unlike
 from fast.generators.outline import FURTHEST, Outline, outline_of, with_fringe
 from fast.generators.seam import BLENDS, fitted
+from fast.generators.surroundings import NOWHERE, found_again
 from fast.masks.foreground import Ground
 from ldm.errors import UserError
 
@@ -26,6 +27,7 @@ CANDIDATES = 10  # places, turns and sizes of which the one whose ground is most
 DRAWS = 60  # of a place that lies on the object
 INSIDE = 0.95  # share of the defect that has to lie on the object
 NEAR = 0.06  # standard deviation of a place about its own, as a share of the object's size
+LEAN = 3.0  # degrees by which a defect is turned among its own surroundings
 TILT = 12.0  # degrees by which a defect is turned on a surface that has a direction
 VISIBLE = 5.0  # grey levels by which a defect has to change its new ground on average
 
@@ -38,7 +40,9 @@ class Transplant(Placing):
     draws it), `all`, or a split file, of which the training side counts. Without `defects` call `fit`. `scale`: least
     and greatest size, of the defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or
     those and half a turn. `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects
-    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own.
+    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own, and where
+    pictures are alike enough to find the surroundings of a defect again, at such a place and not mirrored
+    (`fast.generators.surroundings`).
     `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
 
     A defect that a border of the picture cuts off stays at that border of the object, and one that goes from border to
@@ -131,6 +135,7 @@ class Transplant(Placing):
             "turn": self.turn,
             "blend": self.blend,
             "near": {kind: self.near[kind] for kind in self.types},
+            **({"surroundings": True} if any(self.near.values()) else {}),
             "parts_sha256": self.parts,
             "fringe": {kind: self.outlines[kind].fringe for kind in self.types},
             "soft": {kind: self.outlines[kind].soft for kind in self.types},
@@ -155,11 +160,12 @@ class Transplant(Placing):
         cutout = replace(cutout, image=grey_of(cutout.image)) if grey else cutout
         _, _, wide, high = cv2.boundingRect(where)
         near, soft = self.near[cutout.kind], self.outlines[cutout.kind].soft
+        spots = self._spots(cutout, image, where) if near else NOWHERE
         tries = []
         for _ in range(CANDIDATES):  # not kept as they are: ten pieces as large as the picture would be a lot
-            way = self._way(cutout, rng, (high, wide))
+            way = self._way(cutout, rng, (high, wide), len(spots) > 0)
             moved = moved_by(way, cutout, near)
-            corner, share = self._corner(moved, where, rng)
+            corner, share = self._corner(moved, where, rng, spots)
             # What would be cut off is worse than any other ground.
             tries.append((unlike(image, moved, corner) + 255 * (share < INSIDE) * (1 - share), way, corner))
         found: list[MadePair] = []
@@ -190,8 +196,17 @@ class Transplant(Placing):
         areas = np.array([c.mask.sum() for c in own], float)
         return own[int(rng.choice(len(own), p=areas / areas.sum()))]
 
-    def _way(self, cutout: Cutout, rng: Rng, size: tuple[int, int]) -> Way:
-        """How a cutout is mirrored, turned and scaled, by chance, for an object whose box has this height and width."""
+    def _spots(self, cutout: Cutout, image: np.ndarray, region: np.ndarray) -> np.ndarray:
+        """Middles (n,2) near its own place at which a cutout would have its own surroundings in a picture."""
+        if any(cutout.touches):
+            return NOWHERE  # a border holds it
+        left, top, wide, high = cv2.boundingRect(region)
+        middle = top + cutout.place[0] * high, left + cutout.place[1] * wide
+        return found_again(cutout.around, image, middle, (2 * NEAR * high, 2 * NEAR * wide))
+
+    def _way(self, cutout: Cutout, rng: Rng, size: tuple[int, int], found: bool) -> Way:
+        """How a cutout is mirrored, turned and scaled, by chance, for an object whose box has this height and width.
+        `found`: it comes among its own surroundings, whose mirror image they are not."""
         near, fixed = self.near[cutout.kind], any(cutout.touches)
         turn = rng.uniform(-self.turn, self.turn)
         if near or fixed or cutout.grained:
@@ -199,24 +214,32 @@ class Transplant(Placing):
             turn += 180.0 * (not near and not fixed and self.turn > 90 and rng.random() < 0.5)
         mirror = bool(rng.random() < 0.5)
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
+        if found:
+            return Way(False, turn * LEAN / TILT, (scale, scale))
         if any(cutout.spans):
             return spanning(cutout, rng, mirror, scale, size)
         return Way(mirror, turn, (scale, scale))
 
-    def _corner(self, moved: Moved, region: np.ndarray, rng: Rng) -> tuple[tuple[int, int], float]:
+    def _corner(self, moved: Moved, region: np.ndarray, rng: Rng, spots: np.ndarray) -> tuple[tuple[int, int], float]:
         """Top left corner of the piece in the picture, of a place on the object if there is one, and the share of the
-        defect that lies on it there."""
+        defect that lies on it there. `spots`: middles of which it has to be one, if there are any."""
         height, width = moved.mask.shape
         left, top, wide, high = cv2.boundingRect(region)
         rows, cols = np.nonzero(moved.mask)
         best, most = (0, 0), -1.0
         for _ in range(DRAWS):
-            if moved.near:
+            if len(spots):
+                y, x = 0.0, 0.0
+            elif moved.near:
                 y, x = (moved.place[i] + rng.normal(0, NEAR) for i in (0, 1))
             else:
                 y, x = rng.uniform(0, 1, 2)
             middle = top + y * high, left + x * wide
             corner = [round(middle[0] - height / 2), round(middle[1] - width / 2)]
+            if len(spots):  # its box is not always the middle of the piece, which a border may have cut
+                box = cv2.boundingRect(moved.mask)
+                spot = spots[int(rng.integers(len(spots)))]
+                corner = [round(spot[0] - box[1] - box[3] / 2), round(spot[1] - box[0] - box[2] / 2)]
             # What a border of its picture cuts off stays at that border of the object.
             for axis, (first, last) in enumerate((moved.touches[:2], moved.touches[2:])):
                 own = (rows, cols)[axis]

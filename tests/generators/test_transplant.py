@@ -16,6 +16,7 @@ from fast.generators import create
 from fast.generators.cutouts import Cutout, cut_out, keeps_place
 from fast.generators.moved import warped
 from fast.generators.seam import fitted
+from fast.generators.surroundings import surroundings_of
 from fast.generators.transplant import Transplant
 from fast.segmentation.data import from_output
 from ldm.errors import UserError
@@ -346,6 +347,7 @@ def test_a_type_that_keeps_to_a_place_is_found(parts: Path) -> None:
                 False,
                 0.01,
                 some,
+                surroundings_of(np.dstack([some] * 3), some, (0, 0, 4, 4)),
             )
             for i, place in enumerate(places)
         ]
