@@ -302,18 +302,20 @@ def run(options: argparse.Namespace) -> None:
 
 
 def check_out(options: argparse.Namespace) -> None:
-    """UserError for a name that is not JSON's, or that would replace what the command reads."""
+    """UserError for a name that is not JSON's, or that would replace what the command reads, or lie among it."""
+    from fast.data.images import list_images
+    from fast.synthesis.records import is_output
     from ldm.errors import UserError
 
     out = options.out.resolve()
     if out.suffix != ".json" or out.is_dir():
         raise UserError(f"--out {options.out}: give the name of a JSON file, which ends in .json")
-    read = [options.test, *options.train, Path(options.split)]
-    if options.weights is not None:
-        read.append(options.weights)
-    for place in read:
-        if place.resolve() in (out, out.with_suffix(".safetensors"), *out.parents):
-            raise UserError(f"--out {options.out} is or lies in {place}, which is read; choose another place")
+    for file in (options.weights, None if options.split in ("third", "all") else Path(options.split)):
+        if file is not None and file.resolve() in (out, out.with_suffix(".safetensors")):
+            raise UserError(f"--out {options.out} would replace {file}, which is read; choose another name")
+    for place in (options.test, *options.train):  # JSON beside pictures would be read as their annotation
+        if place.resolve() in out.parents and (is_output(place) or list_images(out.parent)):
+            raise UserError(f"--out {options.out} lies in {place}, which is read; choose another place")
 
 
 def announce(data: Data) -> None:

@@ -99,27 +99,12 @@ def check_options(options: SynthesisOptions, named: Collection[str] = ()) -> Non
         raise UserError("--on_object is empty; give a rule such as auto, a path, or off")
     if options.preview and Path(options.sample_name).resolve() in Path(options.preview).resolve().parents:
         raise UserError(f"--preview {options.preview} lies in --sample_name; choose a file outside that folder")
-    _check_place(options)
     _check_own_masks(options)
     check_runner(options)
     _check_shards(options)
     _check_kept(options)
     _check_method(options, named)
     _check_counterfeits(options)
-
-
-def _check_place(options: SynthesisOptions) -> None:
-    """UserError for pairs that would lie among the pictures or masks that they are made from, and pass for such."""
-    if "://" in options.sample_name:
-        return
-    place = Path(options.sample_name).resolve()
-    for name in ("data_root", "mask_path", "defects"):
-        for given in (getattr(options, name) or "").split(","):
-            if given and Path(given).expanduser().resolve() in (place, *place.parents):
-                raise UserError(
-                    f"--sample_name {options.sample_name} lies in {flag_of(options, name)} {given}, and its pictures "
-                    "would pass for more of those; choose a folder outside"
-                )
 
 
 def _check_own_masks(options: SynthesisOptions) -> None:

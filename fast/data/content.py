@@ -47,19 +47,19 @@ def mask_content(path: Path) -> str:
 def same_bytes(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, Path]:
     """Which of `files` hold the same bytes as one of the `others`, and as which. Files that differ in size, or in the
     middle, are not read: a camera's uncompressed pictures all have one size. What cannot be read is no copy."""
-    known: dict[tuple[int, bytes], list[Path]] = {}
-    sizes = set()
+    alike: dict[tuple[int, bytes], list[Path]] = {}
     for path in others:
         if mark := _mark(path):
-            known.setdefault(mark, []).append(path)
-            sizes.add(mark[0])
-    found = {}
+            alike.setdefault(mark, []).append(path)
+    sizes, found = {size for size, _ in alike}, {}
+    hashes: dict[tuple[int, bytes], dict[str, Path]] = {}  # of those that one of the files may be a copy of
     for path in files:
         mark = _mark(path, sizes)
-        twins = known.get(mark, []) if mark else []
-        same = next((twin for twin in twins if file_hash(twin) == file_hash(path)), None)
-        if same is not None:
-            found[path] = same
+        if mark in alike:
+            if mark not in hashes:
+                hashes[mark] = {file_hash(twin): twin for twin in reversed(alike[mark])}
+            if (twin := hashes[mark].get(file_hash(path))) is not None:
+                found[path] = twin
     return found
 
 

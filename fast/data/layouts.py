@@ -81,9 +81,11 @@ def _refuse_twice(index: DatasetIndex) -> None:
 
 def _refuse_copies(index: DatasetIndex) -> None:
     """Leave out, with a problem line, normals that are copies of a defect's image: they show a defect."""
-    defects = [s.image for s in index.defects]
     for samples in (index.normals, index.test_normals):
-        copies = same_bytes((s.image for s in samples), defects)
+        copies: dict[Path, Path] = {}
+        for category in {s.category for s in index.defects}:
+            own, defects = ([s.image for s in of if s.category == category] for of in (samples, index.defects))
+            copies |= same_bytes(own, defects)
         for path, twin in copies.items():
             index.problems.append(f"{index.relative(path)}: a copy of {index.relative(twin)}, no normal; delete one")
             index.seen.add(path)

@@ -31,8 +31,19 @@ def images_below(folder: Path) -> list[Path]:
         return []
     images = [p for p in list_files(folder) if is_image(p)]
     inner = {d for p in images for d in p.parents if folder in d.parents}
-    made = {d for d in inner if (d / MANIFEST).is_file() and (d / "image").is_dir()}
+    made = {d for d in inner if _made_pairs(d)}
     return [p for p in images if not made.intersection(p.parents)] if made else images
+
+
+def _made_pairs(folder: Path) -> bool:
+    """Whether a folder holds pairs that `generate_with_mask.py` made or is about to make."""
+    if (folder / ".records").is_dir():
+        return True
+    try:
+        with open(folder / MANIFEST, "rb") as file:
+            return b'"mask": "mask/' in file.readline()
+    except OSError:
+        return False
 
 
 def pair(

@@ -13,6 +13,7 @@ LEAST = 48  # px of them on each side of a defect, and at least its own size, at
 HIDDEN = 3  # px around marks whose look is the defect's
 FOUND = 0.6  # correlation from which a place is taken for the same; of surfaces without structure the best is 0.3
 NEARLY = 0.03  # by which others may be less alike than the best: along a groove any place is as good
+AREA = 384  # px, at most, of the longer side of what is searched
 FARTHER = 0.3  # that a place counts as less alike at the end of the reach
 NOWHERE = np.zeros((0, 2))
 
@@ -54,17 +55,18 @@ def found_again(own: Surroundings, image: np.ndarray, middle: Sequence[float], r
     part = image[begin[0] : max(end[0], 0), begin[1] : max(end[1], 0)]
     if 0 in part.shape or not own.known.any():
         return NOWHERE
-    there = _smaller(_grey(part), own.scale)
-    if there.shape[0] < own.grey.shape[0] or there.shape[1] < own.grey.shape[1]:
+    coarse = min(1.0, AREA / (max(part.shape[:2]) * own.scale))
+    scale, there = own.scale * coarse, _smaller(_grey(part), own.scale * coarse)
+    template, known = (_smaller(a.astype(np.float32), coarse) for a in (own.grey, own.known))
+    if there.shape[0] < template.shape[0] or there.shape[1] < template.shape[1]:
         return NOWHERE
-    template, known = own.grey.astype(np.float32), own.known.astype(np.float32)
-    alike = cv2.matchTemplate(there.astype(np.float32), template, cv2.TM_CCOEFF_NORMED, mask=known)
+    alike = cv2.matchTemplate(there.astype(np.float32), template, cv2.TM_CCOEFF_NORMED, mask=np.floor(known))
     alike = np.where(np.isfinite(alike) & (np.abs(alike) <= 1.01), alike, -1.0)  # what is plain has no correlation
     if alike.max() < FOUND:
         return NOWHERE
-    places = np.indices(alike.shape).transpose(1, 2, 0) / own.scale + begin + own.middle
+    places = np.indices(alike.shape).transpose(1, 2, 0) / scale + begin + own.middle
     off = (((places - np.asarray(middle)) / np.asarray(reach)) ** 2).sum(2)
-    alike = alike - FARTHER * off
+    alike = np.where(alike < FOUND, -np.inf, alike - FARTHER * off)
     return np.asarray(places[alike >= alike.max() - NEARLY])
 
 

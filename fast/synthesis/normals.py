@@ -6,10 +6,12 @@ from pathlib import Path
 
 from fast.data.category import NORMAL_DIRS
 from fast.data.content import Copies, same_bytes
+from fast.data.images import list_images
 from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.layouts import holds_dataset, open_dataset
 from fast.data.normals import (
     drawn_split,
+    held_out,
     normals_notes,
     normals_of_test,
     refuse_foreign,
@@ -33,6 +35,8 @@ def apart_from_test(normals: Sequence[NormalSource], root: str, split: str) -> t
     defective = same_bytes((n.path for n in normals), (s.image for s in index.defects))
     notes = _copies_notes(len(normals), defective)
     normals = [n for n in normals if n.path not in defective]
+    if not normals:
+        raise UserError(f"every normal image is a copy of a defect's image of {root}; give normal images")
     if split == "all":
         return normals, notes
     if not index.defects:
@@ -66,11 +70,14 @@ def masks_apart_from_test(
     file = split_file(split)
     if split == "all":
         return list(masks), []
-    index = whole(open_dataset(root))
+    index = open_dataset(root)
+    every = whole(index)
     if file is not None:
-        refuse_foreign(file, index)
-    kept_aside = set((file or drawn_split(index)).test)
-    tested = Copies(s.mask for s in index.defects if s.mask is not None and index.relative(s.image) in kept_aside)
+        refuse_foreign(file, every)
+    held = held_out(file or drawn_split(index))
+    theirs = [s for s in [*every.defects, *every.excluded] if every.relative(s.image) in held]
+    files = [s.mask for s in theirs if s.mask is not None]
+    tested = Copies(part for mask in files for part in (list_images(mask) if mask.is_dir() else [mask]))
     left = [mask for mask in masks if tested.holds(mask.path, mask=True)]
     if left and len(left) == len(masks):
         raise UserError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fast.data.category import NORMAL_DIRS, files_of
+from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, files_of
 from fast.data.check import looks_inverted
 from fast.data.images import list_images, read_mask
 from fast.data.index import DatasetIndex
@@ -24,6 +24,7 @@ from ldm.errors import UserError
 from ldm.rng import seed_of
 
 ReadMask = Callable[[Path], np.ndarray]
+IN_DATASETS = {*DEFECT_DIRS, *MASK_DIRS, "test"}  # what folders of defects and masks, or those above, are called
 TYPES = 10  # in the key of the order of types
 
 
@@ -133,7 +134,7 @@ def find_normals(path: str) -> list[NormalSource]:
     else:
         files = files_of(folder, folder.name.lower() in NORMAL_DIRS)
         images = [NormalSource(p) for p in split_beside(files)[0]]
-        if images and folder.name.lower() not in NORMAL_DIRS:
+        if images and {folder.name.lower(), folder.parent.name.lower()} & IN_DATASETS:
             _refuse_defects(folder)
         if not images and any(folder.iterdir()):
             images = _of_dataset(folder)

@@ -83,7 +83,9 @@ def test_pairs_that_were_made_inside_a_dataset_are_no_pictures_of_it(tmp_path: P
     for part in ("image", "mask", "triptych"):
         image(root / "train/good/pairs" / part / "000000.png")
     assert len(open_dataset(root).normals) == 5  # folders in a folder of normals are read, too
-    (root / "train/good/pairs/manifest.jsonl").write_text("{}\n")
+    (root / "train/good/pairs/manifest.jsonl").write_text('{"image": "a.png", "label": 1}\n')
+    assert len(open_dataset(root).normals) == 5  # somebody else's
+    (root / "train/good/pairs/manifest.jsonl").write_text('{"image": "image/0.png", "mask": "mask/0.png"}\n')
     assert len(open_dataset(root).normals) == 2
 
 

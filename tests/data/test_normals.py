@@ -30,7 +30,7 @@ from fast.data.index import DatasetIndex
 from fast.data.layouts import open_dataset
 from fast.data.module import DefectData
 from fast.data.normals import apart, normals_notes, normals_of_test
-from fast.data.split import Split, make_split
+from fast.data.split import Split, make_split, nested_split
 from fast.generators.adaptation import AdaptationData
 from fast.generators.latent import FASTGenerator
 from fast.generators.procedural import Procedural
@@ -38,9 +38,9 @@ from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
 from fast.studio import app, workbench
 from fast.studio.workbench import Workbench
-from fast.synthesis.normals import ask_split
+from fast.synthesis.normals import ask_split, masks_apart_from_test
 from fast.synthesis.options import SynthesisOptions
-from fast.synthesis.sources import find_normals
+from fast.synthesis.sources import MaskSource, find_masks, find_normals
 from ldm.checkpoint import save_safetensors
 from ldm.errors import UserError
 
@@ -307,6 +307,46 @@ def test_copies_of_defects_among_other_normals_are_not_filled(
         assert sources_of(out) == {"0-0.png"}
 
 
+def test_no_mask_of_any_test_side_is_given(parts: Path, tmp_path: Path) -> None:
+    for number, file in enumerate(sorted((parts / "ground_truth/crack").iterdir())):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:14, 2 : 6 + number] = 1
+        write_mask(file, mask)
+    index = open_dataset(parts)
+    outer = make_split(index, fraction=2 / 3)
+    nested_split(index, outer, 0).save(tmp_path / "inner.json")
+    inner = Split.load(tmp_path / "inner.json")
+
+    def kept(split: str) -> set[str]:
+        masks = find_masks(str(parts / "ground_truth"))[0]
+        found, notes = masks_apart_from_test(masks, "masks", str(parts), split)
+        assert len(notes) == 1
+        return {m.path.parent.name if m.path.name.startswith("part") else m.path.stem[:3] for m in found}
+
+    assert kept(str(tmp_path / "inner.json")) == {Path(name).stem for name in inner.train}
+    for sample in index.defects:  # a mask in two parts, in a folder of its own
+        assert sample.mask is not None
+        whole = read_mask(sample.mask)
+        sample.mask.unlink()
+        for part, rows in enumerate((slice(0, 11), slice(11, 32))):
+            half = np.zeros_like(whole)
+            half[rows] = whole[rows]
+            write_mask(sample.mask.parent / sample.image.stem / f"part{part}.png", half)
+    masks = [MaskSource(p, "crack") for p in sorted((parts / "ground_truth/crack").rglob("*.png"))]
+    found, _ = masks_apart_from_test(masks, "masks", str(parts), str(tmp_path / "inner.json"))
+    assert {m.path.parent.name for m in found} == {Path(name).stem for name in inner.train}
+
+
+def test_normals_that_are_all_copies_of_defects_are_refused(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    normals = shutil.copytree(parts / "test/crack", tmp_path / "normal")
+    argv = ["--method", "procedural", "--data_root", str(normals), "--defects", str(parts), "--split", "all"]
+    assert run_cli(pairs.main, [*argv, "--anomaly_name", "pit", "--sample_name", str(tmp_path / "out")]) == 2
+    assert "every normal image is a copy of a defect's image" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_segment_would_read_twice_or_replace_is_refused(
     parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -320,8 +360,8 @@ def test_what_segment_would_read_twice_or_replace_is_refused(
     data = ["--train", str(parts), "--test", str(parts)]
     for argv, said in (
         ([*data, "--out", str(parts / "train/good/0-0.png")], "which ends in .json"),
-        ([*data, "--out", str(parts / "x.json")], f"lies in {parts}, which is read"),
-        ([*data, "--split", str(split), "--out", str(split)], f"lies in {split}, which is read"),
+        ([*data, "--out", str(parts / "train/good/x.json")], f"lies in {parts}, which is read"),
+        ([*data, "--split", str(split), "--out", str(split)], f"would replace {split}, which is read"),
         ([*data, "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "w.json")], "which is read"),
         (["--train", str(parts), str(parts / "../parts"), *data[2:]], "twice, and what is in it would count double"),
         (["--train", str(parts), "--test", str(parts / "test/crack")], "are of one dataset"),

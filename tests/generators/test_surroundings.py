@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fast.data.images import write_image, write_mask
-from fast.generators import create
+from fast.generators import create, surroundings
 from fast.generators.surroundings import SIDE, found_again, surroundings_of
 from fast.generators.transplant import Transplant
 from support.images import picture
@@ -33,6 +33,17 @@ def test_surroundings_are_found_again_in_other_light(shift: tuple[int, int]) -> 
     assert len(found) >= 1
     assert np.abs(found - (middle + shift)).max() < 3
     assert len(found_again(own, there.astype(np.uint8), middle, (5, 5))) == (shift == (0, 0))  # not as far away
+
+
+def test_what_lies_near_is_not_taken_for_what_lies_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = surroundings_of(picture(0, H, W), marked(), BOX)
+    middle = np.array([107.0, 160.0])
+    for shift in ((22, 0), (-21, 21), (0, -23)):
+        there = np.roll(picture(0, H, W), shift, (0, 1))
+        assert np.abs(found_again(own, there, middle, (25, 25)) - (middle + shift)).max() < 3
+    monkeypatch.setattr(surroundings, "AREA", 60)  # searched coarsely, as large pictures are
+    coarse = found_again(own, np.roll(picture(0, H, W), (9, -14), (0, 1)), middle, (25, 25))
+    assert np.abs(coarse - middle - [9, -14]).max() < 6
 
 
 def test_other_and_plain_surfaces_have_no_such_place() -> None:
