@@ -11,7 +11,8 @@ import numpy as np
 SIDE = 96  # px, at most, of the longer side of surroundings: structure, no grain
 LEAST = 48  # px of them on each side of a defect, and at least its own size, at most a quarter of the picture
 HIDDEN = 3  # px around marks whose look is the defect's
-FOUND = 0.6  # correlation from which a place is taken for the same; of surfaces without structure the best is 0.3
+# Correlation from which a place is taken for the same; of pores on tiles, which have none, the median best is 0.3.
+FOUND = 0.6
 NEARLY = 0.03  # by which others may be less alike than the best: along a groove any place is as good
 AREA = 384  # px, at most, of the longer side of what is searched
 FARTHER = 0.3  # that a place counts as less alike at the end of the reach

@@ -225,21 +225,16 @@ class Transplant(Placing):
         defect that lies on it there. `spots`: middles of which it has to be one, if there are any."""
         height, width = moved.mask.shape
         left, top, wide, high = cv2.boundingRect(region)
-        rows, cols = np.nonzero(moved.mask)
+        box, (rows, cols) = cv2.boundingRect(moved.mask), np.nonzero(moved.mask)
         best, most = (0, 0), -1.0
         for _ in range(DRAWS):
-            if len(spots):
-                y, x = 0.0, 0.0
-            elif moved.near:
-                y, x = (moved.place[i] + rng.normal(0, NEAR) for i in (0, 1))
+            if len(spots):  # of its box, which is not always in the middle of the piece: a border may have cut that
+                y, x = spots[int(rng.integers(len(spots)))]
+                corner = [round(y - box[1] - box[3] / 2), round(x - box[0] - box[2] / 2)]
             else:
-                y, x = rng.uniform(0, 1, 2)
-            middle = top + y * high, left + x * wide
-            corner = [round(middle[0] - height / 2), round(middle[1] - width / 2)]
-            if len(spots):  # its box is not always the middle of the piece, which a border may have cut
-                box = cv2.boundingRect(moved.mask)
-                spot = spots[int(rng.integers(len(spots)))]
-                corner = [round(spot[0] - box[1] - box[3] / 2), round(spot[1] - box[0] - box[2] / 2)]
+                near = (moved.place[i] + rng.normal(0, NEAR) for i in (0, 1))
+                y, x = near if moved.near else rng.uniform(0, 1, 2)
+                corner = [round(top + y * high - height / 2), round(left + x * wide - width / 2)]
             # What a border of its picture cuts off stays at that border of the object.
             for axis, (first, last) in enumerate((moved.touches[:2], moved.touches[2:])):
                 own = (rows, cols)[axis]

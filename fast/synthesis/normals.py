@@ -83,11 +83,11 @@ def masks_apart_from_test(
         raise UserError(
             f"{folder}: every mask in it is of a defect that --split {split} keeps to test on; give other masks"
         )
+    if not left:
+        return list(masks), []
     told = f"{len(left)} of {number_of(len(masks), 'mask')} in {folder} are of defects that are tested on"
     lost = {mask.path for mask in left}
-    return [mask for mask in masks if mask.path not in lost], [
-        f"{told} ({left[0].path.name} the first): left out"
-    ] if left else []
+    return [m for m in masks if m.path not in lost], [f"{told} ({left[0].path.name} the first): left out"]
 
 
 def ask_split(artifact: Path, data_root: str, normals: Sequence[NormalSource]) -> None:
