@@ -18,10 +18,10 @@ import numpy as np
 
 from fast.cli.dataset_notes import tell_left_out
 from fast.data.images import check_suffix, read_image, read_mask, resize_image, write_bytes, write_image, write_mask
+from fast.data.index import DatasetIndex
 from fast.data.kept_masks import KeptMasks
 from fast.data.layouts import check as check_dataset
 from fast.data.layouts import holds_masks, open_dataset, require_defects
-from fast.data.normals import whole
 from fast.data.split import Split, make_split
 from fast.masks.place import INSIDE
 from fast.masks.preview import cell, preview_sheet
@@ -30,7 +30,7 @@ from fast.runtime.counts import number_of
 from fast.runtime.folders import held, parse_json
 from fast.runtime.options import Parser
 from fast.runtime.progress import followed
-from fast.synthesis.normals import masks_apart_from_test
+from fast.synthesis.normals import HeldOut
 from fast.synthesis.selection import contents, drawn, marks, turn
 from fast.synthesis.sources import MaskSource, find_masks, find_normals
 from ldm.errors import UserError
@@ -197,35 +197,35 @@ def _of_dataset(path: str, split: str) -> list[MaskSource]:
 
 def _apart_from_test(masks: list[MaskSource], folder: str, split: str | None) -> list[MaskSource]:
     """The masks of a folder that training may see, where it is a dataset's. Raises `UserError` for a split of none."""
-    dataset = _dataset_of(folder)
-    if split is not None and dataset is None:
+    index = _dataset_of(folder)
+    if split is not None and index is None:
         raise UserError(
             f"--split {split} is of a dataset, and --masks {folder} is none's folder of masks; give the dataset"
         )
-    if dataset is None or split == "all":
+    if index is None or split == "all":
         return masks
     if split is None:
         print(
-            f"note: {folder} holds the masks of {dataset}, those of defects to be tested on too; --split third or FILE "
-            "takes those that training sees, --split all means every one",
+            f"note: {folder} holds the masks of {index.root}, those of defects to be tested on too; --split third or "
+            "FILE takes those that training sees, --split all means every one",
             flush=True,
         )
         return masks
-    kept, notes = masks_apart_from_test(masks, folder, dataset, split)
+    kept, notes = HeldOut(str(index.root), split, index).masks(masks, folder)
     for note in notes:
         print(f"note: {note}", flush=True)
     return kept
 
 
-def _dataset_of(folder: str) -> str | None:
+def _dataset_of(folder: str) -> DatasetIndex | None:
     """The dataset whose defects have their masks in a folder."""
     try:
-        index = whole(open_dataset(folder))
+        index = open_dataset(folder).whole
     except UserError:
         return None
     place = Path(folder).expanduser().resolve()
     inside = any(s.mask is not None and place in s.mask.resolve().parents for s in index.defects)
-    return str(index.root) if inside else None
+    return index if inside else None
 
 
 def check(options: argparse.Namespace) -> None:

@@ -158,7 +158,7 @@ def gather(options: argparse.Namespace) -> Data:
                     "divided by itself; give the same folder twice, or the --split FILE of the whole"
                 )
             own = its_split.apply(other)[0]
-            new = [s for s in own if not copies.holds(s.image, mask=False)]
+            new = [s for s in own if not copies.twin(s.image)]
             known += len(own) - len(new)
             real += new
     # The datasets' own files were decoded above.
@@ -223,7 +223,7 @@ def tell_surfaces(folder: Path, pairs: Sequence[Any], tested: Sequence[Any], oth
     from fast.data.content import Copies
 
     surfaces = Copies(s.image for s in tested)
-    standing = sum(any(surfaces.holds(path, mask=False) for path in pair.sources) for pair in pairs)
+    standing = sum(any(surfaces.twin(path) for path in pair.sources) for pair in pairs)
     if not standing:
         return
     of = f"of {len(pairs)} pairs"

@@ -39,7 +39,7 @@ from fast.runtime.flags import given
 from fast.synthesis.defect_types import match_types
 from fast.synthesis.honest import HonestMaker
 from fast.synthesis.maker import Maker, MaskOf
-from fast.synthesis.normals import apart_from_test, ask_split
+from fast.synthesis.normals import HeldOut, ask_split
 from fast.synthesis.options import SamplingOptions, SynthesisOptions, draft_methods, transplants
 from fast.synthesis.recipe import GuidanceWarning, recipe_for
 from fast.synthesis.sources import MaskSource, NormalSource, Sources, find_normals
@@ -173,7 +173,8 @@ def _regions_of_drafts(options: SynthesisOptions, drafters: Sequence[Drafter]) -
 
 
 def _trained_sources(options: SynthesisOptions, artifact: Artifact, masks: ChosenMasks, say: bool) -> Sources:
-    normals, found = _normals(options, artifact.path, say), masks.files(options, say)
+    held = _held_out(options)
+    normals, found = _normals(options, artifact.path, held, say), masks.files(options, held, say)
     real = _real_defects(options) if transplants(options) else None
     if artifact.open_types:
         options = options if real is None else _with_types_of_drafts(options, real)
@@ -232,8 +233,9 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
         raise UserError(
             f"--split {options.split} is not for {options.method}, which takes no normal image; leave it out"
         )
-    normals = _normals(options, path, say) if method.takes_image else []
-    found = masks.files(options, say)
+    held = _held_out(options)
+    normals = _normals(options, path, held, say) if method.takes_image else []
+    found = masks.files(options, held, say)
     if made.words:
         types = worded_types(options, made, normals, found)
         found = _of_types(found, types)
@@ -264,20 +266,30 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
 # what both have
 
 
-def _normals(options: SynthesisOptions, weights: Path | None, say: bool) -> list[NormalSource]:
-    """Those of `--data_root`, without those of parts on the test side of `--split`, as far as there are others."""
+def _held_out(options: SynthesisOptions) -> HeldOut | None:
+    """What `--split` keeps to test on, of a transplant without one the third's; None where nothing names a split or
+    there is no real defect to divide."""
+    root = options.defects or options.data_root
+    if root is None or (options.split is None and not transplants(options)):
+        return None
+    index = open_dataset(root)
+    if options.split is None and not index.defects:
+        return None  # what cuts them out says more
+    return HeldOut(root, options.split or "third", index)
+
+
+def _normals(options: SynthesisOptions, weights: Path | None, held: HeldOut | None, say: bool) -> list[NormalSource]:
+    """Those of `--data_root`, without those of parts that are `held` out, as far as there are others."""
     if not options.data_root:
         raise UserError(f"{options.method} needs normal pictures; give --data_root FOLDER")
-    normals, root = find_normals(options.data_root), options.defects or options.data_root
-    if options.split is None and not transplants(options):
-        if weights is not None and _of_a_split(weights):
+    normals = find_normals(options.data_root)
+    if held is None:
+        if weights is not None and not transplants(options) and _of_a_split(weights):
             ask_split(weights, options.data_root, normals)
         return normals
-    if options.split is None and not open_dataset(root).defects:
-        return normals  # what cuts them out says more
-    kept, notes = apart_from_test(normals, root, options.split or "third")
+    kept, notes = held.normals(normals)
     for note in notes if say else ():
-        print(f"note: in {root} {note}", flush=True)
+        print(f"note: in {held.root} {note}", flush=True)
     return kept
 
 

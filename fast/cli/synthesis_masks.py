@@ -21,7 +21,7 @@ from fast.masks.proportions import check_proportions
 from fast.masks.source import MADE, Masks
 from fast.runtime.folders import parse_json
 from fast.synthesis.maker import MaskOf
-from fast.synthesis.normals import masks_apart_from_test
+from fast.synthesis.normals import HeldOut
 from fast.synthesis.options import SynthesisOptions, transplants
 from fast.synthesis.pair import Pair
 from fast.synthesis.sources import MaskSource, find_masks
@@ -38,17 +38,16 @@ class ChosenMasks:
     source: Masks | None = None
     learned: LearnedMasks | None = None
 
-    def files(self, options: SynthesisOptions, say: bool) -> list[MaskSource]:
-        """The mask files to fill, none of a defect on the test side of `--split`. Raises `UserError`."""
+    def files(self, options: SynthesisOptions, held: HeldOut | None, say: bool) -> list[MaskSource]:
+        """The mask files to fill, none of a defect that is `held` out. Raises `UserError`."""
         if not options.mask_path or self.source is None:
             return []
         masks, empty = find_masks(options.mask_path, self.source.read)
         for name in empty if say else []:
             print(f"refused: {name} is an empty mask")
-        root = options.defects or options.data_root
-        if options.split is None or root is None:
+        if held is None:
             return masks
-        kept, notes = masks_apart_from_test(masks, options.mask_path, root, options.split)
+        kept, notes = held.masks(masks, options.mask_path)
         for note in notes if say else ():
             print(f"note: {note}", flush=True)
         return kept

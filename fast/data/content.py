@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,70 +44,75 @@ def mask_content(path: Path) -> str:
     return hashlib.sha256(f"{mask.shape}".encode() + np.packbits(mask).tobytes()).hexdigest()
 
 
-def same_bytes(files: Iterable[Path], others: Iterable[Path]) -> dict[Path, Path]:
-    """Which of `files` hold the same bytes as one of the `others`, and as which. Files that differ in size, or in the
-    middle, are not read: a camera's uncompressed pictures all have one size. What cannot be read is no copy."""
-    alike: dict[tuple[int, bytes], list[Path]] = {}
-    for path in others:
-        if mark := _mark(path):
-            alike.setdefault(mark, []).append(path)
-    sizes, found = {size for size, _ in alike}, {}
-    hashes: dict[tuple[int, bytes], dict[str, Path]] = {}  # of those that one of the files may be a copy of
-    for path in files:
-        mark = _mark(path, sizes)
-        if mark in alike:
-            if mark not in hashes:
-                hashes[mark] = {file_hash(twin): twin for twin in reversed(alike[mark])}
-            if (twin := hashes[mark].get(file_hash(path))) is not None:
-                found[path] = twin
-    return found
-
-
-def _mark(path: Path, sizes: Collection[int] | None = None) -> tuple[int, bytes] | None:
-    """A file's size and some bytes of its middle; None where it is not of these sizes, empty, or cannot be read."""
-    try:
-        size = path.stat().st_size
-        if not size or (sizes is not None and size not in sizes):
-            return None
-        with open(path, "rb") as file:
-            file.seek(size // 2)
-            return size, file.read(4096)
-    except OSError:
-        return None
-
-
 class Copies:
-    """Finds out whether a file is a copy of one of `files`: the same bytes under another path, or the same mask in
-    another format. Only files of one size are hashed, and only `masks` decoded, once each."""
+    """Finds the one of `files` that another file is, or is a copy of: the same bytes under another path, or the same
+    mask in another format. Files that differ in size, or in the middle, are not read whole: a camera's uncompressed
+    pictures all have one size. Nothing is read twice, and what cannot be read is no copy."""
 
     def __init__(self, files: Iterable[Path]):
-        self._paths = {p.resolve() for p in files}
+        self._files: dict[Path, Path] = {}  # as they were given, by their own place
+        for path in files:
+            self._files.setdefault(path.resolve(), path)
         self._sizes: dict[int, list[Path]] = {}
-        for path in self._paths:
-            if path.is_file() and path.stat().st_size:
-                self._sizes.setdefault(path.stat().st_size, []).append(path)
-        self._bytes: dict[int, set[str]] = {}
-        self._masks: set[str] | None = None
-        self._known: dict[tuple[Path, bool], bool] = {}
+        for path in self._files:
+            if size := _size(path):
+                self._sizes.setdefault(size, []).append(path)
+        self._middles: dict[int, dict[bytes | None, list[Path]]] = {}
+        self._hashes: dict[tuple[int, bytes], dict[str, Path]] = {}
+        self._masks: dict[str, Path] | None = None
+        self._known: dict[tuple[Path, bool], Path | None] = {}
 
-    def holds(self, path: Path, mask: bool) -> bool:
-        """True if `path` is one of the files or a copy of one; with `mask` also if it says what one of them says."""
+    def twin(self, path: Path, mask: bool = False) -> Path | None:
+        """The file that `path` is or is a copy of; with `mask` also one that says the same as a mask. None for none."""
         key = path.resolve(), mask
         if key not in self._known:
-            self._known[key] = key[0] in self._paths or self._same_bytes(key[0]) or (mask and self._same_mask(key[0]))
+            own = key[0] if key[0] in self._files else self._same_bytes(key[0])
+            found = own or (self._same_mask(key[0]) if mask else None)
+            self._known[key] = None if found is None else self._files[found]
         return self._known[key]
 
-    def _same_bytes(self, path: Path) -> bool:
-        if not path.is_file() or (size := path.stat().st_size) not in self._sizes:
-            return False
-        if size not in self._bytes:
-            self._bytes[size] = {file_hash(p) for p in self._sizes[size]}
-        return file_hash(path) in self._bytes[size]
+    def among(self, paths: Iterable[Path]) -> dict[Path, Path]:
+        """The `twin` of each of `paths` that has one."""
+        return {path: twin for path in paths if (twin := self.twin(path)) is not None}
 
-    def _same_mask(self, path: Path) -> bool:
+    def _same_bytes(self, path: Path) -> Path | None:
+        size = _size(path)
+        if size not in self._sizes:
+            return None
+        if size not in self._middles:
+            self._middles[size] = {}
+            for other in self._sizes[size]:
+                self._middles[size].setdefault(_middle(other, size), []).append(other)
+        middle = _middle(path, size)
+        if middle is None or middle not in self._middles[size]:
+            return None
+        if (size, middle) not in self._hashes:  # the first of several counts
+            self._hashes[size, middle] = {file_hash(p): p for p in reversed(self._middles[size][middle])}
+        return self._hashes[size, middle].get(file_hash(path))
+
+    def _same_mask(self, path: Path) -> Path | None:
         if self._masks is None:
-            self._masks = {text for p in self._paths if (text := _content(p))}
-        return _content(path) in self._masks
+            self._masks = {text: p for p in reversed(self._files) if (text := _content(p))}
+        text = _content(path)
+        return None if text is None else self._masks.get(text)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
+def _middle(path: Path, size: int) -> bytes | None:
+    """Some bytes of a file's middle; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(size // 2)
+            return file.read(4096)
+    except OSError:
+        return None
 
 
 def _content(path: Path) -> str | None:

@@ -45,6 +45,12 @@ class DatasetIndex:
     doubts: list[str] = field(default_factory=list)
     seen: set[Path] = field(default_factory=set)  # files that are accounted for without being samples
     folders: dict[str, Path] = field(default_factory=dict)  # of each category, where its groups.csv lies
+    opened: DatasetIndex | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def whole(self) -> DatasetIndex:
+        """All that the dataset held when it was opened, of which this may be a part."""
+        return self.opened or self
 
     @property
     def categories(self) -> list[str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, CategoryReader
 from fast.data.check import DataReport, TypeRow, check
-from fast.data.content import same_bytes
+from fast.data.content import Copies
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
 from fast.data.labelme_reader import is_labelme
@@ -54,15 +55,16 @@ def open_dataset(
         reader = CategoryReader(index, folder)
         LAYOUTS[name][1](reader)
         reader.finish()
-    if name == "labelme" and part:  # labels, not folders, name the types
-        index.defects, part = [s for s in index.defects if Path(part) in s.image.parents], None
     _refuse_twice(index)
     _refuse_copies(index)
     if not (index.normals or index.test_normals or index.defects):
         detail = "".join(f"; {line}" for line in index.problems[:3])
         raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
     index.notes += unused_notes(index)
-    return index.narrow(category, part).narrow(anomaly=anomaly)
+    narrowed = replace(index, opened=index)
+    if name == "labelme" and part:  # labels, not folders, name the types
+        narrowed.defects, part = [s for s in index.defects if Path(part) in s.image.parents], None
+    return narrowed.narrow(category, part).narrow(anomaly=anomaly)
 
 
 def _refuse_twice(index: DatasetIndex) -> None:
@@ -81,15 +83,16 @@ def _refuse_twice(index: DatasetIndex) -> None:
 
 def _refuse_copies(index: DatasetIndex) -> None:
     """Leave out, with a problem line, normals that are copies of a defect's image: they show a defect."""
+    found: dict[Path, Path] = {}
+    for category in {s.category for s in index.defects}:
+        defects = Copies(s.image for s in index.defects if s.category == category)
+        normals = [*index.normals, *index.test_normals]
+        found |= defects.among(s.image for s in normals if s.category == category)
+    for path, twin in found.items():
+        index.problems.append(f"{index.relative(path)}: a copy of {index.relative(twin)}, no normal; delete one")
+        index.seen.add(path)
     for samples in (index.normals, index.test_normals):
-        copies: dict[Path, Path] = {}
-        for category in {s.category for s in index.defects}:
-            own, defects = ([s.image for s in of if s.category == category] for of in (samples, index.defects))
-            copies |= same_bytes(own, defects)
-        for path, twin in copies.items():
-            index.problems.append(f"{index.relative(path)}: a copy of {index.relative(twin)}, no normal; delete one")
-            index.seen.add(path)
-        samples[:] = [s for s in samples if s.image not in copies]
+        samples[:] = [s for s in samples if s.image not in found]
 
 
 def holds_dataset(path: Path) -> bool:

@@ -23,7 +23,6 @@ from fast.data.normals import (
     normals_of_test,
     refuse_foreign,
     shares_parts,
-    whole,
     without_tested,
 )
 from fast.data.sampler import Extra, SampleIndex, StepSampler
@@ -147,7 +146,7 @@ class DefectData(pl.LightningDataModule):
         """An index whose normals are of no part that is held out, where it has such; of the others it is noted."""
         if self.held is None or not index.normals:
             return index
-        shown = {s.image for s in normals_of_test(whole(index), self.held)}  # a part may have defects of other types
+        shown = {s.image for s in normals_of_test(index.whole, self.held)}  # a part may have defects of other types
         tested = [s for s in index.normals if s.image in shown]
         self.notes = normals_notes(index, tested)
         return without_tested(index, tested)
@@ -157,7 +156,7 @@ class DefectData(pl.LightningDataModule):
         """The split whose test side a training of normals alone keeps from, where it may show parts of it."""
         file = split_file(split)
         if file is not None:
-            refuse_foreign(file, whole(opened))
+            refuse_foreign(file, opened.whole)
         return file if file is not None or split == "all" or not shares_parts(opened) else drawn_split(opened)
 
     @property

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from fast.data.check import check
 from fast.data.index import DatasetIndex, Sample
-from fast.data.layouts import open_dataset
 from fast.data.split import Split, make_split
 from fast.runtime.counts import number_of
 
@@ -19,7 +18,7 @@ from fast.runtime.counts import number_of
 def normals_of_test(index: DatasetIndex, split: Split) -> list[Sample]:
     """The normals to train on that show a part which is tested on, and none that is trained on; for a nested split also
     a part of the test side of the split that it lies in. `index`: with the defects of all types, a part may have
-    several (`whole`)."""
+    several (`DatasetIndex.whole`)."""
     held = held_out(split)
     defects, trained = [*index.defects, *index.excluded], set(split.train)
     tested = [*index.test_normals, *(s for s in defects if index.relative(s.image) in held)]
@@ -37,11 +36,6 @@ def shares_parts(index: DatasetIndex) -> bool:
     """Whether any normal to train on shows a part that has defects or normals to test on, too."""
     parts = {_part(s) for s in [*index.defects, *index.excluded, *index.test_normals]}
     return any(_part(s) in parts for s in index.normals)
-
-
-def whole(index: DatasetIndex) -> DatasetIndex:
-    """All that the dataset of an index holds, which may have been narrowed."""
-    return open_dataset(index.root, index.layout)
 
 
 def drawn_split(index: DatasetIndex) -> Split:

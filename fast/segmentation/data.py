@@ -96,7 +96,7 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
         what = f"{lost}, which a pair was made from, is not there" if lost else "a pair does not say its sources"
         raise UserError(f"{folder}: {what}; without it nobody can tell test pictures apart: run where it was made")
     copies = Copies(forbidden)
-    kept = [pair for used, pair in found if not any(copies.holds(path, mask) for path, mask in used.files)]
+    kept = [pair for used, pair in found if not any(copies.twin(path, mask) for path, mask in used.files)]
     return kept, len(found) - len(kept)
 
 

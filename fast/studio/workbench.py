@@ -23,7 +23,7 @@ from fast.latent.prompts import is_vocabulary
 from fast.masks.shapes import SHAPES
 from fast.masks.source import Masks
 from fast.synthesis.defect_types import category_of
-from fast.synthesis.normals import apart_from_test, ask_split
+from fast.synthesis.normals import HeldOut, ask_split
 from fast.synthesis.options import DRAFT_STRENGTH
 from fast.synthesis.recipe import recipe_for
 from fast.synthesis.sources import NormalSource, find_normals
@@ -94,7 +94,7 @@ class Workbench:
         if self.defects is None and split is None and of_a_split:
             ask_split(of_a_split[0], data_root, self.normals)
         if self.defects is not None:
-            self.normals, self.notes = apart_from_test(self.normals, self.defects, self.split)
+            self.normals, self.notes = HeldOut(self.defects, self.split).normals(self.normals)
         self._loaded: dict[str, Generator] = {}
 
     @property

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from fast.data.category import NORMAL_DIRS
-from fast.data.content import Copies, same_bytes
+from fast.data.content import Copies
 from fast.data.images import list_images
 from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.layouts import holds_dataset, open_dataset
@@ -16,10 +17,9 @@ from fast.data.normals import (
     normals_of_test,
     refuse_foreign,
     shares_parts,
-    whole,
     without_tested,
 )
-from fast.data.split import split_file
+from fast.data.split import Split, split_file
 from fast.runtime.counts import number_of
 from fast.synthesis.sources import MaskSource, NormalSource
 from ldm.errors import UserError
@@ -27,31 +27,63 @@ from ldm.errors import UserError
 HALVES = ("train", "validation", "images", "imgs", "data")  # names between a dataset and its normals
 
 
-def apart_from_test(normals: Sequence[NormalSource], root: str, split: str) -> tuple[list[NormalSource], list[str]]:
-    """Those of no part that the `split` (third, all or a file) of the dataset at `root` keeps to test on, copies of its
-    normals among them, and what to tell of the others. Raises `UserError`."""
-    file = split_file(split)
-    index = open_dataset(root)
-    defective = same_bytes((n.path for n in normals), (s.image for s in index.defects))
-    notes = _copies_notes(len(normals), defective)
-    normals = [n for n in normals if n.path not in defective]
-    if not normals:
-        raise UserError(f"every normal image is a copy of a defect's image of {root}; give normal images")
-    if split == "all":
-        return normals, notes
-    if not index.defects:
-        raise UserError(f"--split {split} is of real defects, and {root} has none; name their dataset with --defects")
-    every = whole(index)  # a part may have defects of other types, too
-    if file is not None:
-        refuse_foreign(file, every)
-    if not shares_parts(every):
-        return normals, notes
-    tested = Copies(s.image for s in normals_of_test(every, file or drawn_split(index)))
-    given = {Sample(n.path, None, n.category, GOOD, str(n.path)): n for n in normals}
-    index = replace(every, normals=list(given))
-    seen = [sample for sample in given if tested.holds(sample.image, mask=False)]
-    kept = [given[sample] for sample in without_tested(index, seen).normals]
-    return kept, [*notes, *normals_notes(index, seen)]
+class HeldOut:
+    """What a `split` (third, all or a file) of the dataset at `root` keeps to test on, away from what pairs are made
+    of. `index`: the dataset, where it is open already. Raises `UserError`, also where something is looked at."""
+
+    def __init__(self, root: str, split: str, index: DatasetIndex | None = None):
+        self.root, self.name, self._file = root, split, split_file(split)
+        self.index = open_dataset(root) if index is None else index
+        if self._file is not None:
+            refuse_foreign(self._file, self.index.whole)
+
+    @cached_property
+    def _split(self) -> Split:
+        return self._file or drawn_split(self.index)
+
+    def normals(self, given: Sequence[NormalSource]) -> tuple[list[NormalSource], list[str]]:
+        """Normal images of no part that is tested on, copies of the dataset's own among them, and what to tell of the
+        others. Copies of its defects' images are none."""
+        defective = Copies(s.image for s in self.index.defects).among(n.path for n in given)
+        notes = _copies_notes(len(given), defective)
+        flawless = [n for n in given if n.path not in defective]
+        if not flawless:
+            raise UserError(f"every normal image is a copy of a defect's image of {self.root}; give normal images")
+        if self.name == "all":
+            return flawless, notes
+        if not self.index.defects:
+            raise UserError(
+                f"--split {self.name} is of real defects, and {self.root} has none; name their dataset with --defects"
+            )
+        every = self.index.whole  # a part may have defects of other types, too
+        if not shares_parts(every):
+            return flawless, notes
+        tested = Copies(s.image for s in normals_of_test(every, self._split))
+        sources = {Sample(n.path, None, n.category, GOOD, str(n.path)): n for n in flawless}
+        index = replace(every, normals=list(sources))
+        seen = [sample for sample in sources if tested.twin(sample.image)]
+        kept = [sources[sample] for sample in without_tested(index, seen).normals]
+        return kept, [*notes, *normals_notes(index, seen)]
+
+    def masks(self, given: Sequence[MaskSource], folder: str) -> tuple[list[MaskSource], list[str]]:
+        """Masks of no defect that is tested on, and what to tell of the others. `folder`: where they lie."""
+        if self.name == "all":
+            return list(given), []
+        every, names = self.index.whole, held_out(self._split)
+        theirs = [s for s in [*every.defects, *every.excluded] if every.relative(s.image) in names]
+        files = [s.mask for s in theirs if s.mask is not None]
+        tested = Copies(part for mask in files for part in (list_images(mask) if mask.is_dir() else [mask]))
+        kept = [mask for mask in given if not tested.twin(mask.path, mask=True)]
+        if len(kept) == len(given):
+            return kept, []
+        if not kept:
+            raise UserError(
+                f"{folder}: every mask in it is of a defect that --split {self.name} keeps to test on; give other masks"
+            )
+        lost = set(given) - set(kept)
+        first = next(mask for mask in given if mask in lost).path.name
+        told = f"{len(lost)} of {number_of(len(given), 'mask')} in {folder} are of defects that are tested on"
+        return kept, [f"{told} ({first} the first): left out"]
 
 
 def _copies_notes(count: int, defective: Mapping[Path, Path]) -> list[str]:
@@ -60,34 +92,6 @@ def _copies_notes(count: int, defective: Mapping[Path, Path]) -> list[str]:
     path, twin = next(iter(defective.items()))
     are = number_of(len(defective), f"of {count} normal images is a copy", f"of {count} normal images are copies")
     return [f"{are} of a defect's image ({path.name} of {twin.name} the first): left out"]
-
-
-def masks_apart_from_test(
-    masks: Sequence[MaskSource], folder: str, root: str, split: str
-) -> tuple[list[MaskSource], list[str]]:
-    """Those of no defect that the `split` (third, all or a file) of the dataset at `root` keeps to test on, copies of
-    its masks among them, and what to tell of the others. `folder`: where they lie. Raises `UserError`."""
-    file = split_file(split)
-    if split == "all":
-        return list(masks), []
-    index = open_dataset(root)
-    every = whole(index)
-    if file is not None:
-        refuse_foreign(file, every)
-    held = held_out(file or drawn_split(index))
-    theirs = [s for s in [*every.defects, *every.excluded] if every.relative(s.image) in held]
-    files = [s.mask for s in theirs if s.mask is not None]
-    tested = Copies(part for mask in files for part in (list_images(mask) if mask.is_dir() else [mask]))
-    left = [mask for mask in masks if tested.holds(mask.path, mask=True)]
-    if left and len(left) == len(masks):
-        raise UserError(
-            f"{folder}: every mask in it is of a defect that --split {split} keeps to test on; give other masks"
-        )
-    if not left:
-        return list(masks), []
-    told = f"{len(left)} of {number_of(len(masks), 'mask')} in {folder} are of defects that are tested on"
-    lost = {mask.path for mask in left}
-    return [m for m in masks if m.path not in lost], [f"{told} ({left[0].path.name} the first): left out"]
 
 
 def ask_split(artifact: Path, data_root: str, normals: Sequence[NormalSource]) -> None:
@@ -116,6 +120,6 @@ def _around(folder: Path) -> Iterator[Path]:
 def _dataset(root: Path) -> DatasetIndex | None:
     """The whole dataset at a place; None where there is none, or none that can be read."""
     try:
-        return whole(open_dataset(root)) if holds_dataset(root) else None
+        return open_dataset(root).whole if holds_dataset(root) else None
     except UserError:
         return None

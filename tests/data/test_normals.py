@@ -38,7 +38,7 @@ from fast.runtime.command import run_cli
 from fast.segmentation.data import from_output
 from fast.studio import app, workbench
 from fast.studio.workbench import Workbench
-from fast.synthesis.normals import ask_split, masks_apart_from_test
+from fast.synthesis.normals import HeldOut, ask_split
 from fast.synthesis.options import SynthesisOptions
 from fast.synthesis.sources import MaskSource, find_masks, find_normals
 from ldm.checkpoint import save_safetensors
@@ -319,7 +319,7 @@ def test_no_mask_of_any_test_side_is_given(parts: Path, tmp_path: Path) -> None:
 
     def kept(split: str) -> set[str]:
         masks = find_masks(str(parts / "ground_truth"))[0]
-        found, notes = masks_apart_from_test(masks, "masks", str(parts), split)
+        found, notes = HeldOut(str(parts), split).masks(masks, "masks")
         assert len(notes) == 1
         return {m.path.parent.name if m.path.name.startswith("part") else m.path.stem[:3] for m in found}
 
@@ -333,7 +333,7 @@ def test_no_mask_of_any_test_side_is_given(parts: Path, tmp_path: Path) -> None:
             half[rows] = whole[rows]
             write_mask(sample.mask.parent / sample.image.stem / f"part{part}.png", half)
     masks = [MaskSource(p, "crack") for p in sorted((parts / "ground_truth/crack").rglob("*.png"))]
-    found, _ = masks_apart_from_test(masks, "masks", str(parts), str(tmp_path / "inner.json"))
+    found, _ = HeldOut(str(parts), str(tmp_path / "inner.json")).masks(masks, "masks")
     assert {m.path.parent.name for m in found} == {Path(name).stem for name in inner.train}
 
 
@@ -552,7 +552,7 @@ def test_weights_of_a_split_ask_which_normals_may_be_used(
         weights = tmp_path / "fast-1.safetensors"
         save_safetensors({"x": torch.zeros(1)}, weights, {"split": split})
         with pytest.raises(UserError, match="say with") if asks else nullcontext():
-            assert len(_normals(options, weights, say=False)) == 13
+            assert len(_normals(options, weights, None, say=False)) == 13
     artifacts = {"fast": SimpleNamespace(path=weights)}
     monkeypatch.setattr(workbench, "_artifacts", lambda _: artifacts)
     for split, asks in (("0" * 64, True), ("all", False)):
