@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fast.runtime.counts import number_of
 from fast.runtime.folders import sole
 from fast.runtime.options import Parser
 from fast.segmentation.names import require_name
+
+if TYPE_CHECKING:
+    from fast.cli.segment_data import Data
 
 STEPS = 700  # unless the training goes by the clock
 SHOWN = ("iou", "acc", "ap", "auroc")
@@ -88,16 +89,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-@dataclass
-class Data:
-    """Pairs to train and to test on, the split's hash, and how many there are of what."""
-
-    train: list[Any]
-    test: list[Any]
-    split: str
-    counts: dict[str, int]
-
-
 def share_of_real(text: str) -> float | None:
     """Of `--real_share`; None stands for merge."""
     if text == "merge":
@@ -109,139 +100,6 @@ def share_of_real(text: str) -> float | None:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 1, or be merge")
     return share
-
-
-def gather(options: argparse.Namespace) -> Data:
-    """Raises `UserError` when a folder holds nothing of use or the training would see what is tested on."""
-    from fast.cli.dataset_notes import tell_leak, tell_normals
-    from fast.data.content import Copies
-    from fast.data.normals import normals_of_test, without_tested
-    from fast.review.decisions import told
-    from fast.segmentation.data import check_pairs, from_output, from_samples, merged
-    from fast.synthesis.records import each_record, is_output, refuse_urls
-    from ldm.errors import UserError
-
-    refuse_urls(*options.train)
-    refuse_twice(options.train)
-    index, chosen = divide(options.test, options)
-    real_train, real_test = chosen.apply(index)
-    if not real_test:
-        raise UserError(f"--split {options.split} leaves no defect of {options.test} to test on; use another split")
-    if any(is_output(folder) or folder.resolve() == options.test.resolve() for folder in options.train):
-        tell_leak(options.test, real_train, real_test)
-    held_out = {path for s in real_test for path in (s.image, s.mask) if path is not None}
-    held_out |= {s.image for s in index.test_normals} if options.test_normals else set()
-    held_out = {path.resolve() for path in held_out}
-    tested = normals_of_test(index, chosen)
-    if options.normals:
-        tell_normals(options.test, index, chosen)
-    index = without_tested(index, tested)
-    tell_weights(options.weights, chosen.hash)
-    copies = Copies(held_out)
-    synthetic, real, left_out, known = [], [], 0, 0
-    for folder in options.train:
-        if is_output(folder):
-            if note := told(folder, [row["index"] for row in each_record(folder, rejected=True)]):
-                print(f"note: {note}", flush=True)
-            pairs, without = from_output(folder, held_out)
-            refuse_seen(folder, pairs, index, chosen.hash)
-            tell_surfaces(folder, pairs, tested, bool(index.tested_normals))
-            synthetic += pairs
-            left_out += without
-        elif folder.resolve() == options.test.resolve():
-            real += real_train
-        else:
-            other, its_split = divide(folder, options)
-            if other.root == index.root and options.split == "third":
-                raise UserError(
-                    f"--train {folder} and --test {options.test} are of one dataset, {index.root}, and each would be "
-                    "divided by itself; give the same folder twice, or the --split FILE of the whole"
-                )
-            own = its_split.apply(other)[0]
-            new = [s for s in own if not copies.twin(s.image)]
-            known += len(own) - len(new)
-            real += new
-    # The datasets' own files were decoded above.
-    check_pairs(synthetic)
-    if not synthetic and not real:
-        made = "its only pair was" if left_out == 1 else f"all {left_out} pairs were"
-        why = f"{made} made from files that are tested on" if left_out else "no pair in it"
-        if known:
-            why = f"{number_of(known, 'real defect is a copy', 'real defects are copies')} of what is tested on"
-        raise UserError(f"--train {' '.join(map(str, options.train))}: {why}; synthesize from the training side")
-    normals = from_samples(index.normals) if options.normals else []
-    share = options.real_share if synthetic and real else None
-    train = merged(synthetic, from_samples(real), normals, share, options.normals, options.draw)
-    test = real_test + (index.test_normals if options.test_normals else [])
-    counts = {
-        "real": len(real),
-        "synthetic": len(synthetic),
-        "left out": left_out,
-        "normals": len(normals),
-        "test": len(test),
-    }
-    return Data(train, from_samples(test), chosen.hash, counts)
-
-
-def refuse_twice(folders: Sequence[Path]) -> None:
-    """UserError for a folder that is given twice: all in it would count double."""
-    from ldm.errors import UserError
-
-    seen: set[Path] = set()
-    for folder in folders:
-        if folder.resolve() in seen:
-            raise UserError(f"--train names {folder} twice, and what is in it would count double; name it once")
-        seen.add(folder.resolve())
-
-
-def tell_weights(weights: Path | None, split: str) -> None:
-    """Tell of a segmenter to start from that may have seen what is tested on."""
-    from fast.bench.provenance import segmenter_besides
-
-    if weights is not None and (what := segmenter_besides(weights, split)):
-        line = f"--weights {weights} learned from {what}, not from the split {split[:12]}"
-        print(f"note: {line}: the figures tell nothing if that holds any of what is tested on", flush=True)
-
-
-def refuse_seen(folder: Path, pairs: Sequence[Any], index: Any, split: str) -> None:
-    """Raises `UserError` for pairs of the tested data whose making may have seen what is tested on. Of pairs that stand
-    on other data it is told."""
-    from fast.bench.provenance import made_besides
-    from ldm.errors import UserError
-
-    if not (what := made_besides(folder, split, bool(index.tested_normals))):
-        return
-    sources = {path for pair in pairs for path in pair.sources}
-    line = f"{folder} was made for {what}, not for the split {split[:12]}"
-    if not sources or any(path.is_relative_to(index.root.resolve()) for path in sources):
-        raise UserError(f"{line}, and may have seen what is tested on; adapt and synthesize with this split (--split)")
-    print(f"note: {line}: its figures tell nothing if that holds any of what is tested on", flush=True)
-
-
-def tell_surfaces(folder: Path, pairs: Sequence[Any], tested: Sequence[Any], others: bool) -> None:
-    """Tell of pairs that stand on normal images of parts that are `tested` on. `others`: there are others to take."""
-    from fast.data.content import Copies
-
-    surfaces = Copies(s.image for s in tested)
-    standing = sum(any(surfaces.twin(path) for path in pair.sources) for pair in pairs)
-    if not standing:
-        return
-    of = f"of {len(pairs)} pairs"
-    stand = number_of(standing, f"{of} stands on a normal image", f"{of} stand on normal images")
-    remedy = f"make {folder} anew with --split, which takes others" if others else "add normal images of other parts"
-    print(f"note: {stand} of parts that are tested on: scores come out too good; {remedy}", flush=True)
-
-
-def divide(path: Path, options: argparse.Namespace) -> tuple[Any, Any]:
-    """(the usable part of a dataset, its split)"""
-    from fast.cli.dataset_notes import tell_left_out
-    from fast.data.layouts import check, open_dataset, require_defects
-    from fast.data.split import Split, make_split
-
-    index = check(open_dataset(path, category=options.category)).usable
-    require_defects(index)
-    tell_left_out(path, index.left_out, index.doubts)
-    return index, make_split(index) if options.split == "third" else Split.load(options.split)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -318,9 +176,14 @@ def check_out(options: argparse.Namespace) -> None:
             raise UserError(f"--out {options.out} lies in {place}, which is read; choose another place")
 
 
-def announce(data: Data) -> None:
+def _gathered(options: argparse.Namespace) -> Data:
+    """`gather`, and what was found is told."""
+    from fast.cli.segment_data import gather
+
+    data = gather(options)
     counts = ", ".join(f"{count} {what}" for what, count in data.counts.items())
     print(f"{counts}; split {data.split[:12]}", flush=True)
+    return data
 
 
 def judge(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
@@ -330,8 +193,7 @@ def judge(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
     from fast.segmentation.quick import QuickJudge
 
     refuse_for_quick(options)
-    data = gather(options)
-    announce(data)
+    data = _gathered(options)
     size = None if options.native else options.size
     judging = QuickJudge(size=size, augment=options.augment, cache=options.features, device=device)
     done = trial(judging, data.train, data.test, options.seed)
@@ -375,8 +237,7 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
     if options.features is not None:
         raise UserError(f"--features {options.features} is for --segmenter quick; leave it out")
     complete(options, device)
-    data = gather(options)
-    announce(data)
+    data = _gathered(options)
     seen = {"size": options.size, "native": options.native, "bf16": options.precision == "bf16", "device": device}
     how = {name: getattr(options, name) for name in TRAINING}
     losses: list[float] = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fast.cli import bench, bench_auto, few_defects, make_masks, segment
+from fast.cli import bench, bench_auto, few_defects, make_masks, segment, segment_data
 from fast.cli.dataset_notes import tell_leak, tell_left_out
 from fast.cli.synthesis_notes import tell_sources
 from fast.data.layouts import open_dataset
@@ -42,7 +42,7 @@ def auto(root: Path, out: Path) -> object:
 
 def network(root: Path, out: Path) -> object:
     argv = ["--train", str(root), "--test", str(root), "--out", str(out / "r.json")]
-    return segment.gather(segment.parser().parse_args(argv))
+    return segment_data.gather(segment.parser().parse_args(argv))
 
 
 def sweep(root: Path, out: Path) -> object:
@@ -196,7 +196,7 @@ def test_another_set_to_train_on_is_not_tested(
         "--out",
         str(tmp_path / "r.json"),
     ]
-    segment.gather(segment.parser().parse_args(argv))
+    segment_data.gather(segment.parser().parse_args(argv))
     assert "trained on, too" not in capsys.readouterr().out
 
 

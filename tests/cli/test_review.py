@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fast.cli import review as command
-from fast.cli import segment
+from fast.cli import segment, segment_data
 from fast.data.images import read_image, read_mask
 from fast.review.decisions import Decision, Review
 from fast.runtime.command import run_cli
@@ -72,7 +72,7 @@ def test_training_says_how_many_it_leaves_out(
 ) -> None:
     Review(pairs).decide({1: Decision("rejected"), 2: Decision("accepted")})
     options = segment.parser().parse_args(["--train", str(pairs), "--test", str(drawn_root), "--category", "wood"])
-    assert segment.gather(options).counts["synthetic"] == 3
+    assert segment_data.gather(options).counts["synthetic"] == 3
     assert capsys.readouterr().out == f"note: 1 of 4 pairs in {pairs} is rejected (review.jsonl) and left out\n"
 
 

@@ -22,7 +22,7 @@ from fast.bench.protocol import parse
 from fast.bench.provenance import made_besides, seen_besides
 from fast.bench.rows import Row, RowPairs
 from fast.bench.work import _flags
-from fast.cli import bench, bench_auto, few_defects, pairs, prepare_data, segment, studio
+from fast.cli import bench, bench_auto, few_defects, pairs, prepare_data, segment, segment_data, studio
 from fast.cli.synthesis_job import _normals
 from fast.cli.synthesis_options import check_options, parse_synthesis
 from fast.data.images import read_mask, write_image, write_mask
@@ -276,10 +276,10 @@ def test_a_segmenter_tells_of_pairs_that_show_tested_parts(
         assert run_cli(pairs.main, [*make, *flags, "--sample_name", str(out)]) == 0
         capsys.readouterr()
         argv = ["--train", str(parts), str(out), "--test", str(parts), "--out", str(tmp_path / "r")]
-        segment.gather(segment.parser().parse_args(argv))
+        segment_data.gather(segment.parser().parse_args(argv))
         assert "8 of 13" not in capsys.readouterr().out  # none is shown
         argv += ["--normals", "0.3"]
-        data = segment.gather(segment.parser().parse_args(argv))
+        data = segment_data.gather(segment.parser().parse_args(argv))
         assert data.counts["normals"] == 5
         assert data.counts["synthetic"] == 16
         told.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")])

@@ -14,6 +14,7 @@ from fast.cli import export as exporting
 from fast.cli import review as reviewing
 from fast.cli import score as scoring
 from fast.cli import segment as segmenting
+from fast.cli import segment_data
 from fast.cli.regenerate import regenerate
 from fast.data import packed
 from fast.data.images import read_image
@@ -76,7 +77,7 @@ def test_a_segmenter_s_door_counts_the_same_pairs(made: Path, drawn_root: Path) 
     counts = []
     for name in ("folder", "shards"):
         argv = ["--train", str(made / name), "--test", str(drawn_root), "--category", "wood", "--steps", "1"]
-        counts.append(segmenting.gather(segmenting.parser().parse_args(argv)).counts)
+        counts.append(segment_data.gather(segmenting.parser().parse_args(argv)).counts)
     assert counts[0] == counts[1]
     assert counts[0]["synthetic"] + counts[0]["left out"] == COUNT
 
