@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from fast.bench.advice import advice, images, number, share, short, signed
+from fast.bench.by_part import ByPart, by_part, told
 from fast.bench.figures import GREY, PALETTE, Series, curve, svg
 from fast.bench.results import Summary, summarize
 from fast.bench.verdict import (
@@ -57,6 +58,7 @@ def page(answer: Answer) -> Report:
     sections = [
         _curve(answer, found),
         _types(answer, found),
+        _parts(answer),
         _pairs(answer),
         _predictions(answer),
         unmarked_section(answer.unmarked, "the network trained on real and synthetic ones"),
@@ -66,8 +68,8 @@ def page(answer: Answer) -> Report:
     ]
     return Report(
         title=f"Do synthetic pairs help on {_plain(answer.name)}? {found.answer.capitalize()}.",
-        lead=f"{sentence(answer, found)} IoU is the overlap of the pixels the network calls defect with those that "
-        "are: 100 % if it marks exactly these.",
+        lead=f"{sentence(answer, found)}{_doubt(answer, found)} IoU is the overlap of the pixels the network calls "
+        "defect with those that are: 100 % if it marks exactly these.",
         figures=[_figure(answer, kind, found.answer == "yes" and kind == BOTH) for kind in (BOTH, REAL, SYNTHETIC)],
         sections=[section for section in sections if section],
         foot="Written by FAST. Every number was measured on this dataset. Changes are of figures before rounding.",
@@ -214,6 +216,30 @@ def _types(answer: Answer, found: Verdict) -> Section | None:
     )
 
 
+def _parts(answer: Answer) -> Section | None:
+    found = _by_part(answer)
+    if found is None:
+        return None
+    return Section(
+        "Which parts were tested",
+        "Trainings that differ in chance alone do not show how much hangs on the parts that happen to be tested. Here "
+        "the same networks are asked about other choices of them.",
+        [Points([("Gain in IoU, all pixels:", f"{told(found)}.")])],
+    )
+
+
+def _doubt(answer: Answer, found: Verdict) -> str:
+    """What to add to an answer that other parts might turn round."""
+    by = _by_part(answer)
+    if by is None or not by.doubtful or found.gain is None or not found.gain.sure:
+        return ""
+    return " With other parts tested it might be otherwise (below: which parts were tested)."
+
+
+def _by_part(answer: Answer) -> ByPart | None:
+    return by_part(*(answer.runs.get(kind, ()) for kind in (REAL, BOTH)))
+
+
 def _bars(real: list[float], both: list[float], synthetic: list[float]) -> list[str | Bar]:
     shares = [summarize(values) for values in (real, both, synthetic)]
     bars = [Bar(one.mean / 100 if one else None, strong=i == 1) for i, one in enumerate(shares)]
@@ -345,8 +371,8 @@ def _how(answer: Answer) -> Section:
                     ),
                     (
                         "What it leaves out.",
-                        "How much the figures would differ with other test pictures or with other real defects to "
-                        "train on; types with few test pictures feel that most. And "
+                        "How much the figures would differ with other real defects to train on, and all but a little "
+                        "of what other test parts would change: types with few test pictures feel that most. And "
                         "of many types one may cross its margin by chance.",
                     ),
                 ]

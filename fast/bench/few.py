@@ -18,18 +18,17 @@ import numpy as np
 from fast.bench.nested import Sides, beside, content_beside, nested_sides, sides_of, training_side
 from fast.bench.rows import Row, RowPairs
 from fast.bench.trial import Judge, trial
-from fast.bench.verdict import gain
 from fast.data.content import dataset_content
 from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex, Sample
 from fast.data.split import Split
-from fast.runtime.tables import markdown
 from fast.segmentation.data import from_samples, merged
 from ldm.errors import UserError
 
 ALONE = "real alone"
 SHARE = 0.5  # of the defects drawn in training that are real, where there are real and synthetic ones
 METRICS = ("miou", "miou_types", "ap", "auroc")
+UNTOLD = ("types", "parts", "split", "data", "how", "judged")  # of a row, in the line about it
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def measured(
     figures = trial(judge, seen, from_samples(sides.test), seed).figures
     row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(made)}
     types = {name: own["iou"] for name, own in figures["types"].items()}
-    return {**row, **{metric: figures[metric] for metric in METRICS}, "types": types}
+    return {**row, **{metric: figures[metric] for metric in METRICS}, "types": types, "parts": figures["parts"]}
 
 
 def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: Mapping[int, str]) -> list[dict[str, Any]]:
@@ -223,57 +222,5 @@ def _how(label: str, few: Few, count: int | None, seed: int) -> dict[str, Any]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    shown = {key: value for key, value in row.items() if key not in ("types", "split", "data", "how", "judged")}
+    shown = {key: value for key, value in row.items() if key not in UNTOLD}
     return " ".join(f"{k}={v:.3f}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
-
-
-def table(rows: Sequence[dict[str, Any]], metric: str = "miou") -> str:
-    """A Markdown table: rows are labels, columns the numbers of real defects; mean and standard deviation in percent,
-    and the points above real defects alone with half of the 95 % interval of the paired difference."""
-    counts = sorted({r["count"] for r in rows}, key=lambda c: 10**9 if c is None else c)
-    labels = list(dict.fromkeys(r["label"] for r in rows))
-
-    def values(label: str, count: int | None) -> dict[int, float]:
-        return {r["seed"]: r[metric] for r in rows if (r["label"], r["count"]) == (label, count)}
-
-    head, lines = ["real defects of each type", *("all" if c is None else str(c) for c in counts)], []
-    for label in labels:
-        cells = []
-        for count in counts:
-            own, base = values(label, count), values(ALONE, count)
-            if not own:
-                cells.append("-")
-                continue
-            numbers = 100 * np.array(list(own.values()))
-            text = f"{numbers.mean():.1f} ± {numbers.std(ddof=1) if len(numbers) > 1 else 0:.1f}"
-            both = sorted(own.keys() & base.keys())
-            if label != ALONE and both:
-                change = gain([100 * base[s] for s in both], [100 * own[s] for s in both])
-                if change is not None:
-                    margin = "" if change.margin is None else f" ± {change.margin:.1f}"
-                    text += f" ({change.points:+.1f}{margin})"
-            cells.append(text)
-        lines.append([label, *cells])
-    return markdown(head, lines, left=len(head))
-
-
-def worth(
-    rows: Sequence[dict[str, Any]], label: str, count: int | None, total: float, metric: str = "miou"
-) -> float | None:
-    """The number of real defects of each type at which they alone reach what `count` of them reach with the pairs of
-    `label`, between the measured numbers on a straight line; None beyond the last. `total`: what "all" is on average.
-    """
-
-    def mean(name: str, n: int | None) -> float | None:
-        found = [r[metric] for r in rows if (r["label"], r["count"]) == (name, n)]
-        return float(np.mean(found)) if found else None
-
-    reached = mean(label, count)
-    numbers = sorted({r["count"] for r in rows if r["label"] == ALONE}, key=lambda c: 1e9 if c is None else c)
-    curve = [(0.0, 0.0)] + [(total if c is None else float(c), m) for c in numbers if (m := mean(ALONE, c)) is not None]
-    if reached is None:
-        return None
-    for (x0, y0), (x1, y1) in itertools.pairwise(curve):
-        if y0 <= reached <= y1:
-            return x0 + (x1 - x0) * (reached - y0) / max(y1 - y0, 1e-9)
-    return None if reached > curve[-1][1] else 0.0

@@ -88,7 +88,8 @@ def run(options: argparse.Namespace) -> None:
     counts = tuple(_count(text) for text in (options.counts or COUNTS).split(","))
     rows = rows_of(options)
 
-    from fast.bench.few import METRICS, Few, measure, table
+    from fast.bench.few import Few, measure
+    from fast.bench.few_table import report
     from fast.data.images import write_bytes
 
     judge, judged = judge_of(options)
@@ -103,9 +104,8 @@ def run(options: argparse.Namespace) -> None:
     few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, options.normals,
               judged, options.draw)  # fmt: skip
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
-    parts = [f"{metric}\n\n{table(found, metric)}\n" for metric in METRICS]
-    write_bytes(options.out / "table.md", "\n".join(parts).encode())
-    print("\n".join(parts))
+    write_bytes(options.out / "table.md", report(found).encode())
+    print(report(found))
 
 
 def written(

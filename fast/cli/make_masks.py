@@ -211,7 +211,7 @@ def _apart_from_test(masks: list[MaskSource], folder: str, split: str | None) ->
             flush=True,
         )
         return masks
-    kept, notes = HeldOut(str(index.root), split, index).masks(masks, folder)
+    kept, notes = HeldOut(index, split).masks(masks, folder)
     for note in notes:
         print(f"note: {note}", flush=True)
     return kept

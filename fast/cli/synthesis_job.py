@@ -267,15 +267,11 @@ def _other(options: SynthesisOptions, masks: ChosenMasks, say: bool) -> Synthesi
 
 
 def _held_out(options: SynthesisOptions) -> HeldOut | None:
-    """What `--split` keeps to test on, of a transplant without one the third's; None where nothing names a split or
-    there is no real defect to divide."""
+    """What `--split` keeps to test on, of a transplant without one the third's; None where neither names a split."""
     root = options.defects or options.data_root
     if root is None or (options.split is None and not transplants(options)):
         return None
-    index = open_dataset(root)
-    if options.split is None and not index.defects:
-        return None  # what cuts them out says more
-    return HeldOut(root, options.split or "third", index)
+    return HeldOut(root, options.split or "third")
 
 
 def _normals(options: SynthesisOptions, weights: Path | None, held: HeldOut | None, say: bool) -> list[NormalSource]:
@@ -287,6 +283,8 @@ def _normals(options: SynthesisOptions, weights: Path | None, held: HeldOut | No
         if weights is not None and not transplants(options) and _of_a_split(weights):
             ask_split(weights, options.data_root, normals)
         return normals
+    if options.split is None and not held.index.defects:
+        return normals  # what cuts them out says more
     kept, notes = held.normals(normals)
     for note in notes if say else ():
         print(f"note: in {held.root} {note}", flush=True)

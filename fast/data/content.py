@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 
@@ -46,29 +47,25 @@ def mask_content(path: Path) -> str:
 
 class Copies:
     """Finds the one of `files` that another file is, or is a copy of: the same bytes under another path, or the same
-    mask in another format. Files that differ in size, or in the middle, are not read whole: a camera's uncompressed
-    pictures all have one size. Nothing is read twice, and what cannot be read is no copy."""
+    mask in another format. A file whose size or middle no other has is not read whole, a camera's uncompressed pictures
+    all have one size; those that are asked for as masks are decoded. What cannot be read is a copy of nothing else."""
 
     def __init__(self, files: Iterable[Path]):
-        self._files: dict[Path, Path] = {}  # as they were given, by their own place
-        for path in files:
-            self._files.setdefault(path.resolve(), path)
+        self._files = list(files)
         self._sizes: dict[int, list[Path]] = {}
         for path in self._files:
-            if size := _size(path):
-                self._sizes.setdefault(size, []).append(path)
-        self._middles: dict[int, dict[bytes | None, list[Path]]] = {}
+            self._sizes.setdefault(_size(path), []).append(path)
+        self._middles: dict[int, dict[bytes, list[Path]]] = {}
         self._hashes: dict[tuple[int, bytes], dict[str, Path]] = {}
         self._masks: dict[str, Path] | None = None
         self._known: dict[tuple[Path, bool], Path | None] = {}
 
     def twin(self, path: Path, mask: bool = False) -> Path | None:
-        """The file that `path` is or is a copy of; with `mask` also one that says the same as a mask. None for none."""
-        key = path.resolve(), mask
+        """The file that `path` is or is a copy of, the first of several; with `mask` also one that says the same as a
+        mask. None for none."""
+        key = path, mask
         if key not in self._known:
-            own = key[0] if key[0] in self._files else self._same_bytes(key[0])
-            found = own or (self._same_mask(key[0]) if mask else None)
-            self._known[key] = None if found is None else self._files[found]
+            self._known[key] = self._same_bytes(path) or (self._same_mask(path) if mask else None)
         return self._known[key]
 
     def among(self, paths: Iterable[Path]) -> dict[Path, Path]:
@@ -79,12 +76,16 @@ class Copies:
         size = _size(path)
         if size not in self._sizes:
             return None
+        middle = _middle(path, size)
+        if middle is None:  # empty, gone or locked: only its place tells
+            place = path.resolve()
+            return next((other for other in self._sizes[size] if other.resolve() == place), None)
         if size not in self._middles:
             self._middles[size] = {}
             for other in self._sizes[size]:
-                self._middles[size].setdefault(_middle(other, size), []).append(other)
-        middle = _middle(path, size)
-        if middle is None or middle not in self._middles[size]:
+                if (own := _middle(other, size)) is not None:
+                    self._middles[size].setdefault(own, []).append(other)
+        if middle not in self._middles[size]:
             return None
         if (size, middle) not in self._hashes:  # the first of several counts
             self._hashes[size, middle] = {file_hash(p): p for p in reversed(self._middles[size][middle])}
@@ -100,13 +101,16 @@ class Copies:
 def _size(path: Path) -> int:
     """Bytes of a file; 0 where there is none."""
     try:
-        return path.stat().st_size if path.is_file() else 0
+        found = path.stat()
     except OSError:
         return 0
+    return found.st_size if S_ISREG(found.st_mode) else 0
 
 
 def _middle(path: Path, size: int) -> bytes | None:
-    """Some bytes of a file's middle; None where it cannot be read."""
+    """Some bytes of a file's middle; None of an empty one, or where it cannot be read."""
+    if not size:
+        return None
     try:
         with open(path, "rb") as file:
             file.seek(size // 2)

@@ -31,6 +31,7 @@ class DatasetIndex:
     `excluded`: defects that `check` found unusable; `tested_normals`: normals to train on that are left out for they
     show parts that are tested on (`fast.data.normals`); both are in none of the other lists. `notes`: what was not
     used, and how things were read that could be meant in another way; `doubts`: those of them that every command tells.
+    `opened`: all that the dataset held when it was opened, of which this is a part; None of that one itself.
     """
 
     root: Path
@@ -49,7 +50,7 @@ class DatasetIndex:
 
     @property
     def whole(self) -> DatasetIndex:
-        """All that the dataset held when it was opened, of which this may be a part."""
+        """All that the dataset held when it was opened: `opened`, or itself."""
         return self.opened or self
 
     @property

@@ -57,13 +57,13 @@ def open_dataset(
         reader.finish()
     _refuse_twice(index)
     _refuse_copies(index)
-    if not (index.normals or index.test_normals or index.defects):
-        detail = "".join(f"; {line}" for line in index.problems[:3])
-        raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
     index.notes += unused_notes(index)
     narrowed = replace(index, opened=index)
     if name == "labelme" and part:  # labels, not folders, name the types
         narrowed.defects, part = [s for s in index.defects if Path(part) in s.image.parents], None
+    if not (narrowed.normals or narrowed.test_normals or narrowed.defects):
+        detail = "".join(f"; {line}" for line in index.problems[:3])
+        raise UserError(f"{root}: layout {name}, but no usable image in it{detail}; fill the folders")
     return narrowed.narrow(category, part).narrow(anomaly=anomaly)
 
 
@@ -84,7 +84,7 @@ def _refuse_twice(index: DatasetIndex) -> None:
 def _refuse_copies(index: DatasetIndex) -> None:
     """Leave out, with a problem line, normals that are copies of a defect's image: they show a defect."""
     found: dict[Path, Path] = {}
-    for category in {s.category for s in index.defects}:
+    for category in sorted({s.category for s in index.defects}):
         defects = Copies(s.image for s in index.defects if s.category == category)
         normals = [*index.normals, *index.test_normals]
         found |= defects.among(s.image for s in normals if s.category == category)

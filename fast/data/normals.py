@@ -19,14 +19,14 @@ def normals_of_test(index: DatasetIndex, split: Split) -> list[Sample]:
     """The normals to train on that show a part which is tested on, and none that is trained on; for a nested split also
     a part of the test side of the split that it lies in. `index`: with the defects of all types, a part may have
     several (`DatasetIndex.whole`)."""
-    held = held_out(split)
+    names = tested_names(split)
     defects, trained = [*index.defects, *index.excluded], set(split.train)
-    tested = [*index.test_normals, *(s for s in defects if index.relative(s.image) in held)]
+    tested = [*index.test_normals, *(s for s in defects if index.relative(s.image) in names)]
     parts = {_part(s) for s in tested} - {_part(s) for s in defects if index.relative(s.image) in trained}
     return [s for s in index.normals if _part(s) in parts]
 
 
-def held_out(split: Split) -> set[str]:
+def tested_names(split: Split) -> set[str]:
     """The names of the defects that a split keeps to test on, for a nested one also those of the split that it lies
     in."""
     return {*split.test, *(split.excluded if split.nested_in else ())}

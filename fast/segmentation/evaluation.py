@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from fast.data.mask_looks import IGNORED
 from fast.data.tensors import to_tensor
-from fast.metrics.segmentation import ClassMetricAccumulator, MetricAccumulator, defect_score, summary
-from fast.segmentation.data import SegmentationSample, Views, is_normal
-from fast.segmentation.unmarked import Unmarked
+from fast.metrics.segmentation import ClassMetricAccumulator, defect_score
+from fast.segmentation.data import SegmentationSample, Views
+from fast.segmentation.tally import Tally
 from fast.windows.tiling import tiled
 from ldm.errors import UserError
 
@@ -37,7 +37,8 @@ def evaluate(
     scored by the log-odds of a defect: `ap`, `auroc`, `f1_max`, and `pro`, the area under the per-region overlap up to
     a false-positive rate of 0.3, divided by 0.3. `miou_types`, `acc_types`: means over the defect types; `types`: all
     of it of each type's pictures alone. Normals count in the totals, by what is found in them by mistake.
-    `unmarked`: the pictures in which most was found where nothing is marked, see `Unmarked.report`.
+    `unmarked`: the pictures in which most was found where nothing is marked, see `Unmarked.report`; `parts`: the pixel
+    counts of each physical part, see `Parts.report`.
 
     `labels`, {class: name} of a network of several defect classes, adds how well it tells them apart
     (`ClassMetricAccumulator.report`); a pair's own class is `SegmentationSample.label`.
@@ -48,19 +49,17 @@ def evaluate(
     if not pairs:
         raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
     model = model.to(device).eval()
-    types: dict[str, MetricAccumulator] = {}
     classes: ClassMetricAccumulator | None = None
-    unmarked = Unmarked()
+    tally = Tally()
     for pair, mask, logits in answers(model, pairs, size, native, batch_size, bf16, device):
         predicted = logits.argmax(dim=0).numpy()
         score = defect_score(logits[None])[0].numpy()
-        types.setdefault(pair.kind, MetricAccumulator()).add(predicted > 0, mask, score)
-        unmarked.add(pair, predicted > 0, mask)
+        tally.add(pair, predicted > 0, mask, score)
         if labels is not None:
             classes = classes or _classes(pairs, labels, len(logits))
             known = mask != IGNORED
             classes.add(predicted[known], mask[known].astype(np.int64) * pair.label)
-    found = summary(types, {pair.kind for pair in pairs if is_normal(pair)}) | {"unmarked": unmarked.report()}
+    found = tally.report()
     return found if classes is None or labels is None else {**found, **classes.report(labels)}
 
 

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 
 from fast.data.transforms import AUGMENT
 from fast.features.store import CELL, FeatureStore, shares
-from fast.metrics.segmentation import MetricAccumulator, summary
+from fast.metrics.segmentation import MetricAccumulator
 from fast.segmentation.data import SegmentationSample, Views, is_normal
 from fast.segmentation.pixel_head import PixelHead, to_pixels
 from fast.segmentation.pool import PixelPool, allot, take
-from fast.segmentation.unmarked import Unmarked
+from fast.segmentation.tally import Tally
 from ldm.errors import UserError
 from ldm.rng import seed_of
 
@@ -97,13 +97,10 @@ class QuickJudge:
         """Figures of a head on test samples, as `score` returns them."""
         if not samples:
             raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")
-        types: dict[str, MetricAccumulator] = {}
-        threshold, unmarked = float(head.threshold), Unmarked()
+        threshold, tally = float(head.threshold), Tally()
         for sample, mask, odds in self.answers(head, samples):
-            types.setdefault(sample.kind, MetricAccumulator()).add(odds > threshold, mask, odds)
-            unmarked.add(sample, odds > threshold, mask)
-        found = summary(types, {s.kind for s in samples if is_normal(s)})
-        return {**found, "threshold": threshold, "unmarked": unmarked.report()}
+            tally.add(sample, odds > threshold, mask, odds)
+        return {**tally.report(), "threshold": threshold}
 
     def costs(self, samples: Sequence[SegmentationSample]) -> QuickCosts:
         """What a training and a test take, measured on a few real defects. Whole images and their views are told apart:

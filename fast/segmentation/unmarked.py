@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from fast.segmentation.data import SegmentationSample
+from fast.segmentation.parts import part_of
 
 NEAR = 1 / 32  # of a picture's longer side, as the network sees it: what is found so near to a mark belongs to it
 LEAST = 0.002  # of a picture: less is not worth a look
@@ -29,8 +29,7 @@ class Unmarked:
         if float((found & (labels == 0)).mean()) < LEAST:  # what every test goes through: most end here
             return
         share = away(found, labels)
-        own = sample.name if isinstance(sample.image, Path) else str(id(sample))
-        part = (sample.kind.split("/", 1)[0], sample.group or own)
+        part = part_of(sample)
         if share >= LEAST and share > self._most.get(part, (0.0, sample))[0]:
             self._most[part] = (share, sample)
 

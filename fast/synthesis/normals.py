@@ -12,11 +12,11 @@ from fast.data.index import GOOD, DatasetIndex, Sample
 from fast.data.layouts import holds_dataset, open_dataset
 from fast.data.normals import (
     drawn_split,
-    held_out,
     normals_notes,
     normals_of_test,
     refuse_foreign,
     shares_parts,
+    tested_names,
     without_tested,
 )
 from fast.data.split import Split, split_file
@@ -28,17 +28,22 @@ HALVES = ("train", "validation", "images", "imgs", "data")  # names between a da
 
 
 class HeldOut:
-    """What a `split` (third, all or a file) of the dataset at `root` keeps to test on, away from what pairs are made
-    of. `index`: the dataset, where it is open already. Raises `UserError`, also where something is looked at."""
+    """What a `split` (third, all or a file) of a `dataset`, opened or its folder, keeps to test on, away from what
+    pairs are made of. The dataset is opened when something is asked for. Raises `UserError`, then too."""
 
-    def __init__(self, root: str, split: str, index: DatasetIndex | None = None):
-        self.root, self.name, self._file = root, split, split_file(split)
-        self.index = open_dataset(root) if index is None else index
-        if self._file is not None:
-            refuse_foreign(self._file, self.index.whole)
+    def __init__(self, dataset: str | DatasetIndex, split: str):
+        self.root = dataset if isinstance(dataset, str) else str(dataset.root)
+        self.split, self._file, self._dataset = split, split_file(split), dataset
 
     @cached_property
-    def _split(self) -> Split:
+    def index(self) -> DatasetIndex:
+        index = open_dataset(self._dataset) if isinstance(self._dataset, str) else self._dataset
+        if self._file is not None:
+            refuse_foreign(self._file, index.whole)
+        return index
+
+    @cached_property
+    def _sides(self) -> Split:
         return self._file or drawn_split(self.index)
 
     def normals(self, given: Sequence[NormalSource]) -> tuple[list[NormalSource], list[str]]:
@@ -49,16 +54,16 @@ class HeldOut:
         flawless = [n for n in given if n.path not in defective]
         if not flawless:
             raise UserError(f"every normal image is a copy of a defect's image of {self.root}; give normal images")
-        if self.name == "all":
+        if self.split == "all":
             return flawless, notes
         if not self.index.defects:
             raise UserError(
-                f"--split {self.name} is of real defects, and {self.root} has none; name their dataset with --defects"
+                f"--split {self.split} is of real defects, and {self.root} has none; name their dataset with --defects"
             )
         every = self.index.whole  # a part may have defects of other types, too
         if not shares_parts(every):
             return flawless, notes
-        tested = Copies(s.image for s in normals_of_test(every, self._split))
+        tested = Copies(s.image for s in normals_of_test(every, self._sides))
         sources = {Sample(n.path, None, n.category, GOOD, str(n.path)): n for n in flawless}
         index = replace(every, normals=list(sources))
         seen = [sample for sample in sources if tested.twin(sample.image)]
@@ -67,23 +72,21 @@ class HeldOut:
 
     def masks(self, given: Sequence[MaskSource], folder: str) -> tuple[list[MaskSource], list[str]]:
         """Masks of no defect that is tested on, and what to tell of the others. `folder`: where they lie."""
-        if self.name == "all":
+        if self.split == "all":
             return list(given), []
-        every, names = self.index.whole, held_out(self._split)
+        every, names = self.index.whole, tested_names(self._sides)
         theirs = [s for s in [*every.defects, *every.excluded] if every.relative(s.image) in names]
         files = [s.mask for s in theirs if s.mask is not None]
         tested = Copies(part for mask in files for part in (list_images(mask) if mask.is_dir() else [mask]))
-        kept = [mask for mask in given if not tested.twin(mask.path, mask=True)]
-        if len(kept) == len(given):
-            return kept, []
-        if not kept:
-            raise UserError(
-                f"{folder}: every mask in it is of a defect that --split {self.name} keeps to test on; give other masks"
-            )
-        lost = set(given) - set(kept)
-        first = next(mask for mask in given if mask in lost).path.name
+        lost = [mask for mask in given if tested.twin(mask.path, mask=True)]
+        if not lost:
+            return list(given), []
+        if len(lost) == len(given):
+            kept = f"--split {self.split} keeps to test on"
+            raise UserError(f"{folder}: every mask in it is of a defect that {kept}; give other masks")
+        first, left = lost[0].path.name, set(lost)
         told = f"{len(lost)} of {number_of(len(given), 'mask')} in {folder} are of defects that are tested on"
-        return kept, [f"{told} ({first} the first): left out"]
+        return [m for m in given if m not in left], [f"{told} ({first} the first): left out"]
 
 
 def _copies_notes(count: int, defective: Mapping[Path, Path]) -> list[str]:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from fast.bench import rows as module_rows
-from fast.bench.few import ALONE, Few, choose, measure, table, worth
+from fast.bench.few import ALONE, Few, choose, measure
+from fast.bench.few_table import table, worth
 from fast.bench.nested import nested_sides, sides_of
 from fast.bench.provenance import check_finished, check_weights
 from fast.bench.rows import Row, RowPairs, generator_of
@@ -373,7 +374,14 @@ class Recorder:
 
     def test(self, network: set[Any], samples: Sequence[Any]) -> dict[str, Any]:
         self.asked.append((network, {s.image for s in samples}))
-        return {"miou": 0.5, "miou_types": 0.5, "ap": 0.5, "auroc": 0.5, "types": {"part/crack": {"iou": 0.5}}}
+        return {
+            "miou": 0.5,
+            "miou_types": 0.5,
+            "ap": 0.5,
+            "auroc": 0.5,
+            "types": {"part/crack": {"iou": 0.5}},
+            "parts": [],
+        }
 
 
 def test_nested_rows_are_trained_and_tested_inside_the_training_side(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import base64
 import json
+import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,22 @@ def test_a_dataset_is_read_as_it_is(tmp_path: Path) -> None:
     assert (inside.root, inside.types, len(inside.normals)) == (root, [("screw", "pitting")], 3)
     split = make_split(report.usable)
     assert sorted([*split.train, *split.test])[0] == "defects/pitting/p0.jpg"
+
+
+def test_a_part_of_a_dataset_knows_all_of_it(tmp_path: Path) -> None:
+    root = part(tmp_path)
+    other = annotate(picture(root / "defects/dent/d0.png", 70), shape(box(1, 1, 9, 9), "dent"), imageHeight=70)
+    shutil.copy(root / "defects/dent/d0.png", root / "normal/copy.png")
+    inside = open_dataset(root / "defects" / "pitting")
+    assert [s.image.name for s in inside.whole.defects] == [s.image.name for s in open_dataset(root).defects]
+    assert len(inside.defects) < len(inside.whole.defects)
+    assert inside.whole.whole is inside.whole
+    assert len(inside.normals) == 3  # the copy shows a defect of another folder
+    other.write_text(json.dumps({**json.loads(other.read_text()), "shapes": []}))
+    for normal in (root / "normal").iterdir():
+        normal.unlink()
+    with pytest.raises(UserError, match="no usable image in it"):
+        open_dataset(root / "defects" / "dent")
 
 
 def test_one_folder_of_everything(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ class Counting:
         self.seen |= {Path(str(s.image)).name for s in samples if s.mask is None}  # type: ignore[attr-defined]
 
     def test(self, network: object, samples: object) -> dict[str, object]:
-        return {"miou": 0.5, "miou_types": 0.5, "ap": 0.5, "auroc": 0.5, "types": {}}
+        return {"miou": 0.5, "miou_types": 0.5, "ap": 0.5, "auroc": 0.5, "types": {}, "parts": []}
 
 
 def test_few_defects_shows_the_others(parts: Path, tmp_path: Path) -> None:
