@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from fast.data.content import dataset_content
 from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex, Sample
 from fast.data.split import Split
+from fast.runtime.counts import number_of
+from fast.runtime.progress import followed
 from fast.segmentation.data import from_samples, merged
 from ldm.errors import UserError
 
@@ -88,17 +91,19 @@ def measure(
     known = _known(out, few, sides, data)
     done = {(row["label"], row["count"], row["seed"]) for row in known}
     pairs = RowPairs(few.rows, few.per_type)
-    todo = [
+    counts, notes = enough(few.counts, sides.values())
+    asked = [
         (label, count, seed)
-        for count, seed, label in itertools.product(few.counts, few.seeds, (ALONE, *few.rows))
-        if (label, count, seed) not in done and not _skipped(label, count, few, pairs)
+        for count, seed, label in itertools.product(counts, few.seeds, (ALONE, *few.rows))
+        if not _skipped(label, count, few, pairs)
     ]
-    for line in _left_out(few, pairs):
+    todo = [row for row in asked if row not in done]
+    for line in (*notes, *_left_out(few, pairs), *_without_row(counts, {count for _, count, _ in asked})):
         report(line)
     for label, count, seed in todo:  # before anything is trained
         if label != ALONE:
             pairs.check(label, _chosen_sides(sides[seed], count, seed), str(seed), count)
-    for label, count, seed in todo:
+    for label, count, seed in followed(todo, "measuring", "row", leave=False):
         real = choose(sides[seed].train, count, seed) if count != 0 else []
         chosen = _chosen_sides(sides[seed], count, seed)
         row = measured(label, count, seed, real, chosen, pairs, judge, few.normals, few.draw)
@@ -112,17 +117,55 @@ def measure(
     return known
 
 
+def enough(counts: Sequence[int | None], sides: Iterable[Sides]) -> tuple[list[int | None], list[str]]:
+    """Those of the `counts` of real defects of each type that are fewer than all, and what to tell of others and of
+    types that have fewer. Raises `UserError` for one that is all of them where "all" is not among them."""
+    have = [Counter(f"{s.category}/{s.anomaly}" for s in side.train) for side in sides]
+    most = max(max(own.values(), default=0) for own in have)
+    kept = [count for count in counts if not count or count < most]
+    told = f"no type has more than {number_of(most, 'real defect')} to train on"
+    if left := [str(count) for count in counts if count not in kept]:
+        if None not in kept:
+            raise UserError(f"--counts {left[0]}: {told}, so that is all of them; write all, or a smaller number")
+        notes = [f"note: {told}: {', '.join(left)} of each are all of them, and are left out"]
+    else:
+        notes = []
+    for kind in sorted(have[0]):
+        least = min(own[kind] for own in have)
+        if short := [str(count) for count in kept if count is not None and count > least]:
+            few = number_of(least, "real defect")
+            notes.append(f"note: of {kind} there {'is' if least == 1 else 'are'} {few} to train on: it has no more in "
+                         f"rows of {', '.join(short)} of each type")  # fmt: skip
+    return kept, notes
+
+
+def _without_row(counts: Sequence[int | None], measured: Container[int | None]) -> list[str]:
+    """What to tell of numbers of real defects of which no row can be measured."""
+    if 0 in counts and 0 not in measured:
+        return ["note: without any real defect (0) there is no row here: real ones alone are none, and no row's method "
+                "does without them"]  # fmt: skip
+    return []
+
+
 def _chosen_sides(sides: Sides, count: int | None, seed: int) -> Sides:
     """The sides where so many real defects of each type are chosen by `seed`; without any, types are still known."""
     return beside(sides, choose(sides.train, count, seed)) if count else sides
 
 
 def save_few(
-    index: DatasetIndex, split: Split, counts: Sequence[int], seeds: Sequence[int], folder: Path, nested: bool
+    index: DatasetIndex,
+    split: Split,
+    counts: Sequence[int],
+    seeds: Sequence[int],
+    folder: Path,
+    nested: bool,
+    report: Callable[[str], None] = print,
 ) -> list[Path]:
     """Write the splits that train on so many real defects of each type, chosen by each seed, as `5-0.json`, for
     `main.py --split`; `nested`: chosen of nested split `seed`. Raises `UserError`."""
     sides = _sides(index, split, Few(tuple(counts), tuple(seeds), {}, 0, nested=nested))
+    for line in enough(counts, sides.values())[1]:
+        report(line)
     files = []
     for count, seed in itertools.product(counts, seeds):
         files.append(folder / f"{count}-{seed}.json")

@@ -31,7 +31,8 @@ def report(rows: Rows) -> str:
 
 def table(rows: Rows, metric: str = "miou") -> str:
     """A Markdown table: rows are labels, columns the numbers of real defects; mean and standard deviation in percent,
-    and the points above real defects alone with half of the 95 % interval of the paired difference."""
+    of one seed its figure alone, and the points above real defects alone with half of the 95 % interval of the paired
+    difference."""
     counts = _counts(rows)
     labels = list(dict.fromkeys(r["label"] for r in rows))
 
@@ -47,7 +48,7 @@ def table(rows: Rows, metric: str = "miou") -> str:
                 cells.append("-")
                 continue
             numbers = 100 * np.array(list(own.values()))
-            text = f"{numbers.mean():.1f} ± {numbers.std(ddof=1) if len(numbers) > 1 else 0:.1f}"
+            text = f"{numbers.mean():.1f}" + (f" ± {numbers.std(ddof=1):.1f}" if len(numbers) > 1 else "")
             both = sorted(own.keys() & base.keys())
             if label != ALONE and both:
                 change = gain([100 * base[s] for s in both], [100 * own[s] for s in both])

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     from fast.cli.few_rows import notes_of, rows_of
 
-    counts = tuple(_count(text) for text in (options.counts or COUNTS).split(","))
+    counts = tuple(_count(text) for text in (COUNTS if options.counts is None else options.counts).split(","))
     rows = rows_of(options)
 
     from fast.bench.few import Few, measure

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from fast.bench import rows as module_rows
-from fast.bench.few import ALONE, Few, choose, measure
+from fast.bench.few import ALONE, Few, choose, enough, measure, save_few
 from fast.bench.few_table import table, worth
 from fast.bench.nested import nested_sides, sides_of
 from fast.bench.provenance import check_finished, check_weights
@@ -85,6 +86,32 @@ def test_a_table_by_hand() -> None:
     assert lines[3].endswith("| - |")
 
 
+def test_one_training_has_no_spread() -> None:
+    lines = table(rows({(ALONE, 3): [0.2], ("moved", 3): [0.4]})).splitlines()
+    assert lines[2:] == ["| real alone | 20.0 |", "| moved | 40.0 (+20.0) |"]
+
+
+def test_more_defects_than_there_are_is_all_of_them(tmp_path: Path) -> None:
+    def side(**numbers: int) -> Any:
+        return SimpleNamespace(train=[sample(kind, i, str(i)) for kind, count in numbers.items() for i in range(count)])
+
+    one, other = side(crack=4, hole=12), side(crack=3, hole=10)
+    assert enough((0, 3, None), [one, other]) == ([0, 3, None], [])
+    kept, notes = enough((0, 3, 5, 12, 50, None), [one, other])
+    assert kept == [0, 3, 5, None]
+    assert notes == [
+        "note: no type has more than 12 real defects to train on: 12, 50 of each are all of them, and are left out",
+        "note: of part/crack there are 3 real defects to train on: it has no more in rows of 5 of each type",
+    ]
+    with pytest.raises(UserError, match="--counts 12: no type has more than 12 real defects to train on, so that is"):
+        enough((12,), [one, other])
+    index = dataset(tmp_path)
+    split = make_split(index)
+    with pytest.raises(UserError, match="--counts 50: no type has more than 6 real defects to train on"):
+        save_few(index, split, [1, 50], [0], tmp_path / "few", nested=False)
+    assert not (tmp_path / "few").exists()
+
+
 def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
     found = rows({
         (ALONE, 5): [0.2], (ALONE, 10): [0.4], (ALONE, None): [0.5],
@@ -100,6 +127,7 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
     "flags",
     [
         ["--counts", "few"],
+        ["--counts", ""],
         ["--looks", "pit"],
         ["--seeds", "-1"],
         ["--pairs", "0"],
