@@ -326,7 +326,9 @@ def unmarked_section(found: Sequence[FoundAway], who: str) -> Section | None:
         "Found where nothing is marked",
         f"Test pictures in which {who} found most away from every mark: at least {percent(LEAST)} of the picture, one "
         f"picture of a part, {LISTED} at most. It is a false alarm, or a defect that nobody marked: look. Missing "
-        "marks make IoU and AP too low, most of all where most is found; mark what is missing and run again.",
+        "marks make IoU and AP too low, most of all where most is found; mark what is missing and run again. A false "
+        "alarm, at grease or a reflection say, grows rarer with normal images that show the like: pairs stand on "
+        "them, and a network learns that it is no defect.",
         [Gallery("", rows, PREDICTION_KEY)],
     )
 
