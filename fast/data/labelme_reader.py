@@ -8,6 +8,7 @@ from pathlib import Path
 from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, CategoryReader
 from fast.data.images import is_image, list_files
 from fast.data.labelme import Annotation, image_of, is_annotation, load_annotation, named_image
+from fast.data.made import without_made
 from fast.data.pairing import has_masks_beside, split_beside
 from ldm.errors import UserError
 
@@ -17,8 +18,8 @@ EXPORTS = ("segmentationclass", "segmentationobject", "jpegimages")  # of labelm
 def is_labelme(folder: Path) -> bool:
     """True where LabelMe files lie in a folder, or below it in folders that divide one category."""
     divides = (*NORMAL_DIRS, *DEFECT_DIRS, *OTHER_DIRS)
-    files = list_files(folder, lambda p: p.name.lower() in divides)
-    return any(is_annotation(path) for path in files if path.suffix.lower() == ".json")
+    files = [p for p in list_files(folder, lambda p: p.name.lower() in divides) if p.suffix.lower() == ".json"]
+    return any(map(is_annotation, without_made(files, folder)))
 
 
 def read_labelme(category: CategoryReader) -> None:
@@ -27,7 +28,8 @@ def read_labelme(category: CategoryReader) -> None:
     Several labels in one image make one type, joined by "+". An image in a folder of defects needs shapes, one in a
     folder of normals has none: the contrary is a problem line.
     """
-    files = [p for p in list_files(category.folder) if not _is_export(p, category.folder)]
+    every = without_made(list_files(category.folder), category.folder)
+    files = [p for p in every if not _is_export(p, category.folder)]
     pictures = [p for p in files if is_image(p)]
     images = split_beside(pictures)[0] if has_masks_beside(pictures) else pictures
     found = _annotations(category, files, images)

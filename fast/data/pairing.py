@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fast.data.images import is_image, list_files, natural_key, read_mask
-from fast.data.reading import MANIFEST
+from fast.data.made import without_made
 from ldm.errors import UserError
 
 # What tools and datasets add to an image's name: KolektorSDD's _label and _GT, MVTec's _mask.
@@ -27,23 +27,7 @@ class Paired:
 
 def images_below(folder: Path) -> list[Path]:
     """Images in a folder and all folders in it, hidden ones and pairs that were made left out, in natural order."""
-    if not folder.is_dir():
-        return []
-    images = [p for p in list_files(folder) if is_image(p)]
-    inner = {d for p in images for d in p.parents if folder in d.parents}
-    made = {d for d in inner if _made_pairs(d)}
-    return [p for p in images if not made.intersection(p.parents)] if made else images
-
-
-def _made_pairs(folder: Path) -> bool:
-    """Whether a folder holds pairs that `generate_with_mask.py` made or is about to make."""
-    if (folder / ".records").is_dir():
-        return True
-    try:
-        with open(folder / MANIFEST, "rb") as file:
-            return b'"mask": "mask/' in file.readline()
-    except OSError:
-        return False
+    return without_made([p for p in list_files(folder) if is_image(p)], folder) if folder.is_dir() else []
 
 
 def pair(

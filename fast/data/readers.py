@@ -9,6 +9,7 @@ from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, OTHER_DIRS, 
 from fast.data.groups import read_table
 from fast.data.images import is_image, list_files, list_images, natural_key
 from fast.data.labelme_reader import is_labelme, read_labelme
+from fast.data.made import is_made, without_made
 from fast.data.pairing import has_masks_beside, has_twins, images_below, split_beside
 from fast.data.published import (
     is_bsdata,
@@ -161,6 +162,7 @@ def is_category(folder: Path) -> bool:
 def _is_beside(folder: Path) -> bool:
     """Masks called like the images beside them, in the folder or in those that divide it."""
     files = [p for p in list_files(folder, lambda p: p.name.lower() in OTHER_DIRS) if is_image(p)]
+    files = without_made(files, folder)
     if has_masks_beside(files):
         return True
     return has_twins(files) and bool(split_beside(files)[1])
@@ -197,10 +199,12 @@ def _images(folder: Path) -> list[Path]:
 
 
 def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder that may belong to a dataset: no hidden ones, and no pairs that were made."""
     try:
-        return [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")] if folder.is_dir() else []
+        found = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")] if folder.is_dir() else []
     except OSError as error:
         raise UserError(f"{folder}: cannot list the folder ({error.strerror}); check its permissions") from error
+    return [p for p in found if not is_made(p)]
 
 
 def _named(folder: Path, names: tuple[str, ...]) -> list[Path]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fast.data.made import PROVENANCE
 from fast.data.packed import copy_file
 from fast.export.pairs import ExportedPair, Run
 
-PROVENANCE = "provenance.jsonl"
 SHARD = 1000  # pairs in a file of webdataset, where nothing else is said
 
 

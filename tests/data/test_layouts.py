@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -86,7 +87,41 @@ def test_pairs_that_were_made_inside_a_dataset_are_no_pictures_of_it(tmp_path: P
     (root / "train/good/pairs/manifest.jsonl").write_text('{"image": "a.png", "label": 1}\n')
     assert len(open_dataset(root).normals) == 5  # somebody else's
     (root / "train/good/pairs/manifest.jsonl").write_text('{"image": "image/0.png", "mask": "mask/0.png"}\n')
-    assert len(open_dataset(root).normals) == 2
+    index = open_dataset(root)
+    assert len(index.normals) == 2
+    assert index.notes == ["not used: 4 files of pairs that were made in train/good/pairs"]  # the manifest is one
+
+
+def test_an_export_inside_a_dataset_is_known_by_its_provenance(tmp_path: Path) -> None:
+    root = mvtec(tmp_path / "bottle")
+    image(root / "train/good/exported/images/000000.png")
+    note = root / "train/good/exported/provenance.jsonl"
+    note.write_text('{"predicate": "a build", "file": "a.png"}\n')
+    assert len(open_dataset(root).normals) == 3  # somebody else's
+    row = '{"file": "images/000000.png", "index": 0, "image": "image/0.png", "mask": "mask/0.png", "type": "a/b"}\n'
+    note.write_text(row)
+    index = open_dataset(root)
+    assert len(index.normals) == 2
+    assert index.notes == ["not used: 1 file of pairs that were made in train/good/exported"]
+    shutil.move(root / "train/good/exported", root / "test/exported")  # no defect type
+    assert open_dataset(root).types == index.types
+    assert open_dataset(root).problems == []
+
+
+def test_pairs_among_labelme_files_are_no_pictures_of_the_dataset(tmp_path: Path) -> None:
+    root = tmp_path / "part"
+    for index in range(3):
+        image(root / f"normal/{index}.png")
+    image(root / "defects/a.png")
+    shape = {"label": "dent", "points": [[0, 0], [3, 0], [3, 3]], "shape_type": "polygon"}
+    (root / "defects/a.json").write_text(
+        json.dumps({"shapes": [shape], "imagePath": "a.png", "imageHeight": 6, "imageWidth": 4})
+    )
+    image(root / "pairs/image/000000.png")
+    (root / "pairs/manifest.jsonl").write_text('{"image": "image/000000.png", "mask": "mask/000000.png"}\n')
+    index = open_dataset(root)
+    assert (index.layout, index.types) == ("labelme", [("part", "dent")])
+    assert [s.image.name for s in index.normals] == ["0.png", "1.png", "2.png"]
 
 
 def test_mvtec_root_narrows(tmp_path: Path) -> None:

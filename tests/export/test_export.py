@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ from fast.cli import prepare_data
 from fast.data.formats.rle import from_runs, unpack
 from fast.data.images import read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
+from fast.export.formats import FORMATS
 from fast.runtime.command import run_cli
 
 H, W = 30, 50
@@ -50,6 +52,23 @@ def run(tmp_path: Path) -> Path:
         lines.append(json.dumps(row) + "\n")
     (folder / "manifest.jsonl").write_text("".join(lines))
     return folder
+
+
+@pytest.mark.parametrize("place", ["normal/out", "out", "defects/out"])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_export_inside_a_dataset_is_taken_for_pictures_of_it(
+    run: Path, tmp_path: Path, kind: str, place: str
+) -> None:
+    data = tmp_path / "data"
+    for name in ("normal/0.png", "normal/1.png", "defects/dent/2.png"):
+        write_image(data / name, np.full((H, W, 3), len(name), np.uint8))
+    write_mask(data / "masks/dent/2.png", hard_masks()[0])
+    before = open_dataset(data)
+    shutil.move(exported(run, kind), data / place)
+    after = open_dataset(data)
+    assert (after.layout, after.normals, after.defects) == ("folder", before.normals, before.defects)
+    assert after.problems == []
+    assert [note.endswith(f" of pairs that were made in {place}") for note in after.notes] == [True]
 
 
 def exported(run: Path, kind: str, *more: str) -> Path:
