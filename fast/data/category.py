@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from fast.data.copied import own_part
 from fast.data.groups import GROUPS, read_groups
 from fast.data.images import list_images, read_mask
 from fast.data.index import GOOD, DatasetIndex, Sample
@@ -14,10 +14,6 @@ from fast.data.pairing import MASK_NAME, images_below, pair, reads_as_mask, spli
 from fast.runtime.counts import number_of
 from ldm.errors import UserError
 
-# MVTec AD 2 names a part's pictures in several lights so; they must not be divided.
-LIGHT = re.compile(
-    r"(?<=test_public)(/[^/]+/.*)_(regular|overexposed|underexposed|shift_[0-9]+)[.][a-z]+$", re.IGNORECASE
-)
 NORMAL_DIRS = ("normal", "normals", "good", "ok")
 DEFECT_DIRS = ("defect", "defects", "ko", "ng", "anomaly", "anomalies", "bad")
 MASK_DIRS = ("mask", "masks", "ground_truth", "gt")
@@ -37,8 +33,7 @@ class CategoryReader:
         group = self.groups.get(image)
         if self.groups and not group and anomaly != GOOD:
             self.ungrouped.append(image)
-        own = LIGHT.sub(r"\1", self.index.relative(image))
-        return Sample(image, mask, self.name, anomaly, group or own)
+        return Sample(image, mask, self.name, anomaly, group or own_part(self.index.relative(image)))
 
     def finish(self) -> None:
         """Say which defects the table of groups forgot, and which rows name no image: that is how a split leaks."""

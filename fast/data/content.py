@@ -72,6 +72,27 @@ class Copies:
         """The `twin` of each of `paths` that has one."""
         return {path: twin for path in paths if (twin := self.twin(path)) is not None}
 
+    def repeated(self) -> dict[Path, Path]:
+        """Each of `files` with the same bytes as one before it, and the first that has them."""
+        found: dict[Path, Path] = {}
+        for size in [size for size, files in self._sizes.items() if size and len(files) > 1]:
+            for files in self._of_size(size).values():
+                first: dict[str, Path] = {}
+                for path in files if len(files) > 1 else ():
+                    one = first.setdefault(file_hash(path), path)
+                    if one != path:
+                        found[path] = one
+        return found
+
+    def _of_size(self, size: int) -> dict[bytes, list[Path]]:
+        """The files of a size, by their middles."""
+        if size not in self._middles:
+            self._middles[size] = {}
+            for other in self._sizes[size]:
+                if (own := _middle(other, size)) is not None:
+                    self._middles[size].setdefault(own, []).append(other)
+        return self._middles[size]
+
     def _same_bytes(self, path: Path) -> Path | None:
         size = _size(path)
         if size not in self._sizes:
@@ -80,12 +101,7 @@ class Copies:
         if middle is None:  # empty, gone or locked: only its place tells
             place = path.resolve()
             return next((other for other in self._sizes[size] if other.resolve() == place), None)
-        if size not in self._middles:
-            self._middles[size] = {}
-            for other in self._sizes[size]:
-                if (own := _middle(other, size)) is not None:
-                    self._middles[size].setdefault(own, []).append(other)
-        if middle not in self._middles[size]:
+        if middle not in self._of_size(size):
             return None
         if (size, middle) not in self._hashes:  # the first of several counts
             self._hashes[size, middle] = {file_hash(p): p for p in reversed(self._middles[size][middle])}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fast.data.category import DEFECT_DIRS, MASK_DIRS, NORMAL_DIRS, CategoryReader
 from fast.data.check import DataReport, TypeRow, check
-from fast.data.content import Copies
+from fast.data.copied import settle_copies
 from fast.data.images import list_images, natural_key
 from fast.data.index import GOOD, DatasetIndex, Sample, require_defects
 from fast.data.labelme_reader import is_labelme
@@ -56,7 +56,7 @@ def open_dataset(
         LAYOUTS[name][1](reader)
         reader.finish()
     _refuse_twice(index)
-    _refuse_copies(index)
+    settle_copies(index)
     index.notes += unused_notes(index)
     narrowed = replace(index, opened=index)
     if name == "labelme" and part:  # labels, not folders, name the types
@@ -79,20 +79,6 @@ def _refuse_twice(index: DatasetIndex) -> None:
         index.seen.update(p for s in of for p in (s.image, s.mask) if p is not None)
         for samples in lists:
             samples[:] = [s for s in samples if s not in of]
-
-
-def _refuse_copies(index: DatasetIndex) -> None:
-    """Leave out, with a problem line, normals that are copies of a defect's image: they show a defect."""
-    found: dict[Path, Path] = {}
-    for category in sorted({s.category for s in index.defects}):
-        defects = Copies(s.image for s in index.defects if s.category == category)
-        normals = [*index.normals, *index.test_normals]
-        found |= defects.among(s.image for s in normals if s.category == category)
-    for path, twin in found.items():
-        index.problems.append(f"{index.relative(path)}: a copy of {index.relative(twin)}, no normal; delete one")
-        index.seen.add(path)
-    for samples in (index.normals, index.test_normals):
-        samples[:] = [s for s in samples if s.image not in found]
 
 
 def holds_dataset(path: Path) -> bool:

@@ -38,6 +38,20 @@ def test_the_first_of_several_is_named_and_few_are_read(tmp_path: Path, monkeypa
     assert copies.twin(tmp_path / "gone") is None
 
 
+def test_files_that_repeat_others_are_found_by_reading_those_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    middle = b"m" * 4096
+    texts = {"a": b"x" * 9, "b": b"y" * 9, "c": b"x" * 9, "d": b"x" * 9, "e": b"z" * 5, "f": b"", "g": b""}
+    texts |= {"h": b"1" + middle * 3, "i": b"2" + middle * 3}  # alike in their middle only
+    own = files(tmp_path, **texts)
+    read: list[str] = []
+    whole = module_content.file_hash
+    monkeypatch.setattr(module_content, "file_hash", lambda path: read.append(path.name) or whole(path))
+    assert Copies([*own.values(), tmp_path / "gone"]).repeated() == {own["c"]: own["a"], own["d"]: own["a"]}
+    assert sorted(read) == ["a", "c", "d", "h", "i"]
+
+
 def test_files_that_are_gone_or_locked_are_themselves_and_no_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

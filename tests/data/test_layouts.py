@@ -7,6 +7,7 @@ import pytest
 
 from fast.data.images import write_image, write_mask
 from fast.data.layouts import DatasetIndex, check, open_dataset, require_defects
+from fast.data.split import make_split
 from ldm.errors import UserError
 from support.images import plain
 
@@ -77,6 +78,47 @@ def test_a_normal_that_is_a_copy_of_a_defects_image_is_left_out(tmp_path: Path) 
         "test/good/001.png: a copy of test/hole/10.png, no normal; delete one",
     ]
     assert len(index.defects) == 4
+
+
+def test_copies_of_a_defects_image_are_one_part(tmp_path: Path) -> None:
+    root = mvtec(tmp_path / "bottle")
+    before = open_dataset(root)
+    for kind, name in (("hole", "10b"), ("crack", "11")):
+        shutil.copy(root / "test/hole/10.png", root / f"test/{kind}/{name}.png")
+        mask(root / f"ground_truth/{kind}/{name}_mask.png")
+    index = open_dataset(root)
+    own = {s.image: s.group for s in before.defects}
+    parts = {index.relative(s.image): s.group for s in index.defects if s.group != own.get(s.image)}
+    assert parts == dict.fromkeys(("test/crack/11.png", "test/hole/10b.png"), "test/crack/11.png") | {
+        "test/hole/10.png": "test/crack/11.png"
+    }
+    assert index.doubts == index.problems == []
+    assert index.notes == [
+        "2 images of defects are copies of another (test/hole/10.png of test/crack/11.png the first): both are one "
+        "part; delete what is there twice by mistake"
+    ]
+    for seed in range(20):
+        split = make_split(index, seed=seed)
+        assert len({name in split.train for name in parts}) == 1
+
+
+def test_a_copy_is_of_the_part_that_is_listed_and_two_that_are_listed_are_a_doubt(tmp_path: Path) -> None:
+    root = mvtec(tmp_path / "bottle", ("hole",))
+    for name in ("1", "11"):  # before and after those that are listed
+        shutil.copy(root / "test/hole/2.png", root / f"test/hole/{name}.png")
+        mask(root / f"ground_truth/hole/{name}_mask.png")
+    (root / "groups.csv").write_text("image,group\ntest/hole/2.png,p7\ntest/hole/10.png,p8\ntrain/good/000.png,p7\n")
+    index = open_dataset(root)
+    assert [s.group for s in index.defects] == ["p7", "p7", "p8", "p7"]
+    assert (index.doubts, [s.group for s in index.normals]) == ([], ["p7", "train/good/001.png"])
+
+    (root / "groups.csv").write_text("image,group\ntest/hole/2.png,p7\ntest/hole/10.png,p8\ntest/hole/11.png,p9\n")
+    index = open_dataset(root)
+    assert [s.group for s in index.defects] == ["p7", "p7", "p8", "p9"]  # as they are listed
+    assert index.doubts == [
+        "test/hole/1.png and test/hole/11.png are copies of one picture, listed as of two parts, p7 and p9: a split "
+        "may train on one and test on the other; delete one, or say in groups.csv which part it is"
+    ]
 
 
 def test_pairs_that_were_made_inside_a_dataset_are_no_pictures_of_it(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def dataset(tmp_path: Path) -> Path:
     write_image(root / "train" / "good" / "0.png", np.ones((6, 4, 3), np.uint8))
     for kind in ("crack", "hole"):
         for index in range(4):
-            write_image(root / "test" / kind / f"{index}.png", np.zeros((6, 4 + index, 3), np.uint8))
+            write_image(root / "test" / kind / f"{index}.png", np.full((6, 4 + index, 3), len(kind), np.uint8))
             mask = np.zeros((6, 4 + index), np.uint8)
             mask[2, 2] = (kind, index) != ("crack", 3)
             write_mask(root / "ground_truth" / kind / f"{index}_mask.png", mask)
