@@ -15,24 +15,27 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fast.cli.dataset_notes import REMEDY, alike_note
 from fast.cli.prepare_import import add_import_flags, import_data, refuse_without_import
 from fast.data.alike import Found, Group, find_alike, joined, regrouped
 from fast.data.groups import GroupTables
-from fast.data.images import WRITTEN, read_image, write_bytes
+from fast.data.images import WRITTEN, read_image
 from fast.data.known import about, known_dataset
-from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset
+from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset, require_defects
 from fast.data.normals import normals_notes, normals_of_test
-from fast.data.reading import NAME, load_reading, parse_values, reading_file, reading_of
+from fast.data.reading import NAME, Reading, load_reading, parse_values, reading_file, reading_of, trying
 from fast.data.split import Split, make_split
 from fast.reports.contact_sheet import fitted, side_by_side
 from fast.runtime.counts import number_of
+from fast.runtime.folders import new_files
 from fast.runtime.options import Parser
 from fast.runtime.signals import is_first_process
 from ldm.errors import UserError
 
 LEFT_OUT = " by training on this split and by the bench, by generate_with_mask.py with --split"
+ANSWERS = ("mask_values", "ignore", "line_width", "bits", "masks_upright", "parts_apart")  # kept in reading.json
 DRAWN, CELL = 100, 240  # pairs of --alike, and pixels of a side of each picture
 HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", "train", "test")
 
@@ -122,25 +125,19 @@ def refuse_other(split: Split, out: Path, force: bool) -> None:
         )
 
 
-def keep(split: Split, out: Path, force: bool) -> str:
-    """Write the split, unless it stands there."""
-    if out.exists() and not force:  # `refuse_other` has seen that it is the same
-        return f"{out} (already there)"
-    split.save(out)
-    return str(out)
+def said(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say about reading the files."""
+    return {name: value for name in ANSWERS if (value := getattr(args, name)) is not None}
 
 
-def told(args: argparse.Namespace, index: DatasetIndex) -> bool:
-    """Keep what the flags say about reading the files in the dataset; True if that changes anything."""
-    names = ("mask_values", "ignore", "line_width", "bits", "masks_upright", "parts_apart")
-    given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    before = reading_of(index.root)
-    after = replace(before, **given)
-    if after == before:
-        return False
-    write_bytes(index.root / NAME, after.text().encode())
-    print(f"{index.root / NAME}: {', '.join(f'{k}={v}' for k, v in given.items())}")
-    return True
+def none_usable(args: argparse.Namespace, report: DataReport, new: bool) -> None:
+    """UserError, with the reasons, of a dataset without any defect that can be used. `new`: the flags say something
+    that is not kept yet, nor will be."""
+    try:
+        require_defects(report.usable)
+    except UserError as error:
+        more = f"; nothing is kept of {', '.join(f'--{name}' for name in said(args))}: answer all that is asked at once"
+        raise UserError(f"{error}{more if new else ''}") from None
 
 
 def normal_notes(index: DatasetIndex, usable: DatasetIndex) -> list[str]:
@@ -228,6 +225,7 @@ def alike_notes(args: argparse.Namespace, found: Found, index: DatasetIndex) -> 
 
 
 def run(args: argparse.Namespace) -> None:
+    """Everything is looked at as the flags say it is to be read, and written at the end; after an error nothing is."""
     out = Path(args.out or "split.json")
     if out.is_dir():
         raise UserError(f"--out {out} is a folder; name the split's file, as in --out {out / 'split.json'} (a "
@@ -238,8 +236,18 @@ def run(args: argparse.Namespace) -> None:
 
     index = opened()
     refuse_alike(args, index)
-    if told(args, index):
-        index = opened()
+    before = reading_of(index.root)
+    answers = replace(before, **said(args))
+    if answers == before:
+        prepare(args, index, out, None)
+        return
+    with trying(index.root / NAME, answers):
+        prepare(args, opened(), out, answers)
+
+
+def prepare(args: argparse.Namespace, index: DatasetIndex, out: Path, answers: Reading | None) -> None:
+    """Check and split `index`, tell what was found, and write the split, the groups and the `answers`, if there are
+    any, about how it is to be read."""
     report = check(index)
     found = find_alike(report.usable.defects, hidden=not is_first_process())
     names = joined(found.pairs) if args.join_alike else {}
@@ -260,22 +268,35 @@ def run(args: argparse.Namespace) -> None:
     ]
     for line in [*report.problems, *(f"note: {note}" for note in notes)]:
         print(line)
-    if split is None:  # nothing to split: say why
-        make_split(report.usable, args.fraction, args.seed)
-        return
+    if split is None and (answers is None or report.usable.excluded):
+        none_usable(args, report, new=answers is not None)
     bad = f"{len(report.problems)} problem{'s' * (len(report.problems) > 1)}, see above" if report.problems else ""
     if bad and args.strict:
         raise UserError(f"{args.path}: {bad}; with --strict no split is written: mend the files, or leave --strict out")
+    files = {} if answers is None else {index.root / NAME: answers.text().encode()}
+    if split is None:  # of normal images alone all that can be done is to say how they are read
+        with new_files(files):
+            tell_answers(args, index, files)
+        return
     refuse_other(split, out, args.force)
-    if args.alike:
-        told_alike(found, index, Path(args.alike))
-    for table in tables.write():
+    there = out.exists() and not args.force  # the same split, as `refuse_other` has seen
+    files |= tables.files() | ({} if there else {out: split.text().encode()})
+    with new_files(files):
+        if args.alike:
+            told_alike(found, index, Path(args.alike))
+    tell_answers(args, index, files)
+    for table in tables.tables:
         parts = {group: name for group, name in names.items() if index.folders[group[0]] == table.parent}
         print(f"{table}: {len(parts)} parts that look alike are {len(set(parts.values()))}")
-    where = keep(split, out, args.force)
     if bad:
         print(f"{bad}: what is bad is left out of the split, of training and of the bench")
-    print(f"split {split.hash}\n{len(split.train)} train, {len(split.test)} test -> {where}")
+    print(f"split {split.hash}\n{len(split.train)} train, {len(split.test)} test -> {out}{' (already there)' * there}")
+
+
+def tell_answers(args: argparse.Namespace, index: DatasetIndex, files: Mapping[Path, bytes]) -> None:
+    """Say what of the flags was kept, if `reading.json` is among the files that were written."""
+    if index.root / NAME in files:
+        print(f"{index.root / NAME}: {', '.join(f'{k}={v}' for k, v in said(args).items())}")
 
 
 def main(argv: Sequence[str]) -> None:

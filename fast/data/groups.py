@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
-from fast.data.images import natural_key, write_bytes
+from fast.data.images import natural_key
 from fast.data.index import DatasetIndex, Sample, relative_to
 from ldm.errors import UserError
 
@@ -44,7 +44,8 @@ def read_groups(folder: Path) -> dict[Path, str]:
 class GroupTables:
     """The groups.csv of each category of `index` in which groups get other names: `names`, (category, group) -> name.
 
-    Rows and columns that were there stay as they are but for the names, and every defect of such a category has a row.
+    `tables`: what they are to hold. Rows and columns that were there stay as they are but for the names, and every
+    defect of such a category has a row.
     UserError for a table that cannot be read, and for a file name that a table cannot hold."""
 
     def __init__(self, index: DatasetIndex, names: Mapping[tuple[str, str], str]):
@@ -61,11 +62,9 @@ class GroupTables:
             }
             self.tables[folder / GROUPS] = _renamed(folder / GROUPS, wanted, own)
 
-    def write(self) -> list[Path]:
-        """Each whole or not at all; a link's file, not the link. Returns the tables. UserError on failure."""
-        for path, text in self.tables.items():
-            write_bytes(path.resolve(), text.encode())
-        return list(self.tables)
+    def files(self) -> dict[Path, bytes]:
+        """What is to be written where: a link's file, not the link."""
+        return {path.resolve(): text.encode() for path, text in self.tables.items()}
 
 
 def _renamed(table: Path, wanted: Mapping[Path, str], names: Mapping[str, str]) -> str:

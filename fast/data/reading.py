@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -76,12 +78,26 @@ def reading_of(path: Path) -> Reading:
     return NONE if file is None else load_reading(file)
 
 
+_tried: dict[Path, Reading] = {}  # what a `reading.json` would say
+
+
+@contextmanager
+def trying(file: Path, reading: Reading) -> Iterator[None]:
+    """Within, everything is read as if `file`, a `reading.json`, said this: to see what comes of it before it is
+    written."""
+    _tried[file] = reading
+    try:
+        yield
+    finally:
+        del _tried[file]
+
+
 def reading_file(path: Path) -> Path | None:
     if is_packed(path):  # pairs of our own
         return None
     folder = path if path.is_dir() else path.parent
     for place in (folder, *folder.absolute().parents[:LEVELS]):
-        if (place / NAME).is_file():
+        if place / NAME in _tried or (place / NAME).is_file():
             return place / NAME
         if any((place / own).is_file() for own in OURS):  # pairs kept inside a dataset are not read as it is
             return None
@@ -89,7 +105,7 @@ def reading_file(path: Path) -> Path | None:
 
 
 def load_reading(file: Path) -> Reading:
-    return _load(file, file.stat().st_mtime_ns)
+    return _tried[file] if file in _tried else _load(file, file.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=64)

@@ -42,8 +42,11 @@ class Split:
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all. UserError on failure."""
-        text = json.dumps({"hash": self.hash, **self._content()}, indent=1)
-        write_bytes(path, (text + "\n").encode())
+        write_bytes(path, self.text().encode())
+
+    def text(self) -> str:
+        """What a split file holds."""
+        return json.dumps({"hash": self.hash, **self._content()}, indent=1) + "\n"
 
     def _content(self) -> dict[str, Any]:
         """Without `nested_in` where it is empty: the hash of such a split is that of its sides alone."""

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -95,6 +95,36 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another folder") from error
+
+
+@contextmanager
+def new_files(files: Mapping[Path, bytes]) -> Iterator[None]:
+    """Writes files around the block: as `<name>.part` before it, renamed after it. Where one cannot be written, or the
+    block ends with an error, all files are as they were. Raises `UserError` that names the path and the reason."""
+    parts = {path.with_name(path.name + ".part"): path for path in files}
+    new = [folder for path in files for folder in path.parents if not folder.exists()]
+    try:
+        for part, path in parts.items():
+            with _named(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                part.write_bytes(files[path])
+        yield
+        for part, path in parts.items():
+            with _named(path):
+                os.replace(part, path)
+    except BaseException:
+        for leaving in (*parts, *new):
+            with suppress(OSError):  # never made, or a folder that holds something
+                leaving.rmdir() if leaving in new else leaving.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another folder") from error
 

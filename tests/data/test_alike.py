@@ -15,7 +15,6 @@ from fast.data.split import Split
 from fast.procedural.dataset import draw_dataset
 from fast.reports.contact_sheet import side_by_side
 from fast.runtime.command import run_cli
-from ldm.errors import UserError
 
 
 def surface(part: int) -> np.ndarray:
@@ -280,15 +279,21 @@ def test_rows_that_were_there_stay(tiles: Path, tmp_path: Path) -> None:
 
 
 def test_a_table_that_cannot_be_written_is_told(
-    tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise UserError(f"{path}: cannot write the file (no space)")
+    (tiles / "groups.csv.part").mkdir()
+    assert prepare(tiles, "--out", tmp_path / "new" / "s.json", "--join_alike") == 2
+    assert "groups.csv: cannot write (Is a directory)" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
-    monkeypatch.setattr("fast.data.groups.write_bytes", full)
-    assert prepare(tiles, "--out", tmp_path / "s.json", "--join_alike") == 2
-    assert "groups.csv: cannot write the file" in capsys.readouterr().err
-    assert not (tmp_path / "s.json").exists()
+
+def test_no_group_is_written_where_the_split_cannot_be(
+    tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert prepare(tiles, "--out", tmp_path / "file" / "s.json", "--join_alike") == 2
+    assert f"error: {tmp_path / 'file' / 's.json'}: cannot write (" in capsys.readouterr().err
+    assert sorted(p.name for p in tiles.iterdir()) == ["ground_truth", "test", "train"]
 
 
 def test_columns_marks_and_links_stay(tiles: Path, tmp_path: Path) -> None:

@@ -154,6 +154,52 @@ def test_what_values_mean_is_asked_told_and_kept(
     assert capsys.readouterr().err.startswith("error: mask_values: 'white' is no value; use whole numbers")
 
 
+@pytest.mark.parametrize(
+    "flags", [["--parts_apart"], ["--bits", "12"], ["--ignore", "200"], ["--mask_values", "255"], ["--line_width", "3"]]
+)
+def test_no_answer_is_kept_where_the_split_is_refused(
+    flags: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "s.json"
+    assert main([str(dataset), "--out", str(out), "--seed", "1"]) == 0
+    before = out.read_bytes()
+    for more, told in (
+        ([], "holds another split"),
+        (["--strict"], "with --strict no split is written"),
+        (["--fraction", "3"], "fraction=3.0 must lie between 0 and 1"),
+    ):
+        assert main([str(dataset), "--out", str(out), *flags, *more]) == 2
+        assert told in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main([str(dataset), "--out", str(tmp_path / "file" / "s.json"), *flags]) == 2
+    assert not (dataset / "reading.json").exists()
+    assert out.read_bytes() == before
+    assert main([str(dataset), "--out", str(out), "--seed", "1", *flags]) == 0  # the split stands there
+    (name,) = json.loads((dataset / "reading.json").read_text())
+    assert f"--{name}" == flags[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bottle", "file", "s.json"]
+
+
+def test_answers_that_leave_no_defect_are_not_kept(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dataset / "reading.json").write_text('{"bits": 12}')
+    out = ["--out", str(tmp_path / "s.json")]
+    assert main([str(dataset), *out, "--mask_values", "7"]) == 2
+    said = capsys.readouterr().err
+    assert "no usable defect" in said
+    assert said.endswith("; nothing is kept of --mask_values: answer all that is asked at once\n")
+    assert (dataset / "reading.json").read_text() == '{"bits": 12}'
+
+
+def test_how_normal_images_alone_are_read_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "normal/0.png", np.ones((6, 4, 3), np.uint8))
+    out = tmp_path / "s.json"
+    assert main([str(tmp_path / "normal"), "--out", str(out), "--bits", "12"]) == 0
+    assert f"{tmp_path / 'normal' / 'reading.json'}: bits=12" in capsys.readouterr().out
+    assert not out.exists()
+
+
 def test_the_answer_about_turned_images_is_kept(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
