@@ -72,7 +72,10 @@ def convert(kind: str, source: Path, out: Path, options: ImportOptions) -> Impor
     """
     if not source.exists():
         raise UserError(f"{source}: no such file or folder; give the annotations")
-    found = assemble(*FORMATS[kind](source, options), options)
+    _refuse_inside(out, source)
+    drafts, files = FORMATS[kind](source, options)
+    _refuse_inside(out, files.folder)
+    found = assemble(drafts, files, options)
     types = _types(found, options)
     with new_folder(out, "--out") as folder:
         writer = _Writer(folder, types, options, read_groups(found.root) | read_groups(source))
@@ -89,6 +92,13 @@ def convert(kind: str, source: Path, out: Path, options: ImportOptions) -> Impor
             reasons = "; ".join(f"{name}: {why}" for name, why in done.left[:3])
             raise UserError(f"{source}: nothing in it can be used ({reasons or 'it holds no image'}); see the reasons")
     return done
+
+
+def _refuse_inside(out: Path, folder: Path) -> None:
+    """UserError for a new folder among what is imported: the next import would take its images."""
+    place = out.resolve()
+    if folder.is_dir() and folder.resolve() in (place, *place.parents):
+        raise UserError(f"--out {out} lies in {folder}, whose images are imported; choose a folder outside")
 
 
 def _types(found: AnnotationSet, options: ImportOptions) -> dict[str, str]:

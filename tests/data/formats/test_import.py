@@ -146,6 +146,31 @@ def _again(source: Path, more: tuple[str, ...], capsys: pytest.CaptureFixture[st
     return capsys.readouterr().err
 
 
+def test_a_dataset_is_not_written_among_what_it_is_made_of(
+    two_types: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its pictures would be images without annotation to the next import."""
+    (tmp_path / "link").symlink_to(two_types / "images")
+    alone = coco(tmp_path / "alone", ["a.png"], [(1, 7, [SQUARE])])
+    apart = ("--images", str(two_types / "images"))
+    for path, out, more in (
+        (two_types, two_types / "out", ()),
+        (two_types, two_types, ()),
+        (two_types / "all.json", two_types / "images/out", ()),
+        (alone, two_types / "images/new/out", apart),
+        (alone, tmp_path / "link/out", apart),
+    ):
+        argv = [str(path), "--import", "coco", "--out", str(out), "--unmarked", "leave", *more]
+        before = sorted(tmp_path.rglob("*"))
+        assert run_cli(prepare_data.main, argv) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: --out {out} lies in {two_types}")
+        assert said.endswith(", whose images are imported; choose a folder outside\n")
+        assert sorted(tmp_path.rglob("*")) == before
+    argv = [str(alone), "--import", "coco", "--out", str(tmp_path / "alone/out"), "--unmarked", "leave", *apart]
+    assert run_cli(prepare_data.main, argv) == 0  # no image is looked for there
+
+
 @pytest.mark.parametrize(
     ("images", "annotations", "message"),
     [
