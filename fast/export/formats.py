@@ -42,7 +42,14 @@ def export(
         raise UserError(f"--shard_size is for webdataset, and {kind} has no shards; leave it out")
     if shard_size is not None and shard_size < 1:
         raise UserError(f"--shard_size {shard_size} must be at least 1")
+    around = {out.resolve(), *out.resolve().parents}
+    if pairs.resolve() in around:
+        raise UserError(f"--out {out} lies in {pairs}, whose pairs are exported; choose a folder outside")
     run = read_run(pairs)
+    for normals in sorted({path.parent for _, path in run.normals()}):
+        if normals.resolve() in around:
+            raise UserError(f"--out {out} lies in {normals}, among the normal images that the pairs were made from; "
+                            "choose a folder outside")  # fmt: skip
     with new_folder(out, "--out") as folder:
         target = Target(folder, polygons, SHARD if shard_size is None else shard_size)
         FORMATS[kind](run, target)

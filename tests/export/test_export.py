@@ -41,7 +41,7 @@ def hard_masks() -> list[np.ndarray]:
 def run(tmp_path: Path) -> Path:
     """A run as generate_with_mask.py leaves it."""
     folder, lines = tmp_path / "run", []
-    normal = tmp_path / "normal.png"
+    normal = tmp_path / "normals/0.png"
     write_image(normal, np.full((H, W, 3), 90, np.uint8))
     for i, mask in enumerate(hard_masks()):
         noise = np.random.default_rng(i).integers(0, 255, (H, W, 3), np.uint8)
@@ -239,6 +239,15 @@ def test_bad_input_ends_in_one_line_and_leaves_nothing(run: Path, capsys: pytest
     assert "is not finished" in refused(run)
     (run / ".records/000009.json").unlink()
     write_mask(run / "mask/000002.png", hard_masks()[2])
+    normals = run.parent / "normals"
+    for inside, told in (
+        (run / "in", f"lies in {run}, whose pairs are exported"),
+        (run, f"lies in {run}, whose pairs are exported"),
+        (normals / "new/out", f"lies in {normals}, among the normal images that the pairs were made from"),
+    ):
+        assert f"--out {inside} {told}; choose a folder outside" in refused(run, "--out", str(inside))
+        assert not (run / "in").exists()
+        assert [p.name for p in normals.iterdir()] == ["0.png"]
     full = run.parent / "full"
     full.mkdir()
     (full / "mine.txt").write_text("x")
