@@ -9,6 +9,7 @@ from fast.artifact import Artifact, text_encoder
 from fast.cli.dataset_notes import tell_left_out
 from fast.data.category import MASK_DIRS
 from fast.data.check import NO_PICTURES, depths_note, two_valued
+from fast.data.decode import may_be_deep
 from fast.data.depth import read_with_mode
 from fast.data.images import read_image
 from fast.data.words import prompt_text
@@ -28,7 +29,7 @@ from fast.synthesis.sources import NormalSource, Sources, kinds_below
 from ldm.errors import UserError
 
 LOOKED_AT = 3  # normal pictures that are looked at before all are made
-DEEP = 16  # and, where they have 16 bits
+HEADS, DEEP = 10_000, 64  # of which the first bytes are looked at for 16 bits, and of those with 16 bits the values
 LOOKS_OF_DRAFTS = "method.draft_options.looks"  # the option, as it is given on the command line
 
 
@@ -124,23 +125,27 @@ def tell_sources(sources: Sources) -> None:
     if _like_masks(sources.normals[:LOOKED_AT]):
         told = "the normal pictures have two values only, as masks have; if that is what they are"
         print(f"warning: {told}, {NO_PICTURES}, with --data_root", flush=True)
-    _tell_depths(sources.normals[:DEEP])
+    _tell_depths(sources.normals)
 
 
 def _tell_depths(normals: Sequence[NormalSource]) -> None:
-    """Whether 16-bit images seem to differ in depth."""
+    """Whether 16-bit images seem to differ in depth, as far as some from all over tell."""
     depths: dict[int, Path] = {}
-    for one in normals:
+    for one in _spread([one for one in _spread(normals, HEADS) if may_be_deep(one.path)], DEEP):
         try:
             _, mode = read_with_mode(one.path)
         except UserError:  # told where the pair is made
-            return
-        if mode.container != 16:
-            return
-        depths.setdefault(mode.bits, one.path)
+            continue
+        if mode.container == 16:
+            depths.setdefault(mode.bits, one.path)
     if len(depths) > 1:
         told = " and ".join(f"{bits} bits ({path})" for bits, path in sorted(depths.items()))
         print(f"note: {depths_note(f'by their values normal images are of {told}', max(depths))}", flush=True)
+
+
+def _spread(normals: Sequence[NormalSource], most: int) -> Sequence[NormalSource]:
+    """At most so many of them, at equal distances."""
+    return normals[:: max(1, -(-len(normals) // most))]
 
 
 def _like_masks(normals: Sequence[NormalSource]) -> bool:

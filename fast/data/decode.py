@@ -26,6 +26,7 @@ LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000")
 # A line camera writes pictures above Pillow's limit. What gives a trap away is its size on disk: real ones take a byte
 # for less than a hundred pixels, an empty one at the highest compression for 900.
 LARGE, PIXELS_PER_BYTE = 89_478_485, 1000
+PNG = b"\x89PNG"  # the beginning of such a file
 RESTORE = "restore or remove the file"
 
 
@@ -96,6 +97,22 @@ def turn_of(path: Path) -> int:
         return 1
 
 
+def may_be_deep(path: Path) -> bool:
+    """Whether a picture file may hold more than 8 bits a value, by its first bytes; False for what cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(32)
+        if head.startswith(PNG):
+            return len(head) > 24 and head[24] == 16
+        with Image.open(path) as image:
+            if image.format == "TIFF":
+                return max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))) > 8
+            large = image.format == "PPM" and path.stat().st_size > 6 * image.width * image.height
+            return image.mode.startswith(("I", "F")) or large
+    except (*BROKEN, UnidentifiedImageError):
+        return False
+
+
 def reason(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).splitlines()[0]
@@ -161,7 +178,7 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
 
 def _significant(data: bytes) -> int | None:
     """Bits in use by a PNG's sBIT chunk, which stands before the pixels."""
-    if data[:4] != b"\x89PNG":
+    if not data.startswith(PNG):
         return None
     place = 8
     while place + 8 <= len(data) and data[place + 4 : place + 8] not in (b"IDAT", b"PLTE"):

@@ -116,6 +116,31 @@ def test_synthesis_tells_that_depths_of_normal_images_differ(
     assert told in capsys.readouterr().out
 
 
+def test_depths_are_looked_for_among_other_images_and_all_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two 16-bit images, of 12 and 16 bits, among many of 8 bits, a file that is broken and one that is gone."""
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    paths = [tmp_path / f"{i:03d}.{('png', 'jpg', 'bmp')[i % 3]}" for i in range(120)]
+    for path in paths:
+        Image.fromarray(grey).save(path)
+    paths[0].write_bytes(b"no picture")
+    paths[1].unlink()
+    sources = Sources([NormalSource(p) for p in paths], [], ["/hole"], [0])
+    tell_sources(sources)
+    assert "--bits" not in capsys.readouterr().out
+    for path, top in ((paths[90], 4000), (paths[117], 65000)):
+        Image.fromarray(grey.astype(np.uint16) * (top // 63)).save(path)
+    tell_sources(sources)
+    told = f"note: by their values normal images are of 12 bits ({paths[90]}) and 16 bits ({paths[117]}); if one camera"
+    assert told in capsys.readouterr().out
+    for path in paths[:90]:  # more than are decoded, those that differ at the end
+        Image.fromarray(grey.astype(np.uint16) * 1000).save(path.with_suffix(".png"))
+    many = [NormalSource(p.with_suffix(".png")) for p in paths[:90]] + [NormalSource(paths[90])] * 5
+    tell_sources(Sources(many, [], ["/hole"], [0]))
+    assert f"are of 12 bits ({paths[90]}) and 16 bits (" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", [masks, few, auto, network, sweep])
 def test_masks_that_fit_with_and_without_a_turn_are_told(
     command: Callable[[Path, Path], object], drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

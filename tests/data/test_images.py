@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fast.data import images
-from fast.data.decode import image_size
+from fast.data.decode import decode, image_size, may_be_deep
 from fast.data.images import (
     is_image,
     list_images,
@@ -246,3 +246,19 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         write_image(path, COLOUR[::-1])
     assert os.listdir(tmp_path) == ["a.png"]
     np.testing.assert_array_equal(read_image(path), COLOUR)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["png", "tif", "pgm", "jpg", "bmp"])
+def test_depth_is_seen_by_the_first_bytes(tmp_path: Path, kind: str, channels: int) -> None:
+    suffix = "ppm" if (kind, channels) == ("pgm", 3) else kind
+    shape = (40, 30) if channels == 1 else (40, 30, 3)
+    noise = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    shallow, deep = tmp_path / f"8.{suffix}", tmp_path / f"16.{suffix}"
+    assert cv2.imwrite(str(shallow), noise)
+    assert not may_be_deep(shallow)
+    if kind in ("png", "tif", "pgm"):
+        assert cv2.imwrite(str(deep), noise.astype(np.uint16) * 200)
+        assert decode(deep).values.dtype == np.uint16
+        assert may_be_deep(deep)
+    assert not may_be_deep(tmp_path / "gone.png")
