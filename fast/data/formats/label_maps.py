@@ -119,7 +119,7 @@ def _draft(folder: Path, image: Path, mask: Path, names: dict[str, str], colours
         used = [f"#{v:06x}" if colours else str(v) for v in np.unique(values).tolist()]
         unknown = [value for value in used if value not in names]
         if unknown:
-            raise LeftOut(f"{mask.name} has the value {unknown[0]}, which nothing names; say --types {unknown[0]}=NAME")
+            raise LeftOut(f"{mask.name} has the value {unknown[0]}, which nothing names; {_ways(unknown[0])}")
     except (LeftOut, UserError) as error:
         draft.problem = str(error).removeprefix(f"{mask}: ")
         return draft
@@ -129,6 +129,14 @@ def _draft(folder: Path, image: Path, mask: Path, names: dict[str, str], colours
             label = NEITHER if names[value] == "ignore" else names[value]
             draft.regions.append(AnnotatedRegion(label, partial(_of, mask, value)))
     return draft
+
+
+def _ways(value: str) -> str:
+    """What `--types` can say of a value. A shell takes a colour's # for the beginning of a remark."""
+    name, neither, background = (
+        f"'{value}={what}'" if value.startswith("#") else f"{value}={what}" for what in ("NAME", "ignore", "")
+    )
+    return f"say with --types {name} if it is a defect, {neither} if neither, {background} if background"
 
 
 def mask_values(path: Path, colours: bool) -> np.ndarray:

@@ -339,6 +339,13 @@ def test_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str], indexed: bool) 
     assert "has no labelmap.txt" in refused(capsys, source, "voc")
     (source / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncrack:200,0,0::\n")
     assert "nothing in it can be used" not in refused(capsys, source, "voc", "--images", str(tmp_path / "none"))
+    green = "a.png has the value #00c800, which nothing names; say with --types '#00c800=NAME' if it is a defect, "
+    imported(source, "voc", out="unnamed")
+    assert f"{green}'#00c800=ignore' if neither, '#00c800=' if background" in capsys.readouterr().out
+    for number, (what, value) in enumerate((("ignore", 255), ("", 0))):
+        out = imported(source, "voc", "--types", f"#00c800={what}", out=f"out{number}")
+        labels = read_labels(out / "ground_truth/crack/a_mask.png")
+        np.testing.assert_array_equal(labels[1:], (CRACK + value * HOLE)[1:])
     with (source / "labelmap.txt").open("a") as file:
         file.write("hole:0,200,0::\n")
     out = imported(source, "voc")
@@ -356,7 +363,14 @@ def test_label_maps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = imported(source, "labelmap", "--types", "1=crack,5=hole")
     same(masks_of(out), crack__a=CRACK, hole__a=HOLE)
     assert (out / "train/good/b.jpg").is_file()
-    assert "c.png has the value 4, which nothing names" in (out / "README.md").read_text()
+    told = (
+        "c.png has the value 4, which nothing names; say with --types 4=NAME if it is a defect, 4=ignore if neither, "
+    )
+    assert f"{told}4= if background" in (out / "README.md").read_text()
+    for number, (what, value) in enumerate((("ignore", 255), ("", 0))):
+        Image.fromarray(CRACK + 4 * HOLE).save(source / "masks/c.png")
+        out = imported(source, "labelmap", "--types", f"1=crack,5=hole,4={what}", out=f"out{number}")
+        np.testing.assert_array_equal(read_labels(out / "ground_truth/crack/c_mask.png"), CRACK + value * HOLE)
 
 
 def test_labelme_by_types(tmp_path: Path) -> None:
