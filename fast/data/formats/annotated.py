@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
 from fast.data.category import NORMAL_DIRS
+from fast.data.formats.outlines import fill
 from fast.data.images import natural_key
 from fast.data.labelme import IGNORE
 from fast.data.pairing import images_below
@@ -49,11 +51,35 @@ class ImportOptions:
 
 
 @dataclass(frozen=True)
+class Polygons:
+    """The union of polygons `rings`, each (N,2) of x, y in pixels; called with the size (H,W) of an image it gives
+    their mask (H,W) uint8 in {0,1} there, cut at its border."""
+
+    rings: Sequence[np.ndarray]
+
+    def __call__(self, size: tuple[int, int]) -> np.ndarray:
+        return np.maximum.reduce([fill([ring], size) for ring in self.rings])
+
+
+@dataclass(frozen=True)
 class AnnotatedRegion:
-    """A region of an image: `draw(size)` gives its mask (H,W) uint8 in {0,1} for an image of size (H,W)."""
+    """A region of an image: `draw(size)` gives its mask (H,W) uint8 in {0,1} for an image of size (H,W). `what`: the
+    region, as it is told of."""
 
     label: str
     draw: Callable[[tuple[int, int]], np.ndarray]
+    what: str = "a region"
+
+    def beyond(self, size: tuple[int, int]) -> float:
+        """How many pixels of it lie beyond the border of an image of size (H,W) at most; infinite where all of it does.
+        0 where its outline is not known."""
+        if not isinstance(self.draw, Polygons):
+            return 0.0
+        points, far = np.concatenate(self.draw.rings), np.array([size[1], size[0]])
+        low, high = points.min(axis=0), points.max(axis=0)
+        if (high < 0).any() or (low >= far).any():
+            return math.inf
+        return float(max(0, *-low, *(high - far)))
 
 
 @dataclass

@@ -15,10 +15,10 @@ from fast.data.formats.annotated import (
     ImageFiles,
     ImportOptions,
     LeftOut,
+    Polygons,
     images_folder,
     only_file,
 )
-from fast.data.formats.outlines import fill
 from fast.data.formats.rle import from_runs, unpack
 from fast.data.images import list_files
 from fast.runtime.folders import parse_json
@@ -91,7 +91,9 @@ def _draft(
     size = (height, width) if type(height) is int and type(width) is int else None
     draft = ImageAnnotation(image["file_name"], size=size)
     try:
-        draft.regions = [AnnotatedRegion(names[e["category_id"]], _drawing(e, options)) for e in entries]
+        draft.regions = [
+            AnnotatedRegion(names[e["category_id"]], _drawing(e, options), f"annotation {e.get('id')}") for e in entries
+        ]
     except LeftOut as error:
         draft.problem = str(error)
     return draft
@@ -108,8 +110,7 @@ def _drawing(entry: dict[str, Any], options: ImportOptions) -> Any:
         return partial(_runs, what, shape)
     if not isinstance(shape, list):
         raise LeftOut(f"{what} has no outline that COCO knows")
-    rings = [ring_of(what, ring) for ring in shape]
-    return partial(_polygons, rings)
+    return Polygons([ring_of(what, ring) for ring in shape])
 
 
 def ring_of(what: str, values: Any) -> np.ndarray:
@@ -127,12 +128,7 @@ def box_drawing(what: str, x: float, y: float, width: float, height: float, opti
     """How a rectangle is drawn, which is an area of defect only where somebody says so. Raises `LeftOut`."""
     if not options.boxes:
         raise LeftOut(f"{what} is a box, which is no outline; --boxes takes boxes as areas of defect")
-    return partial(_polygons, [ring_of(what, [x, y, x + width, y, x + width, y + height, x, y + height])])
-
-
-def _polygons(rings: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """The union of polygons, which COCO says they are."""
-    return np.maximum.reduce([fill([ring], size) for ring in rings])
+    return Polygons([ring_of(what, [x, y, x + width, y, x + width, y + height, x, y + height])])
 
 
 def _runs(what: str, shape: dict[str, Any], size: tuple[int, int]) -> np.ndarray:

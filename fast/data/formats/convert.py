@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections import Counter
@@ -34,6 +35,7 @@ from fast.data.images import write_bytes, write_image
 from fast.data.index import GOOD
 from fast.data.labelme import BACKGROUND, IGNORE, is_any
 from fast.data.reading import NAME, Reading
+from fast.runtime.counts import number_of
 from fast.runtime.folders import new_folder
 from fast.runtime.progress import followed
 from ldm.errors import UserError
@@ -48,6 +50,7 @@ FORMATS: dict[str, Reader] = {
     "voc": read_voc,
     "yolo": read_yolo,
 }
+ROUNDED = 2  # pixels that a shape may reach beyond its image without a word
 OTHER = 128  # in masks: neither defect of this type nor background
 CLASSES = "classes.json"
 BAD = set('/\\:*?"<>|\0,')
@@ -138,6 +141,7 @@ class _Writer:
         self.done = Imported()
         self.groups: list[tuple[str, str]] = []
         self.values: set[int] = set()
+        self.cut: list[str] = []
         self._taken: set[str] = set()
         self._common = ""
 
@@ -148,6 +152,7 @@ class _Writer:
             said = item.annotation.size or size
             raise LeftOut(f"annotated on {said[1]}x{said[0]} pixels, the image has {size[1]}x{size[0]}"
                           f"{' (turned by EXIF?)' if said == size[::-1] else ''}")  # fmt: skip
+        cut = self._cut(item.annotation, size)
         masks, ignored, count = self._drawn(item.annotation, size)
         name = self._name(item.name)
         if not masks:
@@ -161,6 +166,19 @@ class _Writer:
         else:
             self._write_types(item, name, masks, ignored)
         self.done.regions.update(count)
+        self.cut += [f"{what} of {item.name}" for what in cut]
+
+    def _cut(self, draft: ImageAnnotation, size: tuple[int, int]) -> list[str]:
+        """The regions that reach beyond the border of their image by more than rounding does. Raises `LeftOut` for one
+        that lies wholly outside."""
+        found = []
+        for region in draft.regions:
+            beyond = region.beyond(size) if self.types[region.label] else 0
+            if math.isinf(beyond):
+                raise LeftOut(f"{region.what} lies outside its image")
+            if beyond > ROUNDED:
+                found.append(region.what)
+        return found
 
     def _drawn(
         self, draft: ImageAnnotation, size: tuple[int, int]
@@ -233,6 +251,11 @@ class _Writer:
         if several:
             done.notes.append("some images show several types and are a sample of each; pixels of the others count as "
                               "neither in its mask, and groups.csv keeps the samples of an image together")  # fmt: skip
+        if self.cut:
+            reach = number_of(len(self.cut), "shape reaches beyond the border of its image and is cut there",
+                              "shapes reach beyond the border of their image and are cut there")  # fmt: skip
+            first = f"{self.cut[0]}{' the first' if len(self.cut) > 1 else ''}"
+            done.notes.append(f"{reach} ({first}); was the image of another size when it was annotated?")
         if self.known_groups:
             done.notes.append(f"physical parts are those of the {GROUPS} beside the images")
         reading = None

@@ -17,11 +17,11 @@ from fast.data.formats.annotated import (
     ImageFiles,
     ImportOptions,
     LeftOut,
+    Polygons,
     images_folder,
     only_file,
 )
 from fast.data.formats.coco import box_drawing
-from fast.data.formats.outlines import fill
 from fast.data.formats.rle import from_runs
 from fast.data.images import list_files
 from ldm.errors import UserError
@@ -74,12 +74,12 @@ def _region(what: str, element: ElementTree.Element, options: ImportOptions) -> 
     label = element.get("label")
     if not label:
         raise LeftOut(f"{what} has no label")
-    return AnnotatedRegion(label, _drawing(what, element, options))
+    return AnnotatedRegion(label, _drawing(what, element, options), what)
 
 
 def _drawing(what: str, element: ElementTree.Element, options: ImportOptions) -> Any:
     if element.tag == "polygon":
-        return partial(_polygon, _points(what, element, 3))
+        return Polygons([_points(what, element, 3)])
     if element.tag == "mask":
         box = [_whole(element, key) for key in ("left", "top", "width", "height")]
         try:
@@ -89,7 +89,7 @@ def _drawing(what: str, element: ElementTree.Element, options: ImportOptions) ->
         return partial(_mask, what, runs, box)
     if element.tag == "ellipse":
         x, y, across, along = (_number(element, key) for key in ("cx", "cy", "rx", "ry"))
-        return partial(_polygon, ellipse(x, y, across, along, _number(element, "rotation", 0)))
+        return Polygons([ellipse(x, y, across, along, _number(element, "rotation", 0))])
     if element.tag == "box":
         if _number(element, "rotation", 0):
             raise LeftOut(f"{what} is turned; draw it as a polygon")
@@ -133,10 +133,6 @@ def _number(element: ElementTree.Element, key: str, default: float | None = None
 
 def _whole(element: ElementTree.Element, key: str, default: float | None = None) -> int:
     return round(_number(element, key, default))
-
-
-def _polygon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return fill([points], size)
 
 
 def _mask(what: str, runs: list[int], box: list[int], size: tuple[int, int]) -> np.ndarray:

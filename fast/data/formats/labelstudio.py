@@ -17,12 +17,12 @@ from fast.data.formats.annotated import (
     ImageFiles,
     ImportOptions,
     LeftOut,
+    Polygons,
     images_folder,
     only_file,
 )
 from fast.data.formats.coco import box_drawing, load_json, ring_of
 from fast.data.formats.cvat import ellipse
-from fast.data.formats.outlines import fill
 from fast.data.formats.rle import from_brush
 from fast.data.images import list_files
 from ldm.errors import UserError
@@ -115,7 +115,7 @@ def _regions(draft: ImageAnnotation, what: str, result: Any, options: ImportOpti
     draft.size = (height, width)
     if result.get("image_rotation"):
         raise LeftOut(f"{what} was drawn on the image turned by {result['image_rotation']} degrees; turn it back")
-    return [AnnotatedRegion(labels[0], _drawing(what, kind, value, (height, width), options))]
+    return [AnnotatedRegion(labels[0], _drawing(what, kind, value, (height, width), options), what)]
 
 
 def _drawing(what: str, kind: str, value: dict[str, Any], size: tuple[int, int], options: ImportOptions) -> Any:
@@ -127,11 +127,11 @@ def _drawing(what: str, kind: str, value: dict[str, Any], size: tuple[int, int],
     try:
         if kind == "polygonlabels":
             points = [v for point in value["points"] for v in point]
-            return partial(_filled, ring_of(what, points) * scale)
+            return Polygons([ring_of(what, points) * scale])
         if kind == "ellipselabels":
             x, y = np.array([value["x"], value["y"]]) * scale
             across, along = np.array([value["radiusX"], value["radiusY"]]) * scale
-            return partial(_filled, ellipse(x, y, across, along, float(value.get("rotation") or 0)))
+            return Polygons([ellipse(x, y, across, along, float(value.get("rotation") or 0))])
         if value.get("rotation"):
             raise LeftOut(f"{what} is a turned box; draw it as a polygon")
         left, top, width, height = np.array([value[k] for k in ("x", "y", "width", "height")]) * [*scale, *scale]
@@ -145,7 +145,3 @@ def _brush(what: str, code: list[int], size: tuple[int, int]) -> np.ndarray:
         return from_brush(code, size)
     except ValueError as error:
         raise LeftOut(f"{what}: {error}") from None
-
-
-def _filled(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return fill([points], size)

@@ -223,6 +223,56 @@ def test_what_cannot_be_used_is_left_out_by_name(tmp_path: Path, capsys: pytest.
         assert why in said
 
 
+def rectangle(left: float, top: float, right: float, bottom: float) -> list[float]:
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def test_shapes_that_reach_beyond_their_image_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "source"
+    for name in "abcdef":
+        picture(source / f"{name}.png")
+    coco(source, [f"{n}.png" for n in "abcdef"], [
+        (1, 7, [rectangle(-1.5, 5, 30, 15)]),  # rounding
+        (2, 7, [rectangle(-50, 5, 300, 15)]),
+        (3, 7, [SQUARE]), (3, 9, [rectangle(20, 30, 40, 42.5)]),
+        (4, 7, [SQUARE]), (4, 9, [rectangle(W, 5, W + 9, 15)]),
+        (5, 7, [SQUARE]), (5, 9, [rectangle(10, -9, 20, -1)]),
+        (6, 7, [SQUARE, rectangle(-20, 5, -10, 15)]),  # of one annotation a part lies outside
+    ])  # fmt: skip
+    out = imported(source, "coco")
+    crack = {"a": box(5, 15, 0, 30), "b": box(5, 15, 0, W), "c": CRACK, "f": CRACK}
+    same(masks_of(out), **{f"crack__{n}": mask for n, mask in crack.items()}, hole__c=box(30, H, 20, 40))
+    said = capsys.readouterr().out
+    assert (
+        "note: 3 shapes reach beyond the border of their image and are cut there (annotation 2 of b.png the first); "
+        "was the image of another size when it was annotated?\n"
+    ) in said
+    for line in ("d.png     annotation 6 lies outside its image", "e.png     annotation 8 lies outside its image"):
+        assert line in said
+    out = imported(source, "coco", "--types", "hole=", out="cracks")
+    assert sorted(masks_of(out)) == [f"crack/{n}_mask.png" for n in "abcdef"]
+    assert "2 shapes reach beyond" in capsys.readouterr().out
+
+
+def test_polygons_of_other_tools_are_cut_with_a_word_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "cvat/a.png")
+    (tmp_path / "cvat/annotations.xml").write_text(
+        f'<annotations><image id="0" name="a.png" width="{W}" height="{H}"><polygon label="crack" '
+        'points="50,5;90,5;90,15;50,15"/></image></annotations>'
+    )
+    same(masks_of(imported(tmp_path / "cvat", "cvat", out="1")), crack__a=box(5, 15, 50, W))
+    assert "1 shape reaches beyond the border of its image and is cut there (polygon 1 of a.png);" in (
+        capsys.readouterr().out
+    )
+    picture(tmp_path / "studio/a.png")
+    value = {"points": [[-50, 25], [50, 25], [50, 50], [-50, 50]], "polygonlabels": ["crack"]}
+    region = {"type": "polygonlabels", "value": value, "original_width": W, "original_height": H}
+    task = {"id": 1, "data": {"image": "a.png"}, "annotations": [{"id": 1, "result": [region]}]}
+    (tmp_path / "studio/tasks.json").write_text(json.dumps([task]))
+    same(masks_of(imported(tmp_path / "studio", "labelstudio", out="2")), crack__a=box(10, 20, 0, 30))
+    assert "(region 1 of a.png); was the image" in capsys.readouterr().out
+
+
 def test_boxes_count_only_if_told(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in "ab":
