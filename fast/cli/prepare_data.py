@@ -10,24 +10,21 @@ Where files can be meant in two ways, what is said here (--mask_values, --ignore
 from __future__ import annotations
 
 import argparse
-import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fast.cli.dataset_notes import REMEDY, alike_note
+from fast.cli.prepare_alike import alike_notes, joining, refuse_alike, told_alike
 from fast.cli.prepare_import import add_import_flags, import_data, refuse_without_import
-from fast.data.alike import Found, Group, find_alike, joined, regrouped
+from fast.data.alike import find_alike, joined
 from fast.data.groups import GroupTables
-from fast.data.images import WRITTEN, read_image
 from fast.data.known import about, known_dataset
 from fast.data.layouts import LAYOUTS, DataReport, DatasetIndex, TypeRow, check, open_dataset, require_defects
 from fast.data.normals import normals_notes, normals_of_test
-from fast.data.reading import NAME, Reading, load_reading, parse_values, reading_file, reading_of, trying
+from fast.data.reading import NAME, Reading, parse_values, reading_of, trying
 from fast.data.split import Split, make_split
-from fast.reports.contact_sheet import fitted, side_by_side
 from fast.runtime.counts import number_of
 from fast.runtime.folders import new_files
 from fast.runtime.options import Parser
@@ -36,7 +33,6 @@ from ldm.errors import UserError
 
 LEFT_OUT = " by training on this split and by the bench, by generate_with_mask.py with --split"
 ANSWERS = ("mask_values", "ignore", "line_width", "bits", "masks_upright", "parts_apart")  # kept in reading.json
-DRAWN, CELL = 100, 240  # pairs of --alike, and pixels of a side of each picture
 HEADER = ("category", "type", "images", "masks ok", "width x height", "groups", "train", "test")
 
 
@@ -155,72 +151,6 @@ def normal_notes(index: DatasetIndex, usable: DatasetIndex) -> list[str]:
             f"there is no normal image{place} to synthesize from: all methods that fill normal images, transplant and "
             "procedural too, need some; give generate_with_mask.py a folder of them with --data_root"
         )
-    return notes
-
-
-def told_alike(found: Found, index: DatasetIndex, path: Path) -> None:
-    """Write the picture of --alike: the first `DRAWN` pairs, each picture made small as it is read."""
-    rows = [
-        [
-            (f"{index.relative(s.image)}, {pair.agreement:.2f}", fitted(read_image(s.image), CELL))
-            for s in (pair.first, pair.second)
-        ]
-        for pair in found.pairs[:DRAWN]
-    ]
-    if rows:
-        side_by_side(rows, path, CELL)
-        print(f"{path}{f': the first {DRAWN} of {len(found.pairs)} pairs' if len(found.pairs) > DRAWN else ''}")
-
-
-def refuse_alike(args: argparse.Namespace, index: DatasetIndex) -> None:
-    """UserError for --alike and --join_alike that cannot be."""
-    whole = Path(os.path.abspath(Path(args.path).expanduser())) == index.root and not args.anomaly
-    if args.join_alike and not whole:
-        raise UserError(f"--join_alike joins parts of all types, as one may have several; give {index.root}, without "
-                        "--anomaly")  # fmt: skip
-    if args.alike is None and not args.join_alike:
-        return
-    if args.parts_apart:
-        raise UserError("--parts_apart says that parts which look alike differ; leave out --alike and --join_alike")
-    file = reading_file(index.root)
-    if file is not None and load_reading(file).parts_apart:
-        raise UserError(f"{file} says that parts which look alike differ (parts_apart); take that out to look again")
-    if args.alike is None:
-        return
-    path = Path(args.alike)
-    if path.is_dir() or path.suffix.lower() not in WRITTEN:
-        raise UserError(f"--alike {path}: give the name of a picture to write, as in --alike alike.png")
-    if index.root in Path(os.path.abspath(path)).parents:
-        raise UserError(f"--alike {path} lies in the dataset, and would be taken for one of its pictures; write it "
-                        "elsewhere")  # fmt: skip
-
-
-def joining(report: DataReport, names: Mapping[Group, str]) -> DataReport:
-    """The report as it is once groups have these names."""
-    usable = report.usable
-    usable = replace(
-        usable,
-        normals=regrouped(usable.normals, names),
-        test_normals=regrouped(usable.test_normals, names),
-        defects=regrouped(usable.defects, names),
-        excluded=regrouped(usable.excluded, names),
-    )
-    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for s in [*usable.defects, *usable.excluded]:
-        groups[s.category, s.anomaly].add(s.group)
-    rows = [replace(row, groups=len(groups.get((row.category, row.anomaly), ())) or row.groups) for row in report.rows]
-    return replace(report, usable=usable, rows=rows)
-
-
-def alike_notes(args: argparse.Namespace, found: Found, index: DatasetIndex) -> list[str]:
-    """What the pictures say of parts that are listed twice; where it was asked, also that they say nothing."""
-    notes = [f"{alike_note(found.pairs, index.root)}; {REMEDY}"] if found.pairs and not args.join_alike else []
-    if args.alike or args.join_alike:
-        notes += [] if found.pairs or found.unclear else ["no parts look alike"]
-        notes += [
-            f"too many pictures of {name} look alike to tell its parts by them; list the parts in groups.csv"
-            for name in found.unclear
-        ]
     return notes
 
 
