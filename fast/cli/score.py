@@ -201,16 +201,18 @@ def run(options: argparse.Namespace) -> None:
 
 def table(rows: Sequence[dict[str, Any]], refused: Collection[int] = ()) -> str:
     """A line for each type: pairs kept, and the median of each score over all of them. `refused`: numbers of the pairs
-    that a person has rejected; they are not kept, and their scores do not count."""
+    that a person has rejected; they are not kept, and their scores do not count. A pair that another was made in the
+    place of is no pair of the folder any more, and is not counted at all."""
     import numpy as np
 
     from fast.quality.scores import SCORES
     from fast.runtime.tables import plain
 
     names = [name for name in SCORES if name not in ("closest", "rank")]
+    present = [row for row in rows if "replaced_by" not in row]
     lines = []
-    for kind in sorted({row["type"] for row in rows}):
-        own = [row for row in rows if row["type"] == kind]
+    for kind in sorted({row["type"] for row in present}):
+        own = [row for row in present if row["type"] == kind]
         judged = [row for row in own if row["index"] not in refused]
         values = [[s for row in judged if (s := row.get("scores", {}).get(name)) is not None] for name in names]
         medians = [f"{np.median(v):.2f}" if v else "-" for v in values]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fast.cli import review as command
-from fast.cli import segment, segment_data
+from fast.cli import score, segment, segment_data
 from fast.data.images import read_image, read_mask
 from fast.review.decisions import Decision, Review
 from fast.runtime.command import run_cli
@@ -125,6 +125,17 @@ def test_rejected_pairs_are_made_anew_and_kept_aside(pairs: Path, capsys: pytest
     assert review(pairs, "--regenerate") == 2  # and again nothing is rejected
     assert "no rejected pair" in capsys.readouterr().err
     assert review(pairs, "--undo") == 2  # they are gone from here
+
+
+def test_pairs_made_anew_are_counted_in_the_place_of_the_old(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Review(pairs).decide({1: Decision("rejected", "floats")})
+    assert review(pairs, "--regenerate") == 0
+    capsys.readouterr()
+    assert run_cli(score.main, [str(pairs), "--keep", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:4] for line in lines[1:]] == [["2", "of", "2"], ["2", "of", "2"]]  # four pairs stand
+    assert len(read_records(pairs)) == 4
+    assert [row["index"] for row in read_records(pairs / "rejected")] == [1]
 
 
 def test_regenerating_goes_on_where_it_was_stopped_with_the_same_bytes(pairs: Path) -> None:
