@@ -17,7 +17,6 @@ from typing import Any
 
 from fast.runtime.counts import number_of
 from fast.runtime.options import Parser
-from ldm.errors import UserError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,8 +44,6 @@ def main(argv: list[str]) -> None:
         print(f"{number_of(len(found), 'decision')} read from {options.decisions}")
     elif options.undo:
         action = review.undo()
-        if action is None:
-            raise UserError(f"{folder}: there is no decision to take back")
         print(f"taken back: {number_of(len(action.decisions), 'decision')} of {action.time}")
     elif options.export is not None:
         from fast.synthesis.accepted import export_accepted

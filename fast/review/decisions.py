@@ -66,13 +66,14 @@ class Review:
         with self._alone() as lines:
             self._write([*lines, {"action": len(lines) + 1, "time": _now(), "decided": rows}])
 
-    def undo(self) -> Action | None:
-        """Take the last action back that still counts. Returns it, None where there is none. Raises `UserError`."""
+    def undo(self) -> Action:
+        """Take the last action back that still counts, and return it. Raises `UserError` where there is none, or none
+        since rejected pairs were made anew."""
         with self._alone() as lines:
             standing = _standing(lines, self.file)
             last = max(standing, default=0)
             if last <= max((int(line["action"]) for line in lines if line.get("final")), default=0):
-                return None
+                raise self._nothing_to_undo(standing)
             self._write([*lines, {"action": len(lines) + 1, "time": _now(), "undone": last}])
         return standing[last]
 
@@ -80,6 +81,14 @@ class Review:
         """What is decided so far was acted on: `undo` does not reach behind this. Raises `UserError`."""
         with self._alone() as lines:
             self._write([*lines, {"action": len(lines) + 1, "time": _now(), "final": True}])
+
+    def _nothing_to_undo(self, standing: dict[int, Action]) -> UserError:
+        if not standing:
+            return UserError(f"{self.folder}: there is no decision to take back")
+        return UserError(
+            f"{self.folder}: what was decided before rejected pairs were made anew is not taken back; pairs that are "
+            "still in the folder can be decided about again"
+        )
 
     def _lines(self) -> list[dict[str, Any]]:
         try:

@@ -143,8 +143,6 @@ class ReviewTab:
 
     def _undo(self, *filters: Any) -> Any:
         action = Review(self._place(filters[0])).undo()
-        if action is None:
-            raise UserError("there is no decision to take back")
         _, *rest = self.show(*filters)
         return line(f"Taken back: {number_of(len(action.decisions), 'decision')}. {self._count(filters[0])}"), *rest
 

@@ -125,6 +125,7 @@ def test_rejected_pairs_are_made_anew_and_kept_aside(pairs: Path, capsys: pytest
     assert review(pairs, "--regenerate") == 2  # and again nothing is rejected
     assert "no rejected pair" in capsys.readouterr().err
     assert review(pairs, "--undo") == 2  # they are gone from here
+    assert "before rejected pairs were made anew is not taken back" in capsys.readouterr().err
 
 
 def test_pairs_made_anew_are_counted_in_the_place_of_the_old(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:

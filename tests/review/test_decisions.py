@@ -16,13 +16,14 @@ NO, YES = Decision("rejected", "off the object"), Decision("accepted")
 def test_the_last_word_counts_and_undo_takes_whole_actions_back(tmp_path: Path) -> None:
     review = Review(tmp_path)
     assert review.decisions() == {}
-    assert review.undo() is None
+    with pytest.raises(UserError, match="there is no decision to take back"):
+        review.undo()
     review.decide({1: NO, 2: YES})
     review.decide({1: YES})
     review.decide({2: Decision("undecided"), 3: NO})
     assert review.decisions() == {1: YES, 3: NO}
     assert rejected(tmp_path) == {3}
-    assert Review(tmp_path).undo().decisions.keys() == {2, 3}  # type: ignore[union-attr]
+    assert Review(tmp_path).undo().decisions.keys() == {2, 3}
     assert review.decisions() == {1: YES, 2: YES}
     review.undo()
     assert review.decisions() == {1: NO, 2: YES}
@@ -30,18 +31,22 @@ def test_the_last_word_counts_and_undo_takes_whole_actions_back(tmp_path: Path) 
     review.undo()
     review.undo()
     assert review.decisions() == {}
-    assert review.undo() is None
+    with pytest.raises(UserError, match="there is no decision to take back"):
+        review.undo()
     assert len((tmp_path / "review.jsonl").read_text().splitlines()) == 8  # nothing is forgotten
 
 
 def test_undo_does_not_reach_behind_what_was_acted_on(tmp_path: Path) -> None:
     review = Review(tmp_path)
-    review.decide({1: NO})
+    review.decide({1: NO, 3: YES})
     review.conclude()
-    assert review.undo() is None
+    with pytest.raises(UserError, match="before rejected pairs were made anew is not taken back; pairs that are still"):
+        review.undo()
     review.decide({2: NO})
-    assert review.undo() is not None
-    assert review.decisions() == {1: NO}
+    assert review.undo().decisions == {2: NO}
+    assert review.decisions() == {1: NO, 3: YES}
+    with pytest.raises(UserError, match="is not taken back"):
+        review.undo()
 
 
 def test_bad_decisions_are_refused_and_a_damaged_file_stays_as_it_is(tmp_path: Path) -> None:
