@@ -11,7 +11,7 @@ from pathlib import Path
 from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, adapted_folder
 from fast.bench.choice import SPLITS, Choice
 from fast.bench.nested import Sides
-from fast.bench.provenance import SEED
+from fast.bench.placeholders import SEED
 from fast.bench.rows import Made, RowPairs
 from fast.bench.work import run_program
 from fast.data.images import write_bytes, write_mask

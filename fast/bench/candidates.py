@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fast.bench.provenance import SEED, SHIPPED
+from fast.bench.placeholders import SEED, SHIPPED
 from fast.bench.rows import Row
 from fast.generators.looks import with_looks
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fast.bench.nested import Sides
+from fast.bench.placeholders import COUNT, SEED, SHIPPED
 from fast.generators import METHODS, method_class
 from fast.generators.base import Learned
 from fast.runtime.folders import parse_json
@@ -15,12 +16,9 @@ from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 from ldm.hashing import is_hash
 
-SEED = "{seed}"  # in a folder or an option: the number of the nested split, or of the training
-COUNT = "{count}"  # in an option, such as the weights: how many real defects of each type there are, or all
 NORMALS = "normals"  # `data.params.use` of a training that is shown no defect
 DRAWN = "drawn"  # what weights record in a split's place that were trained on drawn defects
 EVERY = "normal images of all parts"  # what a training of normals alone may have seen
-SHIPPED = "mini"  # weights that have seen no real part
 
 
 def check_finished(place: Path, sides: Sides) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from fast.artifact import find_weights
 from fast.bench.nested import Sides
-from fast.bench.provenance import COUNT, SEED, SHIPPED, check_finished, check_weights
+from fast.bench.placeholders import COUNT, SEED, SHIPPED
+from fast.bench.provenance import check_finished, check_weights
 from fast.data.images import read_image
 from fast.data.index import GOOD, Sample
 from fast.data.source_mode import keep_grey

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fast.cli import bench_auto
 from fast.cli.dataset_notes import tell_leaks, tell_left_out, tell_normals
+from fast.generators import FREE, LATENT, METHODS, require_method
 from fast.runtime.command import command_line, run_cli
 from fast.runtime.flags import add_flags
 from fast.runtime.options import Parser
@@ -88,9 +89,9 @@ def main(argv: list[str]) -> None:
     if options.auto:
         bench_auto.run(options)
         return
-    from fast.bench.protocol import load_protocol
-
     if options.protocol:
+        from fast.bench.protocol import load_protocol
+
         protocol = load_protocol(options.protocol, tuple(overrides))
     else:
         from fast.generators.looks import given_looks
@@ -111,6 +112,8 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
     check_runner(options)
     if options.segmenter is not None:
         require_name(options.segmenter)
+    if options.method is not None:
+        require_method(options.method)
     if options.auto and overrides:
         raise UserError(f"{overrides[0]} overrides a protocol, which --auto has not; leave it out")
     if options.protocol and (changed := next(iter(asked(options)), None)):
@@ -127,8 +130,6 @@ def check_options(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def refuse_for_quick(options: argparse.Namespace) -> None:
     """UserError for flags that neither the quick judge's training nor the making of pairs takes."""
-    from fast.generators import LATENT
-
     if options.steps is not None:
         raise UserError("--steps is not for --segmenter quick, whose training is fixed; leave it out or use fpn")
     if options.size is not None and options.native:
@@ -239,7 +240,6 @@ def pages(options: argparse.Namespace, found: SweepPlan, folder: Path) -> list[P
 def given(options: argparse.Namespace) -> Given:
     """Raises `UserError` for a name that stands for nothing."""
     from fast.bench.given import Given
-    from fast.generators import FREE, METHODS
     from fast.segmentation import SEGMENTERS
 
     networks = {name: getattr(options, name) for name in ("inception", "lpips") if getattr(options, name)}

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from fast.bench.placeholders import SEED
+from fast.generators import FREE, LATENT, arguments_of, create
 from ldm.errors import UserError
+from ldm.util import check_params
 
 if TYPE_CHECKING:
     from fast.bench.rows import Row
@@ -21,13 +24,25 @@ OF_DRAFTS = "draft_options."  # before an option of what makes a row's drafts
 
 def rows_of(options: argparse.Namespace) -> dict[str, Row]:
     """The rows by label. UserError where a label, method or option is none."""
+    asked = _asked(options)  # refused before what takes long to import
+    from fast.bench.rows import Row
+    from fast.generators.latent import check_options
+
+    for row in asked.values():
+        if row.get("method") in LATENT:
+            check_options(row["method"], row["options"])
+    rows = {label: Row(**row) for label, row in asked.items()}
+    if options.looks and all(row.looks is None for row in rows.values()):
+        raise UserError(f"--looks {options.looks[0]} says what is drawn, and no row draws anything; leave it out")
+    return rows
+
+
+def _asked(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The arguments of each label's `Row`. UserError where a label, method or option is none."""
     from fast.generators.looks import given_looks
 
-    looks = given_looks(options.looks)  # refused before what takes long to import
-    from fast.bench.provenance import SEED
-    from fast.bench.rows import Row
-
-    rows = {name: _row(name, "--methods", {}, looks) for name in options.methods}
+    looks = given_looks(options.looks)
+    rows: dict[str, dict[str, Any]] = {name: _row(name, "--methods", {}, looks) for name in options.methods}
     for flag in ("row", "folder", "mix"):
         for label, _ in (_pair(f"--{flag}", text) for text in getattr(options, flag)):
             _check_label(label, flag, options)
@@ -40,15 +55,13 @@ def rows_of(options: argparse.Namespace) -> dict[str, Row]:
         if options.nested and options.nested > 1 and SEED not in folder:
             raise UserError(f"--folder {label}={folder}: each nested split needs pairs of its own; write {SEED} for "
                             "its number")  # fmt: skip
-        rows[label] = Row(folder=folder)
+        rows[label] = {"folder": folder}
     for label, value in (_pair("--mix", text) for text in options.mix):
         first, sign, second = value.partition(":")
         if unknown := next((name for name in (first, second) if name not in rows), "" if sign else value):
             raise UserError(f"--mix {label}={value}: {unknown} is no row; name two of {', '.join(rows)}, as in "
                             f"{label}=A:B")  # fmt: skip
-        rows[label] = Row(mix=(first, second))
-    if looks and all(row.looks is None for row in rows.values()):
-        raise UserError(f"--looks {options.looks[0]} says what is drawn, and no row draws anything; leave it out")
+        rows[label] = {"mix": (first, second)}
     if unnamed := [name for name in options.at_all if name not in rows]:
         raise UserError(f"--at_all {unnamed[0]} is no row; name some of {', '.join(rows)}")
     return rows
@@ -75,16 +88,11 @@ def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> Row:
-    """A row of a method. What is wrong with it is told before anything is computed."""
-    from fast.bench.provenance import SEED
-    from fast.bench.rows import Row
-    from fast.generators import FREE, LATENT, create, method_class
-    from fast.generators.latent import check_options
+def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a method's `Row`. What is wrong with them is told before anything is computed."""
     from fast.generators.looks import with_looks
-    from ldm.util import check_params
 
-    found = method_class(method)
+    found = arguments_of(method)
     if method in PLACED:
         given = {"on_object": "off", **given}
     given = _with_drafts(method, flag, given)
@@ -96,15 +104,11 @@ def _row(method: str, flag: str, given: dict[str, Any], looks: dict[str, Any]) -
         create(method, **given)
     elif not given.get("weights"):
         raise UserError(f"{flag} {method} needs weights; add weights=RUN, where {SEED} stands for the split's number")
-    elif method in LATENT:
-        check_options(method, given)
-    return Row(method, given, **masks, **fakes)
+    return {"method": method, "options": given, **masks, **fakes}
 
 
 def _with_drafts(method: str, flag: str, given: dict[str, Any]) -> dict[str, Any]:
     """The options of a row, those of what makes its drafts in one. Raises `UserError`."""
-    from fast.generators import LATENT
-
     own = {k.removeprefix(OF_DRAFTS): given.pop(k) for k in list(given) if k.startswith(OF_DRAFTS)}
     own = {**(given.pop("draft_options", None) or {}), **own}
     if given.get("draft", "none") == "none":

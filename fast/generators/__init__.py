@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fast.runtime.options import did_you_mean
 from ldm.errors import UserError
 from ldm.util import check_params, check_values
 
@@ -27,10 +28,25 @@ LATENT = ("fast", "stage", "anomalydiffusion")  # stand on a latent-diffusion ba
 FREE = ("glass", "draem", "cutpaste", "procedural", "transplant")  # train no weights
 
 
+def require_method(name: str) -> None:
+    """UserError where no method has this name."""
+    if name not in METHODS:
+        raise UserError(f"method {name!r} is unknown{did_you_mean(name, METHODS)}; use one of {', '.join(METHODS)}")
+
+
+def arguments_of(name: str) -> type[Generator]:
+    """A class whose constructor takes what the method's takes; of methods on a latent base one that is imported without
+    torch. Raises `UserError`."""
+    if name not in LATENT:
+        return method_class(name)
+    from fast.generators.on_base import OnBase
+
+    return OnBase
+
+
 def method_class(name: str) -> type[Generator]:
     """The class behind a method's name. Raises `UserError`."""
-    if name not in METHODS:
-        raise UserError(f"method {name!r} is unknown; use one of {', '.join(METHODS)}")
+    require_method(name)
     module, _, attribute = METHODS[name].rpartition(".")
     found: type[Generator] = getattr(import_module(module), attribute)
     return found

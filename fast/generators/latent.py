@@ -12,10 +12,10 @@ import torch
 from fast.artifact import Artifact, find_artifact, load_model
 from fast.data.images import resize_mask
 from fast.data.index import DatasetIndex
-from fast.generators.base import Learned, MadePair, Split
+from fast.generators.base import MadePair, Split
 from fast.generators.drafts import Drafter, MixedDrafter, check_drafts, drafter_for
+from fast.generators.on_base import OnBase
 from fast.procedural.defects import DEFECTS
-from fast.runtime.flags import takes
 from fast.runtime.precision import settled
 from fast.synthesis.options import LatentOptions, Recipe, SamplingOptions, check_latent, draft_methods
 from fast.synthesis.recipe import GuidanceWarning, check_recipe, guidance_note, recipe_for
@@ -28,24 +28,16 @@ from ldm.util import check_values
 CHANGES = ("steps", "scale", "draft", "strength", "draft_options", "detail", "blend")
 
 
-class LatentGenerator(Learned):
-    """A trained method on a latent base. Its arguments are the fields of `fast.synthesis.options.LatentOptions`, which
-    says what each is, and those of `Learned` for `fit`; what is not given is as the weights recommend.
+class LatentGenerator(OnBase):
+    """A trained method on a latent base. What is not given of its arguments (`OnBase`) is as the weights recommend.
 
     `synthesize` needs a mask, but not with a `draft`, whose method places defects. Its pictures have the recipe's size;
     without one, the given picture's.
     """
 
-    own_masks = False
-
-    @takes(LatentOptions)
-    def __init__(self, **options: Any):
-        names = {f.name for f in fields(LatentOptions)}
-        self.options = LatentOptions(**{name: value for name, value in options.items() if name in names})
-        self.synthesizer: Synthesizer | None = None
-        self.drafter: Drafter | MixedDrafter | None = None
-        training = {name: value for name, value in options.items() if name not in names}
-        super().__init__(self.options.weights, self.options.step, **training)
+    # None until weights are loaded; `drafter` also without drafts.
+    synthesizer: Synthesizer | None = None
+    drafter: Drafter | MixedDrafter | None = None
 
     def load(self, weights: Path, step: int | None = None) -> None:
         options = self.options

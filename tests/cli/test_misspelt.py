@@ -15,26 +15,35 @@ from fast.runtime.command import run_cli
 for name, argv in json.loads(sys.argv[1]):
     assert run_cli(import_module(f"fast.cli.{name}").main, argv) == 2, argv
 """
-COMMANDS = {
-    "few_defects": (["--dataset", "no", "--out", "no"], ["--segmenter", "fpnn"], "segmenter 'fpnn' is unknown (did"),
-    "few_rows": (["--dataset", "no", "--out", "no"], ["--looks", "pore=pitt"], "looks.pore=['pitt'] (did you mean pit"),
-    "segment": (["--train", "no", "--test", "no"], ["--segmenter", "unet"], "segmenter 'unet' is unknown; use one of"),
-    "bench": (["--dataset", "no", "--out", "no"], ["--segmenter", "quik"], "segmenter 'quik' is unknown (did you mean"),
-    "bench_auto": (["--dataset", "no", "--auto"], ["--looks", "pore=xyzzy"], "looks.pore=['xyzzy'] must be a list"),
-    "pairs": (
-        ["--sample_name", "no", "--method", "procedural"], ["method.looks.pore=[pitt]"], "looks.pore=['pitt'] (did you"
-    ),
-}  # fmt: skip
-DOORS = {"few_rows": "few_defects", "bench_auto": "bench"}
+FEW, BENCH = ("few_defects", "--dataset", "no", "--out", "no"), ("bench", "--dataset", "no")
+PAIRS = ("pairs", "--sample_name", "no", "--method")
+# (command and what it needs, what is wrong, what is said of it)
+REFUSED = [
+    (FEW, ["--segmenter", "fpnn"], "segmenter 'fpnn' is unknown (did"),
+    (FEW, ["--looks", "pore=pitt"], "looks.pore=['pitt'] (did you mean pit"),
+    (FEW, ["--methods", "transplat"], "method 'transplat' is unknown (did you mean transplant?); use one of"),
+    (FEW, ["--methods", "fast"], "--methods fast needs weights; add weights=RUN"),
+    (FEW, ["--row", "x=fast,stpes=3"], "unknown config key stpes for --row x=fast,stpes=3; it takes: size"),
+    (FEW, ["--row", "x=transplant,blnd=feather"], "unknown config key blnd for --row x=transplant,blnd=feather"),
+    (FEW, ["--folder", "x=made", "--nested", "3"], "--folder x=made: each nested split needs pairs of its own"),
+    (FEW, ["--mix", "x=transplant:y"], "--mix x=transplant:y: y is no row; name two of procedural, transplant"),
+    (FEW, ["--at_all", "y"], "--at_all y is no row; name some of procedural, transplant"),
+    (("segment", "--train", "no", "--test", "no"), ["--segmenter", "unet"], "segmenter 'unet' is unknown; use one of"),
+    (BENCH, ["--segmenter", "quik"], "segmenter 'quik' is unknown (did you mean"),
+    (BENCH, ["--method", "transplat"], "method 'transplat' is unknown (did you mean transplant?); use one of"),
+    (BENCH, ["--looks", "pore=xyzzy"], "looks.pore=['xyzzy'] must be a list"),
+    (BENCH, ["--auto", "--looks", "pore=xyzzy"], "looks.pore=['xyzzy'] must be a list"),
+    (PAIRS, ["procedural", "--data_root", ".", "method.looks.pore=[pitt]"], "looks.pore=['pitt'] (did you"),
+]
 
 
 def test_misspelt_names_are_refused_before_torch_is_imported() -> None:
-    lines = [(DOORS.get(name, name), [*argv, *wrong]) for name, (argv, wrong, _) in COMMANDS.items()]
+    lines = [(name, [*argv, *wrong]) for (name, *argv), wrong, _ in REFUSED]
     done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(lines)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()
-    assert len(said) == len(COMMANDS)
-    for line, (_, _, says) in zip(said, COMMANDS.values(), strict=True):
+    assert len(said) == len(REFUSED)
+    for line, (_, _, says) in zip(said, REFUSED, strict=True):
         assert line.startswith(f"error: {says}")
 
 
