@@ -10,6 +10,7 @@ from fast.cli.synthesis_parts import for_each_part, parts_of
 from fast.cli.synthesize import synthesize
 from fast.runtime.command import run_cli
 from fast.runtime.flags import flag_of
+from fast.runtime.project import in_project
 from fast.runtime.runner import kind_of, without_runner
 from fast.synthesis.options import SynthesisOptions
 from ldm.errors import UserError
@@ -22,6 +23,9 @@ def main(argv: list[str]) -> None:
         check_options(options, named)
         check_names(options)
     kind = kind_of(asked.runner)
+    if kind != "ray":  # whose machines may see folders that this one does not
+        for options in parts.values():
+            check_inputs(options)
     if kind != "local" and len(parts) > 1:
         raise UserError(f"--runner {asked.runner} takes no several --pt_path; leave one of the two out")
     if len(parts) > 1:
@@ -36,17 +40,16 @@ def main(argv: list[str]) -> None:
     elif kind == "slurm":
         from fast.runtime.on_slurm import submit
 
-        _check_inputs(asked)
         submit("fast.cli.pairs", without_runner(argv), asked, _logs(asked.sample_name))
     else:
         for_each_part(parts, synthesize, say=os.environ.get("RANK", "0") == "0")
 
 
-def _check_inputs(options: SynthesisOptions) -> None:
-    """Raise `UserError` for a folder that is not there: a job would find it out in the queue, hours later."""
+def check_inputs(options: SynthesisOptions) -> None:
+    """Raise `UserError` for a folder that is not there: said before torch is imported, or a job waits in a queue."""
     for name in ("data_root", "mask_path", "defects", "mask_weights"):
         place = getattr(options, name)
-        if place and not Path(place).exists():
+        if place and not in_project(Path(place).expanduser()).exists():
             raise UserError(f"{flag_of(options, name)} {place} is not there; check the path")
 
 

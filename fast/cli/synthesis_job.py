@@ -8,7 +8,7 @@ from typing import Any
 
 from fast.artifact import Artifact, find_artifact, find_weights
 from fast.cli.synthesis_masks import ChosenMasks, choose_masks
-from fast.cli.synthesis_method import device_named, method_options, weights_of, weights_settings
+from fast.cli.synthesis_method import device_named, method_options, weights_settings
 from fast.cli.synthesis_notes import (
     LOOKS_OF_DRAFTS,
     check_drawable,
@@ -21,6 +21,7 @@ from fast.cli.synthesis_notes import (
     tell_unused,
     tell_words,
 )
+from fast.cli.synthesis_options import normals_of, weights_of
 from fast.cli.synthesis_placing import flags_of_drafts, given_regions, own_flags, region_of_picture
 from fast.cli.synthesis_types import asked_types, named_types, worded_types
 from fast.data.images import read_image, resize_image, write_image
@@ -276,12 +277,11 @@ def _held_out(options: SynthesisOptions) -> HeldOut | None:
 
 def _normals(options: SynthesisOptions, weights: Path | None, held: HeldOut | None, say: bool) -> list[NormalSource]:
     """Those of `--data_root`, without those of parts that are `held` out, as far as there are others."""
-    if not options.data_root:
-        raise UserError(f"{options.method} needs normal pictures; give --data_root FOLDER")
-    normals = find_normals(options.data_root)
+    root = normals_of(options)
+    normals = find_normals(root)
     if held is None:
         if weights is not None and not transplants(options) and _of_a_split(weights):
-            ask_split(weights, options.data_root, normals)
+            ask_split(weights, root, normals)
         return normals
     if options.split is None and not held.index.defects:
         return normals  # what cuts them out says more

@@ -11,6 +11,7 @@ from yaml import YAMLError
 
 from fast.artifact import find_weights, in_project
 from fast.bench.provenance import NORMALS, data_of
+from fast.cli.synthesis_options import weights_of
 from fast.generators import method_class
 from fast.generators.base import Learned
 from fast.runtime.device import pick_device
@@ -20,12 +21,6 @@ from fast.training.config import load_recipe, plain
 from ldm.checkpoint import read_metadata
 from ldm.errors import UserError
 from ldm.hashing import file_hash
-
-
-def weights_of(options: SynthesisOptions) -> str:
-    if not options.weights:
-        raise UserError(f"{options.method} needs trained weights; give --pt_path FOLDER (main.py trains them)")
-    return str(options.weights)
 
 
 def check_weights(options: SynthesisOptions) -> None:

@@ -1,4 +1,5 @@
-"""Names of defect types on the command line that are refused before anything is loaded or read."""
+"""Names of defect types and of methods' options on the command line that are refused before anything is loaded or
+read."""
 
 from __future__ import annotations
 
@@ -7,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fast.generators import FREE, method_class
 from fast.runtime.project import NAMED
 from fast.synthesis.options import NONE_NAMED, SynthesisOptions, draft_methods, transplants
 from ldm.errors import UserError
+from ldm.util import check_params
 
 ALL_OF_MINI = "surface"  # the category of all types that the shipped weights were trained on
 _LOOKS = re.compile(r"(?:draft_options\.)?looks\.([^=]+)=")
@@ -17,11 +20,13 @@ _LOOKS = re.compile(r"(?:draft_options\.)?looks\.([^=]+)=")
 
 def check_names(options: SynthesisOptions) -> None:
     """Raise `UserError` for a type that is to be drawn and that nothing says the looks of, for looks that nothing is
-    drawn by, and where the shipped weights are given no word. What may be a category, and types of other weights, are
-    left to those who read them."""
+    drawn by, for an option that a method without weights has not, and where the shipped weights are given no word.
+    What may be a category, and types of other weights, are left to those who read them."""
     asked, shipped = options.anomaly_name or options.init_word, options.method == "fast" and options.weights in NAMED
     if shipped and not asked and not options.mask_path and not transplants(options):
         raise UserError(NONE_NAMED)
+    if options.method in FREE:  # those that learn are known with their weights
+        _check_own(options.method, options.overrides)
     drawn, drafted = options.method == "procedural", "procedural" in draft_methods(options.draft)
     if drawn or drafted:
         _check_looks(options.overrides, "looks" if drawn else "draft_options.looks")
@@ -33,6 +38,12 @@ def check_names(options: SynthesisOptions) -> None:
     words = _words(options, bare=drawn or bool(shipped))
     if without := undrawable(words, {word: ["given"] for word in given}):  # what they are is read with all options
         raise cannot_draw(without[0], given, "method.looks" if drawn else "method.draft_options.looks")
+
+
+def _check_own(method: str, overrides: Sequence[str]) -> None:
+    """Raise `UserError` for an option that the method has not."""
+    names = [re.split(r"[.=]", text, maxsplit=1)[0] for text in overrides]
+    check_params(method_class(method), dict.fromkeys(names), f"method {method}", complete=False)
 
 
 def _check_looks(overrides: Sequence[str], option: str) -> None:

@@ -105,6 +105,24 @@ def check_options(options: SynthesisOptions, named: Collection[str] = ()) -> Non
     _check_kept(options)
     _check_method(options, named)
     _check_counterfeits(options)
+    if options.method in LATENT:
+        weights_of(options)
+    if options.method in (*LATENT, *FREE):  # what the others take their classes say, which import torch
+        normals_of(options)
+
+
+def weights_of(options: SynthesisOptions) -> str:
+    """The weights of a method that learns. UserError where none are given."""
+    if not options.weights:
+        raise UserError(f"{options.method} needs trained weights; give --pt_path FOLDER (main.py trains them)")
+    return str(options.weights)
+
+
+def normals_of(options: SynthesisOptions) -> str:
+    """Where the normal images are. UserError where it is not given."""
+    if not options.data_root:
+        raise UserError(f"{options.method} needs normal pictures; give --data_root FOLDER")
+    return options.data_root
 
 
 def _check_own_masks(options: SynthesisOptions) -> None:

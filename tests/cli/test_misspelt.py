@@ -34,6 +34,11 @@ REFUSED = [
     (BENCH, ["--looks", "pore=xyzzy"], "looks.pore=['xyzzy'] must be a list"),
     (BENCH, ["--auto", "--looks", "pore=xyzzy"], "looks.pore=['xyzzy'] must be a list"),
     (PAIRS, ["procedural", "--data_root", ".", "method.looks.pore=[pitt]"], "looks.pore=['pitt'] (did you"),
+    (PAIRS, ["transplant", "--data_root", ".", "method.frnge=3"], "unknown config key frnge for method transplant"),
+    (PAIRS, ["transplant"], "transplant needs normal pictures; give --data_root FOLDER"),
+    (PAIRS, ["fast", "--masks", "mixed"], "fast needs trained weights; give --pt_path FOLDER"),
+    (PAIRS, ["transplant", "--data_root", "nowhere"], "--data_root nowhere is not there; check the path"),
+    (PAIRS, ["transplant", "--data_root", ".", "--count", "0"], "--count 0 must be at least 1"),
 ]
 
 

@@ -242,7 +242,7 @@ def test_bad_options(drawn_root: Path, tmp_path: Path, runs: Any, capsys: pytest
     for extra, says in (
         (["method.alpha=1"], "unknown config key alpha for method draem"),
         (["method.textures=nowhere"], "nowhere"),
-        (["--mask_path", str(tmp_path / "gone")], "is not a folder"),
+        (["--mask_path", str(tmp_path / "gone")], "gone is not there; check the path"),
         (["method.beta=0.5"], "method.beta=0.5 must be of type a list of numbers"),
         (["method.min_change=abc"], "method.min_change=abc must be of type float"),
         (["method.textures=5"], "method.textures=5 must be of type str or nothing"),
