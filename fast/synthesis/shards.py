@@ -99,13 +99,24 @@ class ShardFolder:
 
     def share(self, groups: Sequence[range], rank: int, world: int) -> list[int]:
         """The numbers that process `rank` of `world` makes: every `world`-th shard."""
-        self._shards = shards_of(groups, self.size)
+        asked = shards_of(groups, self.size)
+        self._shards = self._with_those_before(asked)
         if self.store.near and not self._new:
             self._check_whole()
         if len(self._complete()) < len(self._shards):  # what says that all are there, and would say so of fewer
             for name in {CLASSES, TABLE} & self.store.names():
                 self.store.remove(name)
-        return [i for shard in self._shards[rank::world] for i in shard.numbers]
+        return [i for shard in asked[rank::world] for i in shard.numbers]
+
+    def _with_those_before(self, asked: Sequence[Shard]) -> list[Shard]:
+        """The shards that are asked for and those that a larger set before has left, in order. Where that has made one
+        longer, it stands for the shorter one: no pair is in two."""
+        found = {shard.numbers[0]: shard for shard in asked}
+        for shard in self._marks():
+            first = shard.numbers[0]
+            if first not in found or found[first].numbers[-1] < shard.numbers[-1]:
+                found[first] = shard
+        return [found[first] for first in sorted(found)]
 
     def _check_whole(self) -> None:
         """Raise `UserError` for a shard that was complete and has lost records, or the end of its tar file."""
@@ -119,7 +130,7 @@ class ShardFolder:
                 raise damaged(place / f"{shard.name}.tar", "it is cut off")
 
     def missing(self) -> list[Shard]:
-        """Those that are asked for and not complete, in order: each is made by one process, from its first pair on."""
+        """Those that are not complete, in order: each is made by one process, from its first pair on."""
         complete = set(self._complete())
         return [shard for shard in self._shards if shard not in complete]
 
@@ -128,7 +139,7 @@ class ShardFolder:
         return self._shards[bisect_right(self._shards, number, key=lambda s: s.numbers[0]) - 1]
 
     def done(self) -> set[int]:
-        """Numbers of the pairs in complete shards of those that are asked for."""
+        """Numbers of the pairs in complete shards."""
         return {i for shard in self._complete() for i in shard.numbers}
 
     def drop_damaged(self, numbers: Iterable[int]) -> list[Path]:
@@ -189,7 +200,7 @@ class ShardFolder:
         self._fresh = True
 
     def gather(self) -> int:
-        """Once all shards that are asked for are there, write `classes.json` and `manifest.parquet`. Returns how many
+        """Once all shards are there, write `classes.json` and `manifest.parquet`. Returns how many
         pairs they hold."""
         self.close()
         names = self.store.names()
@@ -212,9 +223,9 @@ class ShardFolder:
         self.store.write(CLASSES, (json.dumps(numbered, indent=1, ensure_ascii=False) + "\n").encode())
 
     def _complete(self) -> list[Shard]:
-        """The complete ones of those that are asked for, in order."""
-        asked = {shard.name for shard in self._shards}
-        return [shard for shard in self._marks() if shard.name in asked]
+        """The complete ones of the set's shards, in order."""
+        own = {shard.name for shard in self._shards}
+        return [shard for shard in self._marks() if shard.name in own]
 
     def to_replace(self) -> list[int]:
         """None: rejected pairs of shards are not made again."""
@@ -230,7 +241,7 @@ class ShardFolder:
         ]
 
     def each(self) -> Iterator[dict[str, Any]]:
-        """Records of the pairs in complete shards of those that are asked for, in order, a shard in memory."""
+        """Records of the pairs in complete shards, in order, a shard in memory."""
         for shard in self._complete():
             yield from records_of(self.store, shard.name)
 

@@ -153,6 +153,24 @@ def test_a_larger_count_keeps_the_full_shards_and_replaces_the_last(
     assert not (out / f"{NAMES[2]}.jsonl").exists()
 
 
+def test_a_smaller_count_leaves_the_set_as_it_is(
+    whole: Path, drawn_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for count in (4, 2, 6):  # of a shard the first pair alone, of the first shard two, all full ones
+        assert sharded(drawn_root, out, "--count", str(count)) == 0
+        assert f"{COUNT} pairs in {out}\nnote: {count} were asked for" in capsys.readouterr().out
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    folder = ShardFolder(str(tmp_path / "other"), {"types": ["wood/hole"]}, SIZE)
+    for shard in shards_of([range(8)], SIZE):
+        for suffix in (".tar", ".jsonl"):
+            folder.store.write(shard.name + suffix, b"")
+    assert [folder.share([range(4)], rank, 2) for rank in (0, 1)] == [[0, 1, 2], [3]]
+    assert folder.missing() == []
+    assert folder.done() == set(range(8))
+
+
 def test_shards_of_groups() -> None:
     found = shards_of([range(5), range(1_000_000, 1_000_003)], 3)
     assert [s.name for s in found] == [
