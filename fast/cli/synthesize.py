@@ -83,7 +83,7 @@ def tell(
     was `stopped`."""
     from fast.synthesis.honest import made_again
 
-    again = made_again(rows)
+    again = made_again(rows, options.shards is not None)
     if again and first:
         print(again, flush=True)
     if rejected:

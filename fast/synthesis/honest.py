@@ -86,10 +86,11 @@ class HonestMaker:
         return (resize_image(normal, self.size) if self.size else normal)[made.shown]
 
 
-def made_again(rows: Sequence[dict[str, Any]]) -> str:
-    """What to tell of the pairs with these records; empty where each was made once."""
+def made_again(rows: Sequence[dict[str, Any]], packed: bool = False) -> str:
+    """What to tell of the pairs with these records; empty where each was made once. `packed`: into shards."""
     again = sum(row.get("honest", {}).get("tries", 1) > 1 for row in rows)
     unchanged = sum(row.get("rejected") == UNCHANGED for row in rows)
-    left = f"; of {unchanged} nothing is to be seen after {TRIES} tries: they lie in rejected/" if unchanged else ""
+    where = "such pairs have a record and no picture" if packed else "such pairs lie in rejected/"
+    left = f"; of {unchanged} nothing is to be seen after {TRIES} tries: {where}" if unchanged else ""
     made = number_of(again, "pair was", "pairs were")
     return f"{made} made again, for next to nothing had changed{left}" if again else ""

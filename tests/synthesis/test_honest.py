@@ -77,8 +77,9 @@ def test_what_did_not_change_is_made_again_and_given_up_in_the_end() -> None:
     rows = [record(m, "", {}) for m in made.values()]
     assert made_again(rows) == (
         f"{TRIES + 1} pairs were made again, for next to nothing had changed; of 2 nothing is to be seen after {TRIES} "
-        "tries: they lie in rejected/"
+        "tries: such pairs lie in rejected/"
     )
+    assert made_again(rows, packed=True).endswith("tries: such pairs have a record and no picture")
     assert made_again([row for row in rows if row["index"] == 0]) == ""
 
 
