@@ -170,6 +170,16 @@ def _check_counterfeits(options: SynthesisOptions) -> None:
         raise UserError(
             f"--counterfeits {options.counterfeits} is no share of the pairs; give a number from 0, say 0.3"
         )
+    if options.counterfeits and not counterfeits(options):
+        raise UserError(
+            f"--counterfeits {options.counterfeits:g} of --count {options.count} is not one; raise it, or leave it out"
+        )
+
+
+def counterfeits(options: SynthesisOptions) -> range:
+    """Numbers of the counterfeits beside the pairs: that of pair i is `FIRST_COUNTERFEIT + i`, so that a larger count
+    or share only adds some."""
+    return range(FIRST_COUNTERFEIT, FIRST_COUNTERFEIT + round(options.count * options.counterfeits))
 
 
 def _check_kept(options: SynthesisOptions) -> None:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from fast.cli.synthesis_fill import Output, complete, keep_command, output_of
+from fast.cli.synthesis_options import counterfeits
 from fast.cli.synthesis_worker import Worker
-from fast.cli.synthesize import counterfeits, tell
+from fast.cli.synthesize import tell
 from fast.generators import FREE
 from fast.runtime.number_queue import MOST_LOSSES, LotQueue, NumberQueue
 from fast.runtime.on_ray import GONE, cause_of, joined, machines, wants_gpu

@@ -10,7 +10,8 @@ from typing import Any
 
 from fast.cli.synthesis_fill import made, output_of
 from fast.cli.synthesis_job import SynthesisJob, prepare, preview
-from fast.cli.synthesize import counterfeits, settings_of
+from fast.cli.synthesis_options import counterfeits
+from fast.cli.synthesize import settings_of
 from fast.data.whole import check_images
 from fast.runtime.on_ray import go_to
 from fast.runtime.workers import cores

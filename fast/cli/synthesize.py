@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from fast.cli.score import TrainingDefects, judge, real_defects, table
 from fast.cli.synthesis_fill import Output, fill, keep_command, output_of
+from fast.cli.synthesis_options import counterfeits
 from fast.runtime.counts import number_of
-from fast.synthesis.options import FIRST_COUNTERFEIT, SynthesisOptions, transplants
+from fast.synthesis.options import SynthesisOptions, transplants
 from ldm.errors import UserError
 
 ROUNDS = 5  # of pairs made for others that show nothing
@@ -167,9 +168,3 @@ def _kept(output: Output, options: SynthesisOptions, real: TrainingDefects) -> i
 def _pairs(job: SynthesisJob, options: SynthesisOptions, numbers: Sequence[int]) -> Iterator[Pair]:
     """The pairs of these numbers one after another: a million at once would be a gigabyte."""
     return (job.sources.pair(i, options.seed) for i in numbers)
-
-
-def counterfeits(options: SynthesisOptions) -> range:
-    """Numbers of the counterfeits beside the pairs: that of pair i is `FIRST_COUNTERFEIT + i`, so that a larger count
-    or share only adds some."""
-    return range(FIRST_COUNTERFEIT, FIRST_COUNTERFEIT + round(options.count * options.counterfeits))

@@ -147,6 +147,7 @@ def test_the_bench_takes_as_large_a_share_of_them_as_of_the_pairs(reference: Pat
     [
         (["--counterfeits", "-1"], "--counterfeits -1.0 must not be negative"),
         (["--counterfeits", "nan"], "--counterfeits nan is no share"),
+        (["--counterfeits", "0.1", "--count", "4"], "--counterfeits 0.1 of --count 4 is not one; raise it"),
         (["--counterfeits", "0.1", "--count", "2000000"], "--count 2000000 is more than a set holds"),
     ],
 )
