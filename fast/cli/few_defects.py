@@ -195,6 +195,9 @@ def _check(options: argparse.Namespace) -> None:
                         "say how many with --nested N, or with --counts")  # fmt: skip
     if not options.write_splits and not options.out:
         raise UserError("--out is missing; give a folder for the table")
+    for flag, place in (("--out", options.out), ("--write_splits", options.write_splits)):
+        if place and place.resolve() == Path(options.dataset).resolve():
+            raise UserError(f"{flag} {place} is the dataset, which nothing is written into; give another folder")
     if options.nested and options.seeds and max(options.seeds) >= options.nested:
         raise UserError(f"--seeds {max(options.seeds)} is no number of the {options.nested} nested splits; they are "
                         f"0..{options.nested - 1}")  # fmt: skip

@@ -15,7 +15,7 @@ from fast.runtime.command import run_cli
 for name, argv in json.loads(sys.argv[1]):
     assert run_cli(import_module(f"fast.cli.{name}").main, argv) == 2, argv
 """
-FEW, BENCH = ("few_defects", "--dataset", "no", "--out", "no"), ("bench", "--dataset", "no")
+FEW, BENCH = ("few_defects", "--dataset", "no", "--out", "few"), ("bench", "--dataset", "no")
 PAIRS = ("pairs", "--sample_name", "no", "--method")
 # (command and what it needs, what is wrong, what is said of it)
 REFUSED = [
@@ -26,6 +26,8 @@ REFUSED = [
     (FEW, ["--row", "x=fast,stpes=3"], "unknown config key stpes for --row x=fast,stpes=3; it takes: size"),
     (FEW, ["--row", "x=transplant,blnd=feather"], "unknown config key blnd for --row x=transplant,blnd=feather"),
     (FEW, ["--folder", "x=made", "--nested", "3"], "--folder x=made: each nested split needs pairs of its own"),
+    (FEW, ["--out", "./no"], "--out no is the dataset, which nothing is written into; give another folder"),
+    (FEW, ["--write_splits", "no", "--nested", "2"], "--write_splits no is the dataset, which nothing is written into"),
     (FEW, ["--mix", "x=transplant:y"], "--mix x=transplant:y: y is no row; name two of procedural, transplant"),
     (FEW, ["--at_all", "y"], "--at_all y is no row; name some of procedural, transplant"),
     (("segment", "--train", "no", "--test", "no"), ["--segmenter", "unet"], "segmenter 'unet' is unknown; use one of"),
