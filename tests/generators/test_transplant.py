@@ -507,7 +507,7 @@ def test_bad_input(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--anomaly_name", "dent"], "--anomaly_name dent: transplant knows parts/notch, parts/spot"),
         (["--split", str(tmp_path / "gone.json")], "cannot read the split"),
         (["--split", str(tmp_path / "other.json")], "the split does not know 12 of 12 defects"),
-        (["--defects", str(tmp_path / "gone")], "no such folder"),
+        (["--defects", str(tmp_path / "gone")], "gone is not there; check the path"),
         (["--defects", str(tmp_path / "normals")], "no usable defect with a mask"),
         (["--mask_path", str(parts / "masks")], "transplant draws its own masks; leave --mask_path and --masks out"),
         (["method.blend=glue"], "blend='glue' is unknown; use one of poisson, feather"),
