@@ -12,8 +12,8 @@ import numpy as np
 from fast.data.depth import read_with_mode
 from fast.data.images import natural_key, read_mask_as
 from fast.data.index import GOOD, DatasetIndex, Sample
-from fast.data.labelme import load_annotation
-from fast.data.labelme_masks import nested
+from fast.data.labelme import Annotation, load_annotation
+from fast.data.labelme_masks import beyond, nested
 from fast.data.reading import reading_of
 from fast.data.turned import ASKED, fits_both_ways, size_problem, turn_without_mask
 from fast.runtime.counts import number_of
@@ -211,7 +211,11 @@ def _decisions(seen: list[Look]) -> list[str]:
     if turned := sum(one.turned for one in seen):
         one, several = "image is turned by EXIF and its mask is", "images are turned by EXIF and their masks are"
         lines.append(f"{number_of(turned, one, several)} not: read as drawn on the upright images")
-    inner = sum(_nested(one) for one in seen)
+    annotated = [(found, one.size) for one in seen if one.size and (found := _annotation(one)) is not None]
+    if cut := sum(beyond(found, size) for found, size in annotated):
+        told = number_of(cut, "shape reaches beyond its image and is", "shapes reach beyond their image and are")
+        lines.append(f"LabelMe: {told} cut at its border; were they drawn on the image at another size?")
+    inner = sum(nested(found, size) for found, size in annotated)
     if inner:
         several = "shapes lie inside another of their label and change"
         told = number_of(inner, "shape lies inside another of its label and changes", several)
@@ -219,12 +223,10 @@ def _decisions(seen: list[Look]) -> list[str]:
     return lines
 
 
-def _nested(look: Look) -> int:
+def _annotation(look: Look) -> Annotation | None:
+    """The LabelMe file that is the mask of a picture which can be used."""
     mask = look.sample.mask
-    if mask is None or mask.suffix.lower() != ".json" or look.size is None or look.problems:
-        return 0
-    annotation = load_annotation(mask)
-    return 0 if annotation is None else nested(annotation, look.size)
+    return load_annotation(mask) if mask is not None and mask.suffix.lower() == ".json" and not look.problems else None
 
 
 def _row(key: tuple[str, str], seen: list[Look], kept: list[Sample]) -> TypeRow:

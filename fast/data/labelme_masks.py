@@ -20,6 +20,7 @@ from ldm.errors import UserError
 POLYGONS = ("polygon", "rotation", "quadrilateral", "oriented_rectangle")
 WITHOUT_AREA = ("line", "linestrip", "point", "points")
 SHAPES = (*POLYGONS, "rectangle", "circle", "mask", *WITHOUT_AREA)
+ROUNDED = 2  # pixels that a shape may reach beyond its image without a word
 LARGEST = 1 << 30  # pixels of a mask whose image is not there to compare with
 
 
@@ -71,6 +72,13 @@ def nested(annotation: Annotation, size: tuple[int, int]) -> int:
         any(la == lb and i != j and not (a & ~b & 1).any() and a.sum() < b.sum() for j, (lb, b) in enumerate(masks))
         for i, (la, a) in enumerate(masks)
     )
+
+
+def beyond(annotation: Annotation, size: tuple[int, int]) -> int:
+    """How many shapes reach beyond the border of an image of size (H,W) by more than `ROUNDED`, and are cut there."""
+    far = np.array([size[1], size[0]]) + ROUNDED
+    outlined = [s.points for s in annotation.shapes if s.kind != "circle" and len(s.points)]
+    return sum(bool((points < -ROUNDED).any() or (points > far).any()) for points in outlined)
 
 
 def _with_holes(parts: list[np.ndarray]) -> np.ndarray:

@@ -322,6 +322,18 @@ def test_shapes_inside_others_are_counted(tmp_path: Path) -> None:
     assert notes[-1].startswith("LabelMe: 1 shape lies inside another of its label and changes nothing")
 
 
+def test_shapes_that_reach_beyond_their_image_are_counted(tmp_path: Path) -> None:
+    annotate(picture(tmp_path / "a.jpg"), shape(box(-2, 1, 40, HEIGHT + 2)))  # rounding
+    assert "beyond" not in "".join(check(open_dataset(tmp_path)).usable.notes)
+    annotate(picture(tmp_path / "b.jpg"), shape(box(60, 1, WIDTH + 30, 20)), shape(box(1, -3, 9, 9)))
+    report = check(open_dataset(tmp_path))
+    assert [line for line in report.usable.notes if "beyond" in line] == [
+        "LabelMe: 2 shapes reach beyond their image and are cut at its border; were they drawn on the image at another "
+        "size?"
+    ]
+    assert len(report.usable.defects) == 2
+
+
 def test_a_drawn_copy_beside_the_image_is_no_normal(tmp_path: Path) -> None:
     annotate(picture(tmp_path / "a.jpg"), shape(box(1, 1, 9, 9)))
     picture(tmp_path / "a.png")

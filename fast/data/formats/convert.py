@@ -34,6 +34,7 @@ from fast.data.groups import GROUPS, read_groups
 from fast.data.images import write_bytes, write_image
 from fast.data.index import GOOD
 from fast.data.labelme import BACKGROUND, IGNORE, is_any
+from fast.data.labelme_masks import ROUNDED
 from fast.data.reading import NAME, Reading
 from fast.runtime.counts import number_of
 from fast.runtime.folders import new_folder
@@ -50,7 +51,6 @@ FORMATS: dict[str, Reader] = {
     "voc": read_voc,
     "yolo": read_yolo,
 }
-ROUNDED = 2  # pixels that a shape may reach beyond its image without a word
 OTHER = 128  # in masks: neither defect of this type nor background
 CLASSES = "classes.json"
 BAD = set('/\\:*?"<>|\0,')
