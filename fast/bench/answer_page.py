@@ -55,10 +55,11 @@ LEAST_SPAN = 20.0  # points of IoU that a curve's axis covers, so that small cha
 
 def page(answer: Answer) -> Report:
     found = verdict(answer)
+    by = by_part(*(answer.runs.get(kind, ()) for kind in (REAL, BOTH)))
     sections = [
         _curve(answer, found),
         _types(answer, found),
-        _parts(answer),
+        _parts(by),
         _pairs(answer),
         _predictions(answer),
         unmarked_section(answer.unmarked, "the network trained on real and synthetic ones"),
@@ -68,7 +69,7 @@ def page(answer: Answer) -> Report:
     ]
     return Report(
         title=f"Do synthetic pairs help on {_plain(answer.name)}? {found.answer.capitalize()}.",
-        lead=f"{sentence(answer, found)}{_doubt(answer, found)} IoU is the overlap of the pixels the network calls "
+        lead=f"{sentence(answer, found)}{_doubt(by, found)} IoU is the overlap of the pixels the network calls "
         "defect with those that are: 100 % if it marks exactly these.",
         figures=[_figure(answer, kind, found.answer == "yes" and kind == BOTH) for kind in (BOTH, REAL, SYNTHETIC)],
         sections=[section for section in sections if section],
@@ -216,28 +217,22 @@ def _types(answer: Answer, found: Verdict) -> Section | None:
     )
 
 
-def _parts(answer: Answer) -> Section | None:
-    found = _by_part(answer)
-    if found is None:
+def _parts(by: ByPart | None) -> Section | None:
+    if by is None:
         return None
     return Section(
         "Which parts were tested",
         "Trainings that differ in chance alone do not show how much hangs on the parts that happen to be tested. Here "
         "the same networks are asked about other choices of them.",
-        [Points([("Gain in IoU, all pixels:", f"{told(found)}.")])],
+        [Points([("Gain in IoU, all pixels:", f"{told(by)}.")])],
     )
 
 
-def _doubt(answer: Answer, found: Verdict) -> str:
+def _doubt(by: ByPart | None, found: Verdict) -> str:
     """What to add to an answer that other parts might turn round."""
-    by = _by_part(answer)
     if by is None or not by.doubtful or found.gain is None or not found.gain.sure:
         return ""
     return " With other parts tested it might be otherwise (below: which parts were tested)."
-
-
-def _by_part(answer: Answer) -> ByPart | None:
-    return by_part(*(answer.runs.get(kind, ()) for kind in (REAL, BOTH)))
 
 
 def _bars(real: list[float], both: list[float], synthetic: list[float]) -> list[str | Bar]:
@@ -327,7 +322,7 @@ def unmarked_section(found: Sequence[FoundAway], who: str) -> Section | None:
         f"Test pictures in which {who} found most away from every mark: at least {percent(LEAST)} of the picture, one "
         f"picture of a part, {LISTED} at most. It is a false alarm, or a defect that nobody marked: look. Missing "
         "marks make IoU and AP too low, most of all where most is found; mark what is missing and run again. A false "
-        "alarm, at grease or a reflection say, grows rarer with normal images that show the like: pairs stand on "
+        "alarm, at grease or a reflection say, can grow rarer with normal images that show the like: pairs stand on "
         "them, and a network learns that it is no defect.",
         [Gallery("", rows, PREDICTION_KEY)],
     )

@@ -70,7 +70,7 @@ def worth(rows: Rows, label: str, count: int | None, total: float, metric: str =
         return float(np.mean(found)) if found else None
 
     reached = mean(label, count)
-    numbers = sorted({r["count"] for r in rows if r["label"] == ALONE}, key=lambda c: 1e9 if c is None else c)
+    numbers = _counts([r for r in rows if r["label"] == ALONE])
     curve = [(0.0, 0.0)] + [(total if c is None else float(c), m) for c in numbers if (m := mean(ALONE, c)) is not None]
     if reached is None:
         return None

@@ -51,7 +51,7 @@ class Tested:
 
 
 @dataclass
-class Given:
+class Gathered:
     """What the folders to train on hold: pairs, real defects, how many pairs were left out for they were made from
     what is tested on, and how many real defects that are copies of it."""
 
@@ -67,7 +67,7 @@ def gather(options: argparse.Namespace) -> Data:
     refuse_twice(options.train)
     tested = _tested(options)
     tell_weights(options.weights, tested.split.hash)
-    given = Given()
+    given = Gathered()
     for folder in options.train:
         if is_output(folder):
             _add_pairs(given, folder, tested)
@@ -131,7 +131,7 @@ def _divide(path: Path, options: argparse.Namespace) -> tuple[DatasetIndex, Spli
     return index, make_split(index) if options.split == "third" else Split.load(options.split)
 
 
-def _add_pairs(given: Given, folder: Path, tested: Tested) -> None:
+def _add_pairs(given: Gathered, folder: Path, tested: Tested) -> None:
     """Those of a synthesis output."""
     if note := told(folder, [row["index"] for row in each_record(folder, rejected=True)]):
         print(f"note: {note}", flush=True)
@@ -142,7 +142,7 @@ def _add_pairs(given: Given, folder: Path, tested: Tested) -> None:
     given.left_out += left_out
 
 
-def _add_defects(given: Given, folder: Path, tested: Tested, options: argparse.Namespace) -> None:
+def _add_defects(given: Gathered, folder: Path, tested: Tested, options: argparse.Namespace) -> None:
     """The training side of a dataset, which may be the one that is tested on."""
     if folder.resolve() == tested.root.resolve():
         given.real += tested.train
@@ -159,7 +159,7 @@ def _add_defects(given: Given, folder: Path, tested: Tested, options: argparse.N
     given.real += new
 
 
-def _why_nothing(given: Given) -> str:
+def _why_nothing(given: Gathered) -> str:
     if given.known:
         copies = number_of(given.known, "real defect is a copy", "real defects are copies")
         return f"{copies} of what is tested on"

@@ -85,7 +85,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, which takes its name at the end: `<name>.part` first; after an error or Ctrl-C nothing is left.
     Raises `UserError` that names the path and the reason."""
     part = path.with_name(path.name + ".part")
-    try:
+    with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(part, "wb") as file:
@@ -95,8 +95,6 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror}); free space or choose another folder") from error
 
 
 @contextmanager
