@@ -17,7 +17,7 @@ from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, rows_of
 from fast.bench.choice import SPLITS, Choice, Trials, choose
 from fast.bench.few import ALONE
 from fast.bench.foresight import LEAST_STEPS, Budget, Foreseen, advised, foresee, in_minutes, looked_at, measure
-from fast.bench.nested import Sides, content_beside, nested_sides, sides_of, training_side
+from fast.bench.nested import Sides, content_beside, nested_sides, sides_of, told_again, training_side
 from fast.bench.rows import Made, Row, RowPairs
 from fast.bench.trial import NetworkJudge
 from fast.data.content import dataset_content
@@ -102,6 +102,8 @@ class Job:
     ):  # fmt: skip
         self.index, self.out, self.plan, self.budget, self.report = index, out, plan, budget, report
         self.sides, self.inner = sides_of(index, split), nested_sides(index, split, SPLITS)
+        for line in told_again(self.inner):
+            report(line)
         self.kinds = sorted({f"{s.category}/{s.anomaly}" for s in self.sides.train})
         seen = training_side(index, split)
         self.content = dataset_content(seen)

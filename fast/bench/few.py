@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fast.bench.nested import Sides, beside, content_beside, nested_sides, sides_of, training_side
+from fast.bench.nested import Sides, beside, content_beside, nested_sides, sides_of, told_again, training_side
 from fast.bench.rows import Row, RowPairs
 from fast.bench.trial import Judge, trial
 from fast.data.content import dataset_content
@@ -98,7 +98,12 @@ def measure(
         if not _skipped(label, count, few, pairs)
     ]
     todo = [row for row in asked if row not in done]
-    for line in (*notes, *_left_out(few, pairs), *_without_row(counts, {count for _, count, _ in asked})):
+    for line in (
+        *told_again([*sides.values()]),
+        *notes,
+        *_left_out(few, pairs),
+        *_without_row(counts, {count for _, count, _ in asked}),
+    ):
         report(line)
     for label, count, seed in todo:  # before anything is trained
         if label != ALONE:
@@ -164,7 +169,7 @@ def save_few(
     """Write the splits that train on so many real defects of each type, chosen by each seed, as `5-0.json`, for
     `main.py --split`; `nested`: chosen of nested split `seed`. Raises `UserError`."""
     sides = _sides(index, split, Few(tuple(counts), tuple(seeds), {}, 0, nested=nested))
-    for line in enough(counts, sides.values())[1]:
+    for line in (*told_again([*sides.values()]), *enough(counts, sides.values())[1]):
         report(line)
     files = []
     for count, seed in itertools.product(counts, seeds):

@@ -11,7 +11,7 @@ from pathlib import Path
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check
 from fast.data.normals import apart
-from fast.data.split import Split, nested_split
+from fast.data.split import Split, nested_splits
 from ldm.errors import UserError
 
 
@@ -42,10 +42,22 @@ def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
     outer = sides_of(index, split)
     inside = training_side(index, split)
     found = []
-    for seed in range(count):
-        sides = sides_of(inside, nested_split(index, split, seed))
+    for inner in nested_splits(index, split, count):
+        sides = sides_of(inside, inner)
         found.append(replace(sides, forbidden=sides.forbidden | outer.forbidden))
     return found
+
+
+def told_again(sides: Sequence[Sides]) -> list[str]:
+    """What to tell of splits some of which test what others do, because there are so few parts."""
+    splits = len({own.split.hash for own in sides})
+    different = len({frozenset(own.split.test) for own in sides})
+    if different == splits:
+        return []
+    return [
+        f"note: of {splits} nested splits {different} differ, because the real defects to train on are of few parts; "
+        "the others test the same parts again, and a choice hangs on those: defects of other parts would tell more"
+    ]
 
 
 def training_side(index: DatasetIndex, split: Split) -> DatasetIndex:
@@ -61,9 +73,9 @@ def usable_training_side(index: DatasetIndex, split: Split) -> DatasetIndex:
 def save_nested(index: DatasetIndex, split: Split, count: int, folder: Path) -> list[Path]:
     """Write the nested splits as `0.json`, `1.json`, ..., for `main.py --split`. Raises `UserError`."""
     files = []
-    for seed in range(count):
+    for seed, inner in enumerate(nested_splits(index, split, count)):
         files.append(folder / f"{seed}.json")
-        nested_split(index, split, seed).save(files[-1])
+        inner.save(files[-1])
     return files
 
 

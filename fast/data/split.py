@@ -15,7 +15,9 @@ from fast.data.layouts import DatasetIndex, Sample, require_defects
 from ldm.errors import LFS_REMEDY, UserError, is_lfs_pointer
 
 RULE = "whole parts; per defect type the train images nearest to the fraction, a part on each side where there are two"
+ANOTHER = RULE + "; of divisions tried before, one of those almost as near, its parts tested the least often"
 EXHAUSTIVE = 12  # so many groups shared between types: every choice of their sides is tried
+PAIRWISE = 150  # of so many groups pairs are moved in seconds; beyond that single moves must do
 
 
 @dataclass
@@ -114,35 +116,49 @@ def make_split(index: DatasetIndex, fraction: float = 1 / 3, seed: int = 0) -> S
     """
     if not 0 < fraction < 1:
         raise UserError(f"fraction={fraction} must lie between 0 and 1; the protocol's is 1/3")
+    return _divided(index, fraction, seed, [])
+
+
+def _divided(index: DatasetIndex, fraction: float, seed: int, earlier: list[set[str]]) -> Split:
+    """`make_split`; `earlier`: what other splits test on, which is not tested on again as long as another will do."""
     require_defects(index)
-    train, test, notes = [], [], []
+    train, test, notes, rule = [], [], [], RULE
     for category in index.categories:
         samples = [s for s in index.defects if s.category == category]
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for sample in samples:
             counts[sample.anomaly][sample.group] += 1
         in_train = _assign(counts, fraction, f"{seed}/{category}")
+        tested = [{s.group for s in samples if index.relative(s.image) in side} for side in earlier]
+        if {s.group for s in samples} - in_train in tested:
+            in_train, rule = _another(counts, fraction, f"{seed}/{category}", in_train, tested), ANOTHER
         train += [index.relative(s.image) for s in samples if s.group in in_train]
         test += [index.relative(s.image) for s in samples if s.group not in in_train]
         notes += [f"{category}/{kind}: {note}" for kind, c in sorted(counts.items()) for note in _note(c, in_train)]
     excluded = sorted(index.relative(s.image) for s in index.excluded)
-    return Split(sorted(train), sorted(test), int(seed), float(fraction), excluded=excluded, notes=notes)
+    return Split(sorted(train), sorted(test), int(seed), float(fraction), rule=rule, excluded=excluded, notes=notes)
 
 
-def nested_split(index: DatasetIndex, split: Split, seed: int, fraction: float = 2 / 3) -> Split:
-    """An inner split, `fraction` to train on, whose sides both lie in the training side of `split`.
+def nested_splits(index: DatasetIndex, split: Split, count: int, fraction: float = 2 / 3) -> list[Split]:
+    """`count` inner splits, `fraction` to train on, whose sides both lie in the training side of `split`.
 
-    Divided as `make_split` divides, by whole parts and spread over the types; `seed` numbers the nested splits of one
-    split. The test side of `split` is excluded, so that what reads this one never sees it. Raises `UserError`.
+    Divided as `make_split` divides, by whole parts and spread over the types. Where few parts leave one division that
+    is nearest to the fraction, the second split would be the first again: it takes, of the divisions that are a part's
+    images farther off at most, the one whose parts were tested least often. A split depends on those before it, not
+    on `count`. The test side of `split` is excluded, so that what reads these never sees it. Raises `UserError`.
     """
     train, _ = split.apply(index)
-    inner = make_split(replace(index, defects=train, excluded=[]), fraction, seed)
-    if not inner.test:
-        raise UserError(
-            f"{index.root}: the {len(train)} defects to train on are of one part for each type, so nothing is left to "
-            "choose by; add defects of other parts"
-        )
-    return replace(inner, excluded=sorted({*split.test, *split.excluded}), nested_in=split.hash)
+    found: list[Split] = []
+    for seed in range(count):
+        earlier = [set(inner.test) for inner in found]
+        inner = _divided(replace(index, defects=train, excluded=[]), fraction, seed, earlier)
+        if not inner.test:
+            raise UserError(
+                f"{index.root}: the {len(train)} defects to train on are of one part for each type, so nothing is left "
+                "to choose by; add defects of other parts"
+            )
+        found.append(replace(inner, excluded=sorted({*split.test, *split.excluded}), nested_in=split.hash))
+    return found
 
 
 def _assign(counts: dict[str, Counter[str]], fraction: float, salt: str) -> set[str]:
@@ -157,6 +173,31 @@ def _assign(counts: dict[str, Counter[str]], fraction: float, salt: str) -> set[
     else:
         train = _descend(types, shared, {g for g in shared if int(_digest(f"{salt}/{g}"), 16) < fraction * 2**256})
     return train.union(*(kind.free_train(train) for kind in types))
+
+
+def _another(
+    counts: dict[str, Counter[str]], fraction: float, salt: str, nearest: set[str], tested: list[set[str]]
+) -> set[str]:
+    """Groups that go to train where those `nearest` to the fraction were taken before: of the choices that are farther
+    off by the images of the smallest group at most, one that is new and tests what was `tested` least often."""
+    images = sum(counts.values(), Counter())
+    groups = sorted(images, key=lambda g: _digest(f"{salt}/{g}"))
+    types = [_Type(own, set(groups), fraction, salt) for own in counts.values()]
+    if len(groups) <= EXHAUSTIVE:
+        every = [{g for i, g in enumerate(groups) if bits >> i & 1} for bits in range(2 ** len(groups))]
+    else:
+        every = [nearest ^ {*move} for n in (0, 1, 2) for move in combinations(groups[:PAIRWISE], n)]
+    untrained, untested, distance = _total(types, nearest)
+
+    def cost(train: set[str]) -> tuple[bool, int, int, float, str]:
+        lost, hidden, away = _total(types, train)
+        worse = (lost, hidden) > (untrained, untested) or away > distance + min(images.values())
+        now = images.keys() - train
+        times = [sum(g in side for side in [*tested, now]) for g in groups]
+        uneven = len(times) * sum(t * t for t in times) - sum(times) ** 2
+        return worse, tested.count(now), uneven, away, _digest(f"{salt}/{sorted(train)}")
+
+    return min(every, key=cost)
 
 
 class _Type:
@@ -200,7 +241,7 @@ def _total(types: list[_Type], train: set[str]) -> tuple[int, int, float]:
 def _descend(types: list[_Type], shared: list[str], train: set[str]) -> set[str]:
     """Too many shared groups to try every choice: move one, or two, to the other side while that helps."""
     moves = [{g} for g in shared]
-    if len(shared) <= 150:  # pairs in seconds; beyond that single moves must do
+    if len(shared) <= PAIRWISE:
         moves += [set(pair) for pair in combinations(shared, 2)]
     best, before = _total(types, train), None
     while best != before:

@@ -31,7 +31,7 @@ from fast.bench.trial import NetworkJudge
 from fast.cli import bench
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
-from fast.data.split import Split, make_split, nested_split
+from fast.data.split import Split, make_split, nested_splits
 from fast.generators import FREE, create, method_class
 from fast.reports.contact_sheet import read_row
 from fast.runtime.command import run_cli
@@ -375,7 +375,7 @@ def test_weights_are_adapted_once_to_the_training_side_of_the_split(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     index = check(open_dataset(dataset(tmp_path))).usable
-    split, asked = nested_split(index, make_split(index), 1), []
+    split, asked = nested_splits(index, make_split(index), 2)[1], []
 
     def main(folder: Path, script: str, *flags: str) -> None:
         asked.append(parse_training(list(flags)))

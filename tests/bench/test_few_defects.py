@@ -17,7 +17,7 @@ import torch
 from fast.bench import rows as module_rows
 from fast.bench.few import ALONE, Few, choose, enough, measure, save_few
 from fast.bench.few_table import table, worth
-from fast.bench.nested import nested_sides, sides_of
+from fast.bench.nested import nested_sides, sides_of, told_again
 from fast.bench.provenance import check_finished, check_weights
 from fast.bench.rows import Row, RowPairs, generator_of
 from fast.cli import few_defects, few_rows
@@ -26,7 +26,7 @@ from fast.data.content import dataset_content
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check, open_dataset
-from fast.data.split import Split, make_split, nested_split
+from fast.data.split import Split, make_split, nested_splits
 from fast.generators import create
 from fast.runtime.command import run_cli
 from fast.segmentation import quick
@@ -654,7 +654,19 @@ def test_nested_splits_are_written_for_other_programs(tmp_path: Path) -> None:
     flags = ["--dataset", str(index.root), "--split", str(tmp_path / "split.json"), "--nested", "2"]
     assert run_cli(few_defects.main, [*flags, "--write_splits", str(tmp_path / "inner")]) == 0
     for seed in range(2):
-        assert Split.load(tmp_path / f"inner/{seed}.json") == nested_split(index, make_split(index), seed)
+        assert Split.load(tmp_path / f"inner/{seed}.json") == nested_splits(index, make_split(index), 2)[seed]
+
+
+def test_nested_splits_that_repeat_are_told(tmp_path: Path) -> None:
+    index = dataset(tmp_path / "data")
+    two = sorted({s.group for s in index.defects if s.anomaly == index.defects[0].anomaly})[:2]
+    names = [index.relative(s.image) for s in index.defects]
+    few = [index.relative(s.image) for s in index.defects if s.group in two]
+    outer = Split(few, [name for name in names if name not in few], 0, 1 / 3)
+    (told,) = told_again(nested_sides(index, outer, 4))
+    assert told.startswith("note: of 4 nested splits 2 differ")
+    assert told_again(nested_sides(index, outer, 2)) == []
+    assert told_again([sides_of(index, outer)] * 3) == []  # seeds of one split are not nested splits
 
 
 def test_splits_of_a_few_defects_are_written_and_their_weights_measured_beside_those(

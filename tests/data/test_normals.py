@@ -30,7 +30,7 @@ from fast.data.index import DatasetIndex
 from fast.data.layouts import open_dataset
 from fast.data.module import DefectData
 from fast.data.normals import apart, normals_notes, normals_of_test
-from fast.data.split import Split, make_split, nested_split
+from fast.data.split import Split, make_split, nested_splits
 from fast.generators.adaptation import AdaptationData
 from fast.generators.latent import FASTGenerator
 from fast.generators.procedural import Procedural
@@ -314,7 +314,7 @@ def test_no_mask_of_any_test_side_is_given(parts: Path, tmp_path: Path) -> None:
         write_mask(file, mask)
     index = open_dataset(parts)
     outer = make_split(index, fraction=2 / 3)
-    nested_split(index, outer, 0).save(tmp_path / "inner.json")
+    nested_splits(index, outer, 1)[0].save(tmp_path / "inner.json")
     inner = Split.load(tmp_path / "inner.json")
 
     def kept(split: str) -> set[str]:

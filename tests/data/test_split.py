@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fast.data.layouts import DatasetIndex, Sample
-from fast.data.split import Split, make_split, nested_split
+from fast.data.split import RULE, Split, make_split, nested_splits
 from ldm.errors import UserError
 from support import paths
 
@@ -184,7 +184,7 @@ def test_nested_splits_divide_the_training_side_by_whole_parts(tmp_path: Path) -
     index = dataset({"crack": {f"c{i}": 3 for i in range(18)}, "hole": {f"h{i}": 1 + i % 2 for i in range(24)}})
     outer = make_split(index)
     train, test = outer.apply(index)
-    found = [nested_split(index, outer, seed) for seed in range(4)]
+    found = nested_splits(index, outer, 4)
     assert len({split.hash for split in found}) == 4
     for split in found:
         inner_train, inner_test = split.apply(index)
@@ -193,9 +193,55 @@ def test_nested_splits_divide_the_training_side_by_whole_parts(tmp_path: Path) -
         assert shares(split, index) == {"crack": (12, 6), "hole": (8, 4)}
         assert set(split.excluded) == {index.relative(s.image) for s in test}
         assert split.nested_in == outer.hash
-    assert nested_split(index, outer, 2) == found[2]
+    assert nested_splits(index, outer, 3) == found[:3]
     found[2].save(tmp_path / "2.json")
     assert Split.load(tmp_path / "2.json") == found[2]
+
+
+def test_nested_splits_of_few_parts_test_every_part(tmp_path: Path) -> None:
+    """Ball screws have five parts to train on, of which one choice is nearest to two thirds whatever the seed."""
+    counts = {"a": 13, "b": 13, "c": 11, "d": 10, "e": 10}
+    index = dataset({"pit": counts})
+    outer = Split([index.relative(s.image) for s in index.defects], [], 0, 1 / 3)
+    found = nested_splits(index, outer, 5)
+    tested = [parts(split.apply(index)[1]) for split in found]
+    assert tested[0] == {"d", "e"}  # 37 of 57 images train
+    assert tested[1] in ({"a", "c"}, {"b", "c"})  # two that were not tested: 33 train, with {"a", "b"} 31
+    assert tested[2] == {"a", "b", "c"} - tested[1]
+    assert len({frozenset(side) for side in tested}) == 5
+    times = Counter(part for side in tested for part in side)
+    assert max(times.values()) - min(times[part] for part in counts) <= 1
+    away = [abs(sum(counts[g] for g in counts.keys() - side) - 38) for side in tested]
+    assert away[0] == 1
+    assert max(away) <= 1 + 10  # farther off by the images of the smallest part at most
+    assert [split.rule == RULE for split in found] == [True, False, False, False, False]
+    assert found[:2] == nested_splits(index, outer, 2)
+
+
+def test_another_division_keeps_every_type_on_both_sides() -> None:
+    """Part "b" is of both types: on the side of "c" alone it leaves `hole` nothing to train on."""
+    index = dataset({"crack": {"a": 4, "b": 2, "c": 2, "d": 2}, "hole": {"b": 3, "e": 1}})
+    outer = Split([index.relative(s.image) for s in index.defects], [], 0, 1 / 3)
+    for split in nested_splits(index, outer, 4):
+        assert all(train and test for train, test in shares(split, index).values())
+
+
+def test_more_parts_than_every_choice_can_be_tried_of() -> None:
+    counts = {f"g{i}": 2**i for i in range(13)}  # every sum of images is reached once: one choice is nearest
+    index = dataset({"crack": counts})
+    outer = Split([index.relative(s.image) for s in index.defects], [], 0, 1 / 3)
+    found = nested_splits(index, outer, 3)
+    assert len({frozenset(split.test) for split in found}) == 3
+
+
+def test_nested_splits_of_two_parts_are_both_or_the_same_again() -> None:
+    def tested(a: int, b: int) -> list[set[str]]:
+        index = dataset({"crack": {"a": a, "b": b}})
+        outer = Split([index.relative(s.image) for s in index.defects], [], 0, 1 / 3)
+        return [parts(split.apply(index)[1]) for split in nested_splits(index, outer, 3)]
+
+    assert tested(10, 6) == [{"b"}, {"a"}, {"b"}]
+    assert tested(30, 2) == [{"b"}, {"b"}, {"b"}]  # two images teach nothing
 
 
 def test_a_split_that_is_not_nested_keeps_its_hash_and_file(tmp_path: Path) -> None:
@@ -209,4 +255,4 @@ def test_a_split_that_is_not_nested_keeps_its_hash_and_file(tmp_path: Path) -> N
 def test_one_part_of_each_type_leaves_nothing_to_choose_by() -> None:
     index = dataset({"crack": {"a": 3, "b": 3}})
     with pytest.raises(UserError, match="nothing is left to choose by"):
-        nested_split(index, make_split(index), 0)
+        nested_splits(index, make_split(index), 1)
