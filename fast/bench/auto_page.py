@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fast.bench.advice import signed
-from fast.bench.answer_page import LEAKING, unmarked_section
+from fast.bench.answer_galleries import unmarked_section
+from fast.bench.answer_how import LEAKING
 from fast.bench.auto import NETWORK, Delivered
 from fast.bench.candidates import CANDIDATES
 from fast.bench.choice import LEAST, CandidateScore
 from fast.bench.few import ALONE
+from fast.bench.page_cells import points_text
 from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
 from fast.bench.verdict import FoundAway
 from fast.data.alike import leaks_of
@@ -107,7 +108,7 @@ def _why_not(score: CandidateScore) -> str:
 
 
 def _gain(score: CandidateScore) -> str:
-    return signed(score.gain) + ("" if score.error is None else f" ± {score.error:.1f}")
+    return points_text(score.gain, score.error)
 
 
 def _tried(found: Delivered) -> Section:

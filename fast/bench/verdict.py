@@ -13,6 +13,7 @@ from scipy import stats
 from fast.bench.results import Summary, summarize
 
 REAL, SYNTHETIC, BOTH = "real only", "synthetic only", "real + synthetic"
+RUNS = (REAL, BOTH, SYNTHETIC)  # in the order of the page's tables
 CONFIDENCE = 0.95
 WORTH = 1.0  # point of IoU: a gain that is surely smaller is none
 
