@@ -14,6 +14,7 @@ from benchmarks.base_scores.filling import pasted
 from benchmarks.base_scores.tables import ScoreTable, mean_cell, percent
 from fast.artifact import Artifact
 from fast.bench.trial import NetworkJudge, trial
+from fast.data.content import Copies
 from fast.data.layouts import Sample
 from fast.runtime.progress import Progress
 from fast.segmentation.data import SegmentationSample, from_output, from_samples, merged
@@ -145,7 +146,7 @@ def real(bench: Bench, part: Part) -> Figures:
         raise UserError(f"--adapted {adapted.path.name} was not trained on {', '.join(unknown)}; adapt it to --real")
     made_how = f"{options.size}-{options.evaluations}-{options.precision}-{options.seed}"
     folder = options.out.with_suffix("") / f"real-{file_hash(adapted.path)[:12]}-{made_how}"
-    held_out = {path.resolve() for s in test_side for path in (s.image, s.mask) if path is not None}
+    held_out = Copies({path.resolve() for s in test_side for path in (s.image, s.mask) if path is not None})
     third = from_samples(train_side)
 
     @cache

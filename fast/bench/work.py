@@ -20,6 +20,7 @@ from fast.bench.grid import Cell, alone
 from fast.bench.plan import CategoryPlan
 from fast.bench.provenance import DRAWN, data_of, seen_besides
 from fast.bench.trial import Judge, NetworkJudge, trial
+from fast.data.content import Copies
 from fast.data.images import read_mask, write_mask
 from fast.data.normals import shares_parts
 from fast.generators import LATENT, method_class
@@ -312,15 +313,15 @@ def _normals(cell: Cell) -> list[SegmentationSample]:
 
 def synthetic_pairs(made: Cell, category: CategoryPlan, count: int | None) -> list[SegmentationSample]:
     """The first `count` pairs of each type (None: all) of a pairs cell, none made from what is tested on."""
-    held_out = {path.resolve() for s in category.test for path in (s.image, s.mask) if path is not None}
-    held_out |= {s.image.resolve() for s in category.index.test_normals}
+    tested = {path.resolve() for s in category.test for path in (s.image, s.mask) if path is not None}
+    tested |= {s.image.resolve() for s in category.index.test_normals}
     # Of a method that draws its own background the weights' split says what it has seen.
-    names_sources = made.key["method"] != "dfmgan"
+    held_out = Copies(tested if made.key["method"] != "dfmgan" else ())
     # Masks are given as copies: behind each stands a training sample.
     originals = {mask_file(category, i).resolve(): s for i, s in enumerate(category.train) if s.mask is not None}
     found: list[SegmentationSample] = []
     for kind in made.key["types"]:
-        kept, _ = from_output(pairs_folder(made, kind), held_out if names_sources else ())
+        kept, _ = from_output(pairs_folder(made, kind), held_out)
         for pair in first(kept, count):
             real = [originals[path] for path in pair.sources if path in originals]
             behind = {path.resolve() for s in real for path in (s.image, s.mask) if path is not None}

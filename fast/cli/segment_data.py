@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from fast.bench.provenance import made_besides, segmenter_besides
@@ -34,20 +33,16 @@ class Data:
 
 @dataclass
 class Tested:
-    """The dataset that is tested on. `index`: without those of its normals that show a part which is tested on,
-    `surfaces`, where it has others; `files`: all images and masks that are tested on, by their own place."""
+    """The dataset that is tested on. `index`: without those of its normals that show a part which is tested on, where
+    it has others; `surfaces`: finds copies of these normals; `files`: of all images and masks that are tested on."""
 
     root: Path
     index: DatasetIndex
     split: Split
     train: list[Sample]
     test: list[Sample]
-    surfaces: list[Sample]
-    files: set[Path]
-
-    @cached_property
-    def copies(self) -> Copies:
-        return Copies(self.files)
+    surfaces: Copies
+    files: Copies
 
 
 @dataclass
@@ -120,7 +115,8 @@ def _tested(options: argparse.Namespace) -> Tested:
     files |= {s.image for s in index.test_normals} if options.test_normals else set()
     surfaces = normals_of_test(index, split)
     used = without_tested(index, surfaces)
-    return Tested(options.test, used, split, train, test, surfaces, {path.resolve() for path in files})
+    copies = Copies(s.image for s in surfaces), Copies({path.resolve() for path in files})
+    return Tested(options.test, used, split, train, test, *copies)
 
 
 def _divide(path: Path, options: argparse.Namespace) -> tuple[DatasetIndex, Split]:
@@ -154,7 +150,7 @@ def _add_defects(given: Gathered, folder: Path, tested: Tested, options: argpars
             "itself; give the same folder twice, or the --split FILE of the whole"
         )
     own = split.apply(index)[0]
-    new = [s for s in own if not tested.copies.twin(s.image)]
+    new = [s for s in own if not tested.files.twin(s.image)]
     given.known += len(own) - len(new)
     given.real += new
 
@@ -184,8 +180,7 @@ def _refuse_seen(folder: Path, pairs: Sequence[SegmentationSample], tested: Test
 
 def _tell_surfaces(folder: Path, pairs: Sequence[SegmentationSample], tested: Tested) -> None:
     """Tell of pairs that stand on normal images of parts that are tested on."""
-    surfaces = Copies(s.image for s in tested.surfaces)
-    standing = sum(any(surfaces.twin(path) for path in pair.sources) for pair in pairs)
+    standing = sum(any(tested.surfaces.twin(path) for path in pair.sources) for pair in pairs)
     if not standing:
         return
     of = f"of {len(pairs)} pairs"

@@ -60,6 +60,9 @@ class Copies:
         self._masks: dict[str, Path] | None = None
         self._known: dict[tuple[Path, bool], Path | None] = {}
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def twin(self, path: Path, mask: bool = False) -> Path | None:
         """The file that `path` is or is a copy of, the first of several; with `mask` also one that says the same as a
         mask. None for none."""

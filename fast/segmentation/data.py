@@ -70,17 +70,18 @@ def check_pairs(pairs: Iterable[SegmentationSample]) -> None:
     check_made(path for pair in pairs for path in (pair.image, pair.mask) if isinstance(path, Path))
 
 
-def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[list[SegmentationSample], int]:
+def from_output(folder: str | Path, held_out: Copies | Collection[Path] = ()) -> tuple[list[SegmentationSample], int]:
     """Pairs of a synthesis output, in folders or in shards, its counterfeits as made normals, and how many were left
     out.
 
     Left out are those that the manifest says were made from one of the files `held_out`, a mask or an image that
     tests are done on, or from a copy of one under any name: a segmenter that has seen their shape or surface would have
     an advantage. A method that draws normal or mask itself has no such file; what it was trained on, its weights
-    record. UserError when the folder is no output, a line of its manifest is damaged, or its sources are not where it
-    says.
+    record. Of several folders give `Copies` of the files, which looks into each file once. UserError when the folder is
+    no output, a line of its manifest is damaged, or its sources are not where it says.
     """
-    folder, forbidden = Path(folder), set(held_out)
+    folder = Path(folder)
+    copies = held_out if isinstance(held_out, Copies) else Copies(held_out)
     files, told = _Sources(), True  # by every pair, what it was made from
     found: list[tuple[_Used, SegmentationSample]] = []
     for row in each_record(folder, counterfeits=True):
@@ -91,11 +92,10 @@ def from_output(folder: str | Path, held_out: Collection[Path] = ()) -> tuple[li
             found.append((used, SegmentationSample(image, mask, row["type"], synthetic=True, sources=used.paths)))
         except (KeyError, TypeError) as error:
             raise damaged(file_of(folder, row), repr(error)) from None
-    lost = files.lost() if forbidden else None
-    if lost or (forbidden and not told):
+    lost = files.lost() if copies else None
+    if lost or (copies and not told):
         what = f"{lost}, which a pair was made from, is not there" if lost else "a pair does not say its sources"
         raise UserError(f"{folder}: {what}; without it nobody can tell test pictures apart: run where it was made")
-    copies = Copies(forbidden)
     kept = [pair for used, pair in found if not any(copies.twin(path, mask) for path, mask in used.files)]
     return kept, len(found) - len(kept)
 

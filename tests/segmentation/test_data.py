@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from fast.cli import segment
+from fast.data import content
+from fast.data.content import Copies
 from fast.data.images import write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import make_split
@@ -55,7 +57,7 @@ def test_pairs_of_an_output_without_those_that_the_test_knows(tmp_path: Path) ->
         from_output(folder, tests)
 
 
-def test_copies_of_what_is_tested_on_are_left_out(tmp_path: Path) -> None:
+def test_copies_of_what_is_tested_on_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bytes of an image, and the same mask under another name or in another format."""
     rng = np.random.default_rng(0)
     shape = np.zeros((40, 40), np.uint8)
@@ -73,6 +75,15 @@ def test_copies_of_what_is_tested_on_are_left_out(tmp_path: Path) -> None:
     pairs, left_out = from_output(folder, tests)
     assert (len(pairs), left_out) == (1, 3)
     assert pairs[0].image == folder / "image/000002.png"
+    read: list[Path] = []
+    mask_content = content.mask_content
+    monkeypatch.setattr(content, "mask_content", lambda path: read.append(path) or mask_content(path))
+    copies = Copies(tests)
+    for _ in range(2):  # of two folders every file is read once
+        again, left_out = from_output(folder, copies)
+        assert ([pair.image for pair in again], left_out) == ([pairs[0].image], 3)
+    assert set(tests) < set(read)
+    assert len(read) == len(set(read))
 
 
 def test_a_method_that_draws_its_own_has_no_files_to_leave_out(tmp_path: Path) -> None:
