@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,14 @@ from fast.metrics.pro import area_under_pro, shares
 from ldm.errors import UserError
 
 _BINS = 1 << 16  # a score is rounded to half precision; each of its values is a bin of its own
+
+
+class PixelCounts(NamedTuple):
+    """Pixels of one picture, without those to ignore."""
+
+    both: int  # that are defect and found
+    found: int
+    defect: int
 
 
 @dataclass
@@ -32,9 +40,9 @@ class MetricAccumulator:
     scores: np.ndarray = field(default_factory=lambda: np.zeros((2, _BINS), np.int64))  # good, defect pixels per score
     shares: np.ndarray = field(default_factory=lambda: np.zeros(_BINS))  # per score, of the regions (`pro.shares`)
 
-    def add(self, found: np.ndarray, labels: np.ndarray, score: np.ndarray) -> None:
+    def add(self, found: np.ndarray, labels: np.ndarray, score: np.ndarray) -> PixelCounts:
         """found: bool (H,W); labels (H,W): 1 or True is defect, 255 ignored; score: float (H,W), higher = more surely a
-        defect; only its order matters."""
+        defect; only its order matters. Returns the counts of this picture alone."""
         mask, known = labels == 1, labels != IGNORED
         share, regions = shares(mask)
         if not known.all():
@@ -43,13 +51,15 @@ class MetricAccumulator:
         self.pixels += mask.size
         self.regions += regions
         self.recalls += float(share[found].sum())
-        self.both += int((found & mask).sum())
-        self.found += int(found.sum())
-        self.defect += int(mask.sum())
+        counts = PixelCounts(int((found & mask).sum()), int(found.sum()), int(mask.sum()))
+        self.both += counts.both
+        self.found += counts.found
+        self.defect += counts.defect
         bins = _order(score)
         self.scores[0] += np.bincount(bins[~mask], minlength=_BINS)
         self.scores[1] += np.bincount(bins[mask], minlength=_BINS)
         self.shares += np.bincount(bins[mask], weights=share[mask], minlength=_BINS)
+        return counts
 
     def merge(self, other: MetricAccumulator) -> None:
         for each in fields(self):

@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fast.data.mask_looks import IGNORED
+from fast.metrics.segmentation import PixelCounts
 from fast.segmentation.data import SegmentationSample
 
 
@@ -35,15 +33,15 @@ class Parts:
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], PartCounts] = {}
 
-    def add(self, sample: SegmentationSample, found: np.ndarray, labels: np.ndarray) -> None:
-        """What was `found` (H,W) bool in a picture with these labels (H,W), 0, 1 or 255 for pixels to ignore."""
+    def add(self, sample: SegmentationSample, picture: PixelCounts) -> None:
+        """The counts of one picture."""
         part = part_of(sample)
         name = part[1] if sample.group or isinstance(sample.image, Path) else f"picture {len(self._counts) + 1}"
         counts = self._counts.setdefault(part, PartCounts(name))
         counts.images += 1
-        counts.both += int((found & (labels == 1)).sum())
-        counts.found += int((found & (labels != IGNORED)).sum())
-        counts.defect += int((labels == 1).sum())
+        counts.both += picture.both
+        counts.found += picture.found
+        counts.defect += picture.defect
 
     def report(self) -> list[dict[str, Any]]:
         """`PartCounts` of each part, in the order in which they were tested."""

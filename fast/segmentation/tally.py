@@ -23,11 +23,11 @@ class Tally:
 
     def add(self, sample: SegmentationSample, found: np.ndarray, labels: np.ndarray, score: np.ndarray) -> None:
         """See `MetricAccumulator.add`."""
-        self._types.setdefault(sample.kind, MetricAccumulator()).add(found, labels, score)
+        counts = self._types.setdefault(sample.kind, MetricAccumulator()).add(found, labels, score)
         if is_normal(sample):
             self._normal.add(sample.kind)
         self._unmarked.add(sample, found, labels)
-        self._parts.add(sample, found, labels)
+        self._parts.add(sample, counts)
 
     def report(self) -> dict[str, Any]:
         found = summary(self._types, self._normal)
