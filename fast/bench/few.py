@@ -101,7 +101,7 @@ def measure(
     for line in (
         *told_again([*sides.values()]),
         *notes,
-        *_left_out(few, pairs),
+        *_left_out(counts, few, pairs),
         *_without_row(counts, {count for _, count, _ in asked}),
     ):
         report(line)
@@ -193,9 +193,9 @@ def _skipped(label: str, count: int | None, few: Few, pairs: RowPairs) -> bool:
     return count is not None and (label in few.only_all or pairs.needs_all(label))
 
 
-def _left_out(few: Few, pairs: RowPairs) -> list[str]:
+def _left_out(counts: Sequence[int | None], few: Few, pairs: RowPairs) -> list[str]:
     """What to tell of rows that were asked for beside fewer real defects than all and cannot be measured there."""
-    fewer = [str(count) for count in few.counts if count is not None]
+    fewer = [str(count) for count in counts if count is not None]
     return [
         f"note: {label} is measured beside all real defects alone, not beside {', '.join(fewer)}: its pairs may hold "
         "any of them; pairs made within a row (--row) of shipped weights and drawn drafts are measured everywhere"

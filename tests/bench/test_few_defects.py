@@ -613,7 +613,20 @@ def test_rows_that_are_not_measured_beside_a_few_defects_are_told(tmp_path: Path
     measure(index, make_split(index), asked, Recorder(), tmp_path / "rows.json", report=lines.append)
     notes = [line for line in lines if line.startswith("note:")]
     assert len(notes) == 1
-    assert notes[0].startswith("note: made is measured beside all real defects alone, not beside 0, 1")
+    assert notes[0].startswith("note: made is measured beside all real defects alone, not beside 0, 1:")
+
+
+@pytest.mark.parametrize(("counts", "fewer"), [((1, 6, None), ["1"]), ((6, None), [])])
+def test_no_row_is_said_to_lack_a_number_that_is_left_out_for_all_rows(
+    counts: tuple[int | None, ...], fewer: list[str], tmp_path: Path
+) -> None:
+    index, lines = dataset(tmp_path), list[str]()
+    asked = Few(counts, (0,), {"made": Row(folder=str(tmp_path / "made"))}, 2)
+    with pytest.raises(UserError, match="made"):  # which is not there: the notes come first
+        measure(index, make_split(index), asked, Recorder(), tmp_path / "rows.json", report=lines.append)
+    assert any(line.endswith(": 6 of each are all of them, and are left out") for line in lines)
+    told = [line.split("not beside ")[1].split(":")[0] for line in lines if line.startswith("note: made is measured")]
+    assert told == fewer
 
 
 @pytest.mark.parametrize(
