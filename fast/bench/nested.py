@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fast.data.content import Copies
 from fast.data.index import DatasetIndex, Sample
 from fast.data.layouts import check
 from fast.data.normals import apart
@@ -18,13 +19,13 @@ from ldm.errors import UserError
 @dataclass(frozen=True)
 class Sides:
     """The defects of `index` to train and to test on, by `split`; its normals are `apart` from what is tested on.
-    `forbidden`: files that no pair may be made from."""
+    `forbidden`: finds copies of files that no pair may be made from."""
 
     index: DatasetIndex
     split: Split
     train: list[Sample]
     test: list[Sample]
-    forbidden: frozenset[Path]
+    forbidden: Copies
 
 
 def sides_of(index: DatasetIndex, split: Split) -> Sides:
@@ -33,7 +34,7 @@ def sides_of(index: DatasetIndex, split: Split) -> Sides:
     if not train or not test:
         raise UserError("the split leaves no defects on one side; make it anew with scripts/prepare_data.py")
     used = apart(index, split)
-    return Sides(used, split, train, test, _files([*test, *used.tested_normals]))
+    return Sides(used, split, train, test, _copies_of([*test, *used.tested_normals]))
 
 
 def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
@@ -44,7 +45,7 @@ def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
     found = []
     for inner in nested_splits(index, split, count):
         sides = sides_of(inside, inner)
-        found.append(replace(sides, forbidden=sides.forbidden | outer.forbidden))
+        found.append(replace(sides, forbidden=Copies([*outer.forbidden.files, *sides.forbidden.files])))
     return found
 
 
@@ -98,5 +99,5 @@ def beside(sides: Sides, real: Sequence[Sample]) -> Sides:
     return replace(sides, split=fewer, train=list(real))
 
 
-def _files(samples: Sequence[Sample]) -> frozenset[Path]:
-    return frozenset(path.resolve() for s in samples for path in (s.image, s.mask) if path is not None)
+def _copies_of(samples: Sequence[Sample]) -> Copies:
+    return Copies(sorted({path.resolve() for s in samples for path in (s.image, s.mask) if path is not None}))

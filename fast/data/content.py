@@ -51,17 +51,14 @@ class Copies:
     all have one size; those that are asked for as masks are decoded. What cannot be read is a copy of nothing else."""
 
     def __init__(self, files: Iterable[Path]):
-        self._files = list(files)
+        self.files = list(files)
         self._sizes: dict[int, list[Path]] = {}
-        for path in self._files:
+        for path in self.files:
             self._sizes.setdefault(_size(path), []).append(path)
         self._middles: dict[int, dict[bytes, list[Path]]] = {}
         self._hashes: dict[tuple[int, bytes], dict[str, Path]] = {}
         self._masks: dict[str, Path] | None = None
         self._known: dict[tuple[Path, bool], Path | None] = {}
-
-    def __len__(self) -> int:
-        return len(self._files)
 
     def twin(self, path: Path, mask: bool = False) -> Path | None:
         """The file that `path` is or is a copy of, the first of several; with `mask` also one that says the same as a
@@ -112,7 +109,7 @@ class Copies:
 
     def _same_mask(self, path: Path) -> Path | None:
         if self._masks is None:
-            self._masks = {text: p for p in reversed(self._files) if (text := _content(p))}
+            self._masks = {text: p for p in reversed(self.files) if (text := _content(p))}
         text = _content(path)
         return None if text is None else self._masks.get(text)
 

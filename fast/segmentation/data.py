@@ -92,8 +92,8 @@ def from_output(folder: str | Path, held_out: Copies | Collection[Path] = ()) ->
             found.append((used, SegmentationSample(image, mask, row["type"], synthetic=True, sources=used.paths)))
         except (KeyError, TypeError) as error:
             raise damaged(file_of(folder, row), repr(error)) from None
-    lost = files.lost() if copies else None
-    if lost or (copies and not told):
+    lost = files.lost() if copies.files else None
+    if lost or (copies.files and not told):
         what = f"{lost}, which a pair was made from, is not there" if lost else "a pair does not say its sources"
         raise UserError(f"{folder}: {what}; without it nobody can tell test pictures apart: run where it was made")
     kept = [pair for used, pair in found if not any(copies.twin(path, mask) for path, mask in used.files)]

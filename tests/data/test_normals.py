@@ -617,7 +617,7 @@ def test_splits_inside_forbid_the_normals_of_either_test_side(parts: Path, tmp_p
     argv = ["--dataset", str(parts), "--split", str(tmp_path / "s.json"), "--nested", "2", "--out", str(tmp_path)]
     index, _ = few_defects.opened(few_defects.parser().parse_args(argv))
     for own in nested_sides(index, split, 2):
-        forbidden = {path.name for path in own.forbidden if "good" in path.parts}
+        forbidden = {path.name for path in own.forbidden.files if "good" in path.parts}
         assert forbidden == names(open_dataset(parts)) - expected(own.split)
 
 
