@@ -146,7 +146,7 @@ def real(bench: Bench, part: Part) -> Figures:
         raise UserError(f"--adapted {adapted.path.name} was not trained on {', '.join(unknown)}; adapt it to --real")
     made_how = f"{options.size}-{options.evaluations}-{options.precision}-{options.seed}"
     folder = options.out.with_suffix("") / f"real-{file_hash(adapted.path)[:12]}-{made_how}"
-    held_out = Copies({path.resolve() for s in test_side for path in (s.image, s.mask) if path is not None})
+    held_out = Copies.of_samples(test_side)
     third = from_samples(train_side)
 
     @cache

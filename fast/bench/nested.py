@@ -34,7 +34,7 @@ def sides_of(index: DatasetIndex, split: Split) -> Sides:
     if not train or not test:
         raise UserError("the split leaves no defects on one side; make it anew with scripts/prepare_data.py")
     used = apart(index, split)
-    return Sides(used, split, train, test, _copies_of([*test, *used.tested_normals]))
+    return Sides(used, split, train, test, Copies.of_samples([*test, *used.tested_normals]))
 
 
 def nested_sides(index: DatasetIndex, split: Split, count: int) -> list[Sides]:
@@ -97,7 +97,3 @@ def beside(sides: Sides, real: Sequence[Sample]) -> Sides:
         split, train=[name for name in split.train if name in kept], excluded=sorted({*split.excluded, *left})
     )
     return replace(sides, split=fewer, train=list(real))
-
-
-def _copies_of(samples: Sequence[Sample]) -> Copies:
-    return Copies(sorted({path.resolve() for s in samples for path in (s.image, s.mask) if path is not None}))

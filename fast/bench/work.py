@@ -313,10 +313,9 @@ def _normals(cell: Cell) -> list[SegmentationSample]:
 
 def synthetic_pairs(made: Cell, category: CategoryPlan, count: int | None) -> list[SegmentationSample]:
     """The first `count` pairs of each type (None: all) of a pairs cell, none made from what is tested on."""
-    tested = {path.resolve() for s in category.test for path in (s.image, s.mask) if path is not None}
-    tested |= {s.image.resolve() for s in category.index.test_normals}
     # Of a method that draws its own background the weights' split says what it has seen.
-    held_out = Copies(tested if made.key["method"] != "dfmgan" else ())
+    tested = [*category.test, *category.index.test_normals] if made.key["method"] != "dfmgan" else []
+    held_out = Copies.of_samples(tested)
     # Masks are given as copies: behind each stands a training sample.
     originals = {mask_file(category, i).resolve(): s for i, s in enumerate(category.train) if s.mask is not None}
     found: list[SegmentationSample] = []

@@ -111,12 +111,10 @@ def _tested(options: argparse.Namespace) -> Tested:
         tell_leak(options.test, train, test)
     if options.normals:
         tell_normals(options.test, index, split)
-    files = {path for s in test for path in (s.image, s.mask) if path is not None}
-    files |= {s.image for s in index.test_normals} if options.test_normals else set()
+    files = Copies.of_samples([*test, *(index.test_normals if options.test_normals else ())])
     surfaces = normals_of_test(index, split)
     used = without_tested(index, surfaces)
-    copies = Copies(s.image for s in surfaces), Copies({path.resolve() for path in files})
-    return Tested(options.test, used, split, train, test, *copies)
+    return Tested(options.test, used, split, train, test, Copies(s.image for s in surfaces), files)
 
 
 def _divide(path: Path, options: argparse.Namespace) -> tuple[DatasetIndex, Split]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 
 import numpy as np
 
 from fast.data.images import list_images, read_mask
-from fast.data.index import DatasetIndex
+from fast.data.index import DatasetIndex, Sample
 from fast.data.reading import reading_file
 from ldm.errors import UserError
 from ldm.hashing import file_hash
@@ -52,13 +53,15 @@ class Copies:
 
     def __init__(self, files: Iterable[Path]):
         self.files = list(files)
-        self._sizes: dict[int, list[Path]] = {}
-        for path in self.files:
-            self._sizes.setdefault(_size(path), []).append(path)
         self._middles: dict[int, dict[bytes, list[Path]]] = {}
         self._hashes: dict[tuple[int, bytes], dict[str, Path]] = {}
         self._masks: dict[str, Path] | None = None
         self._known: dict[tuple[Path, bool], Path | None] = {}
+
+    @classmethod
+    def of_samples(cls, samples: Iterable[Sample]) -> Copies:
+        """Of their images and masks, each by its own place."""
+        return cls(sorted({path.resolve() for s in samples for path in (s.image, s.mask) if path is not None}))
 
     def twin(self, path: Path, mask: bool = False) -> Path | None:
         """The file that `path` is or is a copy of, the first of several; with `mask` also one that says the same as a
@@ -82,6 +85,14 @@ class Copies:
                     one = first.setdefault(file_hash(path), path)
                     if one != path:
                         found[path] = one
+        return found
+
+    @cached_property
+    def _sizes(self) -> dict[int, list[Path]]:
+        """The files by their sizes; no file is looked at before one is asked for."""
+        found: dict[int, list[Path]] = {}
+        for path in self.files:
+            found.setdefault(_size(path), []).append(path)
         return found
 
     def _of_size(self, size: int) -> dict[bytes, list[Path]]:

@@ -130,8 +130,10 @@ def _divided(index: DatasetIndex, fraction: float, seed: int, earlier: list[set[
             counts[sample.anomaly][sample.group] += 1
         in_train = _assign(counts, fraction, f"{seed}/{category}")
         tested = [{s.group for s in samples if index.relative(s.image) in side} for side in earlier]
-        if {s.group for s in samples} - in_train in tested:
-            in_train, rule = _another(counts, fraction, f"{seed}/{category}", in_train, tested), ANOTHER
+        now = {s.group for s in samples} - in_train
+        if now and now in tested:
+            other = _another(counts, fraction, f"{seed}/{category}", in_train, tested)
+            in_train, rule = other, rule if other == in_train else ANOTHER
         train += [index.relative(s.image) for s in samples if s.group in in_train]
         test += [index.relative(s.image) for s in samples if s.group not in in_train]
         notes += [f"{category}/{kind}: {note}" for kind, c in sorted(counts.items()) for note in _note(c, in_train)]
@@ -178,8 +180,8 @@ def _assign(counts: dict[str, Counter[str]], fraction: float, salt: str) -> set[
 def _another(
     counts: dict[str, Counter[str]], fraction: float, salt: str, nearest: set[str], tested: list[set[str]]
 ) -> set[str]:
-    """Groups that go to train where those `nearest` to the fraction were taken before: of the choices that are farther
-    off by the images of the smallest group at most, one that is new and tests what was `tested` least often."""
+    """Groups that go to train where the choice nearest to the fraction was taken before: of those that are farther off
+    by the images of the smallest group at most, one that is new and tests what was `tested` least often."""
     images = sum(counts.values(), Counter())
     groups = sorted(images, key=lambda g: _digest(f"{salt}/{g}"))
     types = [_Type(own, set(groups), fraction, salt) for own in counts.values()]
@@ -188,14 +190,15 @@ def _another(
     else:
         every = [nearest ^ {*move} for n in (0, 1, 2) for move in combinations(groups[:PAIRWISE], n)]
     untrained, untested, distance = _total(types, nearest)
+    farthest, taken = distance + min(images.values()), Counter(map(frozenset, tested))
+    before = Counter(g for side in tested for g in side)
 
     def cost(train: set[str]) -> tuple[bool, int, int, float, str]:
         lost, hidden, away = _total(types, train)
-        worse = (lost, hidden) > (untrained, untested) or away > distance + min(images.values())
-        now = images.keys() - train
-        times = [sum(g in side for side in [*tested, now]) for g in groups]
-        uneven = len(times) * sum(t * t for t in times) - sum(times) ** 2
-        return worse, tested.count(now), uneven, away, _digest(f"{salt}/{sorted(train)}")
+        worse = (lost, hidden) > (untrained, untested) or away > farthest
+        times = [before[g] + (g not in train) for g in groups]
+        uneven = len(times) * sum(t * t for t in times) - sum(times) ** 2  # their variance, but for a factor
+        return worse, taken[frozenset(images.keys() - train)], uneven, away, _digest(f"{salt}/{sorted(train)}")
 
     return min(every, key=cost)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,18 +70,17 @@ def check_pairs(pairs: Iterable[SegmentationSample]) -> None:
     check_made(path for pair in pairs for path in (pair.image, pair.mask) if isinstance(path, Path))
 
 
-def from_output(folder: str | Path, held_out: Copies | Collection[Path] = ()) -> tuple[list[SegmentationSample], int]:
+def from_output(folder: str | Path, held_out: Copies | None = None) -> tuple[list[SegmentationSample], int]:
     """Pairs of a synthesis output, in folders or in shards, its counterfeits as made normals, and how many were left
     out.
 
-    Left out are those that the manifest says were made from one of the files `held_out`, a mask or an image that
+    Left out are those that the manifest says were made from one of the files of `held_out`, a mask or an image that
     tests are done on, or from a copy of one under any name: a segmenter that has seen their shape or surface would have
     an advantage. A method that draws normal or mask itself has no such file; what it was trained on, its weights
-    record. Of several folders give `Copies` of the files, which looks into each file once. UserError when the folder is
+    record. UserError when the folder is
     no output, a line of its manifest is damaged, or its sources are not where it says.
     """
-    folder = Path(folder)
-    copies = held_out if isinstance(held_out, Copies) else Copies(held_out)
+    folder, copies = Path(folder), held_out or Copies([])
     files, told = _Sources(), True  # by every pair, what it was made from
     found: list[tuple[_Used, SegmentationSample]] = []
     for row in each_record(folder, counterfeits=True):

@@ -29,6 +29,7 @@ from fast.bench.nested import sides_of
 from fast.bench.rows import Made, Row, RowPairs
 from fast.bench.trial import NetworkJudge
 from fast.cli import bench
+from fast.data.content import Copies
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_splits
@@ -464,7 +465,7 @@ def test_it_delivers_page_pairs_and_a_segmenter_that_answers_the_same_elsewhere(
         assert not (out / "pairs").exists()
     else:
         train = {path.resolve() for s in split.apply(index)[0] for path in (s.image, s.mask) if path}
-        pairs, left_out = from_output(out / "pairs", {s.image.resolve() for s in split.apply(index)[1]})
+        pairs, left_out = from_output(out / "pairs", Copies.of_samples(split.apply(index)[1]))
         assert len(pairs) == 4
         assert left_out == 0
         normals = {s.image.resolve() for s in index.normals}

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -242,6 +243,19 @@ def test_nested_splits_of_two_parts_are_both_or_the_same_again() -> None:
 
     assert tested(10, 6) == [{"b"}, {"a"}, {"b"}]
     assert tested(30, 2) == [{"b"}, {"b"}, {"b"}]  # two images teach nothing
+
+
+def test_a_category_that_tests_nothing_leaves_the_splits_of_another_as_they_are() -> None:
+    """Of "d" there is one part, which trains in every split: that is no division tried before."""
+    one, other = dataset({"crack": {f"g{i}": 2 for i in range(9)}}), dataset({"hole": {"x": 3}}, "d")
+    both = replace(one, defects=[*one.defects, *other.defects])
+
+    def tested(index: DatasetIndex) -> list[tuple[list[str], str]]:
+        outer = Split([index.relative(s.image) for s in index.defects], [], 0, 1 / 3)
+        return [(split.test, split.rule) for split in nested_splits(index, outer, 3)]
+
+    assert tested(both) == tested(one)
+    assert {rule for _, rule in tested(both)} == {RULE}
 
 
 def test_a_split_that_is_not_nested_keeps_its_hash_and_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fast.data.content import Copies
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split
@@ -437,7 +438,7 @@ def test_the_command(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         mask, normal = read_mask(tmp_path / "a" / row["mask"]), read_image(row["normal_source"])
         assert (read_image(tmp_path / "a" / row["image"])[mask == 0] == normal[mask == 0]).all()
     # A pair that was made of something that tests are done on is left out.
-    kept, left = from_output(tmp_path / "a", [Path(rows[0]["defect_source"])])
+    kept, left = from_output(tmp_path / "a", Copies([Path(rows[0]["defect_source"])]))
     assert left == sum(r["defect_source"] == rows[0]["defect_source"] for r in rows)
     assert len(kept) == 6 - left
     for rank in ("1", "0"):

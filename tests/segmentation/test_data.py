@@ -44,7 +44,7 @@ def test_pairs_of_an_output_without_those_that_the_test_knows(tmp_path: Path) ->
     tests = [tmp_path / "test" / "m.png", tmp_path / "test" / "n.png"]
     sources = [("a.png", "b.png"), ("a.png", str(tests[0])), (str(tests[1]), "b.png")]
     folder = output(tmp_path / "out", sources)
-    pairs, left_out = from_output(folder, tests)
+    pairs, left_out = from_output(folder, Copies(tests))
     assert (len(pairs), left_out) == (1, 2)
     image, mask = pairs[0].read()
     assert image.shape == (40, 40, 3)
@@ -54,7 +54,7 @@ def test_pairs_of_an_output_without_those_that_the_test_knows(tmp_path: Path) ->
     (folder / "b.png").unlink()
     assert len(from_output(folder)[0]) == 3
     with pytest.raises(UserError, match=r"b\.png, which a pair was made from, is not there"):
-        from_output(folder, tests)
+        from_output(folder, Copies(tests))
 
 
 def test_copies_of_what_is_tested_on_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_copies_of_what_is_tested_on_are_left_out(tmp_path: Path, monkeypatch: p
     write_image(folder / "m2.tif", np.roll(shape, 1, axis=0) * 90)
     write_image(folder / "m3.tif", shape[::-1] * 90)
     tests[1].write_bytes((folder / "n3.png").read_bytes())
-    pairs, left_out = from_output(folder, tests)
+    pairs, left_out = from_output(folder, Copies(tests))
     assert (len(pairs), left_out) == (1, 3)
     assert pairs[0].image == folder / "image/000002.png"
     read: list[Path] = []
@@ -91,11 +91,13 @@ def test_a_method_that_draws_its_own_has_no_files_to_leave_out(tmp_path: Path) -
     rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
     rows[0] |= {"normal_source": None, "mask_source": None}
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert (len(from_output(folder, [folder / "b.png"])[0]), from_output(folder, [folder / "b.png"])[1]) == (1, 1)
+    tested = Copies([folder / "b.png"])
+    kept, left_out = from_output(folder, tested)
+    assert (len(kept), left_out) == (1, 1)
     del rows[0]["normal_source"], rows[0]["mask_source"]  # says nothing: nobody can tell
     (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match="a pair does not say its sources"):
-        from_output(folder, [folder / "b.png"])
+        from_output(folder, tested)
 
 
 def test_bad_outputs_are_refused(tmp_path: Path) -> None:

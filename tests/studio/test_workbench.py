@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fast.data.content import Copies
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators.latent import LatentGenerator
 from fast.segmentation.data import from_output
@@ -86,7 +87,7 @@ def test_real_defects_of_a_draft_are_read_once_and_a_kept_pair_says_which_it_hol
         row = read_records(tmp_path / "kept")[index]
         assert Path(row["defect_source"]).parent == drawn_root / "wood/test/crack"
     held = [Path(row["defect_source"]) for row in read_records(tmp_path / "kept")]
-    assert from_output(tmp_path / "kept", held)[1] == 2
+    assert from_output(tmp_path / "kept", Copies(held))[1] == 2
 
 
 def test_what_does_not_fit_is_said(bench: Workbench, mask: np.ndarray) -> None:
