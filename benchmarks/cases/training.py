@@ -14,7 +14,7 @@ from benchmarks.network import build_fast, cells, channels, recipe, trained_side
 from benchmarks.original import as_original
 from fast.runtime.workers import cores
 from fast.training.memory import Checkpointing
-from fast.training.trainer import computes_in_bf16, make_trainer, quiet
+from fast.training.trainer import computes_in_bf16, make_trainer, quiet, settle_precision
 
 
 def step(
@@ -52,7 +52,9 @@ def _ours(device: str, size: str, batch: int, times: int, checkpointing: str) ->
     settings = {**recipe(size)["lightning"]["trainer"], "max_steps": times + 1}
     model = build_fast(size, frozen_precision="bf16" if computes_in_bf16(settings) else "fp32")
     clock = _Clock()
-    where = {"accelerator": "gpu" if device == "cuda" else "cpu", "devices": 1}
+    accelerator = "gpu" if device == "cuda" else "cpu"
+    settle_precision(settings, accelerator)
+    where = {"accelerator": accelerator, "devices": 1}
     with TemporaryDirectory() as folder:
         callbacks = [Checkpointing(checkpointing), clock]
         trainer = make_trainer(settings, where, default_root_dir=str(Path(folder)), callbacks=callbacks)

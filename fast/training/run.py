@@ -89,7 +89,8 @@ def train(options: TrainingOptions) -> Path:
     """Do what the options say. Returns the run's folder."""
     run = plan(options)
     where = devices(options, run.settings["trainer"])
-    settle_precision(run.config["lightning"]["trainer"], where["accelerator"])
+    flag = "--precision" if options.precision else "lightning.trainer.precision"
+    settle_precision(run.config["lightning"]["trainer"], where["accelerator"], flag)
     if run.config["model"]["params"].get("frozen_precision") == "bf16":
         settled("bf16", "cuda" if where["accelerator"] == "gpu" else "cpu", "model.params.frozen_precision")
     with quiet():

@@ -21,14 +21,15 @@ from fast.training.config import PRECISIONS
 from ldm.errors import UserError
 
 
-def settle_precision(settings: dict[str, Any], accelerator: str) -> None:
+def settle_precision(settings: dict[str, Any], accelerator: str, flag: str = "--precision") -> None:
     """Decide `precision: auto` of `lightning.trainer`, which is the default: bfloat16 where the device computes in it.
-    The run's config keeps what was decided, so that the run goes on in it on any machine."""
+    The run's config keeps what was decided, so that the run goes on in it on any machine. Who forces bfloat16 where it
+    is slow is warned, by the name of what they gave (`flag`)."""
     device, given = ("cuda" if accelerator == "gpu" else "cpu"), str(settings.get("precision", "auto"))
     if PRECISIONS.get(given) == "auto":
         settings["precision"] = "bf16-mixed" if has_bf16(device) else "32"
     elif given.startswith("bf16"):
-        settled(given, device)
+        settled(given, device, flag)
 
 
 def computes_in_bf16(settings: Mapping[str, Any]) -> bool:
@@ -87,9 +88,8 @@ def strategy(where: Mapping[str, Any], settings: Mapping[str, Any], all_used: bo
 
 
 def make_trainer(settings: dict[str, Any], where: dict[str, Any], **parts: Any) -> pl.Trainer:
-    """`settings`: `lightning.trainer` of the recipe. Raises `UserError` for a value that the trainer refuses."""
-    settings = dict(settings)
-    settle_precision(settings, where["accelerator"])
+    """`settings`: `lightning.trainer` of the recipe, its precision decided (`settle_precision`). Raises `UserError` for
+    a value that the trainer refuses."""
     precision = str(settings["precision"])
     own = {k: v for k, v in settings.items() if k not in ("log_every_n_steps", "precision")}
     try:

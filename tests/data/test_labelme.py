@@ -327,7 +327,7 @@ def test_shapes_that_reach_beyond_their_image_are_counted(tmp_path: Path) -> Non
     assert "beyond" not in "".join(check(open_dataset(tmp_path)).usable.notes)
     annotate(picture(tmp_path / "b.jpg"), shape(box(60, 1, WIDTH + 30, 20)), shape(box(1, -3, 9, 9)))
     report = check(open_dataset(tmp_path))
-    assert [line for line in report.usable.notes if "beyond" in line] == [
+    assert [line for line in report.usable.notes if "reach beyond" in line] == [
         "LabelMe: 2 shapes reach beyond their image and are cut at its border; were they drawn on the image at another "
         "size?"
     ]

@@ -214,3 +214,16 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_a_bar_s_flags_name_no_terminal() -> None:
     assert SimpleNamespace(**vars(Progress(1, "a", "b", hidden=True))).bar.disable
+
+
+def test_a_training_warns_once_by_the_name_of_what_was_given(
+    machine: bool, tmp_path: Path, drawn_root: Path, tiny_base: Path, tiny_fast_config: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = recipe(tmp_path, tiny_fast_config, drawn_root, steps=1)
+    argv = ["-b", path, "--actual_resume", tiny_base, "-t", "-l", tmp_path, "-n", "run", "--precision", "bf16"]
+    assert door(*argv) == 0
+    assert capsys.readouterr().err.count("warning: --precision bf16: ") == (not machine)
+    assert door("-r", tmp_path / "run", "-t", "--max_steps", "2") == 0
+    err = capsys.readouterr().err
+    assert err.count("warning: lightning.trainer.precision bf16") == err.count("warning: ") == (not machine)

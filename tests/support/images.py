@@ -24,5 +24,7 @@ def mask(height: int = SIDE, width: int = SIDE) -> np.ndarray:
 def plain(path: Path, height: int, width: int) -> np.ndarray:
     """Grey, with a corner that tells one file from another: copies of a defect's image are no normals."""
     image = np.full((height, width, 3), 90, np.uint8)
-    image[0, 0] = list(hashlib.sha256(str(path).encode()).digest()[:3])
+    digest = np.frombuffer(hashlib.sha256(str(path).encode()).digest()[:16], np.uint8)
+    image[:4, :4, [0, 2]] = [255, 0]  # in colour whatever the path, JPEG too
+    image[:4, :4, 1] = digest.reshape(4, 4)
     return image

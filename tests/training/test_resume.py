@@ -51,7 +51,10 @@ def break_and_go_on(run: Path, flags: list[object], at_step: Any, capsys: pytest
     at_step(3, interrupt)
     capsys.readouterr()
     assert door("-r", run, "-t") == 2
-    assert capsys.readouterr().err == f"error: interrupted at step 4; go on with -t -r {run}\n"
+    *warnings, last = capsys.readouterr().err.splitlines()
+    assert last == f"error: interrupted at step 4; go on with -t -r {run}"
+    assert all(line.startswith("warning: lightning.trainer.precision bf16: ") for line in warnings)  # where it is slow
+    assert len(warnings) == len(set(warnings)) <= 1
     at_step(5, kill)
     with pytest.raises(Killed):
         door("-r", run, "-t")
