@@ -29,9 +29,32 @@ from fast.segmentation.data import from_samples, merged
 from ldm.errors import UserError
 
 ALONE = "real alone"
-SHARE = 0.5  # of the defects drawn in training that are real, where there are real and synthetic ones
 METRICS = ("miou", "miou_types", "ap", "auroc")
 UNTOLD = ("types", "parts", "split", "data", "how", "judged")  # of a row, in the line about it
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How often training draws what, as `fast.segmentation.data.merged` takes it.
+
+    `normals`: share of what is drawn that are normal images; without them real defects alone never see one, and pairs
+    stand on them. `draw`: of the real defects. `real_share`: of the defects drawn that are real where there are pairs;
+    None: every defect equally often.
+    """
+
+    normals: float = 0.0
+    draw: str = "parts"
+    real_share: float | None = 0.5
+
+    def describe(self) -> dict[str, Any]:
+        """What decides every row's figures, as plain data. No normals, and images drawn alike, as all was before there
+        was anything else, go unsaid."""
+        normals = {"normals": self.normals} if self.normals else {}
+        return {**normals, **({"draw": self.draw} if self.draw != "images" else {})}
+
+    def of_pairs(self, count: int | None) -> dict[str, Any]:
+        """What decides the figures of pairs beside so many real defects of each type; a half goes unsaid."""
+        return {"real_share": self.real_share or "merge"} if self.real_share != 0.5 and count != 0 else {}
 
 
 @dataclass(frozen=True)
@@ -42,9 +65,8 @@ class Few:
     `rows`: where pairs come from, by label; `per_type`: pairs of each type; `only_all`: rows that are measured beside
     all real defects alone, as those of a finished run or of trained weights are always, whose pairs may hold any of
     the training side. `nested`: measure seed k on nested split k of the training side, and nothing on the test side.
-    `normals`: share of what every row's training draws that are normal images; without them real defects alone never
-    see one, and pairs stand on them. `draw`: of the real defects, see `fast.segmentation.data.merged`. `judged`: how
-    the judge sees images, as plain data: options that change every figure.
+    `drawing`: of every row's training. `judged`: how the judge sees images, as plain data: options that change every
+    figure.
     """
 
     counts: tuple[int | None, ...]
@@ -53,9 +75,8 @@ class Few:
     per_type: int
     only_all: tuple[str, ...] = ()
     nested: bool = False
-    normals: float = 0.0
+    drawing: Drawing = Drawing()
     judged: Mapping[str, Any] = field(default_factory=dict)
-    draw: str = "parts"
 
 
 def choose(samples: Sequence[Sample], count: int | None, seed: int) -> list[Sample]:
@@ -81,8 +102,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Rows `label`, `count`, `seed` with the judge's figures, written to `out` as they come; those there are not
     measured again. Raises `UserError`, also where those were measured otherwise."""
-    if few.normals and not index.normals:
-        raise UserError(f"--normals {few.normals:g}: {index.root} has no normal images to train on; leave it out")
+    if (normals := few.drawing.normals) and not index.normals:
+        raise UserError(f"--normals {normals:g}: {index.root} has no normal images to train on; leave it out")
     sides = _sides(index, split, few)
     # For nested splits nothing of the test side is opened.
     seen = training_side(index, split) if few.nested else next(iter(sides.values())).index
@@ -111,7 +132,7 @@ def measure(
     for label, count, seed in followed(todo, "measuring", "row", leave=False):
         real = choose(sides[seed].train, count, seed) if count != 0 else []
         chosen = _chosen_sides(sides[seed], count, seed)
-        row = measured(label, count, seed, real, chosen, pairs, judge, few.normals, few.draw)
+        row = measured(label, count, seed, real, chosen, pairs, judge, few.drawing)
         if row is None:
             continue
         how, judged = _how(label, few, count, seed), _judged(few)
@@ -212,16 +233,15 @@ def measured(
     sides: Sides,
     pairs: RowPairs,
     judge: Judge,
-    normals: float = 0.0,
-    draw: str = "parts",
+    drawing: Drawing = Drawing(),
 ) -> dict[str, Any] | None:
-    """One row's figures; None where it has no pairs. `normals`, `draw`: see `Few`."""
+    """One row's figures; None where it has no pairs."""
     made = [] if label == ALONE else pairs.of(label, sides, real, count, seed)
     if label != ALONE and not made:
         return None
-    share = SHARE if made and real else None
-    flawless = from_samples(sides.index.normals) if normals else []
-    seen = merged(made, from_samples(real), flawless, share, normals, draw)
+    share = drawing.real_share if made and real else None
+    flawless = from_samples(sides.index.normals) if drawing.normals else []
+    seen = merged(made, from_samples(real), flawless, share, drawing.normals, drawing.draw)
     figures = trial(judge, seen, from_samples(sides.test), seed).figures
     row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(made)}
     types = {name: own["iou"] for name, own in figures["types"].items()}
@@ -248,10 +268,8 @@ def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: Mapping[int, s
 
 
 def _judged(few: Few) -> dict[str, Any]:
-    """What decides every row's figures. Rows without normals, or of images drawn alike, keep the description that they
-    had before there was anything else."""
-    draw = {"draw": few.draw} if few.draw != "images" else {}
-    return {**few.judged, **({"normals": few.normals} if few.normals else {}), **draw}
+    """What decides every row's figures."""
+    return {**few.judged, **few.drawing.describe()}
 
 
 def _told(judged: Mapping[str, Any]) -> str:
@@ -265,7 +283,7 @@ def _how(label: str, few: Few, count: int | None, seed: int) -> dict[str, Any]:
     row = few.rows[label]
     parts = {name: _how(name, few, count, seed) for name in row.mix or ()}
     own = {**row.describe(), **row.files(str(seed), count), "per_type": few.per_type}
-    found = {**own, **({"of": parts} if parts else {})}
+    found = {**own, **({"of": parts} if parts else {}), **few.drawing.of_pairs(count)}
     return dict(json.loads(json.dumps(found)))
 
 

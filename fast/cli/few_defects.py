@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fast.cli.segment import STEPS
+from fast.cli.segment import STEPS, share_of_real
 from fast.runtime.options import Parser
 from fast.segmentation.names import require_name
 from ldm.errors import UserError
@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--normals", type=float, default=0.0, metavar="R",
                    help="share of what every row is trained on that are normal images, which pairs stand on and real "
                         "defects alone do not show; bench.py takes 0.3 (default: 0)")
+    p.add_argument("--real_share", type=share_of_real, default=0.5, metavar="R",
+                   help="share of the defects drawn that are real in rows with pairs; or merge: all equally often "
+                        "(default: 0.5)")
     p.add_argument("--draw", choices=("parts", "images"), default="parts",
                    help="of the real defects: every type, and of it every physical part, equally often, or every image "
                         "(default: parts)")
@@ -88,10 +91,13 @@ def run(options: argparse.Namespace) -> None:
     counts = tuple(_count(text) for text in (COUNTS if options.counts is None else options.counts).split(","))
     rows = rows_of(options)
 
-    from fast.bench.few import Few, measure
+    from fast.bench.few import Drawing, Few, measure
     from fast.bench.few_table import report
     from fast.data.images import write_bytes
 
+    if options.real_share != Drawing.real_share and not rows:
+        share = options.real_share or "merge"
+        raise UserError(f"--real_share {share} is of rows with pairs, and there are none; add --methods or --row")
     judge, judged = judge_of(options)
     index, split = opened(options)
     seeds = tuple(options.seeds or (range(options.nested) if options.nested else (0, 1, 2)))
@@ -101,8 +107,9 @@ def run(options: argparse.Namespace) -> None:
         return
     for note in notes_of(rows.values(), [f"{category}/{anomaly}" for category, anomaly in index.types]):
         print(note, flush=True)
-    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), options.nested is not None, options.normals,
-              judged, options.draw)  # fmt: skip
+    drawing = Drawing(options.normals, options.draw, options.real_share)
+    nested = options.nested is not None
+    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), nested, drawing, judged)
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     write_bytes(options.out / "table.md", report(found).encode())
     print(report(found))
@@ -185,6 +192,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.steps is not None and (options.segmenter == "quick" or options.steps < 1):
         why = "is below 1; raise it" if options.steps < 1 else "is for networks; add --segmenter fpn"
         raise UserError(f"--steps {options.steps} {why}")
+    if options.write_splits and (idle := _measures(options)):
+        raise UserError(f"--write_splits {options.write_splits} writes splits and measures nothing; leave out {idle}")
     if options.write_splits and options.counts is None and options.seeds:
         raise UserError(f"--seeds {options.seeds[0]}: they choose a few real defects, whose splits are written with "
                         "--counts; give that, or leave them out")  # fmt: skip
@@ -201,6 +210,16 @@ def _check(options: argparse.Namespace) -> None:
     if options.nested and options.seeds and max(options.seeds) >= options.nested:
         raise UserError(f"--seeds {max(options.seeds)} is no number of the {options.nested} nested splits; they are "
                         f"0..{options.nested - 1}")  # fmt: skip
+
+
+def _measures(options: argparse.Namespace) -> str:
+    """The first flag that decides how rows are measured, as it was given; empty where there is none."""
+    plain = parser()
+    for name in ("normals", "real_share", "draw", "segmenter", "steps", "native", "upright"):
+        value = getattr(options, name)
+        if value != plain.get_default(name):
+            return f"--{name}" if value is True else f"--{name} {'merge' if value is None else value}"
+    return ""
 
 
 def _count(text: str) -> int | None:

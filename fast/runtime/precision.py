@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from fast.runtime.signals import is_first_process
+
 CHOICES = ("auto", "fp32", "bf16")
 _FLAGS = frozenset({"avx512_bf16", "amx_bf16", "avx10_1", "bf16"})  # as Linux names them; the last is ARM's
 # oneDNN, which computes for PyTorch, can be told to leave instructions out: only these have bfloat16's.
@@ -56,7 +58,9 @@ def settled(choice: str, device: str = "cpu", flag: str = "--precision") -> str:
 
 
 def warn(choice: str, device: str, flag: str) -> None:
-    """One line for somebody who forces bfloat16 on a device without it."""
+    """One line, of the first process alone, for somebody who forces bfloat16 on a device without it."""
+    if not is_first_process():
+        return
     factor = slowdown(device)
     fast = f"takes {factor:.0f} times as long as float32 here" if factor >= 1.5 else "is no faster than float32 here"
     named = platform.processor() or platform.machine() if device == "cpu" else torch.cuda.get_device_name()

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fast.bench import rows as module_rows
-from fast.bench.few import ALONE, Few, choose, enough, measure, save_few
+from fast.bench.few import ALONE, Drawing, Few, choose, enough, measure, save_few
 from fast.bench.few_table import table, worth
 from fast.bench.nested import nested_sides, sides_of, told_again
 from fast.bench.provenance import check_finished, check_weights
@@ -141,8 +141,12 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
         ["--mix", "half=transplant:fast"],
         ["--nested", "2", "--folder", "made=run"],
         ["--nested", "2", "--write_splits", "there", "--seeds", "0"],
+        ["--nested", "2", "--write_splits", "there", "--normals", "0.3"],
+        ["--nested", "2", "--write_splits", "there", "--real_share", "merge"],
+        ["--nested", "2", "--write_splits", "there", "--native"],
         ["--at_all", "half"],
         ["--methods", "--looks", "crack=pit"],
+        ["--methods", "--real_share", "0.75"],
     ],
     ids=" ".join,
 )
@@ -150,7 +154,7 @@ def test_bad_flags_end_in_one_line(flags: list[str], tmp_path: Path, capsys: pyt
     assert run_cli(few_defects.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: ")
-    assert " ".join(flags[-2:]) in line
+    assert " ".join(flags[-2:] if flags[-1] != "--native" else flags[-1:]) in line
     assert not (tmp_path / "out").exists()
 
 
@@ -717,6 +721,19 @@ def test_splits_of_a_few_defects_are_written_and_their_weights_measured_beside_t
         measure(index, split, again, Recorder(), tmp_path / "more" / "rows.json", report=lambda _: None)
 
 
+def test_a_share_of_real_defects_is_of_rows_with_pairs(tmp_path: Path) -> None:
+    index, judge, out = dataset(tmp_path), Recorder(), tmp_path / "rows.json"
+    half = Few((None,), (0,), {}, 2)
+    measure(index, make_split(index), half, judge, out, report=lambda _: None)
+    more = replace(half, rows={"pasted": Row("cutpaste")}, drawing=Drawing(real_share=0.75))
+    found = measure(index, make_split(index), more, judge, out, report=lambda _: None)
+    assert [row["label"] for row in found] == [ALONE, "pasted"]
+    assert len(judge.asked) == 2  # real defects alone are what they were
+    assert found[1]["how"]["real_share"] == 0.75
+    with pytest.raises(UserError, match="holds 'pasted' with other options"):
+        measure(index, make_split(index), replace(more, drawing=Drawing()), judge, out, report=lambda _: None)
+
+
 def test_every_row_sees_the_same_share_of_normal_images(tmp_path: Path) -> None:
     index = dataset(tmp_path)
     seen: list[dict[str, float]] = []
@@ -728,12 +745,17 @@ def test_every_row_sees_the_same_share_of_normal_images(tmp_path: Path) -> None:
             seen.append({kind: sum(w for k, w in of if k == kind) / total for kind, _ in of})
             return set()
 
-    asked = Few((None,), (0,), {"pasted": Row("cutpaste")}, 2, normals=0.3)
+    asked = Few((None,), (0,), {"pasted": Row("cutpaste")}, 2, drawing=Drawing(0.3))
     measure(index, make_split(index), asked, Weigher(), tmp_path / "rows.json", report=lambda _: None)
     assert seen == [pytest.approx({"real": 0.7, "normal": 0.3}),
                     pytest.approx({"real": 0.35, "synthetic": 0.35, "normal": 0.3})]  # fmt: skip
+    for share, real in ((0.9, 0.9), (None, 12 / 16)):  # none: twelve real and four synthetic ones alike
+        drawing = Drawing(0.3, real_share=share)
+        measure(index, make_split(index), replace(asked, drawing=drawing), Weigher(), tmp_path / f"{share}.json",
+                report=lambda _: None)  # fmt: skip
+        assert seen[-1] == pytest.approx({"real": 0.7 * real, "synthetic": 0.7 * (1 - real), "normal": 0.3})
     bare = replace(index, normals=[])
     with pytest.raises(UserError, match=r"--normals 0.3: .* has no normal images"):
         measure(bare, make_split(bare), asked, Weigher(), tmp_path / "none.json")
     with pytest.raises(UserError, match=r"judged otherwise \(normals=0.3 draw=parts, now draw=parts\)"):
-        measure(index, make_split(index), replace(asked, normals=0.0), Weigher(), tmp_path / "rows.json")
+        measure(index, make_split(index), replace(asked, drawing=Drawing()), Weigher(), tmp_path / "rows.json")

@@ -45,7 +45,9 @@ def test_auto_follows_the_machine(machine: bool, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == ""
 
 
-def test_who_forces_it_is_warned_in_one_line(machine: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_forces_it_is_warned_in_one_line(
+    machine: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert settled("bf16") == "bf16"
     said = capsys.readouterr().err
     if machine:
@@ -54,6 +56,9 @@ def test_who_forces_it_is_warned_in_one_line(machine: bool, capsys: pytest.Captu
         assert said.startswith("warning: --precision bf16: this processor (")
         assert "takes 128 times as long as float32 here" in said
         assert said.count("\n") == 1
+    monkeypatch.setenv("RANK", "1")
+    settled("bf16")
+    assert capsys.readouterr().err == ""  # one process tells it
 
 
 @pytest.mark.parametrize("given", [{}, {"precision": "auto"}])
