@@ -34,7 +34,7 @@ UNTOLD = ("types", "parts", "split", "data", "how", "judged")  # of a row, in th
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Shares:
     """How often training draws what, as `fast.segmentation.data.merged` takes it.
 
     `normals`: share of what is drawn that are normal images; without them real defects alone never see one, and pairs
@@ -65,7 +65,7 @@ class Few:
     `rows`: where pairs come from, by label; `per_type`: pairs of each type; `only_all`: rows that are measured beside
     all real defects alone, as those of a finished run or of trained weights are always, whose pairs may hold any of
     the training side. `nested`: measure seed k on nested split k of the training side, and nothing on the test side.
-    `drawing`: of every row's training. `judged`: how the judge sees images, as plain data: options that change every
+    `shares`: of every row's training. `judged`: how the judge sees images, as plain data: options that change every
     figure.
     """
 
@@ -75,7 +75,7 @@ class Few:
     per_type: int
     only_all: tuple[str, ...] = ()
     nested: bool = False
-    drawing: Drawing = Drawing()
+    shares: Shares = Shares()
     judged: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -102,7 +102,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Rows `label`, `count`, `seed` with the judge's figures, written to `out` as they come; those there are not
     measured again. Raises `UserError`, also where those were measured otherwise."""
-    if (normals := few.drawing.normals) and not index.normals:
+    if (normals := few.shares.normals) and not index.normals:
         raise UserError(f"--normals {normals:g}: {index.root} has no normal images to train on; leave it out")
     sides = _sides(index, split, few)
     # For nested splits nothing of the test side is opened.
@@ -132,7 +132,7 @@ def measure(
     for label, count, seed in followed(todo, "measuring", "row", leave=False):
         real = choose(sides[seed].train, count, seed) if count != 0 else []
         chosen = _chosen_sides(sides[seed], count, seed)
-        row = measured(label, count, seed, real, chosen, pairs, judge, few.drawing)
+        row = measured(label, count, seed, real, chosen, pairs, judge, few.shares)
         if row is None:
             continue
         how, judged = _how(label, few, count, seed), _judged(few)
@@ -233,15 +233,15 @@ def measured(
     sides: Sides,
     pairs: RowPairs,
     judge: Judge,
-    drawing: Drawing = Drawing(),
+    shares: Shares = Shares(),
 ) -> dict[str, Any] | None:
     """One row's figures; None where it has no pairs."""
     made = [] if label == ALONE else pairs.of(label, sides, real, count, seed)
     if label != ALONE and not made:
         return None
-    share = drawing.real_share if made and real else None
-    flawless = from_samples(sides.index.normals) if drawing.normals else []
-    seen = merged(made, from_samples(real), flawless, share, drawing.normals, drawing.draw)
+    share = shares.real_share if made and real else None
+    flawless = from_samples(sides.index.normals) if shares.normals else []
+    seen = merged(made, from_samples(real), flawless, share, shares.normals, shares.draw)
     figures = trial(judge, seen, from_samples(sides.test), seed).figures
     row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(made)}
     types = {name: own["iou"] for name, own in figures["types"].items()}
@@ -269,7 +269,7 @@ def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: Mapping[int, s
 
 def _judged(few: Few) -> dict[str, Any]:
     """What decides every row's figures."""
-    return {**few.judged, **few.drawing.describe()}
+    return {**few.judged, **few.shares.describe()}
 
 
 def _told(judged: Mapping[str, Any]) -> str:
@@ -283,7 +283,7 @@ def _how(label: str, few: Few, count: int | None, seed: int) -> dict[str, Any]:
     row = few.rows[label]
     parts = {name: _how(name, few, count, seed) for name in row.mix or ()}
     own = {**row.describe(), **row.files(str(seed), count), "per_type": few.per_type}
-    found = {**own, **({"of": parts} if parts else {}), **few.drawing.of_pairs(count)}
+    found = {**own, **({"of": parts} if parts else {}), **few.shares.of_pairs(count)}
     return dict(json.loads(json.dumps(found)))
 
 

@@ -91,11 +91,11 @@ def run(options: argparse.Namespace) -> None:
     counts = tuple(_count(text) for text in (COUNTS if options.counts is None else options.counts).split(","))
     rows = rows_of(options)
 
-    from fast.bench.few import Drawing, Few, measure
+    from fast.bench.few import Few, Shares, measure
     from fast.bench.few_table import report
     from fast.data.images import write_bytes
 
-    if options.real_share != Drawing.real_share and not rows:
+    if options.real_share != Shares.real_share and not rows:
         share = options.real_share or "merge"
         raise UserError(f"--real_share {share} is of rows with pairs, and there are none; add --methods or --row")
     judge, judged = judge_of(options)
@@ -107,9 +107,9 @@ def run(options: argparse.Namespace) -> None:
         return
     for note in notes_of(rows.values(), [f"{category}/{anomaly}" for category, anomaly in index.types]):
         print(note, flush=True)
-    drawing = Drawing(options.normals, options.draw, options.real_share)
+    shares = Shares(options.normals, options.draw, options.real_share)
     nested = options.nested is not None
-    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), nested, drawing, judged)
+    few = Few(counts, seeds, rows, options.pairs, tuple(options.at_all), nested, shares, judged)
     found = measure(index, split, few, judge, options.out / "rows.json", report=lambda line: print(line, flush=True))
     write_bytes(options.out / "table.md", report(found).encode())
     print(report(found))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fast.bench import rows as module_rows
-from fast.bench.few import ALONE, Drawing, Few, choose, enough, measure, save_few
+from fast.bench.few import ALONE, Few, Shares, choose, enough, measure, save_few
 from fast.bench.few_table import table, worth
 from fast.bench.nested import nested_sides, sides_of, told_again
 from fast.bench.provenance import check_finished, check_weights
@@ -725,13 +725,13 @@ def test_a_share_of_real_defects_is_of_rows_with_pairs(tmp_path: Path) -> None:
     index, judge, out = dataset(tmp_path), Recorder(), tmp_path / "rows.json"
     half = Few((None,), (0,), {}, 2)
     measure(index, make_split(index), half, judge, out, report=lambda _: None)
-    more = replace(half, rows={"pasted": Row("cutpaste")}, drawing=Drawing(real_share=0.75))
+    more = replace(half, rows={"pasted": Row("cutpaste")}, shares=Shares(real_share=0.75))
     found = measure(index, make_split(index), more, judge, out, report=lambda _: None)
     assert [row["label"] for row in found] == [ALONE, "pasted"]
     assert len(judge.asked) == 2  # real defects alone are what they were
     assert found[1]["how"]["real_share"] == 0.75
     with pytest.raises(UserError, match="holds 'pasted' with other options"):
-        measure(index, make_split(index), replace(more, drawing=Drawing()), judge, out, report=lambda _: None)
+        measure(index, make_split(index), replace(more, shares=Shares()), judge, out, report=lambda _: None)
 
 
 def test_every_row_sees_the_same_share_of_normal_images(tmp_path: Path) -> None:
@@ -745,17 +745,17 @@ def test_every_row_sees_the_same_share_of_normal_images(tmp_path: Path) -> None:
             seen.append({kind: sum(w for k, w in of if k == kind) / total for kind, _ in of})
             return set()
 
-    asked = Few((None,), (0,), {"pasted": Row("cutpaste")}, 2, drawing=Drawing(0.3))
+    asked = Few((None,), (0,), {"pasted": Row("cutpaste")}, 2, shares=Shares(0.3))
     measure(index, make_split(index), asked, Weigher(), tmp_path / "rows.json", report=lambda _: None)
     assert seen == [pytest.approx({"real": 0.7, "normal": 0.3}),
                     pytest.approx({"real": 0.35, "synthetic": 0.35, "normal": 0.3})]  # fmt: skip
     for share, real in ((0.9, 0.9), (None, 12 / 16)):  # none: twelve real and four synthetic ones alike
-        drawing = Drawing(0.3, real_share=share)
-        measure(index, make_split(index), replace(asked, drawing=drawing), Weigher(), tmp_path / f"{share}.json",
+        shares = Shares(0.3, real_share=share)
+        measure(index, make_split(index), replace(asked, shares=shares), Weigher(), tmp_path / f"{share}.json",
                 report=lambda _: None)  # fmt: skip
         assert seen[-1] == pytest.approx({"real": 0.7 * real, "synthetic": 0.7 * (1 - real), "normal": 0.3})
     bare = replace(index, normals=[])
     with pytest.raises(UserError, match=r"--normals 0.3: .* has no normal images"):
         measure(bare, make_split(bare), asked, Weigher(), tmp_path / "none.json")
     with pytest.raises(UserError, match=r"judged otherwise \(normals=0.3 draw=parts, now draw=parts\)"):
-        measure(index, make_split(index), replace(asked, drawing=Drawing()), Weigher(), tmp_path / "rows.json")
+        measure(index, make_split(index), replace(asked, shares=Shares()), Weigher(), tmp_path / "rows.json")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from fast.bench.few import ALONE, Drawing, Few, save_few
+from fast.bench.few import ALONE, Few, Shares, save_few
 from fast.bench.few import measure as measure_few
 from fast.bench.nested import nested_sides, sides_of, training_side
 from fast.bench.plan import plan
@@ -196,9 +196,8 @@ class Counting:
 def test_few_defects_shows_the_others(parts: Path, tmp_path: Path) -> None:
     index, judge = open_dataset(parts), Counting()
     split = make_split(index)
-    measure_few(
-        index, split, Few((None,), (0,), {}, 1, drawing=Drawing(0.3)), judge, tmp_path / "r.json", lambda _: None
-    )  # type: ignore[arg-type]
+    few = Few((None,), (0,), {}, 1, shares=Shares(0.3))
+    measure_few(index, split, few, judge, tmp_path / "r.json", lambda _: None)  # type: ignore[arg-type]
     assert judge.seen == expected(split)
     (row,) = json.loads((tmp_path / "r.json").read_text())
     assert row["label"] == ALONE
@@ -584,7 +583,7 @@ def test_a_few_defects_of_a_split_inside_keep_their_own_parts(parts: Path, tmp_p
 
 
 def test_rows_of_other_normals_are_not_gone_on_with(parts: Path, tmp_path: Path) -> None:
-    index, few = open_dataset(parts), Few((None,), (0, 1), {}, 1, nested=True, drawing=Drawing(0.3))
+    index, few = open_dataset(parts), Few((None,), (0, 1), {}, 1, nested=True, shares=Shares(0.3))
     split = make_split(index, fraction=2 / 3)
 
     def run(index: DatasetIndex) -> None:
