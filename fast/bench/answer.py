@@ -94,6 +94,7 @@ def protocol_of(
             augment="upright" if upright else "classical",
             lr=None if segmenter in PRETRAINED else 1e-3,
             draw="parts",
+            prior="real",
             normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
             precision=precision,
             start=None if segmenter in PRETRAINED else _start(size, precision),

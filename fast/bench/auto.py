@@ -228,6 +228,6 @@ def _network(
     plan: Plan, limit: float | None = None, progress: Callable[[int, float, float], None] | None = None
 ) -> NetworkJudge:
     """How the final segmenter is trained, within `limit` minutes, and tested."""
-    training = {"steps": plan.steps, "minutes": limit, "batch_size": 8, "augment": plan.augment}
+    training = {"steps": plan.steps, "minutes": limit, "batch_size": 8, "augment": plan.augment, "prior": "real"}
     seen = {"size": plan.size, "native": plan.native, "device": plan.device}
     return NetworkJudge(NETWORK, training, seen, progress=progress)

@@ -296,12 +296,14 @@ def _segment(
     given: Given,
 ) -> Cell:
     seg = protocol.segmentation
-    key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start", "native", "draw")}
+    key = {k: v for k, v in asdict(seg).items() if k not in ("networks", "seeds", "start", "native", "draw", "prior")}
     key["precision"] = _precision(network, seg.precision, given)
     real = entry.real or seg.real
     if network == "quick":
         key = {name: key[name] for name in QUICK if not (seg.native and name == "size")}
     key |= _beyond_default(seg)
+    if seg.prior != "drawn" and network != "quick":  # which chooses its threshold itself
+        key["prior"] = seg.prior
     if entry.real_share is not None:
         key["real_share"] = None if entry.real_share == "merge" else entry.real_share
     if pairs is None or real == "none":

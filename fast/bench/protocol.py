@@ -39,6 +39,7 @@ from fast.runtime.validated import (
 )
 from fast.segmentation.data import DRAWS
 from fast.segmentation.networks import PRETRAINED, SEGMENTERS
+from fast.segmentation.prior import PRIORS
 from fast.segmentation.recipes import PUBLISHED
 from fast.segmentation.recipes import RECIPES as SCHEDULES
 from fast.segmentation.train import LOSSES
@@ -115,7 +116,8 @@ class Segmentation:
     real training side is `merged` with the pairs. `real_share`: share of the defects drawn that are real where there
     are both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are training
     normals. `draw`: whether of the real defects all `images` are drawn equally often, as in the papers, or all types
-    and physical `parts` (`fast.segmentation.data.merged`).
+    and physical `parts` (`fast.segmentation.data.merged`). `prior`: how common defect pixels are taken to be, as in
+    what is `drawn`, as in the papers, or as in the `real` pictures (`fast.segmentation.prior`).
     `augment`: of all training images alike (`fast.data.transforms.AUGMENT`). `test_normals`: held-out normals are
     tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
     size, native, real, real_share, normals, augment and test_normals. `native`: pictures keep their size, of which
@@ -140,6 +142,7 @@ class Segmentation:
     augment: Augmentation = "classical"
     normals: ShareOrZero = 0.0
     draw: Annotated[str, one_of(*DRAWS)] = "images"
+    prior: Annotated[str, one_of(*PRIORS)] = "drawn"
     test_normals: Switch = True
     start: Start | None = None
 

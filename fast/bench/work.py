@@ -284,7 +284,7 @@ def _networks(cell: Cell) -> NetworkJudge:
     names = ("steps", "batch_size", "lr", "loss", "recipe", "ema", "crop", "augment")
     seen = {"size": key["size"], "native": key.get("native", False)}
     seen |= {"bf16": key["precision"] == "bf16", "device": device_of(cell)}
-    training = {name: key[name] for name in names}
+    training = {**{name: key[name] for name in names}, "prior": key.get("prior", "drawn")}
     return NetworkJudge(key["network"], training, seen, weights=begin[0], labels=_labels(cell))
 
 

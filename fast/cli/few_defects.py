@@ -75,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
                    help="what is trained on each row: quick, a pixel classifier on frozen features, or a network of "
                         "segment.py, such as fpn (default: quick)")
     p.add_argument("--steps", type=int, help=f"with a network: optimiser steps (default: {STEPS})")
+    p.add_argument("--prior", choices=("real", "drawn"),
+                   help="with a network: how common defect pixels are taken to be, as in the real pictures, or as in "
+                        "what training draws (default: real)")
     p.add_argument("--size", type=int, default=256, help="side that images are resized to (default: 256)")
     p.add_argument("--native", action="store_true",
                    help="images keep their size: large images, small defects; a network sees windows of --size")
@@ -142,6 +145,7 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
         judge = QuickJudge(None if options.native else options.size, augment, cache=cache, device=device)
         return judge, judge.settings()
     training = {"steps": STEPS if options.steps is None else options.steps, "augment": augment}
+    training["prior"] = options.prior or "real"
     seen = {"size": options.size, "native": options.native}
     where = {"device": device, "bf16": precision_of(options.segmenter, "auto", device) == "bf16"}
     network = NetworkJudge(options.segmenter, training, {**seen, **where})
@@ -192,6 +196,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.steps is not None and (options.segmenter == "quick" or options.steps < 1):
         why = "is below 1; raise it" if options.steps < 1 else "is for networks; add --segmenter fpn"
         raise UserError(f"--steps {options.steps} {why}")
+    if options.prior is not None and options.segmenter == "quick":
+        raise UserError(f"--prior {options.prior} is for networks; quick chooses its threshold itself; leave it out")
     if options.write_splits and (idle := _measures(options)):
         raise UserError(f"--write_splits {options.write_splits} writes splits and measures nothing; leave out {idle}")
     if options.write_splits and options.counts is None and options.seeds:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 STEPS = 700  # unless the training goes by the clock
 SHOWN = ("iou", "acc", "ap", "auroc")
 # Flags of a network's training, as `fast.segmentation.train.train` knows them.
-TRAINING = ("recipe", "steps", "minutes", "batch_size", "lr", "loss", "defect_weight", "ema", "crop", "augment")
+TRAINING = (
+    "recipe", "steps", "minutes", "batch_size", "lr", "loss", "defect_weight", "ema", "crop", "augment", "prior",
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
                      help="of a defect pixel in the cross-entropy of ce and ce+dice (default: 1 for fpn, else 3)")
     run.add_argument("--ema", type=float, default=0.0, metavar="DECAY",
                      help="keep a running mean of the weights instead of the last ones, such as 0.999 (default: 0)")
+    run.add_argument("--prior", choices=("real", "drawn"), default="real",
+                     help="how common defect pixels are taken to be: as in the real pictures to train on, or as in "
+                          "what training draws, which shows them more often (default: real)")
     run.add_argument("--augment", default="classical",
                      help="of all training images: classical: any angle, mirrors, scale, shift, grey levels; upright: "
                           "the same for parts that lie one way only; light: right angles, mirrors, zoom, grey levels; "
@@ -251,9 +256,11 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
         weights, batch = options.weights, min(options.batch_size, 8)
         judging = NetworkJudge(options.segmenter, how, seen, weights, batch_size=batch, progress=progress)
         done = trial(judging, data.train, data.test, options.seed)
+    often = getattr(done.network, "oversampling", 1.0)
     about = {
         "split": data.split,
         "counts": data.counts,
+        "oversampling": round(often, 3),
         "steps": len(losses),
         "training_seconds": round(done.seconds, 1),
         "last_loss": losses[-1],

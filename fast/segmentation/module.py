@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 
 from fast.data.mask_looks import IGNORED
 from fast.data.tensors import to_tensor
-from fast.segmentation.data import Views
+from fast.segmentation.data import Views, is_normal
 from fast.segmentation.layers import Heads
 from fast.segmentation.losses import objective
+from fast.segmentation.prior import PixelShare
 from fast.segmentation.recipes import TrainingRecipe
 from ldm.errors import UserError
 from ldm.rng import seed_of
@@ -28,12 +29,14 @@ Batch = tuple[Tensor, Tensor]
 
 class Batches(Dataset[Batch]):
     """Batch number `step`, drawn by the pairs' weights: image (B,3,H,W) in [-1, 1] and labels int64 (B,H,W), 255 for
-    pixels that no loss sees. It depends on the seed and the step alone."""
+    pixels that no loss sees. It depends on the seed and the step alone. `drawn`: the pixels of all views of pictures
+    with a defect that were drawn so far."""
 
     def __init__(self, views: Views, count: int, batch_size: int, seed: int, augment: str):
         self.views, self.count, self.batch_size, self.seed, self.augment = views, count, batch_size, seed, augment
         weights = np.array([pair.weight for pair in views.samples], np.float64)
         self.chances = weights / weights.sum()
+        self.drawn = PixelShare()
 
     def __len__(self) -> int:
         return self.count
@@ -42,6 +45,9 @@ class Batches(Dataset[Batch]):
         rng = np.random.default_rng(seed_of(self.seed, step))
         chosen = rng.choice(len(self.views), size=self.batch_size, p=self.chances)
         drawn = [self.views.draw(int(i), rng, self.augment) for i in chosen]
+        for i, (_, mask) in zip(chosen, drawn, strict=True):
+            if not is_normal(self.views.samples[i]):
+                self.drawn.add(mask)
         images = torch.stack([to_tensor(image) for image, _ in drawn])
         kinds = np.array([self.views.samples[i].label for i in chosen], np.int64)
         labels = np.stack([mask for _, mask in drawn])

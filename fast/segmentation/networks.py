@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from fast.segmentation.fpn import FPN
 from fast.segmentation.mini import Mini
 from fast.segmentation.names import require_name
 from fast.segmentation.pixel_head import Quick
+from fast.segmentation.prior import Corrected, corrected, uncorrected
 from fast.segmentation.segformer import SegFormer
 from fast.segmentation.stdc import STDC, STDC1, STDC2
 from ldm.checkpoint import load_strict, read_metadata, read_state_dict, save_safetensors
@@ -46,9 +48,10 @@ def build(
 ) -> nn.Module:
     """A segmentation network: image (B,3,H,W) float in [-1, 1] to logits (B,num_classes,H,W); class 0 is background.
 
-    `weights`: a file that `save` wrote for the same segmenter, of which all is taken, or with another number of
-    classes all but the layers that answer; or ImageNet weights of the encoder (`ENCODERS` only). `seed`: makes the
-    initial weights the same each time and leaves the global generator alone; without it they are drawn from that.
+    `weights`: a file that `save` wrote for the same segmenter, of which all that was trained is taken (no correction
+    for how common defects are), or with another number of classes all but the layers that answer;
+    or ImageNet weights of the encoder (`ENCODERS` only). `seed`: makes the initial weights the same each time and
+    leaves the global generator alone; without it they are drawn from that.
     """
     require_name(name)
     if num_classes < 2:
@@ -81,8 +84,11 @@ def inference_parameters(model: nn.Module) -> int:
 def save(model: nn.Module, path: str | os.PathLike[str], name: str, split: str, num_classes: int = 2) -> Path:
     """Write the weights as `.safetensors`, whole or not at all; `load` and `build` read them. `split`: the hash of the
     split whose training side they learned from, or "drawn"."""
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    save_safetensors(state, path, {"segmenter": name, "num_classes": str(num_classes), "split": split})
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in uncorrected(model).state_dict().items()}
+    about = {"segmenter": name, "num_classes": str(num_classes), "split": split}
+    if isinstance(model, Corrected):
+        about["oversampling"] = repr(model.oversampling)
+    save_safetensors(state, path, about)
     return Path(path)
 
 
@@ -91,7 +97,18 @@ def load(path: str | os.PathLike[str]) -> nn.Module:
     about = read_metadata(path)
     if about.get("segmenter") not in SEGMENTERS or not about.get("num_classes", "").isdecimal():
         raise UserError(f"{path} holds no segmenter; give a file that scripts/segment.py wrote")
-    return build(about["segmenter"], int(about["num_classes"]), weights=path).eval()
+    network = build(about["segmenter"], int(about["num_classes"]), weights=path).eval()
+    return corrected(network, _positive(about["oversampling"], path)) if "oversampling" in about else network
+
+
+def _positive(text: str, path: str | os.PathLike[str]) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise UserError(f"{path}: its oversampling '{text}' is no number above 0; the file is damaged, train it again")
+    return value
 
 
 def _segmenter_in(path: str | os.PathLike[str]) -> str | None:

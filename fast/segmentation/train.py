@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from fast.runtime.device import settle_attention
 from fast.segmentation.data import SegmentationSample, Views
 from fast.segmentation.module import Batches, SegmentationModule
+from fast.segmentation.prior import PRIORS, corrected, oversampling, uncorrected
 from fast.segmentation.recipes import find, published
 from fast.training.trainer import quiet
 from ldm.errors import UserError
@@ -43,6 +44,7 @@ def train(
     augment: str = "light",
     recipe: str = "common",
     ema: float = 0.0,
+    prior: str = "drawn",
     bf16: bool = False,
     device: str | torch.device = "cpu",
     progress: Callable[[int, float, float], None] | None = None,
@@ -56,10 +58,13 @@ def train(
     the recipe's if not given. `augment`: one of `fast.data.transforms.AUGMENT`. `loss`: "ce",
     or "ce+dice", as a picture's Dice does not fade when its defect gets small, of the main head and auxiliary ones
     alike, with `defect_weight` on a defect pixel in the cross-entropy; or "published", the network's own. `ema`:
-    decay of a running mean of the weights, which is then what is returned. `bf16`: matrix products in bfloat16.
+    decay of a running mean of the weights, which is then what is returned. `prior`: how common defect pixels are taken
+    to be when all is trained: "drawn", as in what was drawn, or "real", as in the real pictures with a defect, see
+    `fast.segmentation.prior`; the network is then one of its `Corrected`. `bf16`: matrix products in bfloat16.
     `progress(step, share, loss)` follows each step. Raises `UserError` for options that do not go together, labels
     that the network has no class for, and a loss that is no longer finite.
     """
+    model = uncorrected(model)
     plan = find(recipe, model)
     batch_size = plan.batch_size if batch_size is None else batch_size
     lr = plan.lr if lr is None else lr
@@ -67,7 +72,7 @@ def train(
     if own and defect_weight not in (None, 1.0):
         raise UserError(f"defect_weight={defect_weight:g} is for ce and ce+dice; leave it out with the published loss")
     defect_weight = 1.0 if own else plan.defect_weight if defect_weight is None else defect_weight
-    _check(pairs, steps, minutes, batch_size, lr, loss, defect_weight, ema)
+    _check(pairs, steps, minutes, batch_size, lr, loss, defect_weight, ema, prior)
     if own:
         loss = published(model).loss
     device = torch.device(device)
@@ -86,7 +91,8 @@ def train(
             # A generator of its own: the loader would draw a number from the global one.
             loader = DataLoader(batches, batch_size=None, generator=torch.Generator())
             _trainer(device, plan.clip).fit(module, loader)
-    return module.finish().to(device)
+    network = module.finish().to(device)
+    return corrected(network, oversampling(batches.drawn, batches.views)) if prior == "real" else network
 
 
 def _trainer(device: torch.device, clip: float | None) -> pl.Trainer:
@@ -155,6 +161,7 @@ def _check(
     loss: str | None,
     defect_weight: float,
     ema: float,
+    prior: str,
 ) -> None:
     if not pairs:
         raise UserError("no pairs to train a segmenter on; give a folder that holds some")
@@ -171,3 +178,5 @@ def _check(
         raise UserError(f"loss '{loss}' is unknown; use one of {', '.join(LOSSES)}")
     if not 0 <= ema < 1:
         raise UserError(f"ema={ema} lies outside 0 to below 1; 0.999 is usual")
+    if prior not in PRIORS:
+        raise UserError(f"prior '{prior}' is unknown; use one of {', '.join(PRIORS)}")

@@ -45,6 +45,10 @@ def test_the_conditions_are_those_of_the_protocol() -> None:
         "probability above 0.5",
     ):
         assert words in text
+    assert "as common as in the real ones" not in text
+    assert "above 0.5, of pictures in which defects are as common as in the real ones" in conditions(
+        protocol(prior="real")
+    )
     assert "every pair, real or synthetic, is drawn equally often" in conditions(protocol(real_share=None))
     quick = conditions(protocol(networks=["quick"]))
     assert "held-out parts of the training side" in quick

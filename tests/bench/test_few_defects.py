@@ -134,6 +134,7 @@ def test_what_pairs_are_worth_lies_on_the_line_between_two_numbers() -> None:
         ["--nested", "0"],
         ["--steps", "0"],
         ["--steps", "5"],
+        ["--prior", "drawn"],
         ["--normals", "1"],
         ["--write_splits", "there"],
         ["--nested", "2", "--write_splits", "there", "--counts", "0,all"],
@@ -487,7 +488,8 @@ def test_rows_are_measured_by_a_network(tmp_path: Path, capsys: pytest.CaptureFi
              "--pairs", "2"]  # fmt: skip
     assert run_cli(few_defects.main, flags) == 0
     alone, with_pairs = json.loads((tmp_path / "out" / "rows.json").read_text())
-    assert alone["judged"] == {"segmenter": "mini", "steps": 2, "augment": "classical", "size": 32, "native": False,
+    assert alone["judged"] == {"segmenter": "mini", "steps": 2, "augment": "classical", "prior": "real",
+                               "size": 32, "native": False,
                                "device": "cpu", "bf16": alone["judged"]["bf16"], "draw": "parts"}  # fmt: skip
     assert (alone["label"], alone["pairs"]) == ("real alone", 0)
     assert with_pairs["pairs"] > 0

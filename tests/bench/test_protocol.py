@@ -230,6 +230,11 @@ def test_protocols_share_the_cells_they_have_in_common(drawn_root: Path, tmp_pat
     start = {**seg, "start": {"steps": 2}}
     assert len(of("start", segmentation=start)) == 1
     assert of("segment", segmentation=start).isdisjoint(of("segment"))
+    assert of("segment", segmentation={**seg, "prior": "real"}).isdisjoint(of("segment"))
+    assert of("start", segmentation={**start, "prior": "real"}) == of("start", segmentation=start)
+    assert of("segment", segmentation={**seg, "prior": "drawn"}) == of("segment")
+    quick = {**seg, "networks": ["quick"]}
+    assert of("segment", segmentation={**quick, "prior": "real"}) == of("segment", segmentation=quick)
 
 
 def test_methods_that_place_defects_bring_their_own_masks(drawn_root: Path, tmp_path: Path) -> None:

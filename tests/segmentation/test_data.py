@@ -199,6 +199,8 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
     assert result["split"] == make_split(index).hash
     assert result["images"] == len(test) + 2
     used = {name: result["settings"][name] for name in ("crop", "ema", "recipe", "lr", "loss")}
+    assert result["settings"]["prior"] == "real"
+    assert result["oversampling"] == pytest.approx(load(tmp_path / "m.safetensors").oversampling, abs=1e-3)  # type: ignore[arg-type]
     assert used == {"crop": 16, "ema": 0.9, "recipe": "common", "lr": 5e-4, "loss": "ce+dice"}
     assert {kind for kind in result["types"] if not kind.endswith("/good")} == {p.kind for p in from_samples(test)}
     with torch.no_grad():
@@ -216,12 +218,14 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
         (["--recipe", "published"], "nothing is published for Mini"),
         (["--real_share", "1.5"], "--real_share"),
         (["--real_share", "half"], "--real_share"),
+        (["--prior", "test"], "--prior"),
         (["--augment", "all"], "augment=all is unknown"),
         (["--features", "there"], "--features there is for --segmenter quick"),
         (
             ["--segmenter", "stdc", "--recipe", "published", "--defect_weight", "7"],
             "defect_weight=7 is for ce and ce+dice",
         ),
+        (["--segmenter", "quick", "--prior", "drawn"], "--prior is not for --segmenter quick"),
         (["--segmenter", "quick", "--steps", "5"], "--steps is not for --segmenter quick"),
         (["--out", "x.safetensors"], "--out x.safetensors"),
     ],

@@ -1,0 +1,81 @@
+"""How common a segmenter takes defect pixels to be: training draws them far more often than pictures show them.
+
+Windows are taken around defects, rare types are drawn as often as common ones, and pairs come beside the real pictures.
+A network that learned from such draws gives a defect the odds that it has among them. Divided by how much more common
+defect pixels were there than in the real pictures, those become the odds in pictures like the real ones (Saerens,
+Latinne, Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fast.data.mask_looks import IGNORED
+from fast.segmentation.data import Views, is_normal
+
+PRIORS = ("real", "drawn")  # as common as in the real pictures, or as in what training draws
+
+
+class PixelShare:
+    """Counts defect pixels and others; those to ignore are neither."""
+
+    def __init__(self) -> None:
+        self.defect = self.others = 0
+
+    def add(self, labels: np.ndarray) -> None:
+        """labels: uint8 (H,W), 0, 1, or 255 for ignored."""
+        defect = int(np.count_nonzero(labels == 1))
+        self.defect += defect
+        self.others += int(np.count_nonzero(labels != IGNORED)) - defect
+
+    @property
+    def odds(self) -> float | None:
+        """Defect pixels to one other pixel; None where there are none of either."""
+        return self.defect / self.others if self.defect and self.others else None
+
+
+def oversampling(drawn: PixelShare, views: Views) -> float:
+    """How many times as common, in odds, defect pixels are in `drawn` as in the real pictures with a defect of `views`,
+    or where there are none in the pairs, each seen once and whole; 1 where either tells nothing.
+
+    Both are of pictures with a defect alone: the share of normal images among the draws says how much false alarms on
+    them matter, which is nothing to be set right.
+    """
+    shown = [number for number, sample in enumerate(views.samples) if not is_normal(sample)]
+    real = [number for number in shown if not views.samples[number].synthetic]
+    whole = PixelShare()
+    for number in real or shown:
+        whole.add(views.plain(number)[1])
+    return drawn.odds / whole.odds if drawn.odds and whole.odds else 1.0
+
+
+class Corrected(nn.Module):
+    """A trained network whose odds of a defect, of any type, are divided by `oversampling`: (B,3,H,W) in [-1, 1] to
+    logits (B,K,H,W). The order of scores stays."""
+
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, oversampling: float):
+        super().__init__()
+        self.network, self.oversampling = network, oversampling
+        self.register_buffer("shift", torch.tensor(math.log(oversampling)), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.network(image)
+        return torch.cat([logits[:, :1] + self.shift, logits[:, 1:]], dim=1)
+
+
+def corrected(network: nn.Module, oversampling: float) -> nn.Module:
+    """The network itself where there is nothing to set right."""
+    if oversampling == 1:
+        return network
+    return Corrected(network, oversampling).to(next(network.parameters()).device).eval()
+
+
+def uncorrected(network: nn.Module) -> nn.Module:
+    """The network that was trained."""
+    return network.network if isinstance(network, Corrected) else network
