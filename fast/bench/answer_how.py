@@ -34,7 +34,8 @@ def how_section(answer: Answer) -> Section:
         "Measured how",
         "The kinds of training have the same network, the same number of steps, the same augmentation and the same "
         "test pictures; they differ in the pairs they train on, and where there are both, half of the defects drawn "
-        "are real. The split keeps the test pictures out of all training, of the method that makes the pairs too, "
+        "are real. Odds are divided by how much more often training draws defect pixels than real pictures show them, "
+        "by the training side alone. The split keeps the test pictures out of all training, of the method that makes the pairs too, "
         "and nothing, no weights and no setting, was chosen by them.",
         [
             Points(

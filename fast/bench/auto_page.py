@@ -229,6 +229,7 @@ def _how(found: Delivered) -> Section:
         "Nested splits divide the training side again, by whole parts, two thirds to train on; pairs of a trial are "
         "made from its inner training side alone. Classical augmentation in every row; half of the defects drawn are "
         "real where there are both. The segmenter learns from all of the training side and stops at its steps or when "
-        "the minutes are over, whichever comes first.",
+        "the minutes are over, whichever comes first; its odds are divided by how much more often its training drew "
+        "defect pixels than real pictures show them.",
         [Table("What was measured", ["what", "value"], rows)],
     )
