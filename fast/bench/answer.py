@@ -52,6 +52,7 @@ def protocol_of(
     upright: bool = False,
     looks: Mapping[str, Sequence[str]] | None = None,
     trained: Collection[str] = (),
+    real_share: float | str = 0.5,
 ) -> Protocol:
     """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike.
 
@@ -59,7 +60,8 @@ def protocol_of(
     as many as it needs); `size`: side in pixels, of all pictures, or with `native` of the windows that the segmenter
     sees of pictures at their own size. `split`: a file, else a third trains. `upright`: training pictures are not
     turned by large angles. `looks`: what is drawn for a type (`fast.generators.looks`). `trained`: methods whose
-    weights are given. Raises `UserError` for options that cannot be.
+    weights are given. `real_share`: of the defects drawn where there are both, or "merge", all equally often.
+    Raises `UserError` for options that cannot be.
     """
     for name, number in (("count", count), ("seeds", seeds)):
         if number < 1:
@@ -95,6 +97,7 @@ def protocol_of(
             lr=None if segmenter in PRETRAINED else 1e-3,
             draw="parts",
             prior="real",
+            real_share=None if isinstance(real_share, str) else real_share,
             normals=0.3,  # for all three: pairs stand on normals, and real defects alone would never see one
             precision=precision,
             start=None if segmenter in PRETRAINED else _start(size, precision),
@@ -170,6 +173,7 @@ def _answer(plan: SweepPlan, category: CategoryPlan, columns: dict[str, Column],
         native=seg.native and network != "quick",
         making=list(_making(both.entry, given=_weights(both))),
         leaking=sum(len(leak.seen) for leak in category.leaks),
+        real_share=seg.real_share,
     )
 
 

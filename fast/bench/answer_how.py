@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fast.bench.fairness import told_share
 from fast.bench.verdict import RUNS, WORTH, Answer, scores
 from fast.reports.report import Points, Section, Table, duration
 
@@ -30,12 +31,17 @@ def how_section(answer: Answer) -> Section:
         ["split", answer.split[:12]],
         ["time of all of it", duration(answer.seconds)],
     ]
+    odds = (
+        "Odds of a defect are divided by how much more often training draws defect pixels than real pictures of the "
+        "training side show them. "
+    )
+    odds = "" if answer.network == "quick" else odds
     return Section(
         "Measured how",
         "The kinds of training have the same network, the same number of steps, the same augmentation and the same "
-        "test pictures; they differ in the pairs they train on, and where there are both, half of the defects drawn "
-        "are real. Odds are divided by how much more often training draws defect pixels than real pictures show them, "
-        "by the training side alone. The split keeps the test pictures out of all training, of the method that makes the pairs too, "
+        "test pictures; they differ in the pairs they train on, and where there are both, "
+        f"{told_share(answer.real_share)}. {odds}The split keeps the test pictures out of all training, "
+        "of the method that makes the pairs too, "
         "and nothing, no weights and no setting, was chosen by them.",
         [
             Points(

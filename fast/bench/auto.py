@@ -15,7 +15,7 @@ from torch import nn
 from fast.bench.auto_pairs import adapt, final_pairs
 from fast.bench.candidates import ADAPT_MINUTES, CANDIDATES, rows_of
 from fast.bench.choice import SPLITS, Choice, Trials, choose
-from fast.bench.few import ALONE
+from fast.bench.few import ALONE, Shares
 from fast.bench.foresight import LEAST_STEPS, Budget, Foreseen, advised, foresee, in_minutes, looked_at, measure
 from fast.bench.nested import Sides, content_beside, nested_sides, sides_of, told_again, training_side
 from fast.bench.rows import Made, Row, RowPairs
@@ -31,7 +31,7 @@ from fast.segmentation.networks import save
 from fast.segmentation.quick import QuickJudge
 from ldm.errors import UserError
 
-NETWORK, STEPS, NORMALS, REAL_SHARE = "fpn", 700, 0.3, 0.5  # of the final segmenter, as the answer's protocol has them
+NETWORK, STEPS, NORMALS = "fpn", 700, 0.3  # of the final segmenter, as the answer's protocol has them
 CHOOSING = 0.5  # share of the minutes in which it chooses, at least
 
 
@@ -39,7 +39,8 @@ CHOOSING = 0.5  # share of the minutes in which it chooses, at least
 class Plan:
     """`minutes` in all; `per_type`: pairs of each type; `size`: side in pixels that segmenters see, or with `native`
     of their windows; `augment`: one of `fast.data.transforms.AUGMENT`; `steps` of the final training, at most;
-    `looks`: what `procedural` draws for a type; `device`: where segmenters are trained, "cpu" or "cuda"."""
+    `looks`: what `procedural` draws for a type; `real_share`: of the defects drawn in rows with pairs, None: every one
+    equally often; `device`: where segmenters are trained, "cpu" or "cuda"."""
 
     minutes: float = 30.0
     per_type: int = 40
@@ -49,6 +50,7 @@ class Plan:
     steps: int = STEPS
     looks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     device: str = "cpu"
+    real_share: float | None = Shares.real_share
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -123,7 +125,7 @@ class Job:
         self.adapted = [label for label in self.pairs.rows if CANDIDATES[label].adapted]
         trials = Trials(
             self.inner, self.pairs, self.judge, self.budget, self.out / CHOICE, self._prepare, self.report,
-            {**self.judge.settings(), "draw": "parts", "data": self.content},
+            {**self.judge.settings(), "data": self.content}, Shares(real_share=self.plan.real_share),
         )  # fmt: skip
         trials.left_out.update(undrawable)
         # At the end the weights are adapted once more, to all of the training side.
@@ -213,7 +215,7 @@ def _final(job: Job, made: Sequence[Made]) -> Final:
     normals = from_samples(sides.index.normals)
     samples = merged(
         [pair.sample for pair in made], from_samples(sides.train), normals,
-        REAL_SHARE if made else None, NORMALS if normals else 0.0, "parts",
+        plan.real_share if made else None, NORMALS if normals else 0.0, "parts",
     )  # fmt: skip
     report(f"training {NETWORK}: {plan.steps} steps, or {in_minutes(left)}")
     start = time.monotonic()

@@ -11,6 +11,7 @@ from fast.bench.answer_how import LEAKING
 from fast.bench.auto import NETWORK, Delivered
 from fast.bench.candidates import CANDIDATES
 from fast.bench.choice import LEAST, CandidateScore
+from fast.bench.fairness import told_share
 from fast.bench.few import ALONE
 from fast.bench.page_cells import points_text
 from fast.bench.page_pictures import SHOWN_PAIRS, SHOWN_TESTS, seen, smaller
@@ -227,8 +228,9 @@ def _how(found: Delivered) -> Section:
     return Section(
         "Measured how",
         "Nested splits divide the training side again, by whole parts, two thirds to train on; pairs of a trial are "
-        "made from its inner training side alone. Classical augmentation in every row; half of the defects drawn are "
-        "real where there are both. The segmenter learns from all of the training side and stops at its steps or when "
+        "made from its inner training side alone. Classical augmentation in every row; "
+        f"where there are both, {told_share(plan.real_share)}. "
+        "The segmenter learns from all of the training side and stops at its steps or when "
         "the minutes are over, whichever comes first; its odds are divided by how much more often its training drew "
         "defect pixels than real pictures show them.",
         [Table("What was measured", ["what", "value"], rows)],

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fast.bench.few import ALONE, measured
+from fast.bench.few import ALONE, Shares, measured
 from fast.bench.foresight import Budget, in_minutes
 from fast.bench.nested import Sides
 from fast.bench.rows import Row, RowPairs, learns
@@ -18,6 +18,7 @@ from fast.bench.trial import Judge
 from fast.data.images import write_bytes
 
 SPLITS = 5  # nested splits, at most: three differ among themselves by more than methods do (docs/results.md)
+SHARES = Shares()
 LEAST = 2  # of them, below which nothing is chosen: one says nothing about chance
 
 
@@ -58,16 +59,17 @@ def score_of(row: Mapping[str, Any]) -> float:
 
 class Trials:
     """Trials of rows on nested splits. Those in `file` are not done again, if they were done with the same `settings`,
-    what decides the figures beside the pairs. `prepare(label, split)` is called before the first of a label on a split,
-    and counts as part of it."""
+    what decides the figures beside the pairs, and the same `shares`. `prepare(label, split)` is called before the first
+    of a label on a split, and counts as part of it."""
 
     def __init__(
         self, sides: Sequence[Sides], pairs: RowPairs, judge: Judge, budget: Budget, file: Path,
         prepare: Callable[[str, int], None] = lambda label, split: None,
-        report: Callable[[str], None] = print, settings: Mapping[str, Any] | None = None,
+        report: Callable[[str], None] = print, settings: Mapping[str, Any] | None = None, shares: Shares = SHARES,
     ):  # fmt: skip
         self.sides, self.pairs, self.judge, self.budget = sides, pairs, judge, budget
         self.file, self.prepare, self.report, self.settings = file, prepare, report, dict(settings or {})
+        self.shares = shares
         known = json.loads(file.read_text()) if file.is_file() else []
         self.rows: list[dict[str, Any]] = [row for row in known if self._same(row)]
         self.left_out: dict[str, str] = {}
@@ -75,7 +77,8 @@ class Trials:
     def _how(self, label: str) -> dict[str, Any]:
         rows, row = self.pairs.rows, self.pairs.rows.get(label, Row())
         of = {name: rows[name].describe() for name in row.mix or ()}
-        found = {**row.describe(), "of": of, "per_type": self.pairs.per_type, **self.settings}
+        shares = {**self.shares.describe(), **({} if label == ALONE else self.shares.of_pairs(None))}
+        found = {**row.describe(), "of": of, "per_type": self.pairs.per_type, **self.settings, **shares}
         return dict(json.loads(json.dumps(found)))
 
     def _same(self, row: Mapping[str, Any]) -> bool:
@@ -100,7 +103,7 @@ class Trials:
             return
         start, sides = self.budget.clock(), self.sides[split]
         self.prepare(label, split)
-        row = measured(label, None, split, sides.train, sides, self.pairs, self.judge)
+        row = measured(label, None, split, sides.train, sides, self.pairs, self.judge, self.shares)
         if row is None:
             self.left_out[label] = "it makes no pairs here"
             return

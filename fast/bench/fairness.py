@@ -32,9 +32,8 @@ def conditions(protocol: Protocol) -> str:
     seg = protocol.segmentation
     quick, others = "quick" in seg.networks, [name for name in seg.networks if name != "quick"]
     steps = f"{seg.steps} steps for every row" if others else "the quick judge's training for every row"
-    merge = "every pair, real or synthetic, is drawn equally often, as in the papers"
-    half = f"{100 * (seg.real_share or 0):g} % of the defects drawn are real (all of them where there are no pairs)"
-    real = merge if seg.real_share is None else half
+    beside = ", as in the papers" if seg.real_share is None else " (all of them where there are no pairs)"
+    real = told_share(seg.real_share) + beside
     normal = f", {100 * seg.normals:g} % of what is drawn are normal images" if seg.normals else ""
     changed = [f"{e.label}: {what}" for e in protocol.entries if (what := _own(e))]
     parts = [
@@ -48,6 +47,13 @@ def conditions(protocol: Protocol) -> str:
     parts += ["the quick judge's threshold is chosen on held-out parts of the training side"] if quick else []
     parts += [f"{number_of(len(seg.seeds), 'seed')}; nothing is chosen on the test side"]
     return "; ".join(parts) + ".\n"
+
+
+def told_share(real_share: float | None) -> str:
+    """How often real defects are drawn beside pairs, as a clause."""
+    if real_share is None:
+        return "every pair, real or synthetic, is drawn equally often"
+    return f"{100 * real_share:g} % of the defects drawn are real"
 
 
 def _own(entry: Entry) -> str:

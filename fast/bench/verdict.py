@@ -35,7 +35,8 @@ class Answer:
     `pictures`: `fast.bench.pictures.measures` of the pairs. `pairs`: (type, normal, mask, synthetic), uint8 (H,W,3),
     masks (H,W). `predictions`: (type, test picture, true mask, {kind of training: what it found, (H,W)}). `commands`:
     (what it does, command lines). `seconds` of all the work. `leaking`: test pictures of parts that are trained
-    on, too. `unmarked`: (file, share of it that was found where nothing is marked, ...), the rest as of `predictions`.
+    on, too. `real_share`: of the defects drawn where there are both, None: all alike. `unmarked`: (file, share of it
+    that was found where nothing is marked, ...), the rest as of `predictions`.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Answer:
     making: Sequence[tuple[str, str]] = ()
     native: bool = False
     leaking: int = 0
+    real_share: float | None = 0.5
     unmarked: Sequence[FoundAway] = ()
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fast.cli import bench_auto
 from fast.cli.dataset_notes import tell_leaks, tell_left_out, tell_normals
+from fast.cli.segment import share_of_real
 from fast.generators import FREE, LATENT, METHODS, require_method
 from fast.runtime.command import command_line, run_cli
 from fast.runtime.flags import add_flags
@@ -70,6 +71,9 @@ def parser() -> Parser:
     helps.add_argument("--upright", action="store_true", help="the part must not be turned by large angles")
     helps.add_argument("--looks", action="append", metavar="TYPE=A,B",
                        help="what is drawn for a type, e.g. blowhole=pit,hole, or none; may be given several times")
+    helps.add_argument("--real_share", type=lambda text: share_of_real(text) or "merge", metavar="R",
+                       help="share of the defects drawn that are real where there are both; or merge: all equally "
+                            "often (default: 0.5)")
     # fmt: on
     bench_auto.add_flags(p)
     add_flags(p.add_argument_group("on more than one machine (docs/scale.md)"), RunnerOptions, NAMES)
@@ -143,7 +147,7 @@ def refuse_for_quick(options: argparse.Namespace) -> None:
 def asked(options: argparse.Namespace) -> dict[str, Any]:
     """What is given of the flags for a run without a protocol."""
     helps = ["method", "count", "segmenter", "seeds", "steps", "size", "precision"]
-    helps += ["split", "native", "upright", "looks"]
+    helps += ["split", "native", "upright", "looks", "real_share"]
     found = {name: getattr(options, name) for name in helps}
     return {name: value for name, value in found.items() if value is not None and value is not False}
 

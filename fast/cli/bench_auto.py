@@ -6,7 +6,7 @@ import argparse
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fast.runtime.command import command_line
 from fast.runtime.folders import sole
@@ -17,15 +17,28 @@ if TYPE_CHECKING:
     from fast.data.split import Split
 
 # Flags of the bench that --auto has too.
-TAKEN = ("dataset", "out", "category", "count", "steps", "size", "device", "split", "native", "upright", "looks")
+TAKEN = (
+    "dataset",
+    "out",
+    "category",
+    "count",
+    "steps",
+    "size",
+    "device",
+    "split",
+    "native",
+    "upright",
+    "looks",
+    "real_share",
+)
 OWN = ("minutes",)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     # fmt: off
     auto = parser.add_argument_group(
-        "with --auto (and --split, --native, --upright, --looks, and --count, --device, --size and --steps of the "
-        "final segmenter)"
+        "with --auto (and --split, --native, --upright, --looks, --real_share, and --count, --device, --size and "
+        "--steps of the final segmenter)"
     )
     auto.add_argument("--auto", action="store_true",
                       help="try methods and mixtures on splits inside the training side, take what helps most, and "
@@ -55,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
     looks = given_looks(options.looks or [])  # refused before what takes long to import
     from fast.bench.auto import STEPS, Job, Plan, deliver
     from fast.bench.auto_page import page
+    from fast.bench.few import Shares
     from fast.bench.foresight import Budget
     from fast.data.images import write_bytes
     from fast.reports.report import render
@@ -62,13 +76,20 @@ def run(options: argparse.Namespace) -> None:
     from fast.segmentation.export import require_onnx
 
     require_onnx()  # before the minutes are spent
-    given = {"minutes": options.minutes, "per_type": options.count, "size": options.size, "steps": options.steps}
+    given: dict[str, Any] = {
+        "minutes": options.minutes,
+        "per_type": options.count,
+        "size": options.size,
+        "steps": options.steps,
+    }
+    share = Shares.real_share if options.real_share is None else options.real_share
     plan = Plan(
         **{"steps": STEPS, **{name: value for name, value in given.items() if value is not None}},
         native=options.native,
         augment="upright" if options.upright else "classical",
         looks=looks,
         device=pick_device(options.device, "--device ").type,
+        real_share=None if share == "merge" else share,
     )
     budget = Budget(60 * plan.minutes)
     index, split = opened(options)

@@ -82,6 +82,19 @@ def shown(given: Answer) -> Page:
     return Page(render(page(given)))
 
 
+def test_it_says_how_often_real_defects_were_drawn_and_what_odds_mean() -> None:
+    given = whole()
+    for share, words in (
+        (0.5, "50 % of the defects drawn are real"),
+        (0.75, "75 % of the"),
+        (None, "every pair, real or"),
+    ):
+        assert words in " ".join(shown(replace(given, real_share=share)).words)
+    odds = "Odds of a defect are divided by"
+    assert odds in " ".join(shown(given).words)
+    assert odds not in " ".join(shown(replace(given, network="quick")).words)  # it has a threshold of its own
+
+
 def test_a_margin_worked_by_hand() -> None:
     # Differences of the seeds: 8, 10, 12, of variance 4: the error is 2 / sqrt(3), and t is 4.303 for 2 degrees.
     found = gain([30, 32, 34], [38, 42, 46])

@@ -23,7 +23,7 @@ from fast.bench import choice as module
 from fast.bench.auto_page import _sentence
 from fast.bench.candidates import CANDIDATES, adapted_folder, rows_of
 from fast.bench.choice import Choice, Trials, choose, ranked
-from fast.bench.few import ALONE
+from fast.bench.few import ALONE, Shares
 from fast.bench.foresight import Budget, Costs, advised, foresee, looked_at, measure
 from fast.bench.nested import sides_of
 from fast.bench.rows import Made, Row, RowPairs
@@ -40,6 +40,8 @@ from fast.runtime.folders import sole
 from fast.runtime.options import parse_training
 from fast.segmentation.data import SegmentationSample, check_pairs, from_output
 from fast.segmentation.export import Described
+from fast.segmentation.networks import load
+from fast.segmentation.prior import Corrected
 from fast.segmentation.quick import QuickCosts, QuickJudge
 from fast.synthesis.options import FIRST_COUNTERFEIT
 from ldm.checkpoint import save_safetensors
@@ -66,6 +68,7 @@ class Bench:
 
         def measured(label: str, count: None, seed: int, *rest: Any) -> dict[str, Any]:
             self.done.append((label, seed))
+            self.shares = rest[-1]
             self.clock.now += seconds.get(label, 1.0)
             return {
                 "label": label,
@@ -78,12 +81,19 @@ class Bench:
 
     said: list[str]
 
-    def choose(self, budget: float, extra: Mapping[str, float] | None = None, **settings: Any) -> Choice:
+    shares: Shares
+
+    def choose(
+        self, budget: float, extra: Mapping[str, float] | None = None, real_share: float | None = 0.5, **settings: Any
+    ) -> Choice:
         sides = [SimpleNamespace(split=SimpleNamespace(hash=str(seed)), train=[]) for seed in range(3)]
         pairs = RowPairs({label: Row("cutpaste") for label in self.labels}, 4)
         budgeted = Budget(budget, self.clock)
         self.said = []
-        trials = Trials(sides, pairs, None, budgeted, self.file, report=self.said.append, settings=settings)  # type: ignore[arg-type]
+        trials = Trials(
+            sides, pairs, None, budgeted, self.file, report=self.said.append, settings=settings,  # type: ignore[arg-type]
+            shares=Shares(real_share=real_share),
+        )  # fmt: skip
         return choose(trials, self.labels, extra)
 
 
@@ -113,6 +123,18 @@ def test_what_was_measured_at_another_size_is_measured_again(monkeypatch: pytest
     assert len(bench.done) == 5 * 3
     bench.choose(1000, size=320)
     assert len(bench.done) == 2 * 5 * 3
+
+
+def test_rows_with_another_share_of_real_defects_are_measured_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench = Bench(monkeypatch, tmp_path, SCORES, {})
+    bench.choose(1000)
+    assert bench.shares.real_share == 0.5
+    for share, again in ((0.75, 12), (0.75, 12), (None, 24)):  # three rows and their mixture; those without pairs stay
+        bench.choose(1000, real_share=share)
+        assert bench.shares.real_share == share
+        assert len(bench.done) == 15 + again
 
 
 def test_a_mixture_of_an_earlier_run_is_not_taken_by_one_that_does_not_come_to_it(
@@ -423,6 +445,7 @@ def run(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     small = partial(QuickJudge, steps=12, folds=2, views=1, pool=1000, batch=256)
     monkeypatch.setattr(module_auto, "QuickJudge", small)
     flags = ["--dataset", str(data), "--auto", "--minutes", "60", "--count", "2", "--size", "64", "--steps", "16"]
+    flags += ["--real_share", "0.75"]
     return run_cli(bench.main, [*flags, "--out", str(out)])
 
 
@@ -445,10 +468,20 @@ def test_it_delivers_page_pairs_and_a_segmenter_that_answers_the_same_elsewhere(
     assert re.search(r"left out: fast \(adapting takes 8 minutes .*--minutes 64 or more\)", told)
     assert re.search(r"asked for 60 minutes, taken \d+\.\d\n", told)
     assert re.search(r"Asked for 60 minutes, taken \d+\.\d\.", page)
-    for said in ("transplant", "procedural", "fast", "adapting takes", "segmenter.onnx"):
+    for said in (
+        "transplant",
+        "procedural",
+        "fast",
+        "adapting takes",
+        "segmenter.onnx",
+        "75 % of the defects drawn are",
+    ):
         assert said in page
     figures, about = json.loads((out / "metrics.json").read_text()), json.loads((out / "segmenter.json").read_text())
     assert ("Found where nothing is marked" in page) == bool(figures["unmarked"])
+    assert {row["how"].get("real_share") for row in trials if row["label"] == "transplant"} == {0.75}
+    # The correction for how common defects are is in what is delivered, in both files.
+    assert isinstance(load(out / "segmenter.safetensors"), Corrected)
     session = onnxruntime.InferenceSession(out / about["model"])
     assert about["types"] == ["part/crack", "part/hole"]
     hit = union = 0
@@ -530,6 +563,23 @@ def test_bad_flags_end_in_one_line(
     assert run_cli(bench.main, ["--dataset", str(tmp_path), "--out", str(tmp_path / "out"), *flags]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_final_training_draws_as_many_real_defects_as_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(module_auto, "merged", lambda *rest: asked.append(rest[3]) or [])
+    judge = SimpleNamespace(fit=lambda samples: None, test=lambda *_: {"miou": 0.5, "miou_types": 0.5})
+    monkeypatch.setattr(module_auto, "_network", lambda *_: judge)
+    made: Any = [SimpleNamespace(sample=None)]
+    for share, pairs in ((0.75, made), (None, made), (0.75, [])):
+        sides = SimpleNamespace(train=[], test=[], index=SimpleNamespace(normals=[]))
+        seconds = SimpleNamespace(ending=0.0, least=0.0)
+        job: Any = SimpleNamespace(
+            plan=module_auto.Plan(real_share=share), sides=sides, report=print,
+            budget=SimpleNamespace(left=9.0), foreseen=seconds,
+        )  # fmt: skip
+        module_auto._final(job, pairs)
+    assert asked == [0.75, None, None]
 
 
 def test_a_device_decides_figures_and_the_final_training() -> None:

@@ -278,6 +278,12 @@ def test_drafts_are_cut_from_the_training_side_and_bring_their_masks(
     assert {"draft", "strength"}.isdisjoint(other.key)  # what was made before there were drafts stays
 
 
+def test_the_answer_takes_a_share_of_real_defects_and_sets_its_segmenters_right() -> None:
+    found = [protocol_of(real_share=share).segmentation for share in (0.5, 0.75, "merge")]
+    assert [seg.real_share for seg in found] == [0.5, 0.75, None]
+    assert {seg.prior for seg in found} == {"real"}
+
+
 def test_fast_s_answer_is_of_drafts_that_weights_of_the_part_make_new() -> None:
     found = {entry.label: entry for entry in protocol_of("fast").entries if entry.method}
     assert {(e.draft, e.strength, e.steps, e.windows) for e in found.values()} == {("mixed", 0.5, 10, True)}
