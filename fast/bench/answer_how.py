@@ -32,8 +32,8 @@ def how_section(answer: Answer) -> Section:
         ["time of all of it", duration(answer.seconds)],
     ]
     odds = (
-        "Odds of a defect are divided by how much more often training draws defect pixels than real pictures of the "
-        "training side show them. "
+        "Odds of a defect are divided by how much more often training draws defect pixels than the real pictures of "
+        "the training side show them, or the pairs where they are alone. "
     )
     odds = "" if answer.network == "quick" else odds
     return Section(

@@ -32,6 +32,7 @@ from fast.segmentation.quick import QuickJudge
 from ldm.errors import UserError
 
 NETWORK, STEPS, NORMALS = "fpn", 700, 0.3  # of the final segmenter, as the answer's protocol has them
+SHOWN_NORMALS = 60  # of trials, at most: features of thousands would take the minutes
 CHOOSING = 0.5  # share of the minutes in which it chooses, at least
 
 
@@ -125,7 +126,8 @@ class Job:
         self.adapted = [label for label in self.pairs.rows if CANDIDATES[label].adapted]
         trials = Trials(
             self.inner, self.pairs, self.judge, self.budget, self.out / CHOICE, self._prepare, self.report,
-            {**self.judge.settings(), "data": self.content}, Shares(real_share=self.plan.real_share),
+            {**self.judge.settings(), "data": self.content},
+            Shares(NORMALS, real_share=self.plan.real_share, most=SHOWN_NORMALS),
         )  # fmt: skip
         trials.left_out.update(undrawable)
         # At the end the weights are adapted once more, to all of the training side.
@@ -153,6 +155,7 @@ class Job:
         found = foresee(
             costs, self.judge, real=len(inner.train), inner_test=len(inner.test),
             pairs=plan.per_type * len(self.kinds) if first else 0,
+            normals=len(self.trials.shares.flawless(inner.index.normals)),
             test=len(self.sides.test), steps=plan.steps, done=done,
         )  # fmt: skip
         if self.adapted:

@@ -41,7 +41,7 @@ def conditions(protocol: Protocol) -> str:
         f"all training images, real and synthetic, see {AUGMENTED[seg.augment]}",
         *(["exceptions: " + "; ".join(changed)] if changed else []),
     ]
-    odds = ", of pictures in which defects are as common as in the real ones of the training side"
+    odds = ", of pictures in which defects are as common as in the real ones of the training side (or in pairs alone)"
     common = odds if seg.prior == "real" else ""
     parts += [f"a pixel is found at a probability above 0.5{common}, fixed beforehand"] if others else []
     parts += ["the quick judge's threshold is chosen on held-out parts of the training side"] if quick else []

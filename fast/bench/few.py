@@ -25,7 +25,7 @@ from fast.data.index import DatasetIndex, Sample
 from fast.data.split import Split
 from fast.runtime.counts import number_of
 from fast.runtime.progress import followed
-from fast.segmentation.data import from_samples, merged
+from fast.segmentation.data import SegmentationSample, from_samples, merged
 from ldm.errors import UserError
 
 ALONE = "real alone"
@@ -39,17 +39,26 @@ class Shares:
 
     `normals`: share of what is drawn that are normal images; without them real defects alone never see one, and pairs
     stand on them. `draw`: of the real defects. `real_share`: of the defects drawn that are real where there are pairs;
-    None: every defect equally often.
+    None: every defect equally often. `most`: so many of the normal images at most, evenly spread; None: all.
     """
 
     normals: float = 0.0
     draw: str = "parts"
     real_share: float | None = 0.5
+    most: int | None = None
+
+    def flawless(self, normals: Sequence[Sample]) -> list[SegmentationSample]:
+        """The normal images to train on."""
+        if not self.normals or not normals:
+            return []
+        count = len(normals) if self.most is None else min(self.most, len(normals))
+        return from_samples(normals[len(normals) * k // count] for k in range(count))
 
     def describe(self) -> dict[str, Any]:
         """What decides every row's figures, as plain data. No normals, and images drawn alike, as all was before there
         was anything else, go unsaid."""
         normals = {"normals": self.normals} if self.normals else {}
+        normals |= {"most_normals": self.most} if self.normals and self.most is not None else {}
         return {**normals, **({"draw": self.draw} if self.draw != "images" else {})}
 
     def of_pairs(self, count: int | None) -> dict[str, Any]:
@@ -240,12 +249,13 @@ def measured(
     if label != ALONE and not made:
         return None
     share = shares.real_share if made and real else None
-    flawless = from_samples(sides.index.normals) if shares.normals else []
-    seen = merged(made, from_samples(real), flawless, share, shares.normals, shares.draw)
+    flawless = shares.flawless(sides.index.normals)
+    seen = merged(made, from_samples(real), flawless, share, shares.normals if flawless else 0.0, shares.draw)
     figures = trial(judge, seen, from_samples(sides.test), seed).figures
     row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(made)}
     types = {name: own["iou"] for name, own in figures["types"].items()}
-    return {**row, **{metric: figures[metric] for metric in METRICS}, "types": types, "parts": figures["parts"]}
+    told = {name: figures[name] for name in (*METRICS, "oversampling") if name in figures}
+    return {**row, **told, "types": types, "parts": figures["parts"]}
 
 
 def _known(out: Path, few: Few, sides: Mapping[int, Sides], data: Mapping[int, str]) -> list[dict[str, Any]]:

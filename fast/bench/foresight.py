@@ -148,12 +148,12 @@ class Foreseen:
 
 
 def foresee(costs: Costs, judge: QuickJudge, real: int, inner_test: int, pairs: int, test: int, steps: int,
-            done: int = 0) -> Foreseen:  # fmt: skip
-    """`real`, `inner_test`: images of the two sides of a nested split; `pairs` of a candidate; `test`: images of the
-    test side; `steps` of the final training, at most."""
-    alone = judge.seconds(costs.quick, real, 0, inner_test)
+            done: int = 0, normals: int = 0) -> Foreseen:  # fmt: skip
+    """`real`, `inner_test`: images of the two sides of a nested split; `normals` beside the real ones; `pairs` of a
+    candidate; `test`: images of the test side; `steps` of the final training, at most."""
+    alone = judge.seconds(costs.quick, real, normals, inner_test)
     making = costs.fit * real + costs.pair * pairs
-    beside = judge.seconds(costs.quick, real, pairs, inner_test) - alone + making
+    beside = judge.seconds(costs.quick, real, normals + pairs, inner_test) - alone + making
     ending = costs.image * test + costs.export
     least, full = (costs.start + costs.step * n + ending for n in (min(steps, LEAST_STEPS), steps))
     delivered = making + costs.writing * pairs

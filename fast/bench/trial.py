@@ -13,6 +13,7 @@ from torch import nn
 from fast.segmentation import build
 from fast.segmentation.data import SegmentationSample
 from fast.segmentation.evaluation import evaluate
+from fast.segmentation.prior import Corrected
 from fast.segmentation.train import train
 
 
@@ -62,8 +63,10 @@ class NetworkJudge:
         return train(network, labelled, seed=seed, progress=self.progress, **self.training, **self.seen)
 
     def test(self, network: nn.Module, samples: Sequence[SegmentationSample]) -> dict[str, Any]:
+        """`oversampling` among them where the network was corrected for it (`fast.segmentation.prior`)."""
         labelled = self._labelled(samples)
-        return evaluate(network, labelled, labels=self.labels, batch_size=self.batch_size, **self.seen)
+        figures = evaluate(network, labelled, labels=self.labels, batch_size=self.batch_size, **self.seen)
+        return {**figures, "oversampling": network.oversampling} if isinstance(network, Corrected) else figures
 
     def _labelled(self, samples: Sequence[SegmentationSample]) -> Sequence[SegmentationSample]:
         """With the class of their type, where there is more than one."""

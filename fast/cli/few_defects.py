@@ -145,7 +145,8 @@ def judge_of(options: argparse.Namespace) -> tuple[Judge, dict[str, Any]]:
         judge = QuickJudge(None if options.native else options.size, augment, cache=cache, device=device)
         return judge, judge.settings()
     training = {"steps": STEPS if options.steps is None else options.steps, "augment": augment}
-    training["prior"] = options.prior or "real"
+    if options.prior != "drawn":  # which goes unsaid, as all was before there was anything else
+        training["prior"] = "real"
     seen = {"size": options.size, "native": options.native}
     where = {"device": device, "bf16": precision_of(options.segmenter, "auto", device) == "bf16"}
     network = NetworkJudge(options.segmenter, training, {**seen, **where})

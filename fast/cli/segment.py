@@ -256,11 +256,9 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
         weights, batch = options.weights, min(options.batch_size, 8)
         judging = NetworkJudge(options.segmenter, how, seen, weights, batch_size=batch, progress=progress)
         done = trial(judging, data.train, data.test, options.seed)
-    often = getattr(done.network, "oversampling", 1.0)
     about = {
         "split": data.split,
         "counts": data.counts,
-        "oversampling": round(often, 3),
         "steps": len(losses),
         "training_seconds": round(done.seconds, 1),
         "last_loss": losses[-1],

@@ -78,7 +78,7 @@ def build(
 
 def inference_parameters(model: nn.Module) -> int:
     """How many parameters answer when nothing is trained: without auxiliary heads."""
-    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith(TRAINING_ONLY))
+    return sum(p.numel() for name, p in uncorrected(model).named_parameters() if not name.startswith(TRAINING_ONLY))
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], name: str, split: str, num_classes: int = 2) -> Path:

@@ -1,9 +1,10 @@
-"""How common a segmenter takes defect pixels to be: training draws them far more often than pictures show them.
+"""How common a segmenter takes defect pixels to be: training does not draw them as often as pictures show them.
 
 Windows are taken around defects, rare types are drawn as often as common ones, and pairs come beside the real pictures.
-A network that learned from such draws gives a defect the odds that it has among them. Divided by how much more common
-defect pixels were there than in the real pictures, those become the odds in pictures like the real ones (Saerens,
-Latinne, Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002).
+A network that learned from such draws gives a defect the odds that it has among them. Divided by how much more (or
+less) common defect pixels were there than in the real pictures, those become the odds in pictures like the real ones
+(Saerens, Latinne, Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", 2002). What the
+loss weighs stays: the weight of a defect pixel and Dice raise the odds on purpose. So do types among each other.
 """
 
 from __future__ import annotations
@@ -55,17 +56,17 @@ def oversampling(drawn: PixelShare, views: Views) -> float:
 
 class Corrected(nn.Module):
     """A trained network whose odds of a defect, of any type, are divided by `oversampling`: (B,3,H,W) in [-1, 1] to
-    logits (B,K,H,W). The order of scores stays."""
+    float32 logits (B,K,H,W). The order of a view's scores stays."""
 
     shift: Tensor
 
     def __init__(self, network: nn.Module, oversampling: float):
         super().__init__()
-        self.network, self.oversampling = network, oversampling
+        self.network, self.oversampling = network, float(oversampling)
         self.register_buffer("shift", torch.tensor(math.log(oversampling)), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.network(image)
+        logits = self.network(image).float()
         return torch.cat([logits[:, :1] + self.shift, logits[:, 1:]], dim=1)
 
 

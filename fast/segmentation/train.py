@@ -60,7 +60,8 @@ def train(
     alike, with `defect_weight` on a defect pixel in the cross-entropy; or "published", the network's own. `ema`:
     decay of a running mean of the weights, which is then what is returned. `prior`: how common defect pixels are taken
     to be when all is trained: "drawn", as in what was drawn, or "real", as in the real pictures with a defect, see
-    `fast.segmentation.prior`; the network is then one of its `Corrected`. `bf16`: matrix products in bfloat16.
+    `fast.segmentation.prior`; the network then comes wrapped in its `Corrected`, as which it may be given too, to be
+    trained on without. `bf16`: matrix products in bfloat16.
     `progress(step, share, loss)` follows each step. Raises `UserError` for options that do not go together, labels
     that the network has no class for, and a loss that is no longer finite.
     """

@@ -761,3 +761,12 @@ def test_every_row_sees_the_same_share_of_normal_images(tmp_path: Path) -> None:
         measure(bare, make_split(bare), asked, Weigher(), tmp_path / "none.json")
     with pytest.raises(UserError, match=r"judged otherwise \(normals=0.3 draw=parts, now draw=parts\)"):
         measure(index, make_split(index), replace(asked, shares=Shares()), Weigher(), tmp_path / "rows.json")
+
+
+def test_normal_images_beyond_a_number_are_left_out_evenly(tmp_path: Path) -> None:
+    normals = dataset(tmp_path).normals
+    assert [s.image for s in Shares(0.3, most=2).flawless(normals)] == [normals[0].image, normals[2].image]
+    for most in (4, 9, None):
+        assert [s.image for s in Shares(0.3, most=most).flawless(normals)] == [s.image for s in normals]
+    assert Shares(0.0).flawless(normals) == Shares(0.3).flawless([]) == []
+    assert Shares(0.3, most=2).describe() == {"normals": 0.3, "most_normals": 2, "draw": "parts"}

@@ -12,7 +12,7 @@ from fast.bench.answer import _making, protocol_of
 from fast.bench.plan import Given, plan
 from fast.bench.protocol import check, load_protocol, parse
 from fast.bench.verdict import BOTH
-from fast.bench.work import _flags
+from fast.bench.work import _flags, _networks
 from fast.cli.synthesis_options import check_options, parse_synthesis
 from ldm.errors import UserError
 from support.paths import ROOT
@@ -235,6 +235,15 @@ def test_protocols_share_the_cells_they_have_in_common(drawn_root: Path, tmp_pat
     assert of("segment", segmentation={**seg, "prior": "drawn"}) == of("segment")
     quick = {**seg, "networks": ["quick"]}
     assert of("segment", segmentation={**quick, "prior": "real"}) == of("segment", segmentation=quick)
+
+
+def test_segmenters_are_set_right_as_the_protocol_says(drawn_root: Path, tmp_path: Path) -> None:
+    """Initial weights never are: what goes on from them is."""
+    for prior in ("real", "drawn"):
+        seg = {**SMALL["segmentation"], "prior": prior, "start": {"steps": 2, "real_steps": 2}}
+        cells = plan(parse({**SMALL, "segmentation": seg}, "p"), drawn_root, tmp_path).cells
+        found = {(cell.kind, _networks(cell).training["prior"]) for cell in cells if cell.kind in ("segment", "warm")}
+        assert found == {("segment", prior), ("warm", "drawn")}
 
 
 def test_methods_that_place_defects_bring_their_own_masks(drawn_root: Path, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
     assert result["images"] == len(test) + 2
     used = {name: result["settings"][name] for name in ("crop", "ema", "recipe", "lr", "loss")}
     assert result["settings"]["prior"] == "real"
-    assert result["oversampling"] == pytest.approx(load(tmp_path / "m.safetensors").oversampling, abs=1e-3)  # type: ignore[arg-type]
+    assert result["oversampling"] == pytest.approx(load(tmp_path / "m.safetensors").oversampling, rel=1e-9)  # type: ignore[arg-type]
     assert used == {"crop": 16, "ema": 0.9, "recipe": "common", "lr": 5e-4, "loss": "ce+dice"}
     assert {kind for kind in result["types"] if not kind.endswith("/good")} == {p.kind for p in from_samples(test)}
     with torch.no_grad():

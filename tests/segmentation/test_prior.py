@@ -12,7 +12,7 @@ from fast.segmentation import build
 from fast.segmentation.data import SegmentationSample, Views, from_arrays
 from fast.segmentation.evaluation import predict
 from fast.segmentation.module import Batches
-from fast.segmentation.networks import load, save
+from fast.segmentation.networks import inference_parameters, load, save
 from fast.segmentation.prior import Corrected, PixelShare, corrected, oversampling
 from fast.segmentation.train import train
 from ldm.checkpoint import read_state_dict, save_safetensors
@@ -66,6 +66,16 @@ def test_a_network_expects_as_many_defect_pixels_as_real_pictures_have(classes: 
     assert chance(real) == pytest.approx(0.01 * 0.9, rel=0.1)
 
 
+def test_what_the_loss_weighs_stays() -> None:
+    """Three times the weight are three times the odds, corrected or not."""
+    how = {"steps": 150, "batch_size": 40, "size": 16, "native": True, "augment": "none", "loss": "ce", "lr": 0.05}
+    odds = []
+    for weight in (1.0, 3.0):
+        network = train(Constant(), [marked(80, 8)], prior="real", defect_weight=weight, **how)  # type: ignore[arg-type]
+        odds.append(chance(network) / (1 - chance(network)))
+    assert odds[1] / odds[0] == pytest.approx(3, rel=0.02)
+
+
 def test_only_the_real_pictures_say_how_common_defects_are() -> None:
     """100 of 1,600 px, whatever pairs and normal images show."""
     normal = from_arrays([np.zeros((40, 40, 3), np.uint8)], [None], "toy/good")[0]
@@ -102,12 +112,14 @@ def test_the_order_of_scores_stays_and_the_threshold_moves() -> None:
     odds = (1 - plain[:, 0]) / plain[:, 0]
     torch.testing.assert_close(1 - changed[:, 0], odds / 4 / (1 + odds / 4))
     torch.testing.assert_close(changed[:, 1] / changed[:, 2], plain[:, 1] / plain[:, 2])  # types as before
+    with torch.autocast("cpu", torch.bfloat16):  # no scores become one by being shifted in half precision
+        assert Corrected(network, 4.0)(image).dtype == torch.float32
     assert corrected(network, 1.0) is network
 
 
 def test_it_is_saved_with_the_weights_and_trained_without(tmp_path: Path) -> None:
     network = build("mini", seed=3).eval()
-    file = save(Corrected(network, 7.25), tmp_path / "w.safetensors", "mini", "drawn")
+    file = save(Corrected(network, np.float64(7.25)), tmp_path / "w.safetensors", "mini", "drawn")
     again, image = load(file), torch.rand(1, 3, 32, 32)
     assert isinstance(again, Corrected)
     assert again.oversampling == 7.25
@@ -115,16 +127,20 @@ def test_it_is_saved_with_the_weights_and_trained_without(tmp_path: Path) -> Non
     torch.testing.assert_close(build("mini", weights=file).eval()(image), network(image))
     options = {"steps": 1, "batch_size": 2, "size": 32}
     trained = train(again, [marked(32, 8)], **options)  # type: ignore[arg-type]
+    assert inference_parameters(again) == inference_parameters(network)
     assert not isinstance(trained, Corrected)
     assert trained is again.network
 
 
+def test_an_unknown_prior_is_refused() -> None:
+    with pytest.raises(UserError, match="prior 'test' is unknown; use one of real, drawn"):
+        train(Constant(), [marked(32, 8)], steps=1, batch_size=2, size=32, prior="test")
+
+
 @pytest.mark.parametrize("text", ["-1", "much", "inf", "nan", "0"])
-def test_a_damaged_file_and_an_unknown_prior_are_refused(text: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(text: str, tmp_path: Path) -> None:
     file = save(Corrected(build("mini", seed=3), 2.0), tmp_path / "w.safetensors", "mini", "drawn")
     about = {"segmenter": "mini", "num_classes": "2", "split": "drawn", "oversampling": text}
     save_safetensors(read_state_dict(file), file, about)
     with pytest.raises(UserError, match=f"oversampling '{text}' is no number above 0"):
         load(file)
-    with pytest.raises(UserError, match="prior 'test' is unknown; use one of real, drawn"):
-        train(Constant(), [marked(32, 8)], steps=1, batch_size=2, size=32, prior="test")
