@@ -27,7 +27,8 @@ AT_ONCE = 12  # pictures for which one more process is worth its start
 class DemoPlan:
     """What is drawn, made and trained. `normals`, `handful`: pictures of each material; `pairs`, `tests`: of each type
     of defect on each material; `evaluations`: of the network for a pair; `steps`: of each segmenter's training, of
-    whose pictures `normal_share` are flawless and, where there are synthetic ones, `real_share` of the rest real."""
+    whose pictures `normal_share` are flawless and, where there are synthetic ones, `real_share` of the rest real;
+    `prior`: one of `fast.segmentation.prior.PRIORS`."""
 
     materials: tuple[str, ...] = HELD_APART
     size: int = 256
@@ -40,6 +41,7 @@ class DemoPlan:
     window: int = 128
     normal_share: float = 0.1
     real_share: float = 0.25
+    prior: str = "real"
     seed: int = 0
 
     def types(self) -> list[tuple[str, str]]:

@@ -95,7 +95,7 @@ def _judge(plan: DemoPlan) -> NetworkJudge:
     bf16 = precision_of("mini", "auto", device) == "bf16"
     # Windows, most of them around a defect, teach more in the same time than whole pictures.
     seen = {"size": plan.window, "native": True, "bf16": bf16, "device": device}
-    return NetworkJudge("mini", {"steps": plan.steps}, seen)
+    return NetworkJudge("mini", {"steps": plan.steps, "prior": plan.prior}, seen)
 
 
 def _segment(plan: DemoPlan, out: Path, name: str, judge: NetworkJudge, model: Any) -> None:
