@@ -76,8 +76,8 @@ def parser() -> argparse.ArgumentParser:
                         "segment.py, such as fpn (default: quick)")
     p.add_argument("--steps", type=int, help=f"with a network: optimiser steps (default: {STEPS})")
     p.add_argument("--prior", choices=("real", "drawn"),
-                   help="with a network: how common defect pixels are taken to be, as in the real pictures, or as in "
-                        "what training draws (default: real)")
+                   help="with a network: how common defect pixels are taken to be, as in the real pictures with a "
+                        "defect, or as in what training draws (a network's default: real)")
     p.add_argument("--size", type=int, default=256, help="side that images are resized to (default: 256)")
     p.add_argument("--native", action="store_true",
                    help="images keep their size: large images, small defects; a network sees windows of --size")
@@ -198,7 +198,8 @@ def _check(options: argparse.Namespace) -> None:
         why = "is below 1; raise it" if options.steps < 1 else "is for networks; add --segmenter fpn"
         raise UserError(f"--steps {options.steps} {why}")
     if options.prior is not None and options.segmenter == "quick":
-        raise UserError(f"--prior {options.prior} is for networks; quick chooses its threshold itself; leave it out")
+        raise UserError(f"--prior {options.prior} is for networks; add --segmenter fpn, or leave it out, as quick "
+                        "chooses its threshold itself")  # fmt: skip
     if options.write_splits and (idle := _measures(options)):
         raise UserError(f"--write_splits {options.write_splits} writes splits and measures nothing; leave out {idle}")
     if options.write_splits and options.counts is None and options.seeds:

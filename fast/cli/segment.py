@@ -71,9 +71,9 @@ def parser() -> argparse.ArgumentParser:
                      help="of a defect pixel in the cross-entropy of ce and ce+dice (default: 1 for fpn, else 3)")
     run.add_argument("--ema", type=float, default=0.0, metavar="DECAY",
                      help="keep a running mean of the weights instead of the last ones, such as 0.999 (default: 0)")
-    run.add_argument("--prior", choices=("real", "drawn"), default="real",
-                     help="how common defect pixels are taken to be: as in the real pictures to train on, or as in "
-                          "what training draws, which shows them more often (default: real)")
+    run.add_argument("--prior", choices=("real", "drawn"),
+                     help="how common defect pixels are taken to be: as in the real pictures with a defect to train "
+                          "on, or as in what training draws; a network's default: real")
     run.add_argument("--augment", default="classical",
                      help="of all training images: classical: any angle, mirrors, scale, shift, grey levels; upright: "
                           "the same for parts that lie one way only; light: right angles, mirrors, zoom, grey levels; "
@@ -228,6 +228,7 @@ def complete(options: argparse.Namespace, device: str) -> None:
     options.loss = options.loss or ("published" if options.recipe == "published" else recipe.loss)
     if options.loss == "published" and options.defect_weight is None:
         options.defect_weight = 1.0
+    options.prior = options.prior or "real"
     for name in ("batch_size", "lr", "defect_weight"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(recipe, name))

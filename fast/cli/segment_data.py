@@ -73,7 +73,13 @@ def gather(options: argparse.Namespace) -> Data:
         where = " ".join(map(str, options.train))
         raise UserError(f"--train {where}: {_why_nothing(given)}; synthesize from the training side")
     normals = from_samples(tested.index.normals) if options.normals else []
-    share = options.real_share if given.synthetic and given.real else None
+    both = bool(given.synthetic and given.real)
+    if not both and options.real_share != 0.5:
+        kind = "real defects" if given.real else "pairs"
+        asked = options.real_share or "merge"
+        raise UserError(f"--real_share {asked} is of real defects beside pairs, and there are {kind} alone; leave it "
+                        "out")  # fmt: skip
+    share = options.real_share if both else None
     train = merged(given.synthetic, from_samples(given.real), normals, share, options.normals, options.draw)
     test = tested.test + (tested.index.test_normals if options.test_normals else [])
     counts = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fast.data.images import write_bytes
+from fast.segmentation.prior import Corrected
 from ldm.errors import UserError
 
 OPSET = 18
@@ -29,14 +30,16 @@ LEVEL = 127.5  # mean and standard deviation of grey levels 0..255 that become -
 class Described:
     """What must be known to use a segmenter. `size`: side in pixels of the square that images are resized to, or with
     `native` of the overlapping tiles that are taken of images at their own size; the network `quick` sees those as a
-    whole. `threshold`: a pixel is defect above it. `types`: what it was trained to find, "category/type", all in one
-    class."""
+    whole. `threshold`: a pixel is defect above it. `oversampling`: by which the odds of a defect were divided after
+    training (`fast.segmentation.prior`); None: they were not. `types`: what it was trained to find, "category/type",
+    all in one class."""
 
     size: int
     native: bool
     types: Sequence[str]
     network: str
     threshold: float = 0.5
+    oversampling: float | None = None
 
     @property
     def tiled(self) -> bool:
@@ -81,6 +84,7 @@ class Described:
                 "meaning": "probability that the pixel is of a defect",
                 "cut": "to the size before padding",
                 "threshold": self.threshold,
+                "odds_divided_by": self.oversampling,
                 "mask": "1 where the score is above the threshold",
                 "resize_back": None if self.native else "the mask to the image's own size, nearest neighbour",
             },
@@ -103,6 +107,8 @@ def export(network: nn.Module, folder: Path, described: Described) -> list[Path]
     """Write `segmenter.onnx`, `segmenter.json` and `segmenter.txt` in a folder. UserError without the package onnx."""
     require_onnx()
     files = [folder / f"segmenter.{ending}" for ending in ("onnx", "json", "txt")]
+    if isinstance(network, Corrected):
+        described = replace(described, oversampling=network.oversampling)
     about = described.plain()
     write_bytes(files[0], _bytes(network, described.size))
     write_bytes(files[1], (json.dumps(about, indent=1) + "\n").encode())
@@ -158,6 +164,11 @@ def text(described: Described) -> str:
         )
     after = "" if native else " Resize the mask to the image's own size, by nearest neighbour."
     example = "" if native else EXAMPLE
+    odds = (
+        "" if described.oversampling is None else
+        f"\nTraining showed defect pixels {described.oversampling:.3g} times as often, in odds, as real pictures with a"
+        " defect do; the odds p / (1 - p)\nof the score p are divided by that already.\n"
+    )  # fmt: skip
     return (
         f"segmenter.onnx finds defects pixel by pixel: {', '.join(described.types)}.\n"
         f"segmenter.json says the same as this text, for programs.\n\n{before}"
@@ -166,7 +177,7 @@ def text(described: Described) -> str:
         "4. Run it: the input is 'image', the output 'score', (N, 1, height, width), the probability of a defect.\n"
         f"5. Cut the score to the size before step 3. A pixel is defect where it is above {described.threshold}."
         f"{after}\n"
-        f"{example}"
+        f"{odds}{example}"
     )
 
 

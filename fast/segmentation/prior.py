@@ -70,10 +70,8 @@ class Corrected(nn.Module):
         return torch.cat([logits[:, :1] + self.shift, logits[:, 1:]], dim=1)
 
 
-def corrected(network: nn.Module, oversampling: float) -> nn.Module:
-    """The network itself where there is nothing to set right."""
-    if oversampling == 1:
-        return network
+def corrected(network: nn.Module, oversampling: float) -> Corrected:
+    """A trained network, ready to answer on the device where it is."""
     return Corrected(network, oversampling).to(next(network.parameters()).device).eval()
 
 

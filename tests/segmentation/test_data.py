@@ -219,6 +219,11 @@ def test_door_merges_trains_tests_and_writes(drawn_root: Path, tmp_path: Path) -
         (["--real_share", "1.5"], "--real_share"),
         (["--real_share", "half"], "--real_share"),
         (["--prior", "test"], "--prior"),
+        (
+            ["--real_share", "0.75"],
+            "--real_share 0.75 is of real defects beside pairs, and there are real defects alone",
+        ),
+        (["--real_share", "merge"], "--real_share merge is of real defects beside pairs"),
         (["--augment", "all"], "augment=all is unknown"),
         (["--features", "there"], "--features there is for --segmenter quick"),
         (

@@ -17,6 +17,7 @@ from fast.metrics.segmentation import defect_score
 from fast.segmentation import build
 from fast.segmentation.evaluation import predict
 from fast.segmentation.export import Described, export
+from fast.segmentation.prior import Corrected
 from fast.windows.tiling import starts
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -78,6 +79,20 @@ def test_onnx_answers_as_torch_from_the_description_alone(name: str, tmp_path: P
         logits = predict(model, to_tensor(resize_image(image, 96))[None])[0]
         assert ((ours > threshold) == (logits.argmax(0).numpy() > 0))[clear].all()
         assert 0 < (ours > threshold).mean() < 1
+
+
+def test_odds_that_were_divided_are_in_the_file_and_told(tmp_path: Path) -> None:
+    model = Corrected(build("mini", 2, seed=1).eval(), 5.25)
+    export(model, tmp_path, Described(64, False, ["part/crack"], "mini"))
+    session, about = opened(tmp_path)
+    assert about["output"]["odds_divided_by"] == 5.25
+    assert "defect pixels 5.25 times as often" in (tmp_path / "segmenter.txt").read_text()
+    ours, plain = scores(session, picture(64, 64), about), by_torch(model.network, picture(64, 64), None)
+    odds = plain / (1 - plain) / 5.25
+    assert np.abs(ours - odds / (1 + odds)).max() < 1e-4
+    export(model.network, tmp_path, Described(64, False, ["part/crack"], "mini"))
+    assert opened(tmp_path)[1]["output"]["odds_divided_by"] is None
+    assert "times as often" not in (tmp_path / "segmenter.txt").read_text()
 
 
 def test_images_at_their_own_size_in_the_tiles_that_are_described(tmp_path: Path) -> None:
