@@ -116,7 +116,8 @@ class Foreseen:
     """Seconds of the parts of a run. `alone`: a trial of real defects alone on a nested split; `beside`: what pairs add
     to one, the making of them among it; `delivered`: of making and writing those that are delivered; `least`, `full`:
     the final segmenter with the fewest steps and with all that are asked for, its test and export among them;
-    `ending`: those two alone; `done`: trials of the first split that an earlier run has left, 0 to 2."""
+    `ending`: those two alone; `done`: trials of the first split that an earlier run has left, 0 to 2; `normals`: of
+    looking at the normal images, which the first trial does for all."""
 
     alone: float
     beside: float
@@ -125,11 +126,14 @@ class Foreseen:
     full: float
     ending: float
     done: int = 0
+    normals: float = 0.0
 
     @property
     def first(self) -> float:
         """Of the first nested split: real defects alone, and one candidate."""
-        return (self.alone if self.done < 1 else 0.0) + (self.alone + self.beside if self.done < 2 else 0.0)
+        return (self.normals + self.alone if self.done < 1 else 0.0) + (
+            self.alone + self.beside if self.done < 2 else 0.0
+        )
 
     @property
     def smallest(self) -> float:
@@ -151,13 +155,14 @@ def foresee(costs: Costs, judge: QuickJudge, real: int, inner_test: int, pairs: 
             done: int = 0, normals: int = 0) -> Foreseen:  # fmt: skip
     """`real`, `inner_test`: images of the two sides of a nested split; `normals` beside the real ones; `pairs` of a
     candidate; `test`: images of the test side; `steps` of the final training, at most."""
-    alone = judge.seconds(costs.quick, real, normals, inner_test)
+    alone = judge.seconds(costs.quick, real, 0, inner_test)
     making = costs.fit * real + costs.pair * pairs
-    beside = judge.seconds(costs.quick, real, normals + pairs, inner_test) - alone + making
+    beside = judge.seconds(costs.quick, real, pairs, inner_test) - alone + making
+    looking = judge.seconds(costs.quick, real, normals, inner_test) - alone
     ending = costs.image * test + costs.export
     least, full = (costs.start + costs.step * n + ending for n in (min(steps, LEAST_STEPS), steps))
     delivered = making + costs.writing * pairs
-    return Foreseen(alone, beside, delivered, least, full, ending, done)
+    return Foreseen(alone, beside, delivered, least, full, ending, done, looking)
 
 
 def advised(spent: float, seconds: float) -> int:
