@@ -25,7 +25,7 @@ from fast.data.images import write_bytes
 from fast.data.index import DatasetIndex
 from fast.data.split import Split
 from fast.data.whole import CHOICE
-from fast.segmentation.data import from_samples, merged
+from fast.segmentation.data import from_samples
 from fast.segmentation.export import Described, export
 from fast.segmentation.networks import save
 from fast.segmentation.quick import QuickJudge
@@ -215,11 +215,8 @@ def _final(job: Job, made: Sequence[Made]) -> Final:
         )
         left = least
     judge = _network(plan, left / 60, lambda _, __, loss: losses.append(loss))
-    normals = from_samples(sides.index.normals)
-    samples = merged(
-        [pair.sample for pair in made], from_samples(sides.train), normals,
-        plan.real_share if made else None, NORMALS if normals else 0.0, "parts",
-    )  # fmt: skip
+    shares = Shares(NORMALS, real_share=plan.real_share)
+    samples = shares.samples([pair.sample for pair in made], from_samples(sides.train), sides.index.normals)
     report(f"training {NETWORK}: {plan.steps} steps, or {in_minutes(left)}")
     start = time.monotonic()
     network = judge.fit(samples)

@@ -54,6 +54,13 @@ class Shares:
         count = len(normals) if self.most is None else min(self.most, len(normals))
         return from_samples(normals[len(normals) * k // count] for k in range(count))
 
+    def samples(
+        self, synthetic: Sequence[SegmentationSample], real: Sequence[SegmentationSample], normals: Sequence[Sample]
+    ) -> list[SegmentationSample]:
+        """All to train on, weighted. Raises `UserError`."""
+        flawless, share = self.flawless(normals), self.real_share if synthetic and real else None
+        return merged(synthetic, real, flawless, share, self.normals if flawless else 0.0, self.draw)
+
     def describe(self) -> dict[str, Any]:
         """What decides every row's figures, as plain data. No normals, and images drawn alike, as all was before there
         was anything else, go unsaid."""
@@ -248,9 +255,7 @@ def measured(
     made = [] if label == ALONE else pairs.of(label, sides, real, count, seed)
     if label != ALONE and not made:
         return None
-    share = shares.real_share if made and real else None
-    flawless = shares.flawless(sides.index.normals)
-    seen = merged(made, from_samples(real), flawless, share, shares.normals if flawless else 0.0, shares.draw)
+    seen = shares.samples(made, from_samples(real), sides.index.normals)
     figures = trial(judge, seen, from_samples(sides.test), seed).figures
     row = {"label": label, "count": count, "seed": seed, "real": len(real), "pairs": len(made)}
     types = {name: own["iou"] for name, own in figures["types"].items()}

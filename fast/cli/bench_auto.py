@@ -6,7 +6,7 @@ import argparse
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fast.runtime.command import command_line
 from fast.runtime.folders import sole
@@ -18,19 +18,9 @@ if TYPE_CHECKING:
 
 # Flags of the bench that --auto has too.
 TAKEN = (
-    "dataset",
-    "out",
-    "category",
-    "count",
-    "steps",
-    "size",
-    "device",
-    "split",
-    "native",
-    "upright",
-    "looks",
+    "dataset", "out", "category", "count", "steps", "size", "device", "split", "native", "upright", "looks",
     "real_share",
-)
+)  # fmt: skip
 OWN = ("minutes",)
 
 
@@ -76,12 +66,7 @@ def run(options: argparse.Namespace) -> None:
     from fast.segmentation.export import require_onnx
 
     require_onnx()  # before the minutes are spent
-    given: dict[str, Any] = {
-        "minutes": options.minutes,
-        "per_type": options.count,
-        "size": options.size,
-        "steps": options.steps,
-    }
+    given = {"minutes": options.minutes, "per_type": options.count, "size": options.size, "steps": options.steps}
     share = Shares.real_share if options.real_share is None else options.real_share
     plan = Plan(
         **{"steps": STEPS, **{name: value for name, value in given.items() if value is not None}},

@@ -31,6 +31,7 @@ from fast.bench.trial import NetworkJudge
 from fast.cli import bench
 from fast.data.content import Copies
 from fast.data.images import read_image, read_mask, write_image, write_mask
+from fast.data.index import Sample
 from fast.data.layouts import check, open_dataset
 from fast.data.split import Split, make_split, nested_splits
 from fast.generators import FREE, create, method_class
@@ -573,12 +574,14 @@ def test_bad_flags_end_in_one_line(
 
 def test_the_final_training_draws_as_many_real_defects_as_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(module_auto, "merged", lambda *rest: asked.append(rest[3]) or [])
+    monkeypatch.setattr("fast.bench.few.merged", lambda *rest: asked.append(rest[3]) or [])
     judge = SimpleNamespace(fit=lambda samples: None, test=lambda *_: {"miou": 0.5, "miou_types": 0.5})
     monkeypatch.setattr(module_auto, "_network", lambda *_: judge)
     made: Any = [SimpleNamespace(sample=None)]
     for share, pairs in ((0.75, made), (None, made), (0.75, [])):
-        sides = SimpleNamespace(train=[], test=[], index=SimpleNamespace(normals=[]))
+        sides = SimpleNamespace(
+            train=[Sample(Path("a.png"), None, "part", "crack", "a")], test=[], index=SimpleNamespace(normals=[])
+        )
         seconds = SimpleNamespace(ending=0.0, least=0.0)
         job: Any = SimpleNamespace(
             plan=module_auto.Plan(real_share=share), sides=sides, report=print,
