@@ -16,10 +16,10 @@ from fast.data.words import prompt_text
 from fast.generators import FREE
 from fast.generators.base import Generator
 from fast.generators.drafts import MixedDrafter
-from fast.generators.looks import SYNONYMS, cannot_draw, looks_notes, own_looks, undrawable
+from fast.generators.looks import cannot_draw, drawn_as, looks_notes, own_looks, undrawable
 from fast.generators.transplant import Transplant
 from fast.latent.prompts import is_vocabulary
-from fast.procedural.defects import DEFECTS, DRAWABLE
+from fast.procedural.defects import DEFECTS
 from fast.runtime.counts import number_of
 from fast.runtime.options import did_you_mean
 from fast.synthesis.defect_types import perhaps_category
@@ -69,8 +69,7 @@ def _by_looks(recipe: Recipe, word: str) -> bool:
     know."""
     if "procedural" not in draft_methods(recipe.draft):
         return False
-    looks = {**SYNONYMS, **own_looks(recipe.draft_options.get("looks") or {})}
-    names = looks.get(word, (word,))
+    names = own_looks(recipe.draft_options.get("looks") or {}).get(word, drawn_as(word) or (word,))
     return bool(names) and all(look in DEFECTS for look in names)
 
 
@@ -107,8 +106,8 @@ def tell_masks(options: SynthesisOptions, sources: Sources) -> None:
 
 def _names_a_type(folder: Path, sources: Sources) -> bool:
     """Whether a folder of masks is called as a type is: one that is known, or whatever folders of masks hold."""
-    known = {*DRAWABLE, *SYNONYMS, *(key.split("/", 1)[1] for key in sources.types)}
-    return folder.name in known or folder.parent.name.lower() in MASK_DIRS
+    known = {key.split("/", 1)[1] for key in sources.types}
+    return folder.name in known or bool(drawn_as(folder.name)) or folder.parent.name.lower() in MASK_DIRS
 
 
 def tell_sources_left_out(makers: Iterable[Generator]) -> None:

@@ -19,6 +19,7 @@ from fast.data.samples import MadeSample, read_sample
 from fast.data.transforms import Resize, Window
 from fast.generators.base import Placing
 from fast.generators.blend import ImageMask
+from fast.generators.looks import drawn_as
 from fast.generators.procedural import Procedural
 from fast.generators.transplant import Transplant
 from fast.masks.augment import augmented
@@ -239,7 +240,7 @@ class AdaptationData(DefectData):
             category, anomaly = key.split("/", 1)
             if kind == "transplant":
                 jobs.append((partial(self._set_in, kind, key, category), category, anomaly))
-            elif self.options.drawn_words == "looks" and anomaly in self._procedural.looks:
+            elif self.options.drawn_words == "looks" and drawn_as(anomaly):
                 jobs.append((partial(self._set_in, kind, anomaly, category), category, anomaly))
         if kind == "procedural" and self.options.drawn_words == "own":
             for category in sorted({key.split("/", 1)[0] for key in self.types}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -42,6 +43,32 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "wear": ("uneven", "scratch"),
     "worn": ("uneven", "scratch"),
     "abrasion": ("uneven", "scratch"),
+    "spot": ("stain",),
+    "mark": ("stain", "scratch"),
+    "smudge": ("stain", "oil"),
+    "fingerprint": ("oil",),
+    "grease": ("oil", "contamination"),
+    "dust": ("contamination",),
+    "particle": ("contamination",),
+    "inclusion": ("contamination",),
+    "foreign": ("contamination", "thread"),
+    "fibre": ("thread",),
+    "fiber": ("thread",),
+    "hair": ("thread",),
+    "gouge": ("scratch", "dent"),
+    "nick": ("chip",),
+    "notch": ("break", "chip"),
+    "crazing": ("crack",),
+    "fissure": ("crack",),
+    "dimple": ("dent",),
+    "void": ("hole",),
+    "cavity": ("hole", "pit"),
+    "pinhole": ("pit",),
+    "rip": ("tear",),
+    "torn": ("tear",),
+    "burnt": ("burn",),
+    "burned": ("burn",),
+    "scorch": ("burn",),
     "color": ("stain", "fade"),
     "colour": ("stain", "fade"),
     "discoloration": ("fade",),
@@ -53,6 +80,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "blister": ("bubble",),
     "damaged": USUAL,
 }
+# Pieces of a pattern, and a thread that lies on the part: as part of a longer name (missing_hole, thread_side of a
+# screw) they mean something else.
+_ALONE = ("missing", "doubled", "shift", "thread", "damaged")
+_ENDS = ("es", "s")  # of a plural
 
 
 Looks = Mapping[str, Sequence[str]]
@@ -83,11 +114,35 @@ def looks_among(method: str, options: Mapping[str, Any]) -> Looks | None:
     return (options if place == "looks" else options.get("draft_options", {})).get("looks") or {}
 
 
+def drawn_as(word: str) -> tuple[str, ...]:
+    """The types that a defect's name is drawn as; empty where it names nothing to draw.
+
+    A name is a type to draw or one of `SYNONYMS`, whatever its case, or holds such words, also in the plural:
+    `scratch_head`, `Scratches` and `metal_contamination` are drawn as scratches and contaminations.
+    """
+    if word in DRAWABLE:
+        return (word,)
+    parts = re.findall(r"[^\W\d_]+", word.lower())
+    found = [_named(part) for part in parts if len(parts) == 1 or _singular(part) not in _ALONE]
+    return tuple(dict.fromkeys(look for looks in found for look in looks))
+
+
+def _named(part: str) -> tuple[str, ...]:
+    name = _singular(part)
+    return (name,) if name in DRAWABLE else SYNONYMS.get(name, ())
+
+
+def _singular(part: str) -> str:
+    """A word that is known, without the ending of its plural; any other as it is."""
+    forms = [part, *(part.removesuffix(end) for end in _ENDS)]
+    return next((form for form in forms if form in DRAWABLE or form in SYNONYMS), part)
+
+
 def undrawable(types: Iterable[str], own: Mapping[str, Sequence[str]]) -> list[str]:
     """The words of the types "category/type" or "type" that nothing is drawn for, each once. `own`: the looks given, as
     `own_looks` returns them; of a word that is to have none, nothing is drawn whatever it says."""
     words = dict.fromkeys(key.rpartition("/")[2] for key in types)
-    return [word for word in words if not own.get(word, word in DRAWABLE or word in SYNONYMS)]
+    return [word for word in words if not own.get(word, drawn_as(word))]
 
 
 def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks") -> UserError:
@@ -137,10 +192,10 @@ def looks_notes(types: Iterable[str], given: Mapping[str, Any], change: str) -> 
     and one about looks that are given for none of them. `given`: the option `looks`; `change`: how to set it, {name}
     for the type's word."""
     words = dict.fromkeys(key.rpartition("/")[2] for key in types)
-    taken = [word for word in words if word in SYNONYMS and word not in DRAWABLE and word not in given]
+    taken = [word for word in words if word not in given and drawn_as(word) not in ((), (word,))]
     found = []
     if taken:
-        told = "; ".join(f"{word} is drawn as {' or '.join(SYNONYMS[word])}" for word in taken)
+        told = "; ".join(f"{word} is drawn as {' or '.join(drawn_as(word))}" for word in taken)
         found.append(f"note: {told}; if it looks otherwise, say how: {change.format(name=taken[0])}")
     if unused := [name for name in given if name not in words]:
         found.append(

@@ -10,7 +10,7 @@ import numpy as np
 
 from fast.generators.base import MadePair, Placing
 from fast.generators.blend import ImageMask, check_range, given_mask
-from fast.generators.looks import SYNONYMS, USUAL, cannot_draw, own_looks
+from fast.generators.looks import USUAL, cannot_draw, drawn_as, own_looks
 from fast.generators.windows import (
     NARROWEST,
     around,
@@ -25,7 +25,7 @@ from fast.generators.windows import (
     window_at,
 )
 from fast.masks.foreground import Ground
-from fast.procedural.defects import AT_EDGE, DRAWABLE, FOLLOWERS, LARGE, defects_of, traits_named
+from fast.procedural.defects import AT_EDGE, FOLLOWERS, LARGE, defects_of, traits_named
 from fast.procedural.drawing import draw_onto
 from fast.procedural.photo import Photo, look_at, traits_of
 from fast.procedural.site import Spot, whole
@@ -35,7 +35,7 @@ from ldm.errors import UserError
 
 Rng = np.random.Generator
 
-DRAWING = 3  # raised whenever what is drawn into photographs changes, so that no run goes on with another drawing
+DRAWING = 4  # raised whenever what is drawn into photographs changes, so that no run goes on with another drawing
 # Side in px of the windows that defects are drawn in: below a photo's reference size sizes stop shrinking with the
 # object, and above the largest nothing is drawn larger.
 DETAIL, LARGEST = 256, 1024
@@ -82,8 +82,7 @@ class Procedural(Placing):
         self.change = change
         self.material = material
         self.traits = None if material is None else traits_named(material)
-        self.looks = {**{d: (d,) for d in DRAWABLE}, **SYNONYMS, **own_looks(looks or {})}
-        self.own_looks = {name: list(self.looks[name]) for name in looks or {}}
+        self.own_looks = {name: list(types) for name, types in own_looks(looks or {}).items()}
         self.window = check_range("window", window, 0.05, 1)
         self.rule = on_object
         self.ground = None if on_object == "off" else Ground(on_object)
@@ -92,7 +91,7 @@ class Procedural(Placing):
     def words(self) -> Sequence[str]:  # type: ignore[override]
         """Types that occur on the material, or on any hard surface, but those that are given no look."""
         usual = USUAL if self.material is None else defects_of(self.material)
-        return [word for word in usual if self.looks.get(word)]
+        return [word for word in usual if self.own_looks.get(word, (word,))]
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -110,9 +109,10 @@ class Procedural(Placing):
         if anomaly is None:
             return self.words
         word = anomaly.rpartition("/")[2]
-        if not self.looks.get(word):
+        looks = self.own_looks.get(word, drawn_as(word))
+        if not looks:
             raise cannot_draw(word, self.own_looks)
-        return self.looks[word]
+        return looks
 
     def check_word(self, anomaly: str) -> None:
         self.looks_of(anomaly)

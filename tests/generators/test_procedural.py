@@ -9,7 +9,8 @@ import pytest
 
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators import create
-from fast.generators.procedural import SYNONYMS, USUAL
+from fast.generators.looks import SYNONYMS, drawn_as
+from fast.generators.procedural import USUAL
 from fast.procedural import draw_surface
 from fast.procedural.defects import DRAWABLE, FOLLOWERS
 from fast.procedural.drawing import draw_onto
@@ -216,6 +217,38 @@ def test_words() -> None:
         create("procedural", looks={"a": ["b"]})
     with pytest.raises(UserError, match="32 px or more a side, not 20 x 40"):
         made.synthesize(surface(40, 20), None, rng(), "scratch")
+
+
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("scratch", ("scratch",)),
+        ("Scratches", ("scratch",)),
+        ("scratch_head", ("scratch",)),
+        ("metal_contamination", ("contamination",)),
+        ("broken_large", ("break", "chip", "crack")),
+        ("poke-insulation", ("hole",)),
+        ("oil stains 2", ("oil", "stain")),
+        ("dusts", ("contamination",)),
+        ("grease", ("oil", "contamination")),
+        ("missing", ("missing",)),
+        ("missing_hole", ("hole",)),
+        ("thread_side", ()),
+        ("damaged_case", ()),
+        ("combined", ()),
+        ("scrach", ()),
+        ("glass", ()),
+        ("07", ()),
+    ],
+)
+def test_names_are_drawn_as_the_words_in_them(name: str, types: tuple[str, ...]) -> None:
+    assert drawn_as(name) == types
+
+
+def test_a_longer_name_is_drawn_as_its_word() -> None:
+    made = create("procedural", on_object="off")
+    one, two = (made.synthesize(surface(96, 96), None, rng(8), w)[0] for w in ("nut/scratch_head", "scratch"))
+    assert (one == two).all()
 
 
 def test_a_change_is_as_sharp_as_the_photograph() -> None:
