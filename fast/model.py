@@ -25,23 +25,31 @@ from ldm.util import check_params
 
 
 class FAST(PromptedDiffusion):
-    """Takes the parameters of `PromptedDiffusion` and, beside them:
+    """FAST: a frozen latent-diffusion base, learned prompts, and FARM, which draws the defect's latent under the mask.
 
-    `farm`: FARM's options (`context_dim: null` hides the prompt from it); `farm_from`: a trained artifact on the same
-    base, whose FARM and, by defect word, vectors this one starts from; `use_farm`: False trains and samples without
-    FARM, the network on the real defects alone; `lambda1`, `lambda2`: weights of Eq. 18's two terms; `aias`: sampling
-    defaults (`fast.aias.AIASOptions`).
-    As published FARM's reconstruction, a mean and so without detail, stands in for the defect in every sample, a
-    perfect answer to which is that reconstruction; the error is that of the noise, by which a network that predicts v
-    learns next to nothing at large t; and a small defect is a few cells of a mean over all. Three options differ:
-    `real_share`: the share of samples (0..1) in which the real defect stays, as when FARM is out of its
-    `aias.farm_window`; `objective`: "eps", or "network" for the error of what the network predicts (v on the mini
-    base); `defect_share`: the share (0..1) that the cells of the mask have in each sample's loss, whatever their
-    number; None for the plain mean.
-    `mask_adaptor`: True for the network that the authors' release has behind the U-Net and the paper does not mention:
-    it reads what the U-Net predicts and the latent mask, and its answer takes the prediction's place at every call, in
-    training and in sampling (there after guidance). Or its options (`fast.latent.adaptor.MGA`): `widths` of its layers;
-    `residual: true` lets it start as the identity, where the release's learns to repeat the prediction first.
+    Args:
+        farm: options of `FARM`; `context_dim: null` hides the prompt from it.
+        lambda1: weight of the noise error, the first term of Eq. 18.
+        lambda2: weight of FARM's error, the second term of Eq. 18.
+        use_farm: False trains and samples without FARM, the network on the real defects alone.
+        real_share: share (0..1) of the samples in which the real defect stays. In the others FARM's reconstruction
+            replaces it, as published in all of them; that is a mean without detail, and adapters that see nothing else
+            learn smooth defects.
+        objective: "eps", the error of the noise, as published; or "network", the error of what the network predicts.
+            A base that predicts v learns next to nothing at large t from the former.
+        defect_share: share (0..1) of each sample's loss that belongs to the cells of the mask, however few they are.
+            None: the plain mean over all cells, in which a small defect hardly counts.
+        farm_from: a trained artifact on the same base. FARM, and the prompt vectors of the same defect words, start
+            from it.
+        aias: defaults of sampling, see `fast.aias.AIASOptions`.
+        mask_adaptor: True, or options of `fast.latent.adaptor.MGA`, for the network behind the U-Net that the authors'
+            release has and the paper does not mention. It reads what the U-Net predicts and the latent mask, and its
+            answer takes the prediction's place at every call, in sampling after guidance. `residual: true` starts it
+            as the identity; the release's has to learn to repeat the prediction first.
+        base: the parameters of `PromptedDiffusion`.
+
+    Raises:
+        UserError: an option is unknown or out of range, or `farm_from` stands on another base.
     """
 
     name = "fast"
