@@ -10,7 +10,10 @@ SIDE = 256  # pixels a side that every encoder looks at
 
 
 def picture_of(mask: Tensor) -> Tensor:
-    """Masks (B,1,H,W) in {0,1} as pictures (B,3,256,256), -1 around and 1 in the defect; smaller ones in between."""
+    """Masks (B,1,H,W) in {0,1} as pictures (B,3,256,256): -1 around the defect and 1 in it.
+
+    Pixels that a defect fills in part have values in between.
+    """
     shrunk = F.adaptive_avg_pool2d(mask.float(), (SIDE, SIDE))
     return (2 * shrunk - 1).expand(-1, 3, -1, -1)
 
@@ -69,9 +72,10 @@ class TokenHead(nn.Sequential):
 
 
 class LocationEncoder(nn.Module):
-    """Mask (B,1,H,W) in {0,1} to location vectors (B,tokens,width): IR-50, a top-down pyramid, a head for each token.
+    """Encode a mask (B,1,H,W) in {0,1} as location vectors (B,tokens,width), as published.
 
-    As published: 356,019,392 parameters for 4 tokens of width 1280.
+    IR-50 is followed by a top-down pyramid and a head for each token. 356,019,392 parameters for 4 tokens of width
+    1280.
     """
 
     def __init__(self, width: int, tokens: int = 4):
@@ -89,9 +93,10 @@ class LocationEncoder(nn.Module):
 
 
 class SmallLocationEncoder(nn.Module):
-    """The same for a small base, 549,328 parameters for 4 tokens of width 128: convolutions to 4 x 4 cells, one linear.
+    """Encode a mask as `LocationEncoder` does, for a small base: 549,328 parameters for 4 tokens of width 128.
 
-    The cells are flattened, not averaged: where a cell is, is what this is about.
+    Convolutions lead to 4 x 4 cells, and one linear layer to the vectors. The cells are flattened and not averaged,
+    because the vectors have to tell where the defect is.
     """
 
     CHANNELS = (8, 16, 32, 64)
@@ -116,7 +121,11 @@ ENCODERS = {"ir50": LocationEncoder, "small": SmallLocationEncoder}
 
 
 def location_encoder(kind: str, width: int, tokens: int) -> nn.Module:
-    """An encoder by its name, "ir50" or "small". Raises `UserError`."""
+    """An encoder by its name, "ir50" or "small".
+
+    Raises:
+        UserError: when the name is unknown.
+    """
     if kind not in ENCODERS:
         raise UserError(f"model.params.location={kind} is unknown; use {' or '.join(ENCODERS)}")
     return ENCODERS[kind](width, tokens)

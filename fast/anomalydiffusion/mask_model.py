@@ -26,10 +26,16 @@ TRIES = 50
 
 
 class MaskModel(PromptedDiffusion):
-    """Takes the parameters of `PromptedDiffusion` (adapters help a base that has seen no binary pictures), and:
+    """AnomalyDiffusion's mask model: textual inversion of each type's masks, as pictures, on a frozen base.
 
-    `steps`, `guidance`: of the sampling.
-    Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,); their images are not looked at.
+    Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,). Their images are not looked at. Adapters (`lora`) help a
+    base that has seen no binary pictures.
+
+    Args:
+        prompt_tokens: learned vectors per type.
+        steps: sampling steps, capped at T.
+        guidance: scale of the guidance against the empty prompt.
+        base: the other parameters of `PromptedDiffusion`.
     """
 
     name = "maskmodel"
@@ -48,13 +54,13 @@ class MaskModel(PromptedDiffusion):
     # training
 
     def latents(self, batch: Mapping[str, Any]) -> Tensor:
-        """Scaled latents (B,C,h,w) of the masks as pictures, -1 around and 1 in the defect."""
+        """Scaled latents (B,C,h,w) of the masks as pictures, -1 around the defect and 1 in it."""
         picture = (2 * batch["mask"].float() - 1).expand(-1, 3, -1, -1)
         with torch.no_grad():
             return self.scale_factor * self.first_stage_mean(picture)
 
     def placed(self, batch: Mapping[str, Any], context: Any, x0: Tensor) -> Any:
-        """For a hybrid base: everything is to be drawn, and nothing is known."""
+        """For a hybrid base: the place to draw is the whole picture, and nothing is known of it."""
         return self.with_place(context, torch.ones_like(x0[:, :1]), torch.zeros_like(x0))
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -68,8 +74,17 @@ class MaskModel(PromptedDiffusion):
 
     @torch.no_grad()
     def sample(self, types: Tensor, like: Tensor, noise: Noise, steps: int | None = None) -> Tensor:
-        """Channel means (B,H,W), about [-1, 1], of decoded mask pictures of `types` (B,), by DDIM with eta 1 and
-        guidance against the empty prompt. `like` (B,C,h,w): the latents' shape."""
+        """Draw mask pictures by DDIM with eta 1 and guidance against the empty prompt.
+
+        Args:
+            types: the numbers of the types to draw (B,).
+            like: a tensor (B,C,h,w) of the latents' shape.
+            noise: `noise(x)` returns standard normal noise like x.
+            steps: sampling steps. None: those of the model.
+
+        Returns:
+            Channel means (B,H,W), about [-1, 1], of the decoded pictures.
+        """
         cond = self.placed({}, self.prompts(self.cond_stage_model, types).to(like), like)
         empty = self.placed({}, self.empty_prompt(len(types)).to(like), like)
         if not isinstance(cond, dict):
@@ -90,17 +105,28 @@ class MaskModel(PromptedDiffusion):
 
 
 def acceptable(mask: np.ndarray) -> bool:
-    """Whether a mask (H,W) in {0,1} is kept: it marks something, and no border has more than a third of its pixels
-    set. The authors keep empty ones."""
+    """Whether a mask (H,W) in {0,1} is kept: it marks something, and on no border more than a third of the pixels.
+
+    The authors keep empty masks.
+    """
     borders = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     return bool(mask.any()) and all(border.mean() <= BORDER for border in borders)
 
 
 class LearnedMasks:
-    """Masks of a trained mask model. `drawn`, `rejected`: how many it drew so far, and of these did not keep.
+    """Draw masks with a trained mask model.
 
-    `weights`: a run's folder or one artifact, which messages call by `flag`; `steps`: network evaluations, None for
-    those of the recipe.
+    `drawn` counts the masks that it drew so far, and `rejected` those among them that it did not keep.
+
+    Args:
+        weights: the folder of a run, or one artifact.
+        step: the step of the artifact. None: the last.
+        device: where to sample.
+        steps: network evaluations for each mask. None: as in the recipe.
+        flag: what messages call `weights`.
+
+    Raises:
+        UserError: when `weights` hold no mask model.
     """
 
     def __init__(
@@ -129,8 +155,19 @@ class LearnedMasks:
         return self.model.prompts.types
 
     def draw(self, rng: np.random.Generator, anomaly: str | None, shape: tuple[int, int]) -> np.ndarray:
-        """A mask (H,W) uint8 in {0,1} of `shape` for a type "category/anomaly" (None: any), never empty; a function of
-        its arguments. Raises `UserError` for a type that was not learned, or when nothing acceptable comes."""
+        """Draw a mask that is never empty; it is a function of the arguments.
+
+        Args:
+            rng: everything random about the mask is drawn from it.
+            anomaly: a learned type "category/anomaly". None: any.
+            shape: height and width of the mask.
+
+        Returns:
+            The mask (H,W) uint8 in {0,1}.
+
+        Raises:
+            UserError: when the type was not learned, or when 50 masks in a row are not acceptable.
+        """
         if anomaly is None:
             anomaly = self.types[int(rng.integers(len(self.types)))]
         if anomaly not in self.types:

@@ -17,11 +17,21 @@ from ldm.rng import generator
 
 
 class AnomalyDiffusion(PromptedDiffusion):
-    """Takes the parameters of `PromptedDiffusion`, `prompt_tokens` being the appearance vectors of a type, and:
+    """AnomalyDiffusion: words learned on a frozen base for what a defect type looks like and for where its mask lies.
 
-    `location`: the encoder of the mask, "ir50" (as published) or "small"; `location_tokens`: vectors it makes;
-    `templates`: texts around the vectors, see `templates_of`; `steps`: network evaluations where nobody names a
-    number; `eta`: of DDIM; `reweight`: adaptive attention re-weighting, "code", "paper" or None for none.
+    Args:
+        prompt_tokens: appearance vectors of each type.
+        location: the encoder of the mask, "ir50" (as published) or "small".
+        location_tokens: vectors that this encoder makes.
+        templates: texts around the vectors, see `templates_of`.
+        steps: network evaluations in synthesis, where nobody names another number.
+        eta: of DDIM. 0 is deterministic, 1 has DDPM's variance.
+        reweight: form of the adaptive attention re-weighting: "code" as the authors' code has it, "paper" as their
+            paper prints it. None: no re-weighting.
+        base: the other parameters of `PromptedDiffusion`.
+
+    Raises:
+        UserError: when an option is unknown, or when the vectors do not fit beside the words of a prompt.
     """
 
     name = "anomalydiffusion"
@@ -74,16 +84,20 @@ class AnomalyDiffusion(PromptedDiffusion):
             return self._some_dropped(batch, prompts)
 
     def window_prompts(self, types: Tensor, pixels: Tensor) -> Tensor:
-        """Prompts (B,L,width) for windows with the masks `pixels` (B,1,H,W), by the first template; each by itself, so
-        that no window's bytes depend on the others."""
+        """Prompts (B,L,width) for windows with the masks `pixels` (B,1,H,W), by the first template.
+
+        Each is encoded by itself, so that no window's bytes depend on the others.
+        """
         rows = zip(types.split(1), pixels.split(1), strict=True)
         return torch.cat([self.prompts(self.cond_stage_model, t, self.location(mask)) for t, mask in rows])
 
     # training
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the base predicts, the noise for the published one, inside the mask. The mean is over all cells, so that
-        a small defect weighs little."""
+        """The squared error, inside the mask, of what the base predicts: the noise for the published one.
+
+        The mean is over all cells, so that a small defect weighs little.
+        """
         x0 = self.latents(batch)
         m = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
         t, eps = self.draw(batch, x0)
@@ -96,9 +110,15 @@ class AnomalyDiffusion(PromptedDiffusion):
 
     @torch.no_grad()
     def fill(self, place: SamplingInputs) -> Tensor:
-        """DDIM from pure noise; before each evaluation, but not on the last one's result, the surroundings are the
-        normal picture's, noised to that time. What comes back outside the mask is therefore what the network makes of a
-        hardly noised normal picture. `place.options`: `reweight` and `eta`, where not those of the training."""
+        """Sample by DDIM from pure noise, with the surroundings held to the normal picture.
+
+        Before each evaluation the surroundings are replaced by the normal picture's, noised to that time. The result of
+        the last evaluation stays as it is: outside the mask it is what the network makes of a hardly noised normal
+        picture. `place.options` may hold `reweight` and `eta`, where they are not to be those of the training.
+
+        Raises:
+            UserError: when `reweight` is unknown.
+        """
         schedule, reweight = self.schedule, _check_form(place.options.get("reweight", self.reweight))
         clean: list[Tensor] = []  # the last predicted x0
 

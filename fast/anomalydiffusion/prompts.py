@@ -27,8 +27,15 @@ TEMPLATES = (
 
 
 def templates_of(option: int | Sequence[str] | None) -> tuple[str, ...]:
-    """What the option `templates` means: a number, the first of `TEMPLATES`; texts, each with one `*`; None, no text
-    but the type's own words. Raises `UserError`."""
+    """The texts that the option `templates` means.
+
+    Args:
+        option: a number takes the first so many of `TEMPLATES`. Texts each have one `*` where the vectors go. None: no
+            text but the type's own words.
+
+    Raises:
+        UserError: when the number is out of range, or when a text has not exactly one `*`.
+    """
     if option is None:
         return ()
     if isinstance(option, int):
@@ -43,10 +50,16 @@ def templates_of(option: int | Sequence[str] | None) -> tuple[str, ...]:
 
 
 class LocatedPrompts(LearnedPrompts):
-    """A template's words around [`tokens` vectors of the type][`located` vectors of the mask].
+    """Prompts with two kinds of vectors at the template's `*`: first those of the type, then those of the mask.
 
-    Words behind the vectors move right and are cut at the encoder's length. Without `templates` the type's own words
-    stand in front.
+    Words behind the vectors move right and are cut at the encoder's length.
+
+    Args:
+        types: the defect types "category/anomaly".
+        width: length of a vector, that of the encoder's token embeddings.
+        tokens: learned vectors of each type.
+        located: location vectors of a mask.
+        templates: texts with one `*` each. Without any, the type's own words stand in front of the vectors.
     """
 
     def __init__(self, types: Sequence[str], width: int, tokens: int, located: int, templates: Sequence[str] = ()):
@@ -91,9 +104,13 @@ class LocatedPrompts(LearnedPrompts):
     def forward(  # type: ignore[override]
         self, encoder: TextEncoder, index: Tensor, located: Tensor, template: Sequence[int] | None = None
     ) -> Tensor:
-        """Encoded prompts (B,L,width) for type numbers `index` (B,) and location vectors (B,located,width).
+        """Encoded prompts (B,L,width).
 
-        `template`: the number of each row's template; the first one where it is left out.
+        Args:
+            encoder: the text encoder.
+            index: type numbers (B,).
+            located: location vectors (B,located,width).
+            template: the number of each row's template. None: the first one for all.
         """
         rows = []
         for row, i in enumerate(index.tolist()):

@@ -11,8 +11,11 @@ LOW, HIGH = 1.0, 1.5
 
 
 def dilation_radius(t: int, side: int) -> int:
-    """Cells by which the mask grows at the network's time t in 0..999, for a latent of `side` cells: floor((t + 100) *
-    8 / 1000) at 32 cells, so 8 at first and none in the end, where t < 25; as much of the picture at other sides."""
+    """By how many cells the mask grows at the network's time t in 0..999, for a latent of `side` cells.
+
+    At 32 cells it is floor((t + 100) * 8 / 1000): 8 at first, and none in the end, where t < 25. At other sides it is
+    the same share of the picture.
+    """
     return (t + 100) * REACH // 1000 * side // SIDE
 
 
@@ -22,10 +25,14 @@ def dilated(mask: Tensor, radius: int) -> Tensor:
 
 
 def code_weights(x: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
-    """Weights (B,1,h,w) in [1, 1.5], 1 outside `mask` (B,1,h,w), as the authors' code has them.
+    """Weights (B,1,h,w) in [1, 1.5], 1 outside the mask, as the authors' code has them.
 
-    x (B,C,h,w): the *noisy* state, compared with the clean latent of the normal picture. With d the channel mean of the
-    squared difference, w = |mask|_1 (1/d) / sum(1/d).
+    With d the channel mean of the squared difference between x and `normal`, w = |mask|_1 (1/d) / sum(1/d).
+
+    Args:
+        x: the *noisy* state (B,C,h,w).
+        normal: the clean latent of the normal picture (B,C,h,w).
+        mask: (B,1,h,w).
     """
     inside = mask.bool()
     d = (x - normal).square().mean(dim=1, keepdim=True)
@@ -36,10 +43,15 @@ def code_weights(x: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
 
 
 def paper_weights(x0: Tensor, normal: Tensor, mask: Tensor) -> Tensor:
-    """Weights (B,1,h,w), of mean 1 inside `mask` (B,1,h,w) and 1 outside, as the paper has them.
+    """Weights (B,1,h,w), of mean 1 inside the mask and 1 outside, as the paper has them.
 
-    x0 (B,C,h,w): the predicted *clean* latent. w = |m|_1 softmax(1 / |m normal - m x0|^2) over the mask's cells; a cell
-    without any difference, which the paper leaves out of the softmax, gets none. A window without mask is all ones.
+    w = |m|_1 softmax(1 / |m normal - m x0|^2) over the mask's cells. A cell without any difference gets no weight,
+    since the paper leaves it out of the softmax. A window without mask is all ones.
+
+    Args:
+        x0: the predicted *clean* latent (B,C,h,w).
+        normal: the clean latent of the normal picture (B,C,h,w).
+        mask: (B,1,h,w).
     """
     inside = mask.bool()
     d = (mask * (normal - x0)).square().sum(dim=1, keepdim=True)

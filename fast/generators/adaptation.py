@@ -40,7 +40,11 @@ Job = tuple[Callable[[int], ImageMask], str, str]  # makes the sample of a numbe
 
 @dataclass(frozen=True)
 class MadeOptions:
-    """The options of `AdaptationData` about made samples. Raises `UserError`."""
+    """The options of `AdaptationData` about made samples, which says what each is.
+
+    Raises:
+        UserError: when one is unknown or out of range, or concerns samples that are not made.
+    """
 
     normal_share: float
     drawn_share: float
@@ -87,16 +91,28 @@ class MadeOptions:
 
 
 class AdaptationData(DefectData):
-    """`DefectData` with samples beside the real defects that are made of the part's normal images.
+    """`DefectData` with more samples beside the real defects, made of the part's normal images.
 
-    `normal_share`: the share of all samples that are the untouched surface under a mask, with the word "normal": the
-    network learns to continue the surface. The masks are those of the training defects, moved, turned and bent.
-    `drawn_share`: the share that are normal images with a defect set in by a method of `drawn`: "transplant", the
-    training defects on other ground, under their own type; "procedural", the project's drawn defects, under their own
-    words or, with `drawn_words: looks`, under those of the part's types that look so (a type that no drawn one looks
-    like is left out). `pool`: how many samples of each of the two there are; each is made and encoded once, by its
-    number and the seed. Only train normals and the training side of the split are read. With both shares at 0 this is
-    `DefectData`, and options about made samples are refused.
+    There are two kinds. Surface samples show the untouched surface under a mask, with the word "normal", so that the
+    network learns to continue the surface. Their masks are those of the training defects, moved, turned and bent. Drawn
+    samples are normal images with a defect set in. Only training normals and the training side of the split are read.
+    With both shares at 0 this is `DefectData`, and options about made samples are refused.
+
+    Args:
+        path: the dataset, see `DefectData`.
+        normal_share: the share of all samples that are surface samples, 0 to below 1.
+        drawn_share: the share of all samples that are drawn samples, 0 to below 1. The two shares add up to less than
+            1.
+        pool: how many samples of each kind there are. A sample depends on its number and the seed, and is made and
+            encoded once.
+        drawn: the methods that set defects in, which take turns. "transplant" sets training defects on other ground,
+            under their own type. "procedural" draws the project's own defects.
+        drawn_words: the words of procedural defects. "own": their own words. "looks": the words of the part's types
+            that look so, where types that no drawn defect looks like are left out.
+        options: the other parameters of `DefectData`.
+
+    Raises:
+        UserError: when an option is unknown, out of range or without effect.
     """
 
     def __init__(

@@ -22,9 +22,16 @@ Split = DatasetIndex | str | Path
 
 @dataclass(frozen=True)
 class MadePair:
-    """`image` (H,W,3) uint8, `mask` (H,W) uint8 in {0,1}. `origin`: for the manifest, the image of the real defect that
-    took part under `defect_source`; empty where there is none. `filled` (H,W) in {0,1}: where the picture was changed,
-    for a mask that marks less, as people mark less than the soft edge of a defect; None: within the mask."""
+    """An image-mask pair, and what it was made from.
+
+    Args:
+        image: the picture with its defect, (H,W,3) uint8, or (H,W) where a grey picture was given.
+        mask: (H,W) uint8 in {0,1}.
+        origin: what the manifest tells of the pair, such as the image of the real defect that took part, under
+            `defect_source`. Empty where there is none.
+        filled: where the picture was changed, (H,W) in {0,1}, for a mask that marks less, as people mark less than the
+            soft edge of a defect. None: within the mask.
+    """
 
     image: np.ndarray
     mask: np.ndarray
@@ -33,14 +40,21 @@ class MadePair:
 
 
 class Generator(ABC):
-    """One method behind the common interface. Options are its constructor's keywords.
+    """One method that makes image-mask pairs, behind the interface that all methods share.
 
-    `name`: as `create` knows it. `own_masks`: makes a mask where none is given. `takes_mask`, `takes_image`: False for
-    a method that draws its own and ignores what it is given.
-    `types`: the defect types "category/anomaly" that it tells apart, `categories`: the parts; empty for a method that
-    knows none. `words`: names of defects that it makes on any part. `native`: defects have the scale of the picture as
-    it was taken, so pairs are resized once they are made. `rejected`: masks of its own that were empty and drawn again,
-    so far.
+    The options of a method are its constructor's keywords. These attributes describe it:
+
+    Args:
+        name: the name that `create` knows it by.
+        own_masks: True for a method that makes a mask where none is given.
+        takes_mask: False for a method that draws its own masks and ignores a given one.
+        takes_image: False for a method that draws its own pictures and ignores what a given one shows.
+        types: the defect types "category/anomaly" that it tells apart. Empty for a method that knows none.
+        categories: the parts that it tells apart. Empty for a method that knows none.
+        words: the names of defects that it makes on any part.
+        native: True where defects have the scale of the picture as it was taken, so that pairs are resized once they
+            are made.
+        rejected: how many of its own masks were empty so far and drawn again.
     """
 
     name: ClassVar[str]
@@ -62,46 +76,67 @@ class Generator(ABC):
             cls.pair = _checked(cls.pair, _grey_pair)  # type: ignore[method-assign]
 
     def fit(self, split: Split) -> None:  # noqa: B027 (methods that learn nothing have nothing to add)
-        """Learn from the normals and defects of `split`: a dataset narrowed to what training may see, or the path of
-        one, of which the training third is taken. A method that learns nothing does nothing."""
+        """Learn from normals and defects; a method that learns nothing does nothing.
+
+        Args:
+            split: a dataset narrowed to what training may see, or the path of one, of which the training third is
+                taken.
+        """
 
     @abstractmethod
     def synthesize(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A pair: image (H,W,3) uint8 with a defect in it, and its mask (H,W) uint8 in {0,1}, never empty.
+        """Make one pair: an image with a defect in it, and its mask, which is never empty.
 
-        `image` (H,W,3) uint8, a normal picture, or (H,W) grey, of which the made one is grey too; `mask` (H,W),
-        nonzero = defect, or None for the method's own;
-        `anomaly`: one of `types`, None for any of them. A function of its arguments and `settings` (where a network
-        takes part also of torch's number of threads, by rounding; the commands set one), safe to call from several
-        threads. Changes none of its arguments. Raises `UserError`.
+        The result is a function of the arguments and of `settings`. Where a network takes part it also depends, by
+        rounding, on torch's number of threads, which the commands set to one. Safe to call from several threads. The
+        arrays are not changed.
+
+        Args:
+            image: a normal picture, (H,W,3) uint8, or (H,W) in grey, of which the made one is grey too.
+            mask: (H,W), nonzero = defect. None: the method makes its own.
+            rng: everything random about the pair is drawn from it.
+            anomaly: one of `types`, or a type whose word is one of `words`. None: any of them.
+
+        Returns:
+            The image uint8, and its mask (H,W) uint8 in {0,1}.
+
+        Raises:
+            UserError: when an argument is not as described, or the method cannot make such a pair.
         """
 
     def normal(self, rng: np.random.Generator, anomaly: str | None = None) -> np.ndarray:
-        """The defect-free picture (H,W,3) uint8 that `synthesize` would start from, of a method that draws its own
-        (`takes_image` is False), for an `rng` in the same state."""
+        """The defect-free picture (H,W,3) uint8 that `synthesize` would start from, for an `rng` in the same state.
+
+        Only methods that draw their own pictures (`takes_image` is False) have it.
+        """
         raise NotImplementedError
 
     def check_word(self, anomaly: str) -> None:  # noqa: B027 (methods without words have nothing to check)
-        """Raise `UserError` for a type "category/word" whose word a method that has `words` cannot make."""
+        """Raise `UserError` for a type "category/word" if the method has `words` and cannot make this one."""
 
     def pair(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
     ) -> MadePair:
-        """What `synthesize` makes of the same arguments, and what it was made from."""
+        """What `synthesize` makes of the same arguments, together with what it was made from."""
         again = deepcopy(rng)
         made, found = self.synthesize(image, mask, rng, anomaly)
         return MadePair(made, found, self.origin(again, anomaly))
 
     def origin(self, rng: np.random.Generator, anomaly: str | None = None) -> dict[str, str]:
-        """The real defect that `synthesize` would use for an `rng` in the same state, where that does not depend on the
-        picture: its image under `defect_source`. Else empty; `pair` tells."""
+        """The real defect that `synthesize` uses for an `rng` in the same state, if it does not depend on the picture.
+
+        Returns:
+            Its image under `defect_source`. Else empty, and `pair` tells which it was.
+        """
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """Everything that decides the bytes of a pair beside the arguments of `synthesize`: options, hashes of weights.
-        Two runs with the same settings are the same run. Plain data."""
+        """Everything that decides the bytes of a pair beside the arguments of `synthesize`, as plain data.
+
+        That is options and hashes of weights. Two runs with the same settings are the same run.
+        """
         return {}
 
 
@@ -134,7 +169,12 @@ def _grey_pair(made: MadePair) -> MadePair:
 
 
 def check_arrays(image: Any, mask: Any, rng: Any) -> None:
-    """Raise `UserError` for what is no uint8 image, (H,W,3) or (H,W), no mask (H,W) or None, or no generator."""
+    """Check what `synthesize` is given.
+
+    Raises:
+        UserError: when `image` is not uint8 of shape (H,W,3) or (H,W), `mask` is neither None nor (H,W) of finite
+            numbers, or `rng` is no `numpy.random.Generator`.
+    """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         given = f"{image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise UserError(
@@ -154,7 +194,8 @@ def check_arrays(image: Any, mask: Any, rng: Any) -> None:
 class Placing(Generator):
     """A method that finds places on the object by itself where no mask is given.
 
-    `ground`: what of a picture is the object, as the option `on_object` says; None: all of it.
+    Args:
+        ground: says what of a picture is the object, as the option `on_object` asks. None: all of it.
     """
 
     ground: Ground | None = None
@@ -167,8 +208,12 @@ class Placing(Generator):
         anomaly: str | None = None,
         region: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `Generator.synthesize`; `region` (H,W), nonzero = object: where defects may lie, when no mask is given.
-        None: as the option `on_object` says."""
+        """As `Generator.synthesize`, with one more argument.
+
+        Args:
+            region: where defects may lie when no mask is given, (H,W), nonzero = object. None: as the option
+                `on_object` says.
+        """
         made = self.pair(image, mask, rng, anomaly, region)
         return made.image, made.mask
 
@@ -184,25 +229,38 @@ class Placing(Generator):
         """As `Generator.pair`; `region` as in `synthesize`."""
 
     def object_in(self, image: np.ndarray, region: np.ndarray | None) -> np.ndarray:
-        """Where defects may lie in a picture (H,W,3): (H,W) uint8 in {0,1}, the `region` if one is given. Raises
-        `UserError`."""
+        """Where defects may lie in a picture (H,W,3): the `region` if one is given, else the object.
+
+        Returns:
+            (H,W) uint8 in {0,1}.
+
+        Raises:
+            UserError: when `region` is empty or not of the picture's size.
+        """
         if region is not None:
             return given_mask(region, image)
         return np.ones(image.shape[:2], np.uint8) if self.ground is None else self.ground.of(image)
 
     def look(self, rng: np.random.Generator, anomaly: str | None, in_mask: bool) -> str:
-        """What `synthesize` with the same `rng` draws for that type, in a given mask or not, in one word; empty for a
-        method that draws nothing."""
+        """The word for what `synthesize` draws of this type, in a given mask or not, for an `rng` in the same state.
+
+        It is empty for a method that draws nothing.
+        """
         return ""
 
 
 class Learned(Generator):
-    """A method with weights, `<artifact>-<step>.safetensors`: `weights` is the folder of a run or one artifact, or
-    the string `mini`, the shipped base (`./mini` and a `Path` mean a folder); `step` the artifact's (None: the last).
+    """A method with weights, which it loads from a training or learns with `fit`.
 
-    `recipe`: the recipe that trains it (None: `configs/methods/<name>.yaml`); `folder`: the run that `fit` makes;
-    `overrides`: what of the recipe `fit` changes, `section.key=value`; `training`: options of `main.py` for `fit` by
-    name, `{"max_steps": 500, "devices": 1}`, see `fast.runtime.options.TrainingOptions`.
+    Args:
+        weights: the folder of a run, one artifact `<artifact>-<step>.safetensors`, or the string "mini" for the shipped
+            base (`./mini` and a `Path` mean a folder). None: call `fit` or `load` before use.
+        step: the step of the artifact. None: the last.
+        recipe: the recipe that trains it. None: `configs/methods/<name>.yaml`.
+        folder: the folder of the run that `fit` makes. None: `logs/<name>`.
+        overrides: what of the recipe `fit` changes, as `section.key=value`.
+        training: options of `main.py` for `fit` by name, such as {"max_steps": 500, "devices": 1}, see
+            `fast.runtime.options.TrainingOptions`.
     """
 
     artifact: ClassVar[str]
@@ -223,7 +281,11 @@ class Learned(Generator):
 
     @abstractmethod
     def load(self, weights: Path, step: int | None = None) -> None:
-        """Take the weights of a run's folder or of one artifact. Raises `UserError`."""
+        """Take the weights of a run's folder or of one artifact.
+
+        Raises:
+            UserError: when there are none, or they are not this method's.
+        """
 
     def fit(self, split: Split) -> None:
         from fast.generators.training import train  # heavy

@@ -11,10 +11,10 @@ PAIRS, MASKS = 20, 1000  # draws at most: of a pair that changes too little, of 
 
 
 def blend(image: np.ndarray, other: np.ndarray, mask: np.ndarray, opacity: float) -> np.ndarray:
-    """`image` with `other` laid over it where `mask` is nonzero: (1 - opacity) image + opacity other, rounded once.
+    """Lay `other` over `image` where `mask` is nonzero: (1 - opacity) image + opacity other, rounded once.
 
-    `image`, `other`: (H,W,3) uint8; `mask`: (H,W); `opacity`: the share of `other`, [0, 1] (DRAEM's and GLASS's beta
-    is the share of `image`, RealNet's q that of `other`). Outside the mask every byte is `image`'s.
+    `image` and `other` are (H,W,3) uint8, `mask` is (H,W), and `opacity` in [0, 1] is the share of `other`. (RealNet's
+    q is that share too, DRAEM's and GLASS's beta is the share of `image`.) Outside the mask every byte is `image`'s.
     """
     inside = np.asarray(mask) != 0
     mixed = image.copy()
@@ -23,7 +23,11 @@ def blend(image: np.ndarray, other: np.ndarray, mask: np.ndarray, opacity: float
 
 
 def given_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """A mask that the caller gave, (H,W) uint8 in {0,1}. `UserError` when it is empty or not of the image's size."""
+    """A mask that the caller gave, as (H,W) uint8 in {0,1}.
+
+    Raises:
+        UserError: when it is empty or not of the image's size.
+    """
     mask = np.asarray(mask)
     if mask.shape != image.shape[:2]:
         raise UserError(f"mask of shape {mask.shape} for an image of {image.shape[:2]}; give both the same size")
@@ -33,7 +37,11 @@ def given_mask(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def drawn_mask(draw: Callable[[], np.ndarray]) -> np.ndarray:
-    """The first mask of `draw` that is not empty. `UserError` when there is none among `MASKS`."""
+    """The first mask of `draw` that is not empty.
+
+    Raises:
+        UserError: when `MASKS` draws in a row are empty.
+    """
     for _ in range(MASKS):
         mask = draw()
         if mask.any():
@@ -48,7 +56,10 @@ def change(image: np.ndarray, pair: ImageMask) -> float:
 
 
 def changed_pair(draw: Callable[[], ImageMask], image: np.ndarray, least: float) -> ImageMask:
-    """The first pair of `draw` whose `change` is `least` or more; the best of them when `PAIRS` stay below."""
+    """The first pair of `draw` whose `change` is `least` or more.
+
+    If `PAIRS` draws stay below that, it is the one that changes most.
+    """
     best = draw()
     most = change(image, best)
     for _ in range(PAIRS - 1):
@@ -62,7 +73,11 @@ def changed_pair(draw: Callable[[], ImageMask], image: np.ndarray, least: float)
 
 
 def check_range(name: str, values: Sequence[float], low: float, high: float) -> tuple[float, float]:
-    """Two numbers of an option, the smaller first, within [low, high]. Raises `UserError`."""
+    """Check an option that is a range: two numbers, the smaller first, within [low, high].
+
+    Raises:
+        UserError: when `values` are no such range.
+    """
     first, last = (float(v) for v in values) if len(values) == 2 else (1.0, 0.0)
     if not low <= first <= last <= high:
         raise UserError(f"{name}={list(values)} is no range; give two numbers in order within [{low:g}, {high:g}]")
@@ -70,7 +85,11 @@ def check_range(name: str, values: Sequence[float], low: float, high: float) -> 
 
 
 def check_change(least: float) -> float:
-    """The option `min_change`, grey levels. Raises `UserError`."""
+    """Check the option `min_change`, in grey levels.
+
+    Raises:
+        UserError: when it lies outside 0..255.
+    """
     if not 0 <= least <= 255:
         raise UserError(f"min_change={least} is out of range; give grey levels from 0 (as published) to 255")
     return float(least)

@@ -36,15 +36,23 @@ CRITICAL = 1.36
 
 @dataclass(frozen=True)
 class Cutout:
-    """A defect with a margin of its ground: `image` (h,w,3) uint8, `mask` (h,w) in {0,1}; `clean` (h,w) in {0,1}: where
-    no other defect of the picture is.
+    """A defect cut out of its picture with a margin of its ground.
 
-    `source`: the picture it comes from; `kind`: "category/type"; `group`: the physical part. `place`: the middle of its
-    box (y, x) as shares of the object's box; `rim`: the share of the object that lies nearer to the object's edge than
-    the defect's middle, 0 at the rim. `touches`: top, bottom, left, right borders of the picture that cut it off.
-    `grained`: the surface has a direction. `share`: of its picture that the defect's box covers. `filled` (h,w) in
-    {0,1}: the mask and the fringe in which its type still shows beyond it (`fast.generators.outline`). `around`: the
-    picture around it.
+    Args:
+        source: the picture that it comes from.
+        kind: its type, "category/type".
+        group: the physical part that the picture shows.
+        image: the piece (h,w,3) uint8.
+        mask: the defect in it (h,w), in {0,1}.
+        clean: where no other defect of the picture is (h,w), in {0,1}.
+        place: the middle of the defect's box (y, x), as shares of the object's box.
+        rim: the share of the object that lies nearer to the object's edge than the defect's middle, 0 at the rim.
+        touches: whether the top, bottom, left and right border of the picture cuts the defect off.
+        grained: whether the surface has a direction.
+        share: the share of the picture that the defect's box covers.
+        filled: the mask and the fringe in which its type still shows beyond it (h,w), in {0,1}, see
+            `fast.generators.outline`. `cut_out` sets it to the mask alone.
+        around: the picture around the defect, to find such a place again.
     """
 
     source: Path
@@ -63,7 +71,7 @@ class Cutout:
 
     @property
     def movable(self) -> bool:
-        """False for one whose box fills its picture: it would bring all of it along."""
+        """Whether the defect can be moved: its box does not fill its picture, of which it would bring all along."""
         return self.share < LARGEST and not all(self.spans)
 
     @property
@@ -74,8 +82,18 @@ class Cutout:
 
 
 def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
-    """The defects of one picture, each its own. `ground` says where the object is; None: everywhere.
-    Raises `UserError` for files that cannot be read."""
+    """Cut each defect out of one picture, of which parts of the mask that lie close together count as one.
+
+    Args:
+        sample: the picture and its mask.
+        ground: says where the object is. None: everywhere.
+
+    Returns:
+        The cutouts. There are none without a mask, or for one that is empty or has another size than the picture.
+
+    Raises:
+        UserError: when the files cannot be read.
+    """
     image = read_image(sample.image)
     mask = np.zeros(image.shape[:2], np.uint8) if sample.mask is None else read_mask(sample.mask)
     if mask.shape != image.shape[:2] or not mask.any():
@@ -115,7 +133,7 @@ def cut_out(sample: Sample, ground: Ground | None) -> list[Cutout]:
 
 
 def without_slips(cutouts: Sequence[Cutout]) -> list[Cutout]:
-    """The defects of a type but those that are specks beside its others: left by the brush that marked them."""
+    """The defects of a type without specks left by the brush that marked them: those below 0.5 % of the median area."""
     areas = np.array([cutout.mask.sum() for cutout in cutouts], float)
     return [cutout for cutout, area in zip(cutouts, areas, strict=True) if area >= SLIP * np.median(areas)]
 
@@ -129,7 +147,7 @@ def _place(box: Sequence[int], region: np.ndarray) -> tuple[float, float]:
 def keeps_place(cutouts: Iterable[Cutout]) -> bool:
     """Whether a type's defects gather at a place: near or far from the rim, or in a band of height or of width.
 
-    Several pictures of one part count once. With few parts nothing is claimed.
+    Several pictures of one part count once. With fewer than five parts the answer is False, since nobody can tell.
     """
     groups: dict[str, list[Cutout]] = defaultdict(list)
     for cutout in cutouts:
@@ -154,7 +172,7 @@ def _uneven(values: np.ndarray) -> float:
 
 
 def contents_of(samples: Sequence[Sample]) -> tuple[str, str]:
-    """SHA-256 of the defects' pictures and masks, and of which pictures show one part."""
+    """Two SHA-256 hashes: of the defects' pictures and masks, and of which pictures show the same part."""
     lines, parts = [], defaultdict[str, list[str]](list)
     for sample in samples:
         image = hash_of(sample.image)

@@ -17,17 +17,26 @@ REFERENCE = 256  # side in px of the picture that the scars' sizes are given for
 
 
 class CutPaste(Generator):
-    """Li et al. 2021. The pasted piece is the mask, to the pixel; outside it every byte is the image's.
+    """CutPaste (Li et al. 2021): a piece of the picture, its colours changed a little, is pasted elsewhere in it.
 
-    `variant`: "patch", an upright rectangle with `area`, its share of the image, uniform and width / height
-    log-uniform in `aspect`; "scar", one with sides uniform in `scar_width` and `scar_length` (px of a picture whose
-    shorter side has 256), turned by up to `scar_turn` degrees; "union", either by chance. `jitter`: how far
-    brightness, contrast and saturation (factors 1 +- jitter) and hue (+- jitter of the circle) may go. Source and
-    target are independent and uniform. `min_change`: a pair whose mean absolute difference inside the mask, in grey
-    levels, is smaller is drawn anew, 20 times at most, and the best is kept (0: never, as published).
+    The pasted piece is the mask, to the pixel, and outside it every byte is the image's. Source and target places are
+    independent and uniform. A given mask takes the shape's place: each of its connected parts is filled with the same
+    shape cut at a random place of the image. The method knows no types and learns nothing.
 
-    A given mask takes the shape's place: each of its connected parts is filled with the same shape cut elsewhere in
-    the image. Knows no types, and learns nothing.
+    Args:
+        variant: "patch" pastes an upright rectangle, "scar" a small one that is turned. "union" draws one of the two.
+        area: range of a patch's area as a share of the image, drawn uniformly.
+        aspect: range of a patch's width / height, drawn log-uniformly.
+        scar_width, scar_length: ranges of a scar's sides, drawn uniformly, in px of a picture whose shorter side has
+            256.
+        scar_turn: the greatest turn of a scar to either side, 0 to 90 degrees.
+        jitter: how far colours may change, 0 to 0.5. Brightness, contrast and saturation get factors of 1 +- jitter,
+            and the hue turns by up to +- jitter of the circle.
+        min_change: the least mean absolute difference inside the mask, in grey levels. A pair below it is drawn anew,
+            and if 20 draws stay below, the one that changes most is kept. 0: none is drawn anew, as published.
+
+    Raises:
+        UserError: when an option is unknown or out of range.
     """
 
     name = "cutpaste"
@@ -107,8 +116,10 @@ class CutPaste(Generator):
 
 
 def rectangle(shape: tuple[int, int], share: float, aspect: float) -> tuple[int, int]:
-    """Height and width in px of a rectangle of this share of the image's area, with width / height as near to `aspect`
-    as fits into the image."""
+    """Height and width in px of a rectangle that covers this share of the image.
+
+    Its width / height is as near to `aspect` as fits into the image.
+    """
     area = share * shape[0] * shape[1]
     height = max(1, round(min(max((area / aspect) ** 0.5, area / shape[1]), shape[0])))
     return height, min(max(1, round(area / height)), shape[1])

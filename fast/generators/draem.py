@@ -12,17 +12,25 @@ from fast.masks.perlin import perlin_mask
 
 
 class DRAEM(Generator):
-    """Zavrtanik et al. 2021: I' = (1 - M) I + M [(1 - beta) A + beta I], A an augmented texture, beta ~ U(`beta`).
+    """DRAEM (Zavrtanik et al. 2021): an augmented, partly transparent texture laid over the picture in a noise mask.
 
-    `textures`: a folder of images, None for drawn ones; `beta`: range of the share of the normal image; `min_change`:
-    a pair whose mean absolute difference inside the mask, in grey levels, is smaller is drawn anew, 20 times at most,
-    and the best is kept (0: never, as published); `keep_grey`: on a picture without colours the texture has none either
-    (False: as published, where colour gives the defect away).
-
-    An own mask is a Perlin mask, redrawn when empty; a given one takes its place. Knows no types, and learns nothing.
+    A pair's image is I' = (1 - M) I + M [(1 - beta) A + beta I], with the normal picture I, the mask M, the texture A
+    and beta ~ U(`beta`). Without a given mask, M is a Perlin mask, redrawn while it is empty. The method knows no types
+    and learns nothing.
 
     Two things of the release serve its detector and are not offered: half of its items are normal pictures with an
     empty mask, and 3 of 10 pictures are turned, with black corners.
+
+    Args:
+        textures: a folder of images. None: textures that the project draws.
+        beta: range of the share of the normal image, within [0, 1].
+        min_change: the least mean absolute difference inside the mask, in grey levels. A pair below it is drawn anew,
+            and if 20 draws stay below, the one that changes most is kept. 0: none is drawn anew, as published.
+        keep_grey: True takes the colours out of the texture for a picture without colours. False keeps them, as
+            published, where colour gives the defect away.
+
+    Raises:
+        UserError: when an option is out of range, or when the folder of textures is missing or holds no image.
     """
 
     name = "draem"

@@ -31,12 +31,18 @@ class NoDraft(UserError):
 
 
 class Drafter:
-    """Drafts by a method that places defects itself, `transplant` or `procedural`: for a pair the very one that the
-    method alone would make of the same picture and seed.
+    """Drafts by a method that places defects itself, `transplant` or `procedural`.
 
-    `types`: "category/anomaly" by the pairs' type numbers; `region_of(image, pair)`: where defects may lie, None leaves
-    it to the method. Raises `UserError` for a type that the method cannot make, unless it may be `partial`, which is
-    asked for none of those.
+    The draft of a pair is the very one that the method alone would make of the same picture and seed.
+
+    Args:
+        method: the method.
+        types: the pairs' types "category/anomaly", by their numbers.
+        region_of: `region_of(image, pair)` says where defects may lie. None: the method decides.
+        partial: True allows types that the method cannot make. It is not to be asked for them, and `refused` says why.
+
+    Raises:
+        UserError: when the method cannot make one of the types, unless `partial`.
     """
 
     def __init__(self, method: Placing, types: Sequence[str], region_of: MaskOf | None = None, partial: bool = False):
@@ -72,16 +78,20 @@ class Drafter:
 
 
 class MixedDrafter:
-    """Drafts of one or the other drafter, by each pair's seed, half of them each; of a type that one of them cannot
-    make, all are the other's.
+    """Drafts of which half are moved real defects and half are drawn ones, chosen by each pair's seed.
 
-    A drawn draft that is farther than `max_distance` from the real defects of its type is drawn anew, and after `DRAWS`
-    of them a real defect is moved instead: what looks like no defect of this part teaches a segmenter another one. 1 is
-    as far as moved real defects are from those of other parts, in the median (`Likeness`). None: any is taken. So is
-    any of a type that has real defects of one part alone, which tell nothing about others. The mask of a drawn one ends
-    where the real ones' masks do: at the same share of the defect's contrast (`fast.generators.outline`).
+    Of a type that one of the two drafters cannot make, all drafts are the other's. A drawn draft that is too far from
+    the real defects of its type is drawn anew, and after `DRAWS` draws a real defect is moved instead: what looks like
+    no defect of this part would teach a segmenter another one. The mask of a drawn draft ends where the real ones'
+    masks do, at the same share of the defect's contrast (`fast.generators.outline`). The `origin` of a draft tells
+    under `draft_by` whose it is.
 
-    `moved`, `drawn`: partial ones for the same types. `origin` of a draft tells under `draft_by` whose it is.
+    Args:
+        moved: the drafter of real defects, by `transplant`, with `partial=True`.
+        drawn: the drafter of drawn defects, for the same types, with `partial=True`.
+        max_distance: how far a drawn draft may be from the real defects of its type. 1 is as far as moved real defects
+            are, in the median, from those of other parts (`Likeness`). None: any is taken, as it is for a type that has
+            real defects of one part alone, which tell nothing about others.
     """
 
     def __init__(self, moved: Drafter, drawn: Drafter, max_distance: float | None = MAX_DISTANCE):
@@ -96,7 +106,7 @@ class MixedDrafter:
         return [self.moved, self.drawn]
 
     def check(self, number: int, key: str) -> None:
-        """Raise `UserError` for the type of this number, called `key`, that none of them can make."""
+        """Raise `UserError` if neither drafter can make the type of this number, which the message calls `key`."""
         whys = [str(d.refused[number]) for d in self.drafters if number in d.refused]
         if len(whys) == len(self.drafters):
             raise UserError(f"--draft mixed can make no {key!r}: {'; and '.join(whys)}")
@@ -171,9 +181,18 @@ def _name(method: Placing, key: str) -> str:
 def drafter_for(
     draft: str, options: Mapping[str, Any], types: Sequence[str], index: DatasetIndex | None = None
 ) -> Drafter | MixedDrafter:
-    """The drafts that `draft` names, for pairs of these types. `options`: of the methods that make them, each taken by
-    those that have it, and `max_distance` of `MixedDrafter`; `index`: whose real defects are taken, where the options
-    name none. Raises `UserError`."""
+    """The drafter that `draft` names, for pairs of these types.
+
+    Args:
+        draft: "transplant", "procedural" or "mixed".
+        options: options of the methods that make the drafts, each of which takes those that it has, and `max_distance`
+            of `MixedDrafter`.
+        types: the pairs' types "category/anomaly", by their numbers.
+        index: the dataset whose real defects `transplant` cuts out. None: those that `options` name.
+
+    Raises:
+        UserError: when an option is unknown or wrong, or when a type cannot be made.
+    """
     own, mixing = _options_of_drafts(draft, options)
     found = [_of_method(name, given, types, index, partial=len(own) > 1) for name, given in own.items()]
     return found[0] if len(found) == 1 else MixedDrafter(found[0], found[1], **mixing)

@@ -21,7 +21,11 @@ def combine(first: np.ndarray, second: np.ndarray, draw: float) -> np.ndarray:
 
 
 def glass_mask(place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An own mask (H,W) uint8 in {0,1} on the foreground `place` (H,W), in {0,1}; never empty. Raises `UserError`."""
+    """Draw a mask (H,W) uint8 in {0,1} on the foreground `place` (H,W), in {0,1}; it is never empty.
+
+    Raises:
+        UserError: when every draw is empty, because the image or the foreground is too small.
+    """
     shape = place.shape
 
     def draw() -> np.ndarray:
@@ -31,15 +35,23 @@ def glass_mask(place: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class GLASS(Generator):
-    """Chen et al. 2024, the branch that makes pictures: DRAEM's blend with beta ~ N(0.5, 0.1^2), clipped to `beta`.
+    """The branch of GLASS (Chen et al. 2024) that makes pictures: DRAEM's blend with beta ~ N(0.5, 0.1^2), clipped.
 
-    `textures`: a folder of images, None for drawn ones. `foreground`: a rule of `fast.masks.foreground` ("none" for
-    the whole picture), or the path of one mask of the object, which then holds for every image. `beta`: limits of the
-    share of the normal image; `beta_mean`, `beta_deviation`: its distribution. `min_change`, `keep_grey`: as for DRAEM.
+    Without a given mask, two Perlin masks are combined and kept on the foreground, and drawn again while no pixel is
+    left. The release redraws while its 8 x 8 max-pooled map is empty, which is the same rule, since one pixel fills a
+    cell. A given mask is used as it is, on the foreground or not. The method knows no types and learns nothing.
 
-    An own mask is made of two Perlin masks, times the foreground. The release redraws it while its 8 x 8 max-pooled
-    map is empty: since one pixel is enough for a cell, that is while it has no pixel at all, and the rule here. A
-    given mask takes its place as it is, foreground or not. Knows no types, and learns nothing.
+    Args:
+        textures: a folder of images. None: textures that the project draws.
+        foreground: a rule of `fast.masks.foreground` ("none" for the whole picture), or the path of one mask of the
+            object that holds for every image.
+        beta: the limits, within [0, 1], that the share of the normal image is clipped to.
+        beta_mean, beta_deviation: mean and standard deviation of the normal distribution that this share is drawn from.
+        min_change, keep_grey: as for `DRAEM`.
+
+    Raises:
+        UserError: when an option is unknown or out of range, or when the folder of textures is missing or holds no
+            image.
     """
 
     name = "glass"

@@ -49,22 +49,33 @@ CHANGES = ("any", "darker", "brighter")
 
 
 class Procedural(Placing):
-    """The project's own drawing of defects, in photographs of any size.
+    """Draw defects into photographs of any size and of any part, without learning anything.
 
-    `material`: a material or a family of `fast.procedural.traits` (rolled_metal, wood, hide, ...); None: estimated from
-    each picture. `looks`: for names of your own, the types they are drawn as, {"blowhole": ["hole", "pit"]}. `window`:
-    least and greatest side of the square that a defect is drawn in, as shares of the object's width (its thickest
-    place); of objects above 256 px the least is 256 px at most, and none is above 1024 px. Types measure from a
-    hundredth (pits) to most (cracks) of that square; `LARGE` ones are as large as the object and may run over the
-    picture's edge, and those of `AT_EDGE` lie over the object's. `on_object`: where defects may lie when neither a
-    region nor a mask is given: a rule of `fast.masks.foreground`, a mask file, or `off`. `change`: "darker" or
-    "brighter" keeps of a drawn defect only what changed that way, as where light comes through the part or from it
-    (luminescence, X-rays).
+    Light, grain, noise, sharpness and colour are those of the picture, so in a grey one defects are grey. Types measure
+    from a hundredth (pits) to most (cracks) of the square window that they are drawn in. Those of `LARGE` are about as
+    large as the object and may run over the picture's edge, and those of `AT_EDGE` lie over the object's edge.
 
-    Light, grain, noise, sharpness and colour are those of the picture: in a grey one defects are grey. The mask holds
-    the pixels that changed by 3 grey levels or more where the drawn change shows, with gaps of a pixel closed and what
-    a solid defect encloses; outside it every byte is the picture's. A given mask is filled with the look of the
-    type, if it is one of `FOLLOWERS`; of it the part remains that changed. Learns nothing.
+    The mask holds the pixels of the drawn defect that changed by 3 grey levels or more, with gaps of one pixel closed,
+    and what a solid defect encloses. A type of `LARGE` fades out towards its border, so all of it is mask if it changed
+    by 3 grey levels on average. Outside the mask every byte is the picture's. A given mask is filled with the look of
+    the type, if that is one of `FOLLOWERS`, and keeps the part that changed.
+
+    Args:
+        material: a material or a family of them in `fast.procedural.traits` (rolled_metal, wood, hide, ...). None: its
+            traits are estimated from each picture.
+        looks: for names of your own, the types that they are drawn as, such as {"blowhole": ["hole", "pit"]}. "none"
+            stands for a name that is not to be drawn.
+        window: the least and the greatest side of the window, as shares (0.05 to 1) of the object's width at its
+            thickest place. The least is 256 px at most and the greatest 1024 px at most, and no window is below 64 px
+            but in a smaller picture. A window for `LARGE` types has 0.5 to 1.3 of the width instead, or of 1024 px for
+            a wider object.
+        on_object: where defects may lie when neither a region nor a mask is given: a rule of `fast.masks.foreground`,
+            the path of a mask file, or "off" for the whole picture.
+        change: "darker" or "brighter" keeps only what the drawing changed that way, as where light comes through the
+            part or from it (luminescence, X-rays). "any" keeps all of it.
+
+    Raises:
+        UserError: when an option is unknown or out of range.
     """
 
     name = "procedural"
@@ -89,7 +100,10 @@ class Procedural(Placing):
 
     @property
     def words(self) -> Sequence[str]:  # type: ignore[override]
-        """Types that occur on the material, or on any hard surface, but those that are given no look."""
+        """The types that are drawn where none is named: those of the material or, without one, of any hard surface.
+
+        Types whose look is "none" are left out.
+        """
         usual = USUAL if self.material is None else defects_of(self.material)
         return [word for word in usual if self.own_looks.get(word, (word,))]
 
@@ -104,8 +118,14 @@ class Procedural(Placing):
         }
 
     def looks_of(self, anomaly: str | None) -> Sequence[str]:
-        """The types that a name, "type" or "category/type", is drawn as; None: all that the material has.
-        Raises `UserError` for a name that says nothing."""
+        """The types that a name, "type" or "category/type", is drawn as.
+
+        Args:
+            anomaly: the name. None: all types of `words`.
+
+        Raises:
+            UserError: when the name tells nothing that can be drawn.
+        """
         if anomaly is None:
             return self.words
         word = anomaly.rpartition("/")[2]

@@ -31,19 +31,35 @@ SMALLEST = 0.8  # share of a side that a crop of a pooled sample keeps at least
 
 
 class RealNetGenerator(Learned):
-    """`(1 - M) I + M [q S + (1 - q) I]`: S an image of the category, sampled by SDAS off the normals.
+    """RealNet's pairs (Zhang et al. 2024): pieces of images that SDAS samples off the normals, laid into normals.
 
-    `strength`: of the sampling, a number or a range that each sample draws from; 0.1-0.2 as published, with
-    `sampler: ddim` 0.01-0.03. `steps`: of the sampling. `opacity`: q, a number or a range. `foreground`: the rule by
-    which a drawn mask is kept on the part (`fast.masks.foreground`), or the path of one mask of it, for every image.
-    `min_change`: a pair that changes less than so many grey levels inside its mask is drawn again, for a faint
-    sample looks normal; 0 as published. `category`: the one to draw where `synthesize` is not told; not needed where
-    the weights know one only.
-    `pool`: so many samples a category are drawn, each when it is first needed and always the same, and pairs take
-    theirs from among them as the original does; 0 draws one for every pair, which costs a CPU seconds. `vary`: a
-    pooled sample is cropped and mirrored at random; switch it off for parts that always lie the same way.
-    `device`: where to sample; rounding, and with it the odd byte, differs between devices.
-    Unlike the original a drawn mask is drawn again while it is empty.
+    A pair's image is `(1 - M) I + M [q S + (1 - q) I]`, with the normal picture I, the mask M, the opacity q and an
+    image S of the same category that SDAS samples off the normals. Unlike the original, a drawn mask is drawn again
+    while it is empty.
+
+    Args:
+        weights, step: the run or artifact of SDAS and its step, see `Learned`.
+        strength: how far a sample leaves the normals, 0 to 10: a number, or a range that each sample draws from.
+            Published are 0.1 to 0.2, and with `sampler: ddim` 0.01 to 0.03.
+        steps: sampling steps of SDAS for each sample.
+        sampler: "ancestral" or "ddim".
+        opacity: q, a number or a range within [0, 1].
+        foreground: the rule by which a drawn mask is kept on the part (`fast.masks.foreground`), or the path of one
+            mask of the part that holds for every image.
+        category: the category to sample where `synthesize` is not told one. None is enough for weights that know one
+            only.
+        min_change: the least mean change inside the mask, in grey levels. A pair below it is drawn again, because a
+            faint sample looks normal, and if 20 draws stay below, the one that changes most is kept. 0: none is drawn
+            again, as published.
+        pool: how many samples there are for each category. Each is drawn when it is first needed and is always the
+            same, and pairs take theirs from among them, as in the original. 0 draws one for every pair, which costs
+            seconds on a CPU.
+        vary: True crops and mirrors a pooled sample at random. Switch it off for parts that always lie the same way.
+        device: where to sample: "cpu", "cuda" or "auto". Rounding, and with it the odd byte, differs between devices.
+        options: the other parameters of `Learned`.
+
+    Raises:
+        UserError: when an option is unknown or out of range, or when `weights` hold no SDAS or none of `category`.
     """
 
     name, artifact = "realnet", "sdas"
@@ -90,7 +106,7 @@ class RealNetGenerator(Learned):
     def synthesize(
         self, image: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator, anomaly: str | None = None
     ) -> ImageMask:
-        """A pair, see `Generator`; `anomaly`, "category/..." or a category, says of which category to draw."""
+        """See `Generator.synthesize`; `anomaly`, "category/type" or a category alone, names the category to sample."""
         label = self._label(anomaly)
         given = None if mask is None else given_mask(mask, image)
         part = self.ground.of(image) if given is None else given
@@ -150,7 +166,7 @@ class RealNetGenerator(Learned):
 
 
 class Library:
-    """Samples by (label, number), each made by `make` when it is first asked for, once, whatever thread asks."""
+    """Samples by (label, number). `make` draws each one once, when any thread first asks for it."""
 
     def __init__(self, make: Callable[[int, int], np.ndarray]):
         self.make = make

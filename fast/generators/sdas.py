@@ -29,9 +29,10 @@ LEAST = 1e-12  # a probability below this counts as this
 
 
 class Chain:
-    """The reverse steps of a schedule. Index k, 0..K-1, is paper time k + 1; the network is called with `times[k]`.
+    """The reverse steps of a noise schedule.
 
-    Its step goes from x at index k to x at index k - 1, index -1 being the clean image; `k` is a LongTensor (B,).
+    Index k in 0..K-1 is paper time k + 1, and the network is called with `times[k]`. The step of index k goes from x at
+    k to x at k - 1, where index -1 is the clean image. In the methods `k` is a LongTensor (B,).
     """
 
     def __init__(self, schedule: NoiseSchedule, times: np.ndarray):
@@ -43,8 +44,13 @@ class Chain:
 
     @classmethod
     def respaced(cls, schedule: NoiseSchedule, steps: int) -> "Chain":
-        """`steps` indices evenly from 0 (20 of 1000: 0, 50, ..., 950), with the betas that jump from one to the next
-        (Nichol and Dhariwal 2021, section 4). Raises `UserError`."""
+        """The chain of `steps` indices spread evenly from 0 (20 of 1000: 0, 50, ..., 950).
+
+        Its betas jump from one index to the next (Nichol and Dhariwal 2021, section 4).
+
+        Raises:
+            UserError: when `steps` lies outside 1..T.
+        """
         if not 1 <= steps <= schedule.timesteps:
             raise UserError(f"steps={steps} lies outside 1..{schedule.timesteps}; choose a number in that range")
         times = np.arange(steps) * schedule.timesteps // steps
@@ -64,17 +70,20 @@ class Chain:
         return self._at(self.log_low, k, like)
 
     def log_variance(self, v: Tensor | None, like: Tensor, k: Tensor) -> Tensor:
-        """log variance of the step: `v`, [-1, 1], between the posterior's and beta's (Nichol and Dhariwal, Eq. 15);
-        the posterior's where `v` is None."""
+        """The logarithm (B,1,1,1), or like `v`, of the variance that a step is taken with.
+
+        `v` in [-1, 1] says where it lies between the posterior's and beta's (Nichol and Dhariwal, Eq. 15). None: it is
+        the posterior's.
+        """
         low = self.log_posterior(like, k)
         return low if v is None else low + (v + 1) / 2 * (self._at(self.log_high, k, v) - low)
 
 
 def variational_bound(chain: Chain, x0: Tensor, x: Tensor, k: Tensor, eps: Tensor, v: Tensor | None) -> Tensor:
-    """The term of index k (B,) of the variational bound, (B,), bits per value (Ho et al. 2020, Eq. 5).
+    """The term of index k (B,) of the variational bound, (B,), in bits per value (Ho et al. 2020, Eq. 5).
 
-    KL divergence between the true and the modelled step; at index 0 the negative log likelihood of `x0`, 8-bit pixels
-    in [-1, 1], under a Gaussian made discrete.
+    It is the KL divergence between the true and the modelled step. At index 0 it is the negative log likelihood of
+    `x0`, 8-bit pixels in [-1, 1], under a Gaussian made discrete.
     """
     mean = chain.mean(x, chain.schedule.predict_x0(x, k + 1, eps), k)
     log_variance, true = chain.log_variance(v, x, k), chain.log_posterior(x, k)
@@ -86,8 +95,11 @@ def variational_bound(chain: Chain, x0: Tensor, x: Tensor, k: Tensor, eps: Tenso
 
 
 def log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log probability of each pixel of `x0`, a byte scaled to [-1, 1]: the Gaussian's mass within half a grey level,
-    and in the outermost two all the mass beyond (Ho et al. 2020, Eq. 13)."""
+    """log probability of each pixel of `x0`, a byte scaled to [-1, 1], under a Gaussian (Ho et al. 2020, Eq. 13).
+
+    It is that of the Gaussian's mass within half a grey level, to which the darkest and the brightest level add all the
+    mass beyond them.
+    """
     inverse, off = torch.exp(-log_variance / 2), x0 - mean
     below = torch.special.ndtr((off + 1 / 255) * inverse)
     above = torch.special.ndtr((off - 1 / 255) * inverse)
@@ -96,15 +108,31 @@ def log_likelihood(x0: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class SDAS(pl.LightningModule):
-    """One diffusion model of normal images for all `categories`, which it tells apart by a class embedding.
+    """One pixel-space diffusion model of the normal images of all `categories`, told apart by a class embedding.
 
-    `unet`: options of the U-Net; its size, channels and classes are set here. `predict_variance`: it learns its steps'
-    variance too (three more output channels), with the variational bound times `vlb_weight` in the loss; else that is
-    the posterior's. `parameterization`: what the U-Net says, "eps" as published, or "v" (Salimans and Ho 2022), for a
-    short training: at large t an error of the noise is a hundred times larger in x0. `ckpt_path`: weights to start
-    from, such as OpenAI's `256x256_diffusion.pt` or another run's artifact; a class embedding of another size stays
-    fresh. `lr` is the effective rate.
-    Left out of the original: classifier guidance, which is optional there.
+    Classifier guidance, which is optional in the original, is left out.
+
+    Args:
+        unet: options of the U-Net. Its size, channels and classes are set here.
+        categories: the names of the categories to learn. A label is a category's place in this list.
+        image_size: side in px of the square images.
+        timesteps: T, the length of the noise schedule.
+        beta_schedule: one of latent-diffusion's names, see `NoiseSchedule.named`. "sqrt_linear" is linear in beta.
+        linear_start, linear_end: the first and the last beta.
+        predict_variance: True lets the U-Net learn the variance of its steps too, in three more output channels, with
+            the variational bound in the loss. False takes the posterior's.
+        parameterization: what the U-Net predicts: "eps", as published, or "v" (Salimans and Ho 2022), which suits a
+            short training: at large t an error of the noise is a hundred times larger in x0.
+        vlb_weight: weight of the variational bound in the loss.
+        use_ema: True keeps an average of the U-Net's weights.
+        ema_decay: decay of this average.
+        ckpt_path: weights to start from, such as OpenAI's `256x256_diffusion.pt` or another run's artifact. A class
+            embedding of another size starts fresh.
+        lr: the effective learning rate.
+        scheduler_config: the schedule of the learning rate. None: it is constant.
+
+    Raises:
+        UserError: when `categories` are empty, an option is unknown, or the weights of `ckpt_path` do not fit.
     """
 
     learns_categories = True
@@ -156,7 +184,12 @@ class SDAS(pl.LightningModule):
         load_strict(self.unet, {k: v.clone() for k, v in state.items()}, f"checkpoint {Path(path)}")
 
     def predict(self, x: Tensor, time: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(noise (B,3,H,W), v of the step's log variance or None) for x (B,3,H,W), time (B,) in 0..T-1, labels (B,)."""
+        """What the U-Net says of x (B,3,H,W) at time (B,) in 0..T-1, for the categories `labels` (B,).
+
+        Returns:
+            The noise (B,3,H,W), and v of the step's log variance (see `Chain.log_variance`) or None where the variance
+            is not learned.
+        """
         out = self.unet(x, time, y=labels)
         out, v = out.chunk(2, dim=1) if self.predict_variance else (out, None)
         if self.parameterization == "v":
@@ -174,8 +207,11 @@ class SDAS(pl.LightningModule):
         return index.to(x0.device), noise.to(x0)
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The training objective of a batch and what to log of it: the mean squared error of the noise (or of v, which
-        weighs it by one over the signal's share of x), and the bound, which trains the variance alone."""
+        """The training objective of a batch, and what to log of it.
+
+        It is the mean squared error of the noise, or of v, whose squared error is the noise's divided by abar. The
+        variational bound is added where the variance is learned, and trains the variance alone.
+        """
         x0 = batch["image"]
         index, noise = self.draw(batch, x0)
         x = self.schedule.q_sample(x0, index + 1, noise)
@@ -233,10 +269,22 @@ class SDAS(pl.LightningModule):
         steps: int = 20,
         sampler: str = "ancestral",
     ) -> Tensor:
-        """Images (B,3,S,S) in [-1, 1] of the categories `labels` (B,); a generator for each gives all of its noise.
+        """Sample images off the normals, the farther the greater `strength` is.
 
-        `strength` s, 0 or more: the ancestral step's noise has the variance (1 + s) v, a DDIM step's, which has none
-        of its own, s v; 0 samples normals. RealNet's ranges are 0.1-0.2, with DDIM 0.01-0.03. Raises `UserError`.
+        Args:
+            labels: the categories to sample (B,), each by its place in `categories`.
+            strength: s, 0 or more. The noise of an ancestral step gets the variance (1 + s) v, and that of a DDIM step,
+                which has none of its own, s v. 0 samples normals. RealNet's ranges are 0.1 to 0.2, and 0.01 to 0.03
+                with DDIM.
+            generators: one for each image, which gives all of its noise.
+            steps: sampling steps, 1 to T.
+            sampler: "ancestral" or "ddim".
+
+        Returns:
+            Images (B,3,S,S) in [-1, 1].
+
+        Raises:
+            UserError: when `sampler` is unknown, or when `strength` or `steps` is out of range.
         """
         if sampler not in SAMPLERS or not 0 <= strength < math.inf:
             raise UserError(f"sampler={sampler}, strength={strength}: use {' or '.join(SAMPLERS)} and a number from 0")

@@ -32,14 +32,24 @@ def fitted(
     how: str,
     soft: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`ground` (h,w,3) uint8 with `piece` (h,w,3) uint8 in the place of `mask` (h,w), nonzero = piece; outside it every
-    byte is the ground's. `soft` (h,w): the piece's whole shape, of which `mask` may be a part, if it is to give way to
-    the ground over the outermost pixels of that.
+    """Set a piece of one picture into another, with the light and the noise of its new ground.
 
-    The piece takes the light of the ground: its levels are multiplied by a smooth field that on the ring around the
-    mask turns its ground into the picture's. `how`: "poisson", the field follows the ring all along, as the membrane
-    of Perez et al. (2003) does, of logarithms; "feather", one factor for all of it, and a soft edge. `valid` (h,w):
-    where the piece is known. Noise is added where the piece has less of it.
+    The piece's levels are multiplied by a smooth field which turns its own ground, on a ring around the mask, into the
+    picture's, by a factor of 3 at most. Noise is added where the piece has less of it than the ground.
+
+    Args:
+        piece: the piece with its own ground (h,w,3) uint8.
+        ground: the part of the picture where it goes (h,w,3) uint8.
+        mask: (h,w), nonzero = piece.
+        valid: (h,w), nonzero where `piece` is known.
+        rng: draws the noise.
+        how: "poisson": the field follows the ring all along, like the membrane of Perez et al. (2003), but of
+            logarithms. "feather": one factor (for each colour) everywhere, and a soft edge.
+        soft: the whole shape (h,w) of the piece, of which `mask` may be a part, if the piece is to give way to the
+            ground over the outermost pixels of that shape. None: only "feather" has a soft edge, that of `mask`.
+
+    Returns:
+        The ground (h,w,3) uint8 with the piece in it. Outside `mask` every byte is the ground's.
     """
     inside, ring = mask != 0, ring_of(mask) & (valid != 0)
     own, other = (np.log(p.astype(np.float32) + DARK) for p in (piece, ground))

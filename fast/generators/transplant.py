@@ -33,27 +33,41 @@ VISIBLE = 5.0  # grey levels by which a defect has to change its new ground on a
 
 
 class Transplant(Placing):
-    """Real defects cut out and set into normal pictures: moved, turned, mirrored, scaled, their light and noise matched
-    to the new ground.
+    """Set real defects into normal pictures: cut out, moved, turned, mirrored and scaled.
 
-    `defects`: a dataset with masks, or one `category` of it; `split`: which of its defects, `third` (as prepare_data.py
-    draws it), `all`, or a split file, of which the training side counts. Without `defects` call `fit`. `scale`: least
-    and greatest size, of the defect's own. `turn`: degrees to either side; on a surface with a direction at most 12, or
-    those and half a turn. `blend`: "poisson" or "feather" (`fast.generators.seam`). `keep_place`: types whose defects
-    gather at a place of the part (rim, band; found by a Kolmogorov-Smirnov test at 5 %) stay near their own, and where
-    pictures are alike enough to find the surroundings of a defect again, at such a place and not mirrored
-    (`fast.generators.surroundings`).
-    `on_object`: where defects may lie, a rule of `fast.masks.foreground`, a mask file, or `off`.
+    Levels and noise of each piece are matched to its new ground. Ten ways (place, turn, size) are tried for each pair,
+    and the one is taken whose ground is most like the defect's own, as long as the defect changes it by 5 grey levels
+    on average.
 
-    A defect that a border of the picture cuts off stays at that border of the object, and one that goes from border to
-    border, a stripe along an edge of the part say, does so on the new object too, cut or stretched to its size. Of ten
-    tries the place is taken whose ground is most like the defect's own. Defects that fill their picture
-    (`Cutout.movable`) serve only types that have no others.
+    A defect that a border of its picture cuts off stays at that border of the object. One that goes from border to
+    border, such as a stripe along an edge of the part, does so on the new object too, cut or stretched to its size.
+    Defects that fill their picture (`Cutout.movable` is False) serve only types that have no others.
 
-    The mask is the annotation's, moved along. `fringe`: px around it that come along too, for an edge is soft and
-    people outline what they are sure of; a piece cut at its annotation would teach that defects end where masks do.
-    None: as far as a type's defects show beyond their masks (`fast.generators.outline`), 0 for sharp ones. Outside of
-    what is filled, the mask and its fringe (`pair` tells), every byte is the picture's.
+    The mask is the annotation's, moved along and cut at the edge of the object. Beyond the mask and its fringe
+    (`MadePair.filled`) every byte is the picture's.
+
+    Args:
+        defects: the folder of a dataset with masks. None: call `fit` before use.
+        split: which of its defects to use: "third" (as prepare_data.py draws it), "all", or the path of a split file,
+            of which the training side counts.
+        category: the one category of `defects` to use. None: all of them.
+        scale: the least and the greatest factor on a defect's own size, within [0.2, 5].
+        turn: the greatest turn to either side, 0 to 180 degrees. On a surface with a direction it is 12 degrees at
+            most, or that after half a turn if `turn` is above 90. Types that keep their place also turn by 12 degrees
+            at most, and defects that a border cuts off do not turn.
+        blend: "poisson" or "feather", see `fast.generators.seam.fitted`.
+        keep_place: True keeps defects near their own place, for types whose defects gather at a place of the part: its
+            rim, or a band. A Kolmogorov-Smirnov test at 5 % finds these types. Where pictures are alike enough to find
+            the surroundings of a defect again (`fast.generators.surroundings`), it comes to such a place, not mirrored
+            and turned by 3 degrees at most.
+        on_object: where defects may lie: a rule of `fast.masks.foreground`, the path of a mask file, or "off" for the
+            whole picture.
+        fringe: how many px around the annotation come along with a defect, 0 to 8. Edges are soft and people outline
+            what they are sure of, so a piece cut at its annotation would teach that defects end where masks do. None:
+            as far as a type's defects show beyond their masks (`fast.generators.outline`), which is 0 for sharp ones.
+
+    Raises:
+        UserError: when an option is unknown or out of range, or when `defects` holds no defect to cut out.
     """
 
     name = "transplant"
@@ -94,7 +108,11 @@ class Transplant(Placing):
             self._learn(training_side(defects, split, category))
 
     def fit(self, split: Split) -> None:
-        """Cut out the defects of `split`: of an index all, of a path the training third. Raises `UserError`."""
+        """Cut out the defects of `split`: all of an index, or the training third of a path.
+
+        Raises:
+            UserError: when there is no defect to cut out.
+        """
         if isinstance(split, DatasetIndex):
             require_defects(split)
             self._learn(TrainingSide(split.defects, "as given", [], [], str(split.root)))
@@ -153,7 +171,7 @@ class Transplant(Placing):
         anomaly: str | None = None,
         region: np.ndarray | None = None,
     ) -> MadePair:
-        """See `Placing.pair`; a given mask is not looked at, the defect brings its own."""
+        """See `Placing.pair`. A given mask is ignored, because each defect brings its own."""
         cutout = self._pick(rng, anomaly)
         where = self.object_in(image, region)
         grey = bool((image == image[..., :1]).all())
@@ -268,8 +286,15 @@ class Transplant(Placing):
 
 
 class TrainingSide(NamedTuple):
-    """`samples`: the defects that may be used; `split`: its hash, or "all"; `left_out`: files of the `dataset` that are
-    not fit to be used, on either side; `doubts`: about how it is read."""
+    """The defects of a dataset that training may use.
+
+    Args:
+        samples: these defects.
+        split: the hash of the split that they are taken by, or "all".
+        left_out: files of the dataset, on either side of the split, that are not fit to be used.
+        doubts: remarks about how the dataset is read.
+        dataset: its folder.
+    """
 
     samples: list[Sample]
     split: str

@@ -30,18 +30,26 @@ def rim(region: np.ndarray) -> np.ndarray:
 
 
 def widened(region: np.ndarray) -> np.ndarray:
-    """The object (H,W) and what of its outline lies beyond it."""
+    """The object (H,W), and the part of its outline that lies beyond it."""
     return np.asarray(cv2.dilate(region, np.ones((2 * OUTLINE + 1,) * 2, np.uint8)), np.uint8)
 
 
 def corner_first(region: np.ndarray, spots: np.ndarray, reach: int) -> int:
-    """Of some pixels at the object's edge, given by number, the one about which there is least of the object."""
+    """Of the pixels `spots` at the object's edge, the one with the least object around it: where the object sticks out.
+
+    `spots` are numbers of pixels in `region` (H,W), counted row by row, and `reach` is the side in px of the square
+    that is looked at around each. Returns a number like those.
+    """
     about = cv2.boxFilter((region != 0).astype(np.float32), -1, (reach, reach), borderType=cv2.BORDER_CONSTANT)
     return int(spots[int(np.argmin(about.ravel()[spots]))])
 
 
 def window_at(shape: tuple[int, ...], spot: int, side: int) -> tuple[slice, slice]:
-    """A window of a picture about a pixel, given by number, moved so that it lies within the picture."""
+    """The window with this `side` in px around a pixel, moved so that it lies within the picture.
+
+    `spot` is the pixel's number in a picture of this `shape`, counted row by row. A picture smaller than `side` has all
+    of it.
+    """
     y, x = divmod(spot, shape[1])
     found = []
     for at, full in ((y, shape[0]), (x, shape[1])):
@@ -63,7 +71,10 @@ def cut_off(mask: np.ndarray, place: tuple[slice, slice], shape: tuple[int, ...]
 
 
 def around(box: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The window of a picture around a part of a mask, with a margin and no smaller than what can be drawn in."""
+    """The window around a part of a mask whose `box` is given, with a margin and large enough to be drawn in.
+
+    The margin is `MARGIN` px, and a side is at least `NARROWEST` px, or all of a smaller picture.
+    """
     left, top, width, height = (int(v) for v in box[:4])
     found = []
     for start, size, full in ((top, height, shape[0]), (left, width, shape[1])):
@@ -74,7 +85,10 @@ def around(box: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice]:
 
 
 def seen(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Of a drawn mask (h,w) what changed by `SEEN` grey levels or more, and what of the mask that encloses."""
+    """The part of a drawn mask (h,w) that shows: what changed by `SEEN` grey levels or more.
+
+    Gaps of a pixel in it are closed, and what of the mask it encloses is part of it.
+    """
     change = np.abs(after.astype(np.int16) - before).max(2)
     shows = ((change >= SEEN) & (mask != 0)).astype(np.uint8)
     closed = cv2.morphologyEx(shows, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
@@ -84,7 +98,9 @@ def seen(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def faded(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The drawn mask (h,w) of a change that fades out towards its border: all of it if as a whole it is `SEEN`, else
-    nothing."""
+    """The drawn mask (h,w) of a change that fades out towards its border: all of it or nothing.
+
+    It is kept if the change inside it is `SEEN` grey levels or more on average.
+    """
     change = np.abs(after.astype(np.int16) - before).max(2)
     return mask if mask.any() and change[mask != 0].mean() >= SEEN else np.zeros_like(mask)

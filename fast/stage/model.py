@@ -17,13 +17,21 @@ from ldm.util import check_params
 
 
 class STAGE(PromptedDiffusion):
-    """Takes the parameters of `PromptedDiffusion` and, beside them:
+    """STAGE: a frozen base with learned prompts and, behind its U-Net, an adapter for each of two branches.
 
-    `mga`: the adapters' options (`fast.latent.adaptor.MGA`); `stage`: which of STAGE's parts take part
-    (`fast.stage.sampling.STAGEOptions`); `lambda_aware`, `lambda_only`: weights of the two branches' losses, 4 and 1
-    in the release, both 1 in the paper.
-    The adapters stand behind the U-Net and speak as it does: on a base that predicts v (or x0) they correct that, and
-    the losses are of that. In noise, as on the papers' bases, what a defect looks like at large t would hardly show.
+    The adapters correct whatever the U-Net predicts. On a base that predicts v (or x0) they correct v (or x0), and the
+    losses are errors of that. In the noise, which the papers' bases predict, what a defect looks like at large t would
+    hardly show.
+
+    Args:
+        mga: options of the adapters, see `fast.latent.adaptor.MGA`.
+        stage: which of STAGE's parts take part, see `fast.stage.sampling.STAGEOptions`.
+        lambda_aware, lambda_only: weights of the two branches' losses, 4 and 1 in the release, both 1 in the paper.
+        lr: the effective learning rate.
+        base: the other parameters of `PromptedDiffusion`.
+
+    Raises:
+        UserError: when an option is unknown or out of range, or when a weight is negative or both are 0.
     """
 
     name = "stage"
@@ -62,10 +70,10 @@ class STAGE(PromptedDiffusion):
     # training
 
     def loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 12, with the inputs of its two terms exchanged: as printed, each branch is fed the other's state.
+        """Eq. 12, where each branch is fed its own state; as printed, each is fed the other's.
 
-        One time for both branches, each with a noise of its own. The anomaly-only branch sees nothing but the defect:
-        neither does its state hold anything else, nor what a hybrid base is told of the surroundings.
+        Both branches get the same time, each with a noise of its own. The anomaly-only branch sees nothing but the
+        defect: its state holds nothing else, and a hybrid base is told nothing of the surroundings.
         """
         x0 = self.latents(batch)
         mask = latent_mask(batch["mask"], x0.shape[-2:]).to(x0)
@@ -111,8 +119,13 @@ class STAGE(PromptedDiffusion):
         return options
 
     def fill(self, place: SamplingInputs) -> Tensor:
-        """STAGE's chain: "ddpm" in T single steps, "aias" in `place.steps` jumps. `place.options`: any of
-        `STAGEOptions`, for this run."""
+        """Run STAGE's chain: in T single steps with the sampler "ddpm", in `place.steps` jumps with "aias".
+
+        `place.options` may hold any of `STAGEOptions`, for this run.
+
+        Raises:
+            UserError: when they ask for a part that the training left out.
+        """
         options = self._options(place.options)
         nothing = torch.zeros_like(place.background)
 

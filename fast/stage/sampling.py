@@ -18,17 +18,25 @@ Branch = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, t (B,) in 0..T-1, mas
 
 @dataclass(frozen=True)
 class STAGEOptions:
-    """STAGE's parts; each switched off is its ablation, all four off the paper's baseline, a plain diffusion model.
+    """The parts of STAGE that take part, of which each one switched off is its ablation.
 
-    `aif`, anomaly inference: the known background enters the clean estimate, and so the posterior's mean (Eq. 3-6).
-    Off: the estimate is the network's, and the background is laid over the sample after each step, as RePaint does.
-    Algorithm 1 does that in any case, so that where the mask is 0 or 1 nothing is left of the difference: `aif` acts
-    where the aligned mask is soft, and without `ema` nowhere.
-    `gd`, graded diffusion: the anomaly-only branch serves `only_intervals`, [from, to] in paper time, ends included.
-    Off: the anomaly-aware branch serves all times, and no other is trained.
-    `ema`, explicit mask alignment: the mask closes in from all ones at T to the defect at `t_s` (Eq. 8).
-    Off: it is the defect's from the start, in training too.
-    `mga`, mask guidance adapters: they answer for the U-Net. Off: it answers itself, and only the prompts learn.
+    All four off is the paper's baseline, a plain diffusion model.
+
+    Args:
+        aif: anomaly inference. The known background enters the clean estimate, and so the posterior's mean (Eq. 3-6).
+            Off: the estimate is the network's, and the background is laid over the sample after each step, as RePaint
+            does. Algorithm 1 does that in any case, so where the mask is 0 or 1 the two are the same: `aif` acts where
+            the aligned mask is soft, and without `ema` nowhere.
+        gd: graded diffusion. The anomaly-only branch serves `only_intervals`. Off: the anomaly-aware branch serves all
+            times, and no other is trained.
+        ema: explicit mask alignment. The mask closes in from all ones at T to the defect at `t_s` (Eq. 8). Off: it is
+            the defect's from the start, in training too.
+        mga: mask guidance adapters. They answer for the U-Net. Off: it answers itself, and only the prompts learn.
+        t_s: the paper time, below T, at which the mask has closed in.
+        only_intervals: where the anomaly-only branch serves: pairs (from, to) in paper time, both ends included.
+
+    Raises:
+        UserError: when a switch is no bool, or a time or an interval is not valid.
     """
 
     aif: bool = True
@@ -59,7 +67,7 @@ class STAGEOptions:
         return self.gd and any(low <= t <= high for high, low in self.only_intervals)
 
     def aligned(self, mask: Tensor, t: int | Tensor, timesteps: int) -> Tensor:
-        """M^p_t (B,1,h,w) in [0, 1] of the mask (B,1,h,w), t an int or (B,) in 1..T."""
+        """The mask (B,1,h,w) as it is at time t, an int or (B,) in 1..T: M^p_t (B,1,h,w) in [0, 1]."""
         return ema_mask(mask, t, self.t_s, timesteps) if self.ema else mask
 
 
@@ -72,9 +80,9 @@ def _is_interval(value: Any) -> bool:
 
 
 def ema_mask(mask: Tensor, t: int | Tensor, t_s: int = 200, T: int = 1000) -> Tensor:
-    """M^p_t = M0 + zeta(t) (1 - M0), zeta linear from 0 at t_s to 1 at T (Eq. 8).
+    """M^p_t = M0 + zeta(t) (1 - M0), where zeta rises linearly from 0 at t_s to 1 at T (Eq. 8).
 
-    `mask` (B,1,h,w) in {0,1}; t in paper time, an int or (B,). Soft: it is not thresholded.
+    `mask` is (B,1,h,w) in {0,1}, and t is in paper time, an int or (B,). The result is soft: it is not thresholded.
     """
     time = torch.as_tensor(t, device=mask.device).to(mask.dtype).reshape(-1, 1, 1, 1)
     zeta = ((time - t_s) / (T - t_s)).clamp(0, 1)
@@ -91,16 +99,31 @@ def stage_sample(
     options: STAGEOptions,
     steps: int,
 ) -> Tensor:
-    """Latents x0 (B,C,h,w) with a defect inside `mask` (B,1,h,w) in {0,1}, around it `background` (B,C,h,w), clean.
+    """Sample latents with a defect inside the mask and the clean background around it.
 
-    Alg. 1 with the updates of Eq. 7: `aware` and `only` predict the noise in their own states, x and x^p, which start
-    from the same noise. `steps` network evaluations: T is the published chain of single steps, fewer are jumps along
-    AIAS's boundaries, each the closed form of the single steps that it spans. Branch and mask M^p of a jump are those
-    of the time that it starts from; the release, which counts times from 0, does the same. The jump to t = 0 takes the
-    defect's own mask, so that what is outside is the background however few the jumps are.
+    This is Alg. 1 with the updates of Eq. 7. The two branches work in states of their own, x and x^p, which start from
+    the same noise. A jump over several times is the closed form of the single steps that it spans. Its branch and its
+    mask M^p are those of the time that it starts from, as in the release, which counts times from 0. The jump to t = 0
+    takes the defect's own mask, so that what is outside is the background however few the jumps are.
 
-    Three repairs of the release: its re-noised mask repeats one channel's noise in all; its last step leaves a noise
-    of 0.029 on the background; its intervals are not those of the paper.
+    Three faults of the release are repaired: its re-noised mask repeats one channel's noise in all channels, its last
+    step leaves a noise of 0.029 on the background, and its intervals are not those of the paper.
+
+    Args:
+        aware: the anomaly-aware branch, which predicts the noise in x.
+        only: the anomaly-only branch, which predicts the noise in x^p.
+        schedule: the noise schedule, of length T.
+        noise: `noise(x)` returns standard normal noise like x.
+        mask: the defect's mask (B,1,h,w), in {0,1}.
+        background: the clean latents (B,C,h,w) of what is around it.
+        options: the parts of STAGE that take part.
+        steps: network evaluations. T is the published chain of single steps, fewer are jumps along AIAS's boundaries.
+
+    Returns:
+        Latents x0 (B,C,h,w).
+
+    Raises:
+        UserError: when `steps` lies outside 1..T, or when the mask cannot close in (`STAGEOptions.check`).
     """
     total = schedule.timesteps
     options.check(total)

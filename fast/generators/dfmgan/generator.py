@@ -22,13 +22,23 @@ SIZES = ("resolution", "channel_base", "channel_max", "z_dim", "w_dim")
 
 
 class DFMGANGenerator(Learned):
-    """Pairs of a trained DFMGAN. The picture is invented with its background: a given image sets only the pair's size,
-    and a given mask nothing.
+    """Draw pairs with a trained DFMGAN, which invents the picture with its background, the defect and the mask.
 
-    `mask`: "gates", every cell whose gate was open at any resolution; or "published", where the full-size logits are
-    positive, which leaves out cells that only a coarse gate opened, though the picture has changed there.
-    `truncation`: 1 draws as in training, less draws nearer to the mean picture and the mean defect; `device`: None for
-    a GPU where there is one; `max_tries`: draws before an empty mask is an error. `rejected`: empty masks so far.
+    A given image sets only the pair's size, and a given mask nothing. `rejected` counts the empty masks that were drawn
+    again.
+
+    Args:
+        weights: the run or artifact of DFMGAN, see `Learned`.
+        mask: "gates" marks every cell whose gate was open at any resolution. "published" marks where the full-size
+            logits are not negative, which leaves out cells that only a coarse gate opened, though the picture has
+            changed there.
+        truncation: 1 draws as in training. Less, down to 0, draws nearer to the mean picture and the mean defect.
+        device: "cpu", "cuda" or "auto". None: a GPU where there is one.
+        max_tries: how many draws may have an empty mask before that is an error.
+        learning: the other parameters of `Learned`.
+
+    Raises:
+        UserError: when an option is unknown or out of range, or when `weights` hold no trained defect branch.
     """
 
     name = artifact = "dfmgan"
@@ -93,7 +103,7 @@ class DFMGANGenerator(Learned):
         return resize_image(picture, size), resize_mask(drawn, size)
 
     def normal(self, rng: np.random.Generator, anomaly: str | None = None) -> np.ndarray:
-        """The picture (R,R,3) uint8 that `synthesize` would have put its defect on, given the same `rng`."""
+        """The picture (R,R,3) uint8 that `synthesize` puts its defect on, for an `rng` in the same state."""
         ws, _ = self._draw(rng, self._type(rng, anomaly))
         with torch.no_grad():
             return to_image(self._trained().render(ws).image[0])

@@ -32,17 +32,35 @@ class Fake(NamedTuple):
 
 
 class DFMGAN(pl.LightningModule):
-    """Stage 0 trains the backbone on normals for `backbone_steps`, a number or, below 1, a share of the run's; stage k
-    the branch of `types[k - 1]` on the frozen backbone, the averaged one. The branches have the remaining steps in
-    equal shares; each has discriminators of its own, of which the one that sees the picture alone goes on from stage 0.
+    """DFMGAN in training: first a backbone on normals, then a branch for each defect type, one after another.
 
-    `resolution`, `channel_base`, `channel_max`, `z_dim`, `w_dim`: see `Sizes`; `match_base`, `match_max`: channels of
-    the discriminator that sees picture and mask. `lr`: what a step moves grows with the root of a layer's channels, so
-    that narrow networks need more than the published rate. `r1_gamma`: None for 0.0002 * resolution^2 / batch.
-    `match_weight`, `mode_weight`: of the second discriminator's and the diversity loss. `ema_kimg`: half-life of the
-    averaged weights in thousands of pictures. `ada_target`: mean sign of the scores of real pictures that the
-    augmentation aims at (0: no augmentation); `ada_kimg`, `defect_ada_kimg`: thousands of pictures in which its
-    probability can go from 0 to 1, in stage 0 and after.
+    Stage 0 trains the backbone. Stage k trains the branch of `types[k - 1]` on the frozen, averaged backbone, and the
+    branches share the remaining steps equally. Two discriminators judge: one sees the picture alone, the other the
+    picture and its mask. Each branch starts with the first as stage 0 left it and with a new second one.
+
+    Args:
+        types: the defect types "category/anomaly" to learn, all of one category.
+        resolution: side in px of the square pictures, a power of two from 32.
+        channel_base, channel_max: a layer at side r has min(channel_base / r, channel_max) channels.
+        z_dim, w_dim: length of the codes before and after the mapping networks.
+        match_base, match_max: the same as `channel_base` and `channel_max`, for the discriminator that sees picture and
+            mask.
+        backbone_steps: training steps of stage 0. Below 1 it is a share of the run's steps.
+        lr: learning rate of Adam. What a step moves grows with the root of a layer's channels, so narrow networks need
+            more than the published rate.
+        r1_gamma: weight of the R1 penalty on the discriminators. None: 0.0002 * resolution^2 / batch, with the batch
+            over all ranks.
+        match_weight: weight of the second discriminator's loss in the branch's training.
+        mode_weight: weight of the diversity loss.
+        ema_kimg: half-life of the averaged weights in thousands of pictures. In stage 0 it is at most a twentieth of
+            the pictures seen so far.
+        ada_target: the mean sign of the scores of real pictures that the adaptive augmentation aims at. 0: no
+            augmentation.
+        ada_kimg, defect_ada_kimg: thousands of pictures in which the augmentation's probability can go from 0 to 1, in
+            stage 0 and in the later stages.
+
+    Raises:
+        UserError: when `types` are not of exactly one category, or when a size does not fit.
     """
 
     learns_types = True
@@ -102,7 +120,7 @@ class DFMGAN(pl.LightningModule):
     # stages
 
     def stage_of(self, step: int) -> int:
-        """0 for the backbone, k for the k-th type."""
+        """The stage that a training step belongs to: 0 for the backbone, k for the k-th type."""
         given, total = self.backbone_steps, self.trainer.max_steps
         first = round(given * total) if given < 1 else int(given)
         after, rest = step - first, total - first
@@ -321,7 +339,11 @@ class DFMGAN(pl.LightningModule):
 
     @torch.no_grad()
     def log_images(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """`inputs`, `normals` and, of the type in turn, `defects` with their `masks`: fixed codes, averaged weights."""
+        """Pictures for a sample grid, drawn from fixed codes with the averaged weights.
+
+        Returns:
+            `inputs`, `normals` and, of the type that trains, `defects` with their `masks`.
+        """
         count = len(batch["image"])
         z = torch.randn(2, count, self.sizes.z_dim, generator=generator(0)).to(self.device)
         ws = self.averaged.mapping(z[0])[:, None].expand(-1, self.averaged.styles, -1)
