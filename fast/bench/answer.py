@@ -54,14 +54,26 @@ def protocol_of(
     trained: Collection[str] = (),
     real_share: float | str = 0.5,
 ) -> Protocol:
-    """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, segmenters that begin alike.
+    """The protocol behind `scripts/bench.py --dataset FOLDER`: small recipes, and segmenters that begin alike.
 
-    `count`: pairs of each defect type; `seeds`, `steps`: trainings of the segmenter and their optimiser steps (None:
-    as many as it needs); `size`: side in pixels, of all pictures, or with `native` of the windows that the segmenter
-    sees of pictures at their own size. `split`: a file, else a third trains. `upright`: training pictures are not
-    turned by large angles. `looks`: what is drawn for a type (`fast.generators.looks`). `trained`: methods whose
-    weights are given. `real_share`: of the defects drawn where there are both, or "merge", all equally often.
-    Raises `UserError` for options that cannot be.
+    Args:
+        method: what makes the pairs, one of `fast.generators.METHODS`.
+        count: pairs of each defect type.
+        segmenter: the network that is trained on them.
+        size: side in pixels of all pictures, or with `native` of the windows that the segmenter sees.
+        seeds: trainings of the segmenter of each kind.
+        steps: optimizer steps of each. None: as many as the network needs.
+        precision: in which pairs are made and the segmenter is trained, "auto", "fp32" or "bf16".
+        split: a split file. None: a third of each type trains.
+        native: pictures keep their own size.
+        upright: training pictures are not turned by large angles.
+        looks: what is drawn for a type, see `fast.generators.looks`. None: the types' names decide.
+        trained: methods whose trained weights are given.
+        real_share: share of the defects drawn that are real, where there are both, or "merge" to draw all equally
+            often.
+
+    Raises:
+        UserError: when an option cannot be, or `looks` are given for a method that draws nothing.
     """
     for name, number in (("count", count), ("seeds", seeds)):
         if number < 1:

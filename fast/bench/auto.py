@@ -38,10 +38,22 @@ CHOOSING = 0.5  # share of the minutes in which it chooses, at least
 
 @dataclass(frozen=True)
 class Plan:
-    """`minutes` in all; `per_type`: pairs of each type; `size`: side in pixels that segmenters see, or with `native`
-    of their windows; `augment`: one of `fast.data.transforms.AUGMENT`; `steps` of the final training, at most;
-    `looks`: what `procedural` draws for a type; `real_share`: of the defects drawn in rows with pairs, None: every one
-    equally often; `device`: where segmenters are trained, "cpu" or "cuda"."""
+    """What a run of `--auto` is asked for.
+
+    Args:
+        minutes: time for the whole run, 0.1 or more.
+        per_type: pairs of each type, 1 or more.
+        size: side in pixels that segmenters see, 32 or more, or with `native` that of their windows.
+        native: pictures keep their own size.
+        augment: one of `fast.data.transforms.AUGMENT`.
+        steps: optimizer steps of the final training, at most.
+        looks: what is drawn for a type, by `procedural` as pairs or as drafts.
+        device: where segmenters are trained, "cpu" or "cuda".
+        real_share: share of the defects drawn that are real, in rows with pairs. None: every one equally often.
+
+    Raises:
+        UserError: when a number lies out of range.
+    """
 
     minutes: float = 30.0
     per_type: int = 40
@@ -67,7 +79,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Final:
-    """The segmenter that is delivered: its figures on the test side, steps and seconds of training, pairs by type."""
+    """The segmenter that is delivered.
+
+    Args:
+        network: the trained network.
+        figures: what it scores on the test side, see `fast.segmentation.evaluation.evaluate`.
+        steps, seconds: optimizer steps and seconds that its training took.
+        made: the pairs that it was trained on, type by type. Empty when none helped.
+    """
 
     network: nn.Module
     figures: Mapping[str, Any]
@@ -78,8 +97,18 @@ class Final:
 
 @dataclass(frozen=True)
 class Delivered:
-    """All that `deliver` found out. `kinds`: the defect types; `seconds` of all of it, the reading of the dataset and
-    what was measured before it began among them."""
+    """All that `deliver` found out.
+
+    Args:
+        name: the category.
+        plan: what the run was asked for.
+        sides: the training and test side.
+        kinds: the defect types, "category/type".
+        choice: what helped most, and the trials behind it.
+        rows: where the pairs of each candidate come from, by label.
+        final: the segmenter, its figures and the pairs.
+        seconds: of the whole run, the reading of the dataset and what was measured before it began among them.
+    """
 
     name: str
     plan: Plan

@@ -136,9 +136,18 @@ class Trials:
 def choose(trials: Trials, labels: Sequence[str], extra: Mapping[str, float] | None = None) -> Choice:
     """Try real defects alone and the rows `labels`, then the mixture of the two best, and take what helps most.
 
-    Real defects alone and the first row are measured on the first split; by what they took, as many of the others as
-    can have two splits are tried, and the rest is left out, which is reported. `extra`: seconds that a trial of a row
-    takes more than one of real defects alone, such as adapting weights, as far as it is known before the first one.
+    Real defects alone and the first row are measured on the first split. By what they took, as many of the other rows
+    as can have two splits are tried. The rest is left out and reported. Further splits follow as far as the time goes.
+    From one split nothing is chosen.
+
+    Args:
+        trials: runs the trials, keeps their scores and knows how much time is left.
+        labels: rows in the order in which they are tried.
+        extra: seconds that a trial of a row takes more than one of real defects alone, such as adapting weights, as far
+            as it is known before the first one.
+
+    Returns:
+        What helps most, if anything does more than chance, with all scores and why other rows were left out.
     """
     extra = extra or {}
     trials.run(ALONE, 0)

@@ -100,12 +100,20 @@ class DefectGallery:
         self._ready.clear()
 
     def nearest(self, image: np.ndarray, mask: np.ndarray, but: int | None = None) -> tuple[float, int] | None:
-        """Likeness of the largest region of a picture to the most alike of these, and that one's owner.
+        """Likeness of a picture's largest region to the most alike of these defects.
 
-        The likeness is the normalized cross-correlation of the luminance of the pixels that both shapes hold, boxes
-        laid on each other's middles, the best of shifts by up to `SHIFT` and of the 8 turns and flips: 1, a copy, of
-        whatever brightness and contrast; about 0, nothing alike. 0 where no shape fits or nothing shows. None for a
-        region of fewer than `LEAST` pixels or without anything to compare with. `but`: an owner to leave out.
+        The likeness is the normalized cross-correlation of the luminance of the pixels that both shapes hold, with the
+        middles of their boxes laid on each other. The best of shifts by up to `SHIFT` pixels and of the 8 turns and
+        flips counts. 1 is a copy, of whatever brightness and contrast, and about 0 is nothing alike. It is 0 where no
+        shape fits or nothing shows.
+
+        Args:
+            image, mask: the picture, uint8 (H,W,3), and its mask (H,W), nonzero = defect.
+            but: an owner whose defects are left out.
+
+        Returns:
+            The likeness and the owner of the nearest defect. None when the region has fewer than `LEAST` pixels, or
+            there is nothing to compare it with.
         """
         own = parts(image, mask, 1)
         left_out = np.array([owner == but for owner in self.owners], bool)

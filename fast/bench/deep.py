@@ -75,12 +75,28 @@ def measures(
     embed: Embed | None = None,
     options: Options | None = None,
 ) -> dict[str, Any]:
-    """Figures of all pictures, and of each type under `types`; what a network is missing for is left out.
+    """KID, IS and IC-LPIPS of all pictures and of each type, as far as the networks for them are given.
 
-    With `inception`: `kid`, `kid_spread` (standard deviation over the subsets), `kid_subset` (pictures of one), `kid`
-    None for fewer than two real or made pictures; and `is`, `is_spread`, where the network answers with logits too.
-    With `embed`: `ic_lpips` and `ic_lpips_nonzero` (`ic_lpips`), in all the mean over the types. Pictures are resized
-    as everywhere here (area when they shrink, cubic when they grow); published figures use other filters.
+    Pictures are resized as everywhere here, by area when they shrink and cubic when they grow. Published figures use
+    other filters.
+
+    Args:
+        made, real: the synthetic and the real defects to compare.
+        inception: a network of `load_inception`, for KID and IS.
+        embed: the embedding of a network of `load_lpips` (`LPIPS.embed`), for IC-LPIPS.
+        options: see `Options`. None: its defaults.
+
+    Returns:
+        The number of `made` and `real` pictures, the figures of all of them, and those of each type under `types`. What
+        a network is missing for is left out.
+        - with `inception`: `kid`, its standard deviation over the subsets `kid_spread`, and the pictures of a subset
+          `kid_subset`. `kid` is None for fewer than two real or made pictures.
+        - with `inception` that answers with logits, too: `is` and `is_spread`.
+        - with `embed`: `ic_lpips` and `ic_lpips_nonzero`, see the function `ic_lpips`. For all pictures they are the
+          mean over the types.
+
+    Raises:
+        UserError: when there are no synthetic or no real pictures.
     """
     if not made or not real:
         raise UserError(f"{len(made)} synthetic and {len(real)} real pictures cannot be compared; give some of both")

@@ -37,9 +37,13 @@ UNTOLD = ("types", "parts", "split", "data", "how", "judged")  # of a row, in th
 class Shares:
     """How often training draws what, as `fast.segmentation.data.merged` takes it.
 
-    `normals`: share of what is drawn that are normal images; without them real defects alone never see one, and pairs
-    stand on them. `draw`: of the real defects. `real_share`: of the defects drawn that are real where there are pairs;
-    None: every defect equally often. `most`: so many of the normal images at most, evenly spread; None: all.
+    Args:
+        normals: share of what is drawn that are normal images. At 0 real defects alone never see one, while pairs stand
+            on them.
+        draw: what of the real defects is drawn equally often, "parts" or "images".
+        real_share: share of the defects drawn that are real, where there are pairs. None: every defect is drawn equally
+            often.
+        most: normal images to use, at most, evenly spread over all. None: all of them.
     """
 
     normals: float = 0.0
@@ -75,14 +79,18 @@ class Shares:
 
 @dataclass(frozen=True)
 class Few:
-    """What is measured.
+    """What is measured to find how many real defects the pairs are worth.
 
-    `counts`: real defects of each type, None for all of the training side; `seeds`: choices of them and trainings;
-    `rows`: where pairs come from, by label; `per_type`: pairs of each type; `only_all`: rows that are measured beside
-    all real defects alone, as those of a finished run or of trained weights are always, whose pairs may hold any of
-    the training side. `nested`: measure seed k on nested split k of the training side, and nothing on the test side.
-    `shares`: of every row's training. `judged`: how the judge sees images, as plain data: options that change every
-    figure.
+    Args:
+        counts: numbers of real defects of each type to train on. None among them: all of the training side.
+        seeds: random seeds. Each chooses the defects and trains anew.
+        rows: where pairs come from, by label.
+        per_type: pairs of each type.
+        only_all: rows that are measured beside all real defects alone. Those of a finished run or of trained weights
+            always are, for their pairs may hold any defect of the training side.
+        nested: measure seed k on nested split k of the training side, and nothing on the test side.
+        shares: how often every row's training draws what.
+        judged: how the judge sees images, as plain data. These options change every figure.
     """
 
     counts: tuple[int | None, ...]

@@ -113,11 +113,18 @@ def _making(row: Row, sides: Sides, samples: Sequence[Sample]) -> tuple[float, f
 
 @dataclass(frozen=True)
 class Foreseen:
-    """Seconds of the parts of a run. `alone`: a trial of real defects alone on a nested split; `beside`: what pairs add
-    to one, the making of them among it; `delivered`: of making and writing those that are delivered; `least`, `full`:
-    the final segmenter with the fewest steps and with all that are asked for, its test and export among them;
-    `ending`: those two alone; `done`: trials of the first split that an earlier run has left, 0 to 2; `normals`: of
-    looking at the normal images, which the first trial does for all."""
+    """What the parts of a run will take, in seconds.
+
+    Args:
+        alone: a trial of real defects alone on a nested split.
+        beside: what pairs add to a trial, the making of them among it.
+        delivered: making and writing the pairs that are delivered.
+        least: the final segmenter with the fewest steps, its test and export among it.
+        full: the same with all steps that are asked for.
+        ending: that test and export alone.
+        done: trials of the first split that an earlier run has left, 0 to 2.
+        normals: looking at the normal images, which the first trial does for all.
+    """
 
     alone: float
     beside: float

@@ -36,10 +36,14 @@ _GRID = (np.arange(200) + 0.5) / 200  # at which two sets of any sizes are compa
 def visibility(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> float:
     """How far the defect stands out, in units of the normal picture's noise around it.
 
-    normal, image: uint8 (H,W,3); mask (H,W), nonzero = defect. Inside the mask the 2nd, 50th and 98th percentiles of
-    picture and normal are compared per channel, after a blur of each of `SIGMAS`; the largest difference counts, over
-    the noise: half the range of the middle 68 % of what that blur leaves and one of three times its width takes away,
-    in the normal picture within `REACH` pixels. Percentiles, not pixels: the same grain in another order is no defect.
+    Picture and normal are blurred by each of `SIGMAS`. The 2nd, 50th and 98th percentiles inside the mask are compared
+    per channel, and the largest difference over the noise counts. Percentiles, not pixels: the same grain in another
+    order is no defect. The noise is taken from the detail between this blur and one three times as wide, in the normal
+    picture within `REACH` pixels of the mask: half the range of its middle 68 %, and at least `NOISE` grey levels.
+
+    Args:
+        normal, image: uint8 (H,W,3), the flawless picture and the one with the defect.
+        mask: (H,W), nonzero = defect.
     """
     box = around(mask, REACH)
     before, after, own = normal[box].astype(np.float32), image[box].astype(np.float32), mask[box] != 0
@@ -118,23 +122,34 @@ def _over(function: Callable[[list[float]], Any], values: list[float]) -> float 
 
 
 def measures(folder: str | Path, real_pairs: Sequence[SegmentationSample], limit: int = 200) -> dict[str, Any]:
-    """All measures of a synthesis output (`fast/output.py`) beside the real training defects `real_pairs`.
+    """Measure the pictures of a synthesis output, beside the real training defects.
 
-    At most `limit` pairs are looked at, evenly chosen. In the result, and under `types` for each type:
-    - `visibility`, median, and `empty`, the share of pairs below `VISIBLE`: where a viewer would say nothing is there;
-    - `outside`: mean absolute change outside the mask, or outside what was filled, in grey levels of 255;
-    - `seam`: median;
-    - `likeness` to the most alike real defect of its type (`Gallery.nearest`), median, and `copied`, the share from
-      `ALIKE` up;
-    - `set_distance`: of the defects' `appearance` from the real ones' of their type, in units of how much two real ones
-      of a type differ (`measure.set_distance`), the mean of the features.
-    `real`: `seam`, `likeness`, `copied` and `set_distance` of the real defects themselves, against the others or in two
-    halves: what the numbers are to be compared with; a part photographed twice is there a copy. None where nothing can
-    be said: without the normal picture (methods that draw it themselves), for defects of few pixels, without a real
-    defect of the type.
+    When all pictures of the output have one shape, the real ones are resized to it. Else they are taken as they are.
 
-    When all pictures of the output have one shape, the real ones are resized to it; else they are taken as they are.
-    UserError when the folder is no output or its files are not where its manifest says.
+    Args:
+        folder: the output.
+        real_pairs: the real training defects, with masks.
+        limit: largest number of pairs to look at. They are chosen evenly.
+
+    Returns:
+        Measures by name. None where nothing can be said: without the normal picture (methods that draw it themselves),
+        for defects of few pixels, or without a real defect of the type.
+        - `pairs`: how many were measured.
+        - `visibility`: median of the function of this name.
+        - `empty`: share of pairs whose visibility is below `VISIBLE`, where a viewer would say that nothing is there.
+        - `outside`: mean absolute change outside the mask, or outside what was filled, in grey levels of 255.
+        - `seam`: median of `fast.quality.measure.seam`.
+        - `likeness`: median likeness to the most alike real defect of the type (`DefectGallery.nearest`).
+        - `copied`: share of defects whose likeness is `ALIKE` or more.
+        - `set_distance`: of the defects' `appearance` from that of the real ones of their type, the mean of the
+          features, in units of how much two real ones of a type differ (`fast.quality.measure.set_distance`).
+        - `real`: `pairs`, `seam`, `likeness`, `copied` and `set_distance` of the real defects themselves, against the
+          others or in two halves. The other numbers are to be compared with these. A part that was photographed twice
+          is a copy here.
+        - `types`: the same measures but `real`, of each type alone.
+
+    Raises:
+        UserError: when the folder is no output, `limit` is below 1, or the files are not where the manifest says.
     """
     rows = _rows(Path(folder), limit)
     real = _Real(real_pairs, _shape(Path(folder), rows))

@@ -57,7 +57,13 @@ Batch = Annotated[Whole, Ge(2)]  # of one picture batch normalisation learns not
 
 @dataclass(frozen=True)
 class SplitRule:
-    """`file`: a split of prepare_data.py; without one it is made: whole parts, `fraction` of each type to train."""
+    """How the real defects are divided into a training and a test side.
+
+    Args:
+        fraction: share of each type's images that trains, in whole physical parts.
+        seed: random seed of the split that is made.
+        file: a split of prepare_data.py, which is used instead. None: one is made.
+    """
 
     __pydantic_config__ = STRICT
     fraction: Share = 1 / 3
@@ -67,8 +73,16 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class PairsRule:
-    """`per_type`: pairs of each defect type; `size`: their side in pixels (null: that of their normal images); `masks`:
-    `given` or `augmented`, those of the training side. `own_masks`: methods that draw masks use theirs."""
+    """How the synthetic pairs are made.
+
+    Args:
+        per_type: pairs of each defect type.
+        size: their side in pixels. None: that of their normal images.
+        masks: masks of the training side, "given" as they are or "augmented".
+        own_masks: methods that draw masks use their own instead. Those that find places on the object always do.
+        seed: random seed of the pairs.
+        precision: of the networks that make them, "auto", "fp32" or "bf16".
+    """
 
     __pydantic_config__ = STRICT
     per_type: FromOne = 500
@@ -81,8 +95,14 @@ class PairsRule:
 
 @dataclass(frozen=True)
 class TrainingRule:
-    """Of the methods that learn. `recipes`: `small` (configs/methods) or `full` (configs/methods/full). `max_steps`,
-    `max_minutes`: the same limit for all (null: the recipes' own). `overrides`: `key=value` for each of them."""
+    """How methods that learn are trained.
+
+    Args:
+        recipes: "small" (configs/methods) or "full" (configs/methods/full).
+        max_steps, max_minutes: the same limit for all methods. None: the recipes' own.
+        seed: random seed of the trainings.
+        overrides: `key=value` for every recipe.
+    """
 
     __pydantic_config__ = STRICT
     recipes: Annotated[str, one_of("small", "full")] = "full"
@@ -94,8 +114,21 @@ class TrainingRule:
 
 @dataclass(frozen=True)
 class Start:
-    """Initial weights of the segmenters, the same for all methods: a training on drawn materials and defects, `shards`
-    of 256 defects, then `real_steps` on the real training side, by the segmenters' own schedule."""
+    """Initial weights of the segmenters, the same for all methods, from a training on drawn materials and defects.
+
+    After it they may go on with the real training side, by the segmenters' own schedule.
+
+    Args:
+        shards: drawn defects to train on, in units of 256.
+        steps: optimizer steps on them.
+        size: side in pixels of the drawn pictures.
+        crop: side in pixels of the windows of them that training sees. None: all of a picture.
+        batch_size: pictures in a step.
+        lr: learning rate.
+        precision: of this training, "auto", "fp32" or "bf16".
+        seed: random seed of what is drawn, of the first weights and of the training.
+        real_steps: steps on the real training side after that. 0: none.
+    """
 
     __pydantic_config__ = STRICT
     shards: FromOne = 8
@@ -111,17 +144,38 @@ class Start:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """`seeds`: one training each. `batch_size`, `lr`, `loss`: null for those of the `recipe`, which is `common` to all
-    networks or the one each was `published` with. `classes`: one, `defect`, or as many as `types`. `real`: whether the
-    real training side is `merged` with the pairs. `real_share`: share of the defects drawn that are real where there
-    are both, null: every pair equally often, as in the papers. `normals`: share of what is drawn that are training
-    normals. `draw`: whether of the real defects all `images` are drawn equally often, as in the papers, or all types
-    and physical `parts` (`fast.segmentation.data.merged`). `prior`: how common defect pixels are taken to be, as in
-    what is `drawn`, as in the papers, or as in the `real` pictures (`fast.segmentation.prior`).
-    `augment`: of all training images alike (`fast.data.transforms.AUGMENT`). `test_normals`: held-out normals are
-    tested on too. The network `quick` (`fast.segmentation.quick`) has a training of its own and takes of these only
-    size, native, real, real_share, normals, augment and test_normals. `native`: pictures keep their size, of which
-    networks see windows of side `size`, and `quick` all: for large pictures with small defects."""
+    """How segmenters are trained on the pairs and tested.
+
+    The network "quick" (`fast.segmentation.quick`) has a training of its own. Of these options it takes only `seeds`,
+    `size`, `native`, `real`, `real_share`, `normals`, `draw`, `augment` and `test_normals`.
+
+    Args:
+        networks: names of `fast.segmentation.networks.SEGMENTERS`.
+        seeds: random seeds. Each network is trained once with each.
+        steps: optimizer steps of a training.
+        batch_size: pictures in a step. None: the recipe's.
+        size: side in pixels of the square that pictures are resized to, or with `native` of the windows.
+        crop: side in pixels of the windows of the square that training sees. None: all of it.
+        native: pictures keep their size, for large pictures with small defects. Networks see windows of side `size`,
+            "quick" sees all of a picture.
+        lr: learning rate. None: the recipe's.
+        loss: one of `fast.segmentation.train.LOSSES`. None: the recipe's.
+        recipe: "common", ours for all networks, or "published", the one that each network was published with.
+        classes: "defect", one class, or "types", one class for each type.
+        ema: decay of a running mean of the weights, which is then tested. 0: none.
+        precision: of the training and the test, "auto", "fp32" or "bf16".
+        real: whether the real training side is "merged" with the pairs, or "none" of it.
+        real_share: share of the defects drawn that are real, where there are both. None: every pair equally often, as
+            in the papers.
+        augment: of all training images alike, one of `fast.data.transforms.AUGMENT`.
+        normals: share of all that is drawn that are normal images of the training side.
+        draw: what of the real defects is drawn equally often, all "images", as in the papers, or all types and their
+            physical "parts" (`fast.segmentation.data.merged`).
+        prior: how common defect pixels are taken to be, as in what is "drawn", as in the papers, or as in the "real"
+            pictures (`fast.segmentation.prior`).
+        test_normals: held-out normal images are tested on, too.
+        start: initial weights from drawn defects. None: the networks' own.
+    """
 
     __pydantic_config__ = STRICT
     networks: Annotated[tuple[Network, ...], MinLen(1), EACH_ONCE] = ("fpn",)
@@ -149,12 +203,26 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Entry:
-    """One column of the table. `method`: null trains on the real side alone. `recipe`: instead of the method's own;
-    `train`: overrides of its training; `sampler`, `steps`, `scale`, `flags`: of `generate_with_mask.py`;
-    `draft`, `strength`: what FAST starts from (`fast.synthesis.options`), in masks of its own; `options`: `key=value`
-    of the method; `windows`: train and sample windows around the defect at the picture's own resolution, not whole
-    pictures made square; `real`, `real_share` (or `merge`: every pair equally often), `augment`, `count`: instead of
-    the protocol's (`count` pairs of each type are used)."""
+    """One column of the table: a method with its options, or real defects alone.
+
+    Args:
+        label: the column's name.
+        method: one of `fast.generators.METHODS`. None: the real side alone.
+        recipe: a training recipe instead of the method's own.
+        train: overrides of the method's training, `key=value` each.
+        sampler, steps, scale, flags: options of `generate_with_mask.py` for methods on a latent base, `flags` as on its
+            command line. None: its defaults.
+        draft, strength: what FAST starts from, in masks of the draft's own, and how much of it is made new, see
+            `fast.synthesis.options`.
+        options: `key=value` of the method.
+        windows: train and sample windows around the defect at the picture's own resolution, not whole pictures made
+            square.
+        real: whether the real training side is "merged" or "none" of it. None: the protocol's.
+        real_share: share of the defects drawn that are real, or "merge" to draw every pair equally often. None: the
+            protocol's.
+        augment: of its training images, one of `fast.data.transforms.AUGMENT`. None: the protocol's.
+        count: so many pairs of each type are used. None: all that the protocol makes.
+    """
 
     __pydantic_config__ = STRICT
     label: str
@@ -177,8 +245,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Protocol:
-    """`column`: what the entries differ in. `paper`: tables to compare with (`fast.bench.paper`). `categories`: of the
-    dataset; empty: all. `pictures`: also measure the pairs themselves."""
+    """All that decides the numbers of a table, as `load_protocol` reads it.
+
+    Args:
+        name: names the results, and is a plain file name.
+        title: what the table is headed with.
+        entries: its columns.
+        column: what the entries differ in.
+        metrics: which figures the table has, by the papers' names (`fast.bench.results.METRICS`).
+        paper: tables to compare with (`fast.bench.paper`).
+        dataset: a folder, unless the command names another. Empty: the command has to.
+        categories: those of the dataset that are used. Empty: all.
+        split, pairs, training, segmentation: the rules of the single steps.
+        pictures: also measure the pairs themselves (`fast.bench.pictures`).
+    """
 
     __pydantic_config__ = STRICT
     name: str

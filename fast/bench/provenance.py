@@ -28,10 +28,22 @@ def check_finished(place: Path, sides: Sides) -> None:
 
 
 def made_besides(place: Path, split: str, parted: bool) -> str:
-    """What finished pairs may owe to defects that are not on the training side of the split of this hash, in words:
-    those that their weights learned, that their drafts came from, or that their scores were taken by; where the split
-    leaves normals out (`parted`), also to those. An empty string for none; what single pairs were made from, their
-    records say. Raises `UserError` for a folder that is no synthesis output, or is damaged."""
+    """What finished pairs may owe to defects that are not on the training side of a split.
+
+    That is what their weights learned, what their drafts came from, and what their scores were taken by, for pairs are
+    kept or not by these. What single pairs were made from, their records say.
+
+    Args:
+        place: the folder of the pairs.
+        split: hash of the split.
+        parted: whether the split leaves normal images out. What pairs may owe to those then counts, too.
+
+    Returns:
+        The answer in words, an empty string for nothing.
+
+    Raises:
+        UserError: when the folder is no synthesis output, or is damaged.
+    """
     next(read_lines(place), None)  # says what is no output
     settings, scores = (_noted(place / name) for name in ("settings.json", "scores.json"))
     for recorded in (*_splits(settings), scores.get("split")):  # by its scores pairs are kept or not

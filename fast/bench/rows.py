@@ -36,13 +36,24 @@ from ldm.rng import seed_of
 
 @dataclass(frozen=True)
 class Row:
-    """Pairs by a method of `fast.generators` with its options, of a finished run in `folder`, or half of the pairs of
-    each of two other rows, `mix`.
+    """Where the pairs of a row of scores come from: a method, a finished run, or two other rows.
 
-    `{seed}` in `folder` and in the options stands for the number of the nested split, `{count}` in the options for how
-    many real defects of each type there are: weights may have learned from those alone. `masks`: what a method that
-    makes none of its own is given, the masks of the real defects as they are (`given`) or varied (`augmented`).
-    `counterfeits`: of a method on a latent base, so many per pair, from 0 to 1, with normal content in the same masks.
+    Give one of `method`, `folder` and `mix`. In `folder` and in the options `{seed}` stands for the number of the
+    nested split, and in the options `{count}` for how many real defects of each type there are: weights may have
+    learned from those alone.
+
+    Args:
+        method: one of `fast.generators.METHODS`.
+        options: the method's options, by name.
+        folder: a finished run, whose pairs are taken.
+        mix: labels of two other rows, of each of which half of the pairs is taken.
+        masks: what a method that makes no masks of its own is given: the masks of the real defects as they are
+            ("given") or varied ("augmented").
+        counterfeits: for a method on a latent base, so many for each pair, from 0 to 1. A counterfeit has normal
+            content in the same masks.
+
+    Raises:
+        UserError: when `counterfeits` or `masks` are none of these, or the method makes no counterfeits.
     """
 
     method: str | None = None

@@ -24,19 +24,31 @@ FoundAway = tuple[str, float, np.ndarray, np.ndarray, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Answer:
-    """What was measured on one dataset.
+    """All that was measured on one dataset, as its page needs it.
 
-    `name`: of the dataset or category; `method`, `network`: what made the pairs, what was trained on them; `draft`:
-    what the pairs started from, one of `fast.synthesis.options.DRAFTS`; `making`: (what, value) of how they were made,
-    for the reader; `native`: the network saw windows of pictures at their own size. `runs`:
-    REAL, SYNTHETIC and BOTH -> metrics (0..1, `fast.segmentation.evaluation.evaluate`) of each seed; may lack any.
-    `curve`: (number of synthetic pairs in all, metrics of each seed), the real defects always in, 0 = they alone.
-    `counts`: real, synthetic, normals, test, steps, size (pixels that the segmenter sees). `split`: its hash.
-    `pictures`: `fast.bench.pictures.measures` of the pairs. `pairs`: (type, normal, mask, synthetic), uint8 (H,W,3),
-    masks (H,W). `predictions`: (type, test picture, true mask, {kind of training: what it found, (H,W)}). `commands`:
-    (what it does, command lines). `seconds` of all the work. `leaking`: test pictures of parts that are trained
-    on, too. `real_share`: of the defects drawn where there are both, None: all alike. `unmarked`: (file, share of it
-    that was found where nothing is marked, ...), the rest as of `predictions`.
+    Args:
+        name: the dataset or category.
+        method, network: what made the pairs, and what was trained on them.
+        runs: metrics in 0..1 of each seed (`fast.segmentation.evaluation.evaluate`), by kind of training: REAL,
+            SYNTHETIC and BOTH. Any may be missing.
+        curve: for each number of synthetic pairs in all, the metrics of each seed. The real defects always take part, 0
+            stands for them alone.
+        counts: how many there are of `real`, `synthetic`, `normals` and `test`, and the `steps` and the `size` in
+            pixels that the segmenter sees.
+        split: hash of the split.
+        pictures: what `fast.bench.pictures.measures` says of the pairs. None: they were not measured.
+        pairs: (type, normal, mask, synthetic) of some pairs, images uint8 (H,W,3) and masks (H,W).
+        predictions: (type, test picture, true mask, what each kind of training found), masks (H,W) and the last by REAL
+            and BOTH.
+        commands: (what it does, command line).
+        seconds: what all the work took.
+        draft: what the pairs started from, one of `fast.synthesis.options.DRAFTS`.
+        making: (what, value) of how the pairs were made, for the reader.
+        native: the network saw windows of pictures at their own size.
+        leaking: number of test pictures whose parts are trained on, too.
+        real_share: share of the defects drawn that are real, where there are both. None: all are drawn alike.
+        unmarked: (file, share of it that was found where nothing is marked), and then picture, true mask and findings
+            as in `predictions`.
     """
 
     name: str

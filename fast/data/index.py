@@ -26,12 +26,21 @@ class Sample:
 
 @dataclass
 class DatasetIndex:
-    """What a dataset holds, by name only. Each line of `problems` begins with the file, relative to `root`.
+    """What a dataset holds, by the names of its files.
 
-    `excluded`: defects that `check` found unusable; `tested_normals`: normals to train on that are left out for they
-    show parts that are tested on (`fast.data.normals`); both are in none of the other lists. `notes`: what was not
-    used, and how things were read that could be meant in another way; `doubts`: those of them that every command tells.
-    `opened`: all that the dataset held when it was opened, of which this is a part; None of that one itself.
+    Args:
+        root: the dataset's folder.
+        layout: name of its layout, one of `fast.data.layouts.LAYOUTS`.
+        normals, test_normals, defects: the samples, normal images to train on and to test on, and images with defects.
+        problems: what is wrong with which file. Each line begins with the file, relative to `root`.
+        excluded: defects that `check` found unusable. They are in none of the lists above.
+        tested_normals: normal images to train on that are left out, for they show parts that are tested on
+            (`fast.data.normals`). They are in none of the lists above.
+        notes: what was not used, and how things were read that could be meant in another way.
+        doubts: such notes that every command tells.
+        seen: files that are accounted for without being samples.
+        folders: for each category, the folder of its groups.csv.
+        opened: all that the dataset held when it was opened, of which this is a part. None: this is all of it.
     """
 
     root: Path

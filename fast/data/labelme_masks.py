@@ -25,12 +25,20 @@ LARGEST = 1 << 30  # pixels of a mask whose image is not there to compare with
 
 
 def draw_labels(annotation: Annotation, size: tuple[int, int] | None, line_width: float | None = None) -> np.ndarray:
-    """All shapes as one map (H,W) uint8: 0 background, 1 defect, `IGNORED` (255) neither.
+    """Draw all shapes of an annotation as one map (H,W) uint8: 0 background, 1 defect, `IGNORED` (255) neither.
 
-    `size`: (H,W) of the upright image, None where it is not at hand. Shapes are drawn in their order, edges included,
-    so that the thinnest has pixels. Holes: a polygon that runs around one (even-odd), a shape labelled `_background_`
-    or `__ignore__` over an earlier one, or a shape inside another of its label and group id. Lines and points have no
-    area and are refused unless `line_width` (pixels) gives them one. UserError names file and shape.
+    Shapes are drawn in their order with their edges, so that the thinnest has pixels. Those of one label and group id
+    are an object, and are drawn together when the last of them comes. There are three ways to make a hole: a polygon
+    that runs around it (even-odd), a shape labelled `_background_` or `__ignore__` over an earlier one (what it covers
+    is background, or neither), or a shape inside another of its label and group id.
+
+    Args:
+        annotation: what the LabelMe file says.
+        size: (H,W) of the upright image. None: it is not at hand, and the annotation's own size counts.
+        line_width: width in pixels of lines and points, which have no area. None: they are refused.
+
+    Raises:
+        UserError: when the sizes do not agree or a shape cannot be drawn. It names the file and the shape.
     """
     path = annotation.path
     if size is not None and annotation.size is not None and size != annotation.size:

@@ -39,15 +39,32 @@ from ldm.util import check_params
 
 
 class DefectData(pl.LightningDataModule):
-    """Normals and defects of a dataset, a category or a defect type.
+    """Normal images and defects of a dataset, a category or a defect type, as data to train a method on.
 
-    `path`, `layout`, `category`, `anomaly`: see `fast.data.layouts.open_dataset`. `split`: "third" trains on the third
-    of each type that `scripts/prepare_data.py` would draw, "all" on everything, or a split file's path; normals of
-    parts that are held out are held out, too. `use`: "defects", "normals" or "both"; what it leaves out is not read.
-    `size`: side of the square that images are resized to, or with `native` of a window of them at their own resolution,
-    around the defect; `crop`: side of a random window of that, for the first `crop_until` of the steps, without
-    `cache`. `views`: versions of each image that are encoded and cached, the first without `augment`; `cache`: False
-    encodes every batch (a first stage being trained). Options that would have no effect are refused.
+    Args:
+        path: the dataset, a category of it or a defect type. Needed.
+        layout, category, anomaly: see `fast.data.layouts.open_dataset`.
+        split: "third" trains on the third of each type that `scripts/prepare_data.py` would draw, "all" on everything,
+            and else it is the path of a split file. Normal images of parts that are held out are held out, too.
+        split_seed: random seed of the third that is drawn.
+        use: "defects", "normals" or "both". What it leaves out is not read.
+        size: side in pixels of the square that images are resized to, or with `native` of the window. At least 8.
+        crop: side in pixels of a random window of the square, up to `size`, without `cache`. None: no such window.
+        crop_until: share of the steps (0..1), from the first on, in which `crop` is taken.
+        batch_size: samples in a batch of one process.
+        augment: options of `fast.data.transforms.Augment`. None: its defaults.
+        views: versions of each image that are encoded and cached, the first without `augment`.
+        cache: encode every image once and keep the latents. False: every batch is encoded anew, for a first stage that
+            is being trained.
+        workers: processes that load batches. 0: none.
+        seed: decides the order of the samples and their views.
+        cache_folder: keeps the latents on disk as well. None: they are in memory alone.
+        native: instead of resizing, take a window of the image at its own resolution, around the defect if there is
+            one.
+
+    Raises:
+        UserError: when `path` is missing, there is nothing to train on, or an option lies out of range or would have no
+            effect.
     """
 
     def __init__(

@@ -33,11 +33,19 @@ def images_below(folder: Path) -> list[Path]:
 def pair(
     images: Sequence[tuple[Path, Path]], masks: Sequence[tuple[Path, Path]], where: Callable[[Path], str], kind: str
 ) -> Paired:
-    """Match images and masks, each given with the folder that its type starts in.
+    """Match images with masks by their names, and tell what has no partner or two.
 
-    They belong together if their paths from there agree, but for the suffix and an ending such as `_mask` of the mask;
-    or, where folders are nested differently, if their names do and are unique. A mask in a folder named like an image
-    is a part of that image's mask. `where(image)`: the file that is expected for an image without one.
+    An image and a mask belong together if their paths, from the folder that their type starts in, agree but for the
+    suffix and an ending such as `_mask` of the mask. Where folders are nested differently, they do so if their names
+    agree and are unique. A mask in a folder that is named like an image is a part of that image's mask.
+
+    Args:
+        images, masks: (file, the folder that its type starts in) of each.
+        where: `where(image)` is the mask that is expected of an image without one, for the message.
+        kind: name of the defect type, for the message.
+
+    Returns:
+        The mask of each image, and what is wrong with which file.
     """
     found = Paired()
     by_key: dict[str, list[Path]] = defaultdict(list)

@@ -30,12 +30,21 @@ Value = int | str
 
 @dataclass(frozen=True)
 class Reading:
-    """`mask_values`: values that mean defect, all others being background: grey levels or label ids, colours
-    "#rrggbb", or "opaque" or "transparent". `ignore`: values that mean neither: a segmenter is neither trained nor
-    scored on them; for a generator they are background.
-    `line_width`: pixels that lines and points of annotations are wide. `bits`: depth of the values in 16-bit pictures.
-    `masks_upright`: masks are drawn on the pictures as EXIF turns them. `parts_apart`: pictures that look alike are of
-    different parts all the same.
+    """How pictures and masks are read where a file could be meant in several ways.
+
+    Args:
+        mask_values: values that mean defect, all others being background: grey levels or label ids, colours "#rrggbb",
+            or "opaque" or "transparent". Empty: the file tells (`fast.data.mask_values`).
+        ignore: values that mean neither. A segmenter is neither trained nor scored on them, and for a generator they
+            are background.
+        line_width: width in pixels of the lines and points of annotations, above 0, up to 1000. Both have no area.
+            None: they are refused.
+        bits: depth, 8 to 16, of the values in 16-bit pictures. None: the file tells.
+        masks_upright: masks are drawn on the pictures as EXIF turns them.
+        parts_apart: pictures that look alike are of different parts all the same.
+
+    Raises:
+        UserError: when a value is none of these.
     """
 
     mask_values: tuple[Value, ...] = ()

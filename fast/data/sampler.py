@@ -28,13 +28,24 @@ class Extra(NamedTuple):
 
 
 class StepSampler(Sampler[list[SampleIndex]]):
-    """Batches of tickets for the steps from `start()` to `steps`.
+    """Which samples make up each batch, as a function of the seed and the step.
 
-    `groups`: lists of sample numbers that take turns, so that each defect type is seen equally often; each group is
-    gone through in a new order every time around. A rank takes its slice of the global batch of
-    `batch_size * world` samples, so two ranks see what one rank with the doubled batch would. From step `whole_from`
-    on tickets ask for whole pictures. `groups_at(step)`: the numbers of the groups that take turns then (None: all).
-    `extras`: spread evenly over the run; the rest of the draws go through `groups` as a run without extras does.
+    It yields a list of `SampleIndex` tickets for each step from `start()` to `steps`. A step's global batch has
+    `batch_size * world` samples, of which each rank takes its slice. So two ranks see what one rank with the doubled
+    batch would.
+
+    Args:
+        groups: lists of sample numbers that take turns, so that each defect type is seen equally often. A group is gone
+            through in a new order every time around.
+        batch_size: samples in a batch of one rank.
+        steps: number of steps at which the run ends.
+        seed: decides the order and everything random about a sample.
+        rank, world: number of this process, and how many there are.
+        start: called when the batches are asked for, returns the step to begin with.
+        whole_from: from this step on tickets ask for whole pictures instead of crops.
+        groups_at: `groups_at(step)` gives the numbers of the groups that take turns at a step. None: all of them.
+        extras: samples beside the main ones, spread evenly over the run. The rest of the draws go through `groups` as
+            in a run without extras.
     """
 
     def __init__(

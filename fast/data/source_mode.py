@@ -49,12 +49,18 @@ class Stored:
 
 
 def like_source(made: np.ndarray, source: str | Path | None) -> Stored:
-    """An edited picture in the mode and depth of the file it was made from; as it is where there is none.
+    """An edited picture in the mode and depth of the file that it was made from.
 
-    `made`: (H,W,3) uint8, the picture that `read_image(source)` gives with some pixels changed, or resized and then
-    changed. What was not changed equals the file (resized alike) in every bit; what was changed keeps the file's
-    finest structure under the change, so that neither colour nor low bits tell where it is. An alpha channel is
-    dropped. UserError when the source cannot be read.
+    What was not changed equals the file (resized alike) in every bit. What was changed keeps the file's finest
+    structure under the change, so that neither colour nor low bits tell where it is. An alpha channel is dropped.
+
+    Args:
+        made: uint8 (H,W,3), the picture that `read_image(source)` gives with some pixels changed, or resized and then
+            changed.
+        source: the file that it was made from. None: the picture stays as it is.
+
+    Raises:
+        UserError: when the source cannot be read.
     """
     if source is None:
         return Stored(made, 8, made)

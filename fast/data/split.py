@@ -22,9 +22,16 @@ PAIRWISE = 150  # of so many groups pairs are moved in seconds; beyond that sing
 
 @dataclass
 class Split:
-    """Images of the real defects, relative to the dataset's root (posix). `excluded`: those `check` found unusable.
+    """A division of the real defects into images to train and to test on.
 
-    `nested_in`: the hash of the split whose training side this one divides; it excludes that one's test side too.
+    Args:
+        train, test: the images of the two sides, as posix paths relative to the dataset's root.
+        seed, fraction: what it was made with, see `make_split`.
+        rule: how it was made, in words.
+        excluded: images that are on neither side: those that `check` found unusable, and in a nested split the test
+            side of the split around it.
+        notes: what is worth knowing about it, such as types that have one part alone.
+        nested_in: hash of the split whose training side this one divides. Empty: none.
     """
 
     train: list[str]
@@ -56,7 +63,7 @@ class Split:
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
-        """UserError when the file is missing, no split, or no longer what its hash says."""
+        """Read a split file. UserError when it is missing, no split, or no longer what its hash says."""
         try:
             text = Path(path).read_bytes()
             if is_lfs_pointer(text):
@@ -104,15 +111,24 @@ class Split:
 
 
 def split_file(split: str) -> Split | None:
-    """The file that `split` names; None where it is `third` or `all`. Raises `UserError`."""
+    """The split in the file that `split` names. None where it is "third" or "all". Raises `UserError`."""
     return None if split in ("third", "all") else Split.load(split)
 
 
 def make_split(index: DatasetIndex, fraction: float = 1 / 3, seed: int = 0) -> Split:
-    """Split the defects of `index` (best `check(...).usable`), per (category, type) and by whole groups.
+    """Divide the defects of a dataset into a training and a test side, by type and by whole physical parts.
 
-    Per type the train share of images comes as near to `fraction` as whole groups allow, with a group on each side
-    where there are two; a single group goes to train, and a note says so. Depends on the names and `seed` alone.
+    In each category and type the training share comes as near to `fraction` as whole groups of images allow, with a
+    group on each side where there are two. A single group goes to train, and a note says so. The result depends on
+    names and `seed` alone.
+
+    Args:
+        index: the dataset, best `check(...).usable`.
+        fraction: share of each type's images that trains, between 0 and 1.
+        seed: decides between divisions that are equally good.
+
+    Raises:
+        UserError: when the fraction is out of range, or there is no defect.
     """
     if not 0 < fraction < 1:
         raise UserError(f"fraction={fraction} must lie between 0 and 1; the protocol's is 1/3")
@@ -142,12 +158,22 @@ def _divided(index: DatasetIndex, fraction: float, seed: int, earlier: list[set[
 
 
 def nested_splits(index: DatasetIndex, split: Split, count: int, fraction: float = 2 / 3) -> list[Split]:
-    """`count` inner splits, `fraction` to train on, whose sides both lie in the training side of `split`.
+    """Divide the training side of a split anew, into inner splits to choose on without a look at the test side.
 
-    Divided as `make_split` divides, by whole parts and spread over the types. Where few parts leave one division that
-    is nearest to the fraction, the second split would be the first again: it takes, of the divisions that are a part's
-    images farther off at most, the one whose parts were tested least often. A split depends on those before it, not
-    on `count`. The test side of `split` is excluded, so that what reads these never sees it. Raises `UserError`.
+    They divide as `make_split` does, by whole parts and spread over the types. Where few parts leave one division that
+    is nearest to the fraction, the second split would be the first again. It then takes another division, farther from
+    the fraction by the images of the smallest part at most: one whose parts were tested least often. A split depends on
+    those before it, not on `count`.
+
+    Args:
+        index: the dataset.
+        split: the split to divide the training side of. Its test side is excluded from the inner ones, so that who
+            reads them never sees it.
+        count: how many inner splits there are.
+        fraction: share of each type's images that trains.
+
+    Raises:
+        UserError: when nothing is left to test on, as each type has one part alone, or `split` does not know a defect.
     """
     train, _ = split.apply(index)
     found: list[Split] = []

@@ -29,12 +29,18 @@ Move = Callable[[np.ndarray, str, np.random.Generator], tuple[np.ndarray, np.nda
 
 
 class Likeness:
-    """How far made defects are from the `real` ones, beside real ones that `move` sets into other pictures.
+    """How far made defects are from the real ones, in the features of the shipped encoder.
 
-    A real defect on the ground of another part, at another size, is what a made one can be at best: 1 is as far as that
-    is, in the median, from the real ones of parts that are not its own. `real`: with masks that hold a defect.
-    Everything is looked at when somebody first asks. May be asked from several threads. Raises `UserError` for a real
-    defect whose files cannot be read.
+    A real defect on the ground of another part, at another size, is what a made one can be at best. A distance of 1 is
+    as far as such moved defects are, in the median, from the real ones of parts that are not their own. Everything is
+    looked at when somebody first asks, and several threads may ask.
+
+    Args:
+        real: the real defects. Their masks must not be empty.
+        move: sets a real defect of a type into another picture, see `Move`.
+
+    Raises:
+        UserError: when somebody asks and a real defect's files cannot be read.
     """
 
     def __init__(self, real: Sequence[Sample], move: Move):

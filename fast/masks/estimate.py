@@ -175,12 +175,19 @@ def everything(image: np.ndarray, reason: str) -> Estimate:
 
 
 def estimate(image: np.ndarray, leniency: float = 1.0, colour: np.ndarray | None = None) -> Estimate:
-    """Where the object is in an image (H,W,3) uint8, by the image alone.
+    """Find where the object is in an image, by the image alone.
 
     The ground is what agrees in colour with the border, whose light may fall off, and what is reached from there
-    without a sharp edge in between: shadows and reflections. An object may be brighter or darker, touch the border
-    or cross the image, and have holes. An image without a ground, such as a texture, is taken whole. `leniency` above 1
-    lowers what an object must show; `colour` (3,), Lab: the ground's, where it is known.
+    without a sharp edge in between, such as shadows and reflections. An object may be brighter or darker, touch the
+    border or cross the image, and have holes.
+
+    Args:
+        image: uint8 (H,W,3).
+        leniency: above 1 it lowers what an object must show.
+        colour: (3,), Lab, of the ground where it is known. None: the border tells.
+
+    Returns:
+        The object. An image without a ground, such as a texture, is taken whole, and a reason says so.
     """
     if min(image.shape[:2]) < 16:
         return everything(image, "the image is too small")

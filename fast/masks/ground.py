@@ -146,12 +146,16 @@ def mean_over(values: np.ndarray, where: np.ndarray, radius: float) -> np.ndarra
 
 
 def soft_ground(model: GroundModel, steep: np.ndarray, hard: float) -> np.ndarray:
-    """The ground with its shadows and reflections (h,w) bool: reached from the border, and from what is seen of it
-    through holes, without crossing a sharp edge.
+    """The ground with its shadows and reflections, (h,w) bool: what is reached without crossing a sharp edge.
 
-    A shadow darkens and a reflection tints slowly; an object's outline is a step, by far the steepest place around.
-    Gaps that are narrower than 4 px at 256 px are not passed: there an outline is only faint. `hard`: by how much the
-    edge of a shadow may be steeper than that of a reflection.
+    It is reached from the border, and from what is seen of it through holes. A shadow darkens and a reflection tints
+    slowly, while an object's outline is a step, by far the steepest place around. Gaps that are narrower than 4 px at
+    256 px are not passed, for there an outline is only faint.
+
+    Args:
+        model: the ground's colour and light.
+        steep: (h,w), how fast the image's colour changes, in Lab units a pixel (`gradient`).
+        hard: by how much the edge of a shadow may be steeper than that of a reflection.
     """
     scale = min(model.shape) / SIDE
     change, level = model.lab - model.field, np.maximum(model.field[..., 0], 20)

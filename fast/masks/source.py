@@ -24,12 +24,22 @@ LearnedMask = Callable[[np.random.Generator, str | None, tuple[int, int]], np.nd
 
 
 class Masks:
-    """Masks for pictures. `kind`: `given` (files as they are), `augmented` (files varied), `perlin`, `scratch`, `blob`,
-    `crack`, `spots`, `mixed` (any of these five), or `learned` (what the callable `learned` returns).
+    """Makes the masks of pictures: from files, by drawing, or by a learned generator.
 
-    `files`: masks that `given` and `augmented` choose from where `draw` is given none. `on_object`: `off`, a rule of
-    `foreground` such as `auto`, or the path of a region file or of a folder with a region for each picture; `inside`:
-    the share of a defect that then has to lie on the object. `read`: what decodes a file. Raises `UserError`.
+    Args:
+        kind: "given" (files as they are), "augmented" (files varied), "perlin", "scratch", "blob", "crack", "spots",
+            "mixed" (any of these five), or "learned" (what `learned` returns).
+        files: masks that "given" and "augmented" choose from, where `draw` is given none.
+        on_object: "off", a rule of `foreground` such as "auto", or the path of a region file or of a folder with a
+            region for each picture. Defects are then kept on the object.
+        inside: share of a defect (above 0, up to 1) that then has to lie on the object.
+        augment: how "augmented" varies masks. None: the defaults.
+        learned: the callable that "learned" needs.
+        read: decodes a mask file.
+
+    Raises:
+        UserError: when the kind is unknown, `learned` is missing, `inside` is out of range, or `on_object` is no rule
+            and no path.
     """
 
     def __init__(
@@ -88,11 +98,20 @@ class Masks:
         image_path: Path | None = None,
         anomaly: str | None = None,
     ) -> np.ndarray:
-        """A mask (H,W) uint8 in {0,1} for a picture (H,W,3) uint8, never empty; a function of its arguments alone.
+        """A mask (H,W) uint8 in {0,1} for a picture, never empty, that depends on the arguments alone.
 
-        `file`: the mask file for `given` and `augmented`; `image_path` names the picture among the regions of a folder;
-        `anomaly` is for `learned`. A file is resized to the picture as it is with `given` and `on_object` off; with
-        `on_object` it moves only if it does not lie on the object. Raises `UserError`.
+        A file is resized to the picture as it is when `kind` is "given" and `on_object` is off. With `on_object` it
+        moves only if it does not lie on the object.
+
+        Args:
+            image: the picture, uint8 (H,W,3).
+            rng: draws everything random.
+            file: the mask file for "given" and "augmented". None: one of `files`.
+            image_path: names the picture among the regions of a folder.
+            anomaly: the defect type, for "learned". None: any.
+
+        Raises:
+            UserError: when a file or region cannot be used, or the learned generator makes an empty mask.
         """
         region = self.region(image, image_path)
         mask = self._made((image.shape[0], image.shape[1]), rng, file, anomaly)

@@ -25,10 +25,17 @@ def shares(mask: np.ndarray) -> tuple[np.ndarray, int]:
 def area_under_pro(good: np.ndarray, share: np.ndarray, regions: int, limit: float = LIMIT) -> float | None:
     """Area under the mean recall of the regions over the false-positive rate from 0 to `limit`, divided by `limit`.
 
-    good, share: (N,) good pixels and sums of `shares` at each of N scores, rising. Every distinct score is a threshold;
-    the rate is over all good pixels, those of defect pictures too. Straight lines join the points, from (0, 0), which
-    counts pixels of one score as if found in random order, and cut the curve at `limit`. A detector that knows nothing
-    has limit / 2. None without a region or a good pixel.
+    Every distinct score is a threshold. The rate is over all good pixels, those of pictures with a defect, too.
+    Straight lines join the points from (0, 0) on, which counts pixels of one score as if found in random order, and the
+    curve is cut at `limit`. A detector that knows nothing has limit / 2.
+
+    Args:
+        good, share: (N,), number of good pixels and sum of `shares` at each of N scores, in rising order.
+        regions: number of regions in all pictures.
+        limit: highest false-positive rate.
+
+    Returns:
+        The area. None without a region or a good pixel.
     """
     if not regions or not good.sum():
         return None

@@ -179,12 +179,27 @@ def draw_dataset(
     defects: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Path:
-    """Draw a dataset in MVTec-AD layout under `root` and return `root`; one already there is left as it is.
+    """Draw a dataset of drawn surfaces and defects in MVTec-AD layout.
 
-    A dataset of other parameters in `root` is replaced; a folder with any file that was not drawn is refused.
-    `products`: colourings of each material, taken in turn; 0 gives each picture its own.
-    `defects`: the types to draw on every material; none named: those that `defects_of` names for it.
-    `progress` is called as (done, total, path) after each picture.
+    One that is already there with the same parameters is left as it is, and one of other parameters is replaced.
+
+    Args:
+        root: the dataset's folder.
+        materials: the surfaces, some of `fast.procedural.surfaces.MATERIALS`.
+        normals, test_normals: flawless pictures of each material to train and to test on.
+        defects_per_type: pictures of each defect type on each material.
+        size: side in pixels of the pictures.
+        seed: decides what is drawn.
+        products: colourings of each material, taken in turn. 0 gives each picture its own.
+        defects: the types to draw on every material. Empty: those that `defects_of` names for it.
+        progress: called as (done, total, path) after each picture.
+
+    Returns:
+        `root`, as an absolute path.
+
+    Raises:
+        UserError: when a parameter is out of range or unknown, the folder holds any file that was not drawn, or it
+            cannot be written.
     """
     root = Path(root).absolute()
     spec = Spec(tuple(materials), normals, test_normals, defects_per_type, size, seed, products, tuple(defects))

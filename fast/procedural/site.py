@@ -22,12 +22,23 @@ GAP = 0.05  # share of an area that a gap in it is filled up to
 
 @dataclass
 class Site:
-    """Where a defect goes: the picture enlarged (h, w, 3) in grey levels, px per photo px, light and grain.
+    """Where a defect goes: a picture enlarged, and what is known of its material and light.
 
-    `outline`: of a defect whose mask is given, the signed distance in px (h, w) to its edge, negative inside; the
-    painters in `defects.FOLLOWERS` draw that shape instead of one of their own. `middle` (x, y): where a large area has
-    its middle, or at what place of the object's edge a piece is broken off; `depth` (h, w): px to the object's edge, 0
-    beyond it.
+    All px below are those of the enlarged picture. A photo px is a pixel of a picture whose shorter side has 256.
+
+    Args:
+        picture: (h,w,3) in grey levels, enlarged.
+        scale: px per photo px.
+        traits: properties of the material that decide how defects look on it.
+        light: unit vector (x, y) towards the lamp.
+        grain: angle in radians along which the surface is streaked.
+        grained: whether it is streaked.
+        dark: whether the picture is dark.
+        outline: (h,w), for a defect whose mask is given, the signed distance in px to its edge, negative inside. The
+            painters in `defects.FOLLOWERS` draw that shape instead of one of their own. None: no mask is given.
+        middle: (x, y) where a large area has its middle, or at which place of the object's edge a piece is broken off.
+            None: the painter chooses.
+        depth: (h,w), px to the object's edge, 0 beyond it. None: the object fills the picture.
     """
 
     picture: Field

@@ -71,12 +71,19 @@ def contrast(normal: np.ndarray, image: np.ndarray, mask: np.ndarray) -> Contras
 
 
 def seam(image: np.ndarray, mask: np.ndarray, filled: np.ndarray | None = None) -> float | None:
-    """The step across the mask's border over the steps next to it, on the same row or column; 1, no seam.
+    """The step across a mask's border over the steps next to it, on the same row or column. 1 is no seam.
 
-    image uint8 (H,W,3), mask (H,W); `filled` (H,W): where the picture was changed, if that is more than the mask: of
-    the two borders the one counts that shows more. A step is the absolute difference of two neighbours, the mean of
-    the channels; 1 grey level is added to both means. A lens spreads a real edge over some pixels, a paste changes
-    within one. None where the border has no step with a neighbour that is no border itself.
+    A step is the absolute difference of two neighbouring pixels, the mean of the channels. The result is the mean of
+    the steps across the border over that of the steps beside it, with 1 grey level added to both. A lens spreads a real
+    edge over some pixels, while a paste changes within one.
+
+    Args:
+        image, mask: the picture, uint8 (H,W,3), and its mask (H,W), nonzero = defect.
+        filled: (H,W), where the picture was changed, if that is more than the mask. Of the two borders the one counts
+            that shows more.
+
+    Returns:
+        The ratio. None when no step of the border has a neighbour that is not of the border itself.
     """
     if filled is not None:
         return max((s for m in (mask, filled) if (s := seam(image, m)) is not None), default=None)
@@ -91,11 +98,17 @@ def seam(image: np.ndarray, mask: np.ndarray, filled: np.ndarray | None = None) 
 
 
 def texture(image: np.ndarray, mask: np.ndarray) -> float | None:
-    """The fine detail inside the mask over that around it; 1, as much as the surface has; below 1, smoother.
+    """The fine detail inside a mask over that around it. 1 is as much as the surface has, below 1 is smoother.
 
-    image uint8 (H,W,3), mask (H,W). Detail is the mean square of what a Gaussian of `FINE` pixels takes away, the mean
-    of the channels; the square of a grey level is added to both. Inside, pixels next to the border are left out where
-    others remain; outside those within `AROUND` pixels count, but for the two next to it. None where there are none.
+    Detail is the mean square of what a Gaussian of `FINE` pixels takes away, the mean of the channels. The result is
+    the detail inside over that outside, with the square of a grey level added to both. Inside, pixels next to the
+    border are left out where others remain. Outside, the `AROUND` pixels beyond the first two count.
+
+    Args:
+        image, mask: the picture, uint8 (H,W,3), and its mask (H,W), nonzero = defect.
+
+    Returns:
+        The ratio. None where there is no such pixel on one side.
     """
     near, far = (
         cv2.dilate((mask != 0).astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1)))

@@ -24,11 +24,18 @@ DRAWS = ("parts", "images")  # what of the real defects is drawn equally often, 
 
 @dataclass(frozen=True, eq=False)
 class SegmentationSample:
-    """An image and its mask: files, or uint8 arrays (H,W,3) and (H,W), nonzero = defect; no mask: no defect.
+    """An image and its mask, as files or as arrays.
 
-    `kind`: "category/defect type". `weight`: how often it is drawn in training, relative to others. `label`: class of
-    its defect pixels for a network that tells types apart; 1 for all where there is only defect and background.
-    `group`: the physical part, where it is known. `synthetic`: it was made; `sources`: from these files.
+    Args:
+        image: a file, or RGB uint8 (H,W,3).
+        mask: a file, or uint8 (H,W) with nonzero = defect. None: the image has no defect.
+        kind: "category/defect type".
+        weight: how often training draws it, relative to others.
+        label: class of its defect pixels in a network that tells types apart. It is 1 for all where there are only
+            defect and background.
+        group: the physical part that it shows, empty where that is not known.
+        synthetic: whether it was made rather than photographed.
+        sources: the files that a made one was made from.
     """
 
     image: Path | np.ndarray
@@ -71,14 +78,23 @@ def check_pairs(pairs: Iterable[SegmentationSample]) -> None:
 
 
 def from_output(folder: str | Path, held_out: Copies | None = None) -> tuple[list[SegmentationSample], int]:
-    """Pairs of a synthesis output, in folders or in shards, its counterfeits as made normals, and how many were left
-    out.
+    """Read the pairs of a synthesis output, whether it lies in folders or in shards.
 
-    Left out are those that the manifest says were made from one of the files of `held_out`, a mask or an image that
-    tests are done on, or from a copy of one under any name: a segmenter that has seen their shape or surface would have
-    an advantage. A method that draws normal or mask itself has no such file; what it was trained on, its weights
-    record. UserError when the folder is
-    no output, a line of its manifest is damaged, or its sources are not where it says.
+    Counterfeits come along as made normals. With `held_out`, pairs are left out that the manifest says were made from a
+    file that tests are done on, or from a copy of one under any name: a segmenter that has seen its shape or surface
+    would have an advantage. A method that draws normal image or mask itself names no such file. What it was trained on
+    is recorded by its weights.
+
+    Args:
+        folder: the output.
+        held_out: the masks and images that tests are done on. None: no pair is left out.
+
+    Returns:
+        The pairs, and how many were left out.
+
+    Raises:
+        UserError: when the folder is no output, a line of its manifest is damaged, or with `held_out` a pair does not
+            say its sources or one of them is not where it says.
     """
     folder, copies = Path(folder), held_out or Copies([])
     files, told = _Sources(), True  # by every pair, what it was made from
@@ -140,11 +156,22 @@ def merged(
     normal_share: float = 0.0,
     draw: str = "images",
 ) -> list[SegmentationSample]:
-    """All pairs to train on, weighted. Without `real_share` every defect is drawn equally often; with it, that share
-    of the defects drawn is real. A counterfeit among the synthetic is drawn as often as a synthetic defect, beside
-    them. `normal_share` of all that is drawn are normals. `draw`: of the real defects every one of `images` is drawn
-    equally often, or every type, and of a type every physical one of the `parts`, which may have been photographed
-    once or ten times."""
+    """Put all pairs to train on together and weight them.
+
+    Args:
+        synthetic: made pairs. A counterfeit among them is drawn as often as a synthetic defect, beside the defects.
+        real: real pairs with a defect.
+        normals: real images without a defect.
+        real_share: share of the defects drawn that are real, between 0 and 1. None: every defect is drawn equally
+            often.
+        normal_share: share of all that is drawn that are `normals`, from 0 to below 1. At 0 they are left out.
+        draw: what of the real defects is drawn equally often. "images": every image. "parts": every type, and of a type
+            every physical part, which may have been photographed once or ten times.
+
+    Raises:
+        UserError: when a share lies out of range or the pairs that it is of are missing, or the synthetic pairs are
+            counterfeits alone.
+    """
     if real_share is not None and not (0 < real_share < 1 and synthetic and real):
         raise UserError(f"real_share={real_share} needs synthetic and real pairs and a share between 0 and 1")
     if not 0 <= normal_share < 1 or (normal_share and not normals):
@@ -179,12 +206,20 @@ def is_normal(pair: SegmentationSample) -> bool:
 
 
 class Views(SampleImages[SegmentationSample]):
-    """What a network sees of pairs: image uint8 (size,size,3) and labels uint8 (size,size): 0, 1, or 255 for ignored.
+    """What a network sees of pairs: images uint8 (H,W,3), and labels uint8 (H,W) of 0, 1, or 255 for ignored.
 
-    Whole pictures are made square; a mask's pixel is defect if any source pixel that it overlaps is, which loses no
-    hairline. With `crop` training sees windows of that side in them. With `native` nothing is resized: training sees
-    windows of side `size`. Every other window, on average, holds a defect pixel, if there is any. Raises `UserError`
-    for sizes that do not fit.
+    Whole pictures are resized to squares. A pixel of the resized mask is defect if any source pixel that it overlaps
+    is, so that no hairline is lost. Training sees windows if there is a `crop` or with `native`. With a probability of
+    one half a window is laid over a defect pixel, if there is any, and else it lies anywhere.
+
+    Args:
+        pairs: the pairs, by whose number views are asked for.
+        size: side in pixels of the squares, or with `native` of the windows that training sees. At least 16.
+        native: resize nothing. `plain` then gives pictures at their own size.
+        crop: side in pixels of the windows of the square that training sees, from 16 to `size`. None: all of it.
+
+    Raises:
+        UserError: when the sizes do not fit, or `crop` comes with `native`.
     """
 
     def __init__(self, pairs: Sequence[SegmentationSample], size: int, native: bool = False, crop: int | None = None):

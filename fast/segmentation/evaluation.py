@@ -29,22 +29,42 @@ def evaluate(
     device: str | torch.device = "cpu",
     labels: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
-    """Scores of a two-or-more-class segmenter on test pairs, all in 0..1; None where nothing can be said.
+    """Test a segmenter of two or more classes on pairs and return its scores.
 
-    A pixel is found where the most probable class is no background, of two classes at a probability above 0.5.
-    `miou`, `acc`: of the defect pixels of the whole set, background not averaged in; `f1`: the same pixels' F1;
-    `pro_at_half`: mean recall of the regions; `aacc`: all pixels told right. Over all thresholds, of the pooled pixels
-    scored by the log-odds of a defect: `ap`, `auroc`, `f1_max`, and `pro`, the area under the per-region overlap up to
-    a false-positive rate of 0.3, divided by 0.3. `miou_types`, `acc_types`: means over the defect types; `types`: all
-    of it of each type's pictures alone. Normals count in the totals, by what is found in them by mistake.
-    `unmarked`: the pictures in which most was found where nothing is marked, see `Unmarked.report`; `parts`: the pixel
-    counts of each physical part, see `Parts.report`.
+    A pixel counts as found where the most probable class is not the background. With two classes that is a probability
+    of a defect above 0.5. Pixels that a mask says to ignore count in no figure. Pictures without a defect count in the
+    totals, by what is found in them by mistake.
 
-    `labels`, {class: name} of a network of several defect classes, adds how well it tells them apart
-    (`ClassMetricAccumulator.report`); a pair's own class is `SegmentationSample.label`.
+    Args:
+        model: the network, which is moved to `device` and put into evaluation mode.
+        pairs: test pairs. Where the network tells types apart, `SegmentationSample.label` is a pair's own class.
+        size: side in pixels of the square that pictures and masks are resized to, as in training, or with `native` of
+            the tiles.
+        native: leave pictures at their own size. The network sees them in overlapping tiles.
+        batch_size: pictures at a time. With `native` it is always one.
+        bf16: compute matrix products in bfloat16.
+        device: where the network runs.
+        labels: {class: name} of a network with several defect classes, which adds how well it tells them apart.
 
-    Pictures and masks are resized to `size` as in training, or with `native` left as they are and seen in tiles.
-    Pixels that a mask says to ignore count in no figure.
+    Returns:
+        Figures by name, in 0..1, and None where nothing can be said:
+        - `miou`, `acc`, `f1`: IoU, recall and F1 of the defect pixels of the whole set. The background is not averaged
+          in.
+        - `aacc`: the share of all pixels that are told right.
+        - `pro_at_half`: mean recall of the regions, the connected defects.
+        - `ap`, `auroc`, `f1_max`: average precision, area under the ROC curve and largest F1 over all thresholds, of
+          the pooled pixels scored by the log-odds of a defect.
+        - `pro`: area under the per-region overlap of these scores up to a false-positive rate of 0.3, divided by 0.3.
+        - `miou_types`, `acc_types`: means over the defect types.
+        - `types`: the figures of each type's pictures alone.
+        - `images`: the number of pictures, which is no share.
+        - `unmarked`: the pictures in which most was found where nothing is marked, see `Unmarked.report`.
+        - `parts`: the pixel counts of each physical part, see `Parts.report`.
+        - with `labels` also those of `ClassMetricAccumulator.report`.
+
+    Raises:
+        UserError: when there are no pairs, `labels` do not fit the network's classes and the pairs, or the network
+            answers with NaN.
     """
     if not pairs:
         raise UserError("no pairs to test a segmenter on; give a dataset with held-out defects")

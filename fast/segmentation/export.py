@@ -28,11 +28,17 @@ LEVEL = 127.5  # mean and standard deviation of grey levels 0..255 that become -
 
 @dataclass(frozen=True)
 class Described:
-    """What must be known to use a segmenter. `size`: side in pixels of the square that images are resized to, or with
-    `native` of the overlapping tiles that are taken of images at their own size; the network `quick` sees those as a
-    whole. `threshold`: a pixel is defect above it. `oversampling`: by which the odds of a defect were divided after
-    training (`fast.segmentation.prior`); None: they were not. `types`: what it was trained to find, "category/type",
-    all in one class."""
+    """What somebody has to know to use an exported segmenter.
+
+    Args:
+        size: side in pixels of the square that images are resized to, or with `native` of the overlapping tiles.
+        native: images keep their own size and are seen in tiles, by the network "quick" as a whole.
+        types: what it was trained to find, "category/type", all of them in one class.
+        network: its name, one of `fast.segmentation.networks.SEGMENTERS`.
+        threshold: a pixel is defect where its score is above it.
+        oversampling: what the odds of a defect were divided by after training, see `fast.segmentation.prior`. None:
+            they were not.
+    """
 
     size: int
     native: bool
@@ -104,7 +110,19 @@ class Scores(nn.Module):
 
 
 def export(network: nn.Module, folder: Path, described: Described) -> list[Path]:
-    """Write `segmenter.onnx`, `segmenter.json` and `segmenter.txt` in a folder. UserError without the package onnx."""
+    """Write a segmenter as `segmenter.onnx`, with `segmenter.json` and `segmenter.txt` that say how to use it.
+
+    Args:
+        network: any network of `fast.segmentation`. The oversampling of a `Corrected` goes into the description.
+        folder: where the three files are written.
+        described: what the other two files say.
+
+    Returns:
+        The three files.
+
+    Raises:
+        UserError: when the package onnx is missing.
+    """
     require_onnx()
     files = [folder / f"segmenter.{ending}" for ending in ("onnx", "json", "txt")]
     if isinstance(network, Corrected):

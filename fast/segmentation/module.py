@@ -55,9 +55,26 @@ class Batches(Dataset[Batch]):
 
 
 class SegmentationModule(pl.LightningModule):
-    """Trains `network` in place. `steps` and `minutes`: the budget, what ends first; the learning rate follows the
-    share of it that is spent. `classes`: how many the labels need. `ema`: decay of the averaged weights (0: none),
-    which `finish` puts in their place. Raises `UserError` for too few classes and a loss that is no longer finite.
+    """Trains a segmentation network in place, with the loss, optimizer and schedule of a recipe.
+
+    `finish` returns the network when the training has ended.
+
+    Args:
+        network: the network to train. Its auxiliary heads take part if it has an attribute `heads`.
+        recipe: optimizer and schedule. The learning rate follows the share of the budget that is spent.
+        lr: learning rate, which the recipe's schedule scales.
+        loss: a loss of `fast.segmentation.losses.objective`.
+        defect_weight: weight of a defect pixel in the cross-entropy of "ce" and "ce+dice".
+        classes: how many classes the labels need, the background among them.
+        steps, minutes: the budget in optimizer steps and minutes of the clock. None: no such limit. What is reached
+            first ends the training.
+        ema: decay of the averaged weights, which `finish` puts in the place of the trained ones. 0: no average.
+        bf16: compute matrix products in bfloat16.
+        progress: called as `progress(step, share, loss)` after each step, with the share (0..1) of the budget that is
+            spent.
+
+    Raises:
+        UserError: in training, when the network has too few classes or the loss is no longer finite.
     """
 
     def __init__(

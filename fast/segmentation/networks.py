@@ -46,12 +46,20 @@ def precision_of(name: str, choice: str, device: str) -> str:
 def build(
     name: str, num_classes: int = 2, *, weights: str | os.PathLike[str] | None = None, seed: int | None = None
 ) -> nn.Module:
-    """A segmentation network: image (B,3,H,W) float in [-1, 1] to logits (B,num_classes,H,W); class 0 is background.
+    """Make a segmentation network, which takes images (B,3,H,W) in [-1, 1] to logits (B,num_classes,H,W).
 
-    `weights`: a file that `save` wrote for the same segmenter, of which all that was trained is taken (no correction
-    for how common defects are), or with another number of classes all but the layers that answer;
-    or ImageNet weights of the encoder (`ENCODERS` only). `seed`: makes the initial weights the same each time and
-    leaves the global generator alone; without it they are drawn from that.
+    Args:
+        name: one of `SEGMENTERS`.
+        num_classes: classes with the background, which is class 0. At least 2.
+        weights: a file that `save` wrote for the same segmenter, or for those in `ENCODERS` ImageNet weights of the
+            encoder. Of the former all that was trained is taken, but not its correction for how common defects are. If
+            it has another number of classes, the layers that answer keep their initial weights, too. None: all weights
+            are initial ones.
+        seed: makes the initial weights the same each time and leaves the global generator alone. None: they are drawn
+            from that.
+
+    Raises:
+        UserError: when the name is unknown, `num_classes` is below 2, or the weights do not fit the network.
     """
     require_name(name)
     if num_classes < 2:

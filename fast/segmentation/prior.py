@@ -40,11 +40,18 @@ class PixelShare:
 
 
 def oversampling(drawn: PixelShare, views: Views) -> float:
-    """How many times as common, in odds, defect pixels are in `drawn` as in the real pictures with a defect of `views`,
-    or where there are none in the pairs, each seen once and whole; 1 where either tells nothing.
+    """How many times as common, in odds, defect pixels are in what training drew as in the real pictures.
 
-    Both are of pictures with a defect alone: the share of normal images among the draws says how much false alarms on
-    them matter, which is nothing to be set right.
+    Both sides are of pictures with a defect alone. The share of normal images among the draws says how much false
+    alarms on them matter, and is not to be corrected.
+
+    Args:
+        drawn: the pixels of the training views of pictures with a defect.
+        views: the training pairs. The real pictures with a defect count, each seen once and whole, or where there are
+            none the synthetic ones.
+
+    Returns:
+        The ratio of the odds, or 1 where either side tells nothing.
     """
     shown = [number for number, sample in enumerate(views.samples) if not is_normal(sample)]
     real = [number for number in shown if not views.samples[number].synthetic]
@@ -55,8 +62,14 @@ def oversampling(drawn: PixelShare, views: Views) -> float:
 
 
 class Corrected(nn.Module):
-    """A trained network whose odds of a defect, of any type, are divided by `oversampling`: (B,3,H,W) in [-1, 1] to
-    float32 logits (B,K,H,W). The order of a view's scores stays."""
+    """A trained network whose odds of a defect, of any type, are divided by a number.
+
+    It takes images (B,3,H,W) in [-1, 1] to float32 logits (B,K,H,W). The order of the scores within a view stays.
+
+    Args:
+        network: the trained network.
+        oversampling: what the odds are divided by, above 0, see the function `oversampling`.
+    """
 
     shift: Tensor
 
@@ -71,10 +84,10 @@ class Corrected(nn.Module):
 
 
 def corrected(network: nn.Module, oversampling: float) -> Corrected:
-    """A trained network, ready to answer on the device where it is."""
+    """Wrap a trained network in `Corrected`, in evaluation mode and on the device where it is."""
     return Corrected(network, oversampling).to(next(network.parameters()).device).eval()
 
 
 def uncorrected(network: nn.Module) -> nn.Module:
-    """The network that was trained."""
+    """The network itself, without the `Corrected` around it if there is one."""
     return network.network if isinstance(network, Corrected) else network

@@ -43,15 +43,26 @@ class QuickCosts:
 
 @dataclass
 class QuickJudge:
-    """Trains and tests `PixelHead`s on frozen features.
+    """Trains and tests `PixelHead`s, small pixel classifiers on the features of a frozen encoder.
 
-    size: side of the square that images are resized to; None leaves them as they are, for small defects in large ones.
-    augment: one of `fast.data.transforms.AUGMENT`.
-    views: unless that is "none", random views of each real defect beside the image itself, the same in all sets.
-    pool: cells that are drawn from all images, half of them with defect.
-    steps, batch, lr: of the head's training on them.
-    folds: parts of the training set, each predicted by a head that has not seen it; from them the threshold is chosen.
-    cache: a folder that keeps the features.
+    Args:
+        size: side in pixels of the square that images are resized to. None leaves them as they are, for small defects
+            in large images, and takes the views from windows of `WINDOW` pixels.
+        augment: how views differ from the image, one of `fast.data.transforms.AUGMENT`.
+        views: random views of each real defect beside the image itself, the same in all sets. Other samples have fewer
+            where they are many. With augment="none" there are none.
+        pool: cells that are drawn from all images and views to train on, half of them in the defects, the others
+            anywhere.
+        steps, batch, lr: optimizer steps of the head's training on the pool, cells in a step, and highest learning
+            rate.
+        folds: parts of the real defects to train on (of the synthetic ones where there are none), each predicted by a
+            head that has not seen it. The threshold is chosen on what these heads predict.
+        cache: a folder that keeps the features. None: they are kept in memory as far as they fit.
+        device: where the encoder runs.
+        store: the features, made by `cache` and `device`.
+
+    Raises:
+        UserError: when `augment` is unknown.
     """
 
     size: int | None = 256

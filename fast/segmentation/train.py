@@ -49,21 +49,41 @@ def train(
     device: str | torch.device = "cpu",
     progress: Callable[[int, float, float], None] | None = None,
 ) -> nn.Module:
-    """Train `model` on pairs, drawn by their weights; returns it, in evaluation mode, on `device`.
+    """Train a segmentation network in place on image-mask pairs, which are drawn at random by their weights.
 
-    `steps` or `minutes`, or both: what ends first; a training by the clock is not the same twice. `size`: side of the
-    square that pictures are resized to, `crop` of the windows of it that training sees (None: all of it); with
-    `native` `size` is that of the windows taken at the pictures' own resolution. `recipe`: "common", or "published",
-    which each network was published with; `batch_size`, `lr`, `loss` and `defect_weight` are
-    the recipe's if not given. `augment`: one of `fast.data.transforms.AUGMENT`. `loss`: "ce",
-    or "ce+dice", as a picture's Dice does not fade when its defect gets small, of the main head and auxiliary ones
-    alike, with `defect_weight` on a defect pixel in the cross-entropy; or "published", the network's own. `ema`:
-    decay of a running mean of the weights, which is then what is returned. `prior`: how common defect pixels are taken
-    to be when all is trained: "drawn", as in what was drawn, or "real", as in the real pictures with a defect, see
-    `fast.segmentation.prior`; the network then comes wrapped in its `Corrected`, as which it may be given too, to be
-    trained on without. `bf16`: matrix products in bfloat16.
-    `progress(step, share, loss)` follows each step. Raises `UserError` for options that do not go together, labels
-    that the network has no class for, and a loss that is no longer finite.
+    Args:
+        model: the network to train. One that comes wrapped in `fast.segmentation.prior.Corrected` is trained on without
+            it.
+        pairs: what is drawn from, each as often as its `weight` says beside the others. Labels count from 1.
+        steps, minutes: optimizer steps and minutes of the clock to train for. Give one of them, or both, and what is
+            reached first ends the training. A training that the clock ends is not the same twice.
+        batch_size: pairs in a step, 2 or more. None: the recipe's.
+        lr: learning rate, which the recipe's schedule scales. None: the recipe's own.
+        seed: decides what is drawn and how it is augmented, and the network's dropout.
+        size: side in pixels of the square that pictures are resized to, or with `native` of the windows that are taken.
+        crop: side in pixels of the windows of the resized picture that training sees. None: all of it.
+        native: take windows at the pictures' own resolution and resize nothing. Not together with `crop`.
+        loss: "ce" is cross-entropy. "ce+dice" adds each picture's Dice, which does not fade when its defect gets small.
+            "published" is the network's own. The main head and the auxiliary ones count alike. None: the recipe's.
+        defect_weight: weight of a defect pixel in the cross-entropy of "ce" and "ce+dice", not for "published". None:
+            the recipe's.
+        augment: one of `fast.data.transforms.AUGMENT`.
+        recipe: "common", or "published", the one that the network was published with (`fast.segmentation.recipes`).
+        ema: decay, from 0 to below 1, of a running mean of the weights, which is then returned in their place. 0: no
+            mean.
+        prior: how common defect pixels are taken to be once all is trained. "drawn": as in what training drew. "real":
+            as in the real pictures with a defect, for which the network is returned in a `Corrected`.
+        bf16: compute matrix products in bfloat16.
+        device: where the network is trained and left.
+        progress: called as `progress(step, share, loss)` after each step, with the share (0..1) of the budget that is
+            spent.
+
+    Returns:
+        The trained network in evaluation mode, on `device`.
+
+    Raises:
+        UserError: when options do not go together or lie out of range, a label has no class in the network, nothing is
+            published for the network, or the loss is no longer finite.
     """
     model = uncorrected(model)
     plan = find(recipe, model)
