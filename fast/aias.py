@@ -17,8 +17,19 @@ Reconstruct = Callable[[Tensor, Tensor], Tensor]
 
 
 def boundaries(steps: int, timesteps: int = 1000, start: int | None = None) -> list[int]:
-    """The `steps + 1` times that AIAS visits, `steps` network evaluations apart: evenly from `start`, T if None, to 2,
-    then 1, 0. Raises `UserError` for more steps than there are times."""
+    """The `steps + 1` times that AIAS visits, with one network evaluation between each two.
+
+    They are evenly spread from `start` to 2, then follow 1 and 0. Two steps visit `start`, 1 and 0, one step `start`
+    and 0.
+
+    Args:
+        steps: network evaluations, from 1.
+        timesteps: T of the noise schedule.
+        start: the first time, in 1..T. None: T.
+
+    Raises:
+        UserError: `steps` is below 1, or more than the times up to T or to `start`.
+    """
     first = timesteps if start is None else start
     if steps < 1:
         raise UserError(f"aias.steps={steps} is below 1; raise aias.steps")
@@ -36,15 +47,23 @@ def boundaries(steps: int, timesteps: int = 1000, start: int | None = None) -> l
 
 @dataclass(frozen=True)
 class AIASOptions:
-    """`steps`: network evaluations, without those that `stop_at` saves.
+    """Options of AIAS sampling.
 
-    `farm_mode`: "replace", FARM's reconstruction re-noised becomes the foreground after each jump (Eq. 8, Alg. 3);
-    "steer", it only enters the network's input and the x0 estimate (the authors' release).
-    `background_window`: (low, high), inject the background only at low < t < high (release: 250, 750); None, at every
-    coarse boundary (paper). `farm_window`: (low, high), FARM stands in only at low < t < high; None, always (paper).
-    `coefficients`: "exact", or "printed" for the paper's Lemma 2 as it stands.
-    `stop_at`: from this time on, t <= stop_at, the network is not asked again: the clean background and what is known
-    of the defect stand. 2 saves the two fine evaluations; far above, FARM is asked what it was not trained for.
+    Args:
+        steps: network evaluations, from 1. `stop_at` may save the last of them.
+        farm_mode: "replace", FARM's reconstruction, noised again, becomes the foreground after each jump (Eq. 8, Alg.
+            3). Or "steer", it only enters the network's input and the x0 estimate, as in the authors' release.
+        background_window: (low, high), the background is injected only at times low < t < high (release: 250, 750).
+            None: at every coarse boundary (paper).
+        farm_window: (low, high), FARM stands in only at times low < t < high. None: always (paper).
+        coefficients: "exact", or "printed" for the paper's Lemma 2 as it is printed, see
+            `NoiseSchedule.posterior_printed`.
+        stop_at: the network is not asked again once t <= stop_at: the clean background and what is known of the defect
+            stand. 0 asks to the end, 2 saves the two fine evaluations. Far above that, FARM is asked what it was not
+            trained for. Without a `Guidance` it has no effect.
+
+    Raises:
+        UserError: an option is unknown or out of range.
     """
 
     steps: int = 10
@@ -82,8 +101,12 @@ def _within(t: int, window: tuple[int, int] | None) -> bool:
 class Guidance:
     """What is known of the picture: where the defect goes, what lies around it, and what FARM makes of the noise.
 
-    `mask` (B,1,h,w) in {0,1}; `background` (B,C,h,w), the clean latent of the normal image, or None to inject nothing;
-    `farm(x, t)` with t (B,) in 0..T-1 returns the clean defect, or None to leave the foreground to the network.
+    Args:
+        schedule: the noise schedule.
+        mask: (B,1,h,w) in {0,1}, 1 where the defect goes.
+        background: (B,C,h,w), the clean latent of the normal image. None injects nothing.
+        farm: `farm(x, t)` with t (B,) in 0..T-1, which returns the clean defect. None leaves the foreground to the
+            network.
     """
 
     schedule: NoiseSchedule
@@ -92,29 +115,40 @@ class Guidance:
     farm: Reconstruct | None = None
 
     def with_foreground(self, x: Tensor, t: int, noise: Noise, window: tuple[int, int] | None = None) -> Tensor:
-        """x (B,C,h,w) with its masked part replaced by FARM's reconstruction noised to t in 1..T (Eq. 11-12), if t lies
-        inside `window`."""
+        """Return x (B,C,h,w) with FARM's reconstruction, noised to t in 1..T, inside the mask (Eq. 11-12).
+
+        Without FARM, or at a t outside `window`, x comes back as it is.
+        """
         if self.farm is None or not _within(t, window):
             return x
         anomaly = self.schedule.q_sample(self.farm(x, network_time(x, t)), t, noise(x))
         return self.mask * anomaly + (1 - self.mask) * x
 
     def with_background(self, x: Tensor, t: int, noise: Noise, window: tuple[int, int] | None = None) -> Tensor:
-        """x (B,C,h,w) with the normal image noised to t outside the mask (Eq. 7-8), if t lies inside `window`."""
+        """Return x (B,C,h,w) with the normal image, noised to t, outside the mask (Eq. 7-8).
+
+        Without a background, or at a t outside `window`, x comes back as it is.
+        """
         if self.background is None or not _within(t, window):
             return x
         known = self.schedule.q_sample(self.background, t, noise(x))
         return self.mask * x + (1 - self.mask) * known
 
     def finished(self, x: Tensor, t: int, replace: bool) -> Tensor:
-        """A clean estimate x (B,C,h,w) made at time t, with the clean background and, to `replace`, FARM's defect."""
+        """Complete a clean estimate x (B,C,h,w) made at time t: the clean background goes around the mask.
+
+        With `replace`, FARM's defect goes inside it.
+        """
         if self.farm is not None and replace:
             x = self.mask * self.farm(x, network_time(x, t)) + (1 - self.mask) * x
         return x if self.background is None else self.mask * x + (1 - self.mask) * self.background
 
     def hook(self, noise: Noise, options: AIASOptions = AIASOptions()) -> Inject:
-        """Both, each in its window, for other samplers to call after a step to t. The last fine steps (t < 2) are the
-        network's."""
+        """Return `inject(x, t)` for other samplers to call after each step to t.
+
+        It sets background and foreground in, each in its window. At t < 2 it changes nothing, for the last fine steps
+        are the network's.
+        """
 
         def inject(x: Tensor, t: int) -> Tensor:
             if t < 2:
@@ -136,11 +170,23 @@ def aias(
     start: int | None = None,
     callback: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Sample x0 (B,C,h,w) from x = x_T (Alg. 3). Without `guidance` this is DDPM in `options.steps` jumps.
+    """Sample a clean latent x0 by AIAS (Alg. 3); without `guidance` this is DDPM in `options.steps` jumps.
 
-    `start`: the time in 1..T of x, where that is not T: a draft noised so far, whose jumps begin there.
-    `callback(i, x)` after evaluation i, but not after one that `stop_at` makes the last.
-    Raises `UserError` for more steps than the schedule has.
+    Args:
+        denoise: `denoise(x, t)` predicts the noise in x at t (B,) in 0..T-1.
+        schedule: the noise schedule.
+        x: (B,C,h,w), the state at `start`, pure noise at T.
+        guidance: mask, background and FARM. None: there is nothing to fill.
+        noise: `noise(x)` returns standard normal noise like x.
+        options: steps, windows and modes.
+        start: the time of x, in 1..T, where the jumps begin: that of a draft noised so far. None: T.
+        callback: `callback(i, x)` is called after evaluation i, but not after one that `stop_at` makes the last.
+
+    Returns:
+        x0 (B,C,h,w).
+
+    Raises:
+        UserError: `options.steps` is more than the times of the schedule, or than those up to `start`.
     """
     times = boundaries(options.steps, schedule.timesteps, start)
     jump = schedule.posterior if options.coefficients == "exact" else schedule.posterior_printed

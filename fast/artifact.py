@@ -34,9 +34,17 @@ _VERIFIED: dict[tuple[Path, int, int, int], str] = {}
 class Artifact:
     """A trained method on a latent base, on disk, its weights not yet read.
 
-    `open_types`: it serves any defect word, not `types` alone. `drop_prompt`: the share of its training samples that
-    had the empty prompt. `tokenizer`: a folder or hub name that the user gives in the place of the recorded one, which
-    is never fetched.
+    Args:
+        path: its `.safetensors` file.
+        step: the training step that it was saved at.
+        config: the training's configuration, with its `model:` and `data:` sections.
+        types: the learned types, each "category/anomaly".
+        base: path of the base checkpoint, as the training recorded it.
+        base_sha256: SHA-256 of that file.
+        open_types: True if it serves any defect word, not `types` alone.
+        drop_prompt: share of its training samples that had the empty prompt.
+        tokenizer: folder or hub name of a tokenizer that the user gives. None: the recorded one, which is never
+            fetched.
     """
 
     path: Path
@@ -51,8 +59,10 @@ class Artifact:
 
     @property
     def section(self) -> dict[str, Any]:
-        """The `model:` section of its config, with the tokenizer to use: the given one; or else the recorded one,
-        looked for beside the artifact where it is no folder here."""
+        """The `model:` section of its config, with the tokenizer to use.
+
+        That is the given one, or else the recorded one, looked for beside the artifact where it is no folder here.
+        """
         section = self.config["model"]
         params = section["params"]
         text = params.get("cond_stage_config")
@@ -77,8 +87,18 @@ class Artifact:
 
 
 def find_weights(folder: str | os.PathLike[str], name: str, step: int | None = None, flag: str = "--pt_path") -> Path:
-    """`<name>-<step>.safetensors` of `step`, or the last one, in a folder or in its `checkpoints`; or the file given.
-    `folder`: `mini` means the shipped base. `flag`: what messages call it by. Raises `UserError`."""
+    """Find the weights `<name>-<step>.safetensors` of a training.
+
+    Args:
+        folder: a run's folder, with the files in it or in its `checkpoints`, or one such file. `mini` is the shipped
+            base.
+        name: the method's.
+        step: which one. None: the last.
+        flag: what messages call `folder` by.
+
+    Raises:
+        UserError: there is no such place, file or step.
+    """
     given = in_project(Path(named(folder)))
     places = [given] if given.is_file() else [*given.glob("*"), *given.glob("checkpoints/*")]
     pattern = rf"{re.escape(name)}-(\d+)\.safetensors"
@@ -104,7 +124,7 @@ def _step_of(path: Path) -> int:
 def find_artifact(
     folder: str | os.PathLike[str], step: int | None = None, name: str = "fast", flag: str = "--pt_path"
 ) -> Artifact:
-    """The artifact of a method on a latent base; see `find_weights`. Raises `UserError`."""
+    """Find the artifact of a method on a latent base, as `find_weights` does. Raises `UserError`."""
     return read_artifact(find_weights(folder, name, step, flag))
 
 
@@ -132,16 +152,28 @@ def load_model(
     dtype: torch.dtype | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> PromptedDiffusion:
-    """Build the model on its base and put in what was trained: prompt vectors, FARM or other networks and, where the
-    artifact has them, adapters and the first stage's decoder. `base` replaces the recorded path, which is also looked
-    for beside the artifact and in this project.
+    """Build the model of an artifact on its base and load what was trained.
 
-    `dtype`: of the U-Net, the first stage and the text encoder, float32 (the same as None) or bfloat16; what was
-    trained and the schedule are float32 always. Every tensor is converted on its way in, so that no more
-    memory is used than the weights take that are kept; the base's file is hashed meanwhile.
-    `cache`: a folder for the base's weights in bfloat16 (the command refuses it with float32; here it is a ValueError).
-    Once they are there the base itself is neither read nor hashed and may be absent.
-    Raises `UserError`; for a file in `cache` that cannot be used too.
+    That is the prompt vectors, FARM or other networks and, where the artifact has them, adapters, the U-Net and the
+    first stage's decoder. Every tensor is converted on its way in, so that no more memory is used than the kept weights
+    take. The base's file is hashed meanwhile, once per process.
+
+    Args:
+        artifact: what to load.
+        base: path of the base, in the place of the recorded one. None: the recorded path, looked for beside the
+            artifact, from here and in this project.
+        dtype: precision of the U-Net, the first stage and the text encoder: float32 (the same as None) or bfloat16.
+            Other trained parts and the schedule are always float32.
+        cache: folder to keep the base's weights in as bfloat16. Once they are there the base itself is neither read nor
+            hashed and may be absent. None: nothing is kept.
+
+    Returns:
+        The model in evaluation mode, without gradients.
+
+    Raises:
+        UserError: the artifact names foreign classes, the base is absent or another one, or a file in `cache` is
+            unusable.
+        ValueError: another `dtype`, or a `cache` without bfloat16, which the command refuses earlier.
     """
     if dtype not in (None, torch.float32, torch.bfloat16) or (cache is not None and dtype != torch.bfloat16):
         raise ValueError(f"dtype={dtype}, cache={cache}: use float32 without a cache, or bfloat16")
@@ -168,7 +200,7 @@ def load_model(
 
 
 def load_fast(artifact: Artifact, base: str | None = None, *, dtype: torch.dtype | None = None) -> "FAST":
-    """`load_model` for a FAST. Raises `UserError` for another method's artifact."""
+    """Load the model of a FAST artifact, see `load_model`. Raises `UserError` for another method's artifact."""
     from fast.model import FAST
 
     model = load_model(artifact, base, dtype=dtype)
@@ -209,8 +241,18 @@ def _base_path(artifact: Artifact, given: str | None) -> Path:
 
 
 def find_base(given: str) -> tuple[str, str | None]:
-    """(the base's file, the artifact beside it if there is one) that a path means: a file, or a folder such as the
-    shipped one (`mini`), with `base.safetensors` and perhaps `fast-<step>.safetensors`. Raises `UserError`."""
+    """Find the base that a path means, and the artifact beside it.
+
+    Args:
+        given: a base's file, or a folder such as the shipped one (`mini`) that holds `base.safetensors` and perhaps
+            `fast-<step>.safetensors`.
+
+    Returns:
+        (the base's file, the artifact's file or None).
+
+    Raises:
+        UserError: there is no such file.
+    """
     path = in_project(Path(named(given)))
     if not path.is_dir():
         if not path.is_file():
@@ -223,7 +265,7 @@ def find_base(given: str) -> tuple[str, str | None]:
 
 
 def find_farm(given: str) -> str:
-    """The file of the artifact that a path, a file or a folder, means. Raises `UserError`."""
+    """The artifact's file that a path means, a file or a folder. Raises `UserError`."""
     return str(find_artifact(given).path)
 
 

@@ -13,14 +13,23 @@ def _conv(c_in: int, c_out: int) -> nn.Sequential:
 
 
 class FARM(nn.Module):
-    """`F(x_t, M, t) -> x0_anomaly`, the estimate of M * x0.
+    """FARM, an encoder-decoder that reconstructs the clean latent of a defect from a noisy one (FAST, Sec. 3.2).
 
-    x (B,channels,h,w), any size; mask (B,1,h,w) in {0,1}, 1 = defect; t (B,) in 0..T-1. Returns a tensor like x.
-    `base_width`: channels of the first level (64: 1.6 M parameters); `time_width`: of the time embedding, even.
-    `skip`: add `M * s(t) * x` with a learned s, zero at the start. The paper's bottleneck has no path for fine detail,
-    which at small t is all in x already; False gives the paper's network.
-    `context_dim`: width of an encoded prompt (B,L,context_dim) that may be given too, so that one FARM can serve many
-    defect types; its effect is zero at the start. None gives the paper's network, which learns one type at a time.
+    `farm(x_t, M, t)` estimates M * x0. x_t (B,channels,h,w) is the noisy latent, of any size. The mask M (B,1,h,w) is 1
+    on the defect and 0 elsewhere, and t (B,) lies in 0..T-1. The answer has the shape of x_t.
+
+    Args:
+        channels: channels of the latent.
+        base_width: channels of the first level, doubled at each of the two deeper ones. 64 gives 1.6 M parameters.
+        time_width: width of the time embedding, an even number.
+        skip: True adds `M * s(t) * x_t` to the answer, with a learned s that is zero at the start. The paper's
+            bottleneck has no path for fine detail, which at small t is all in x_t already. False gives the paper's
+            network.
+        context_dim: width of an encoded prompt (B,L,context_dim) that a call may give too, so that one FARM can serve
+            many defect types. Its effect is zero at the start. None gives the paper's network, which learns one type at
+            a time.
+        sees_known: True shows the network a second latent beside x_t, what is known of the normal picture. Every call
+            then has to give it, as `known` (B,channels,h,w).
     """
 
     def __init__(

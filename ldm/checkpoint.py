@@ -133,11 +133,19 @@ def load_strict(
 ) -> None:
     """Put `state` into `module`, every name and shape matching, without a second copy in memory.
 
-    The tensors of `state` become the module's parameters where the dtypes agree, so a module made under
-    `torch.device("meta")` costs no memory before; the others are converted one by one to the module's dtype.
-    `ignore`: name prefixes that may be surplus in `state`. `mapped`: the file that `state` was mapped from; what it
-    holds of memory for a tensor goes as soon as that is converted.
-    Raises `UserError` that counts and names the keys that are missing, surplus or of another shape.
+    The tensors of `state` become the module's parameters where the dtypes agree, so that a module made under
+    `torch.device("meta")` costs no memory until then. The others are converted one by one to the module's dtype.
+
+    Args:
+        module: the network to fill.
+        state: tensors by name.
+        source: what messages call `state`.
+        ignore: beginnings of names that may be surplus in `state`.
+        mapped: the file that `state` was mapped from. The memory that it holds for a tensor is given back as soon as
+            the tensor is converted. None: none is given back.
+
+    Raises:
+        UserError: keys are missing, surplus or of another shape. The message counts and names them.
     """
     own, surplus_allowed = module.state_dict(), tuple(ignore)
     given = {k: v for k, v in state.items() if not k.startswith(surplus_allowed)}
@@ -226,8 +234,10 @@ def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def save_safetensors(
     tensors: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: dict[str, str]
 ) -> None:
-    """Write a `.safetensors` file under a temporary name, then rename it into place. Raises `OSError` that knows the
-    file's name, also where the library, which writes from Rust, has only words."""
+    """Write a `.safetensors` file under a temporary name, then rename it into place.
+
+    Raises `OSError` that knows the file's name, also where the library, which writes from Rust, has only words.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

@@ -16,12 +16,19 @@ FAST_WIDTHS = (64, 128, 256, 256, 64)
 
 
 class MGA(nn.Module):
-    """`MGA(eps, mask) -> eps`: noise as the U-Net predicts it (B,channels,h,w) and mask (B,1,h,w) in [0, 1], any size.
+    """A small network `mga(eps, mask) -> eps` that corrects the noise a U-Net predicts, by the mask.
 
-    A 3x3 convolution, batch norm and ReLU for each of `widths`, in the order of the release (the paper: conv, ReLU,
-    norm), then 1x1. 2,662,532 parameters as published.
-    `residual`: add the U-Net's own prediction to the answer, whose last layer starts at zero. Not in the paper: there
-    the adapter learns to repeat the noise before it can correct it, which takes longer than the correction.
+    eps is (B,channels,h,w) and mask (B,1,h,w) in [0, 1], of any size. For each of `widths` there is a 3x3 convolution,
+    batch norm and ReLU, in the order of the release (the paper: convolution, ReLU, norm), then a 1x1 convolution.
+
+    Args:
+        channels: channels of the latent.
+        widths: channels of the layers, whole numbers from 1. The defaults, as published, give 2,662,532 parameters.
+        residual: True adds the U-Net's own prediction to the answer, whose last layer starts at zero. This is not in
+            the paper: there the network has to learn to repeat the noise first, which takes longer than the correction.
+
+    Raises:
+        UserError: `widths` is no list of whole numbers from 1.
     """
 
     def __init__(self, channels: int = 4, widths: Sequence[int] = (64, 256, 512, 256, 64), residual: bool = False):

@@ -34,13 +34,20 @@ def _least_most(crop: tuple[int, int]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """`steps`: of Adam, at most, at a rate that falls from `lr` to nothing. `batch_size` random windows of `crop`
-    pixels a side, (least, most), are seen at each. `edge_weight`: of the distance between image gradients beside L1.
+    """How the first stage's decoder is fitted to the pictures of one part.
 
-    `enough`: PSNR in dB of the pictures through the first stage at which there is no fit: what is lost then is no more
-    than a camera's noise. `gain`: the fit ends where three tenths of its steps gain less, in dB; 0: never before.
-    `share`: of the minutes of a run that has a limit of them, which the fit may take at most (0..1): it then does as
-    many steps as fit in, by the time that one takes.
+    Args:
+        steps: steps of Adam, at most.
+        lr: learning rate at the first step. It falls to nothing at the last of `steps`.
+        batch_size: random windows that are seen at each step.
+        crop: (least, most), sides of these windows in pixels, from 8.
+        edge_weight: weight of the distance between image gradients, beside the L1 distance.
+        enough: PSNR in dB of the pictures through the first stage at which there is no fit: what is lost then is no
+            more than a camera's noise.
+        gain: the fit ends early where three tenths of its steps, at least 30, gain less than this, in dB. 0: it never
+            ends early.
+        share: share (0..1) that the fit may take of the minutes of a run that has a limit of them. It then makes as
+            many steps as fit in, judged by the time that one takes.
     """
 
     __pydantic_config__ = STRICT
@@ -67,13 +74,23 @@ def fit_decoder(
     seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[float, float]:
-    """Fit `model.first_stage_model.decoder` in place. Returns PSNR in dB (before, after) over whole pictures; they are
-    the same where `options.enough` leaves it as it is, the time is too short for ten steps, or the fit made it worse,
-    as few steps do, and was taken back.
+    """Fit `model.first_stage_model.decoder` in place.
 
-    `view(i, seed)`: picture i < count, uint8 (H,W,3), augmented by the seed or plain for None; all of one size.
-    `seconds`: that it may take in all, by `clock`; None for no limit, and then the result depends on the weights, the
-    pictures and `seed` alone.
+    Args:
+        model: a latent-diffusion model. Its decoder gets float32 weights of its own.
+        count: number of pictures.
+        view: `view(i, seed)` returns picture i < count, uint8 (H,W,3), augmented by the seed, or plain for None. All
+            are of one size.
+        options: steps, windows and when to stop.
+        seed: decides the windows and the augmentations.
+        seconds: time that all of it may take, by `clock`. None: no limit, and then the result depends on the weights,
+            the pictures and `seed` alone.
+        clock: a function that returns seconds.
+
+    Returns:
+        PSNR in dB (before, after) over whole pictures. They are equal where the decoder stays as it is: it is as good
+        as `options.enough`, the time is too short for ten steps, or the fit made it worse, as few steps do, and was
+        taken back.
     """
     start, decoder = clock(), model.first_stage_model.decoder
     own(decoder)

@@ -54,13 +54,21 @@ class BoundDenoiser(Protocol):
 
 @dataclass(frozen=True)
 class SamplingInputs:
-    """Windows to fill and what is known of them.
+    """The windows that `PromptedDiffusion.fill` has to fill, and what is known of them.
 
-    `mask` (B,1,h,w) in {0,1}; `background` (B,C,h,w), scaled latents of the normal pictures; `prompts` (B,L,width);
-    `known` (B,C,h,w), what networks may see of the background; `noise(x)`: standard normal like x, float32;
-    `sampler`, `steps`: one of the method's and its network evaluations; `options`: the method's own of a run;
-    `dtype`: of the networks beside the U-Net; `draft` (B,C,h,w): scaled latents to start from, noised to
-    t = `strength` * T, or None for pure noise.
+    Args:
+        mask: (B,1,h,w) in {0,1}, 1 where the defect goes.
+        background: (B,C,h,w), scaled latents of the normal pictures.
+        prompts: (B,L,width), encoded.
+        known: (B,C,h,w), what networks may see of the background.
+        noise: `noise(x)` returns standard normal noise like x, in float32.
+        sampler: one of the method's `samplers`.
+        steps: network evaluations of the sampler.
+        denoise: the U-Net with the prompts bound.
+        options: the method's own options of a run, by name.
+        dtype: precision of the networks beside the U-Net, such as FARM.
+        draft: (B,C,h,w), scaled latents to start from. None: pure noise.
+        strength: the draft is noised to t = `strength` * T.
     """
 
     mask: Tensor
@@ -78,17 +86,34 @@ class SamplingInputs:
 
 
 class PromptedDiffusion(LatentDiffusion):
-    """Takes a base's parameters and, beside them:
+    """A frozen latent-diffusion base with learned prompts: the base class of FAST, STAGE and AnomalyDiffusion.
 
-    `types`: the defect types "category/anomaly" to learn; `init_word`: the word their vectors start from;
-    `prompt_tokens`: vectors per type; `thaw_unet`: train the U-Net too; `lora`: or low-rank adapters on it, the options
-    of `fast.latent.lora.Adapters`, or their rank; `fit_decoder`: fit the first stage's decoder to the pictures first,
-    the options of `fast.latent.decoder.FitOptions`; `open_types`: the artifact serves any defect word, trained or not;
-    `known`: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the normal picture at
-    synthesis: "full", all of it; "around", nothing of what lies under the mask; `drop_prompt`: the share (0..1) of
-    training samples that get the empty prompt, so that guidance against it works; `scale`: of that
-    guidance, where synthesis names none, see `fast.synthesis.options.Recipe`.
     Batches need `mask` (B,1,H,W) in {0,1} and `type` (B,), the number of the type, beside the latent or the image.
+
+    Args:
+        types: the defect types to learn, each "category/anomaly".
+        init_word: the word whose embedding the vectors of all types start from. None: those of a type start from its
+            words.
+        prompt_tokens: learned vectors per type.
+        thaw_unet: True trains the U-Net too.
+        lora: low-rank adapters to train on the U-Net: their rank, or options of `fast.latent.lora.Adapters`. None or 0:
+            no adapters. Not together with `thaw_unet`.
+        fit_decoder: options of `fast.latent.decoder.FitOptions`, to fit the first stage's decoder to the pictures
+            first. None: it stays as the base has it.
+        open_types: True marks the artifact as one that serves any defect word, trained or not.
+        known: what a base that is told of its surroundings (`conditioning_key: hybrid`) sees of the normal picture at
+            synthesis. "full": all of it. "around": nothing of what lies under the mask.
+        drop_prompt: share (0 to below 1) of the training samples that get the empty prompt, so that classifier-free
+            guidance against it works.
+        scale: strength of that guidance where synthesis names none, from 0. 1 is no guidance, see
+            `fast.synthesis.options.Recipe`.
+        ckpt_path: file of the base's checkpoint. None: the base has fresh weights.
+        lr: learning rate.
+        base: further parameters of `LatentDiffusion`. `use_ema` and `cond_stage_trainable` are always False and
+            `unet_trainable` is `thaw_unet`, whatever is given.
+
+    Raises:
+        UserError: an option is unknown or out of range, or the base has no text encoder.
     """
 
     needs_base = True  # the training command asks for one
@@ -181,9 +206,17 @@ class PromptedDiffusion(LatentDiffusion):
         return self._base_hash
 
     def teach(self, types: Sequence[str]) -> None:
-        """Train on samples of these types, "category/word", too; in batches they have the numbers behind the learned
-        types'. They have nothing to learn of their own: their vectors stay those that synthesis starts from for a word
-        that it does not know. Not in the artifact. Raises `UserError` for words that the encoder cannot read."""
+        """Train on samples of these types too, which have nothing to learn of their own.
+
+        In batches their numbers follow those of the learned types. Their vectors stay those that synthesis starts from
+        for a word that it does not know, and are not in the artifact.
+
+        Args:
+            types: each "category/word".
+
+        Raises:
+            UserError: the method learns its own types alone, or the encoder cannot read a word.
+        """
         if not self.teachable:
             raise UserError(f"{self.name} learns its types alone; set data.params.normal_share and drawn_share to 0")
         encoder = self._text_encoder(self.prompts.tokens)
@@ -321,8 +354,15 @@ class PromptedDiffusion(LatentDiffusion):
         return self.prompts.positions(self._text_encoder(self.prompts.tokens), types)
 
     def corrected_denoiser(self, denoise: Denoise, mask: Tensor, dtype: torch.dtype = torch.float32) -> Denoise:
-        """`denoise`, and behind it what corrects its answer by the mask (B,1,h,w), in `dtype`, where a method has that
-        for whatever its mask is filled with."""
+        """Return `denoise` with the method's correction by the mask behind it; here, where there is none, as it is.
+
+        Methods override this where the correction serves whatever the mask is filled with, counterfeits too.
+
+        Args:
+            denoise: the U-Net with its prompts bound.
+            mask: (B,1,h,w).
+            dtype: precision of the network that corrects.
+        """
         return denoise
 
     @abstractmethod

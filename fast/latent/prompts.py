@@ -11,16 +11,27 @@ from ldm.modules.encoders.modules import TextEncoder
 
 
 def by_word(types: Sequence[str], vectors: Tensor) -> dict[str, Tensor]:
-    """Vectors (N,tokens,width) of types "category/anomaly" by defect word: the mean where several types have it."""
+    """Group the vectors (N,tokens,width) of types "category/anomaly" by defect word.
+
+    Returns:
+        (tokens,width) for each word, the mean where several types share it.
+    """
     words = [prompt_text("", t.split("/", 1)[1]) for t in types]
     return {w: torch.stack([v for v, own in zip(vectors, words, strict=True) if own == w]).mean(0) for w in set(words)}
 
 
 class LearnedPrompts(nn.Module):
-    """One row of `tokens` vectors for each defect type, behind that type's words.
+    """Prompts of defect types: a type's words, and behind them a row of vectors that are learned for it.
 
-    `types`: keys "category/anomaly". The vectors live in the text encoder's token space, `width` wide, and pass
-    through the frozen encoder together with the words.
+    The vectors lie in the text encoder's token space and pass through the frozen encoder together with the words.
+
+    Args:
+        types: keys "category/anomaly".
+        width: width of the encoder's token embeddings.
+        tokens: learned vectors per type.
+
+    Raises:
+        UserError: there is no type, or one is not of that form.
     """
 
     def __init__(self, types: Sequence[str], width: int, tokens: int = 8):
@@ -40,8 +51,19 @@ class LearnedPrompts(nn.Module):
 
     @torch.no_grad()
     def start_from(self, encoder: TextEncoder, word: str | None, known: Mapping[str, Tensor] | None = None) -> None:
-        """Set each type's vectors to those that are `known` (tokens,width) for `word`, or without one for the type's
-        defect; where none are, to the mean token embedding of `word`, or of the type's own words."""
+        """Set the vectors of every type to values to start from.
+
+        Vectors that are known for `word`, or without one for the type's defect, are taken. Where there are none, all
+        start from the mean token embedding of `word`, or of the type's own words.
+
+        Args:
+            encoder: the text encoder.
+            word: the word to start from. None: the type's.
+            known: vectors (tokens,width) by defect word.
+
+        Raises:
+            UserError: the tokenizer has no token for the word.
+        """
         for index in range(len(self.types)):
             self._start(encoder, index, word, known or {})
 
@@ -58,8 +80,11 @@ class LearnedPrompts(nn.Module):
 
     @torch.no_grad()
     def serving(self, encoder: TextEncoder, types: Sequence[str]) -> "LearnedPrompts":
-        """Prompts for other `types`: the same vectors where a type is known, else those known for its defect word, else
-        the word's embedding. Raises `UserError` for words that the encoder cannot read."""
+        """Return prompts for other types.
+
+        A type that is known here keeps its vectors. Another one gets those known for its defect word, or else the
+        word's embedding. Raises `UserError` for words that the encoder cannot read.
+        """
         for key in types:
             check_words(encoder, key)
         return self.beside(encoder, types)
@@ -68,7 +93,13 @@ class LearnedPrompts(nn.Module):
     def beside(
         self, encoder: TextEncoder, types: Sequence[str], more: Mapping[str, Tensor] | None = None
     ) -> "LearnedPrompts":
-        """As `serving`, for a category with any name. `more`: further vectors (tokens,width) by defect word."""
+        """Return prompts as `serving` does, for categories of any name: words are not checked.
+
+        Args:
+            encoder: the text encoder.
+            types: keys "category/anomaly".
+            more: further vectors (tokens,width) by defect word, for words that are not known here.
+        """
         known = {**(more or {}), **by_word(self.types, self.vectors)}
         other = LearnedPrompts(types, self.vectors.shape[2], self.tokens).to(self.vectors.device)
         for index, key in enumerate(types):
@@ -90,13 +121,13 @@ class LearnedPrompts(nn.Module):
         return self._words[index]
 
     def positions(self, encoder: TextEncoder, index: Tensor) -> Tensor:
-        """Where the learned vectors stand in the prompts of type numbers `index` (B,): (B,L) bool."""
+        """Which tokens are learned vectors, (B,L) bool, in the prompts of type numbers `index` (B,)."""
         place = torch.arange(encoder.max_length, device=self.vectors.device)
         first = [self._frame(encoder, i)[1] for i in index.tolist()]
         return torch.stack([(place >= at) & (place < at + self.tokens) for at in first])
 
     def forward(self, encoder: TextEncoder, index: Tensor) -> Tensor:
-        """Encoded prompts (B,L,width) for type numbers `index` (B,); each different type is encoded once a call."""
+        """Encode the prompts of type numbers `index` (B,) to (B,L,width), each different type once per call."""
         unique, back = torch.unique(index, return_inverse=True)
         rows = []
         for i in unique.tolist():
@@ -108,7 +139,7 @@ class LearnedPrompts(nn.Module):
 
 
 def is_vocabulary(encoder: TextEncoder, name: str) -> bool:
-    """Whether each word of a name is a token of its own: then the encoder may have seen it in training."""
+    """Whether each word of a name is a token of its own, so that the encoder may have seen it in training."""
     words, unknown = prompt_text("", name).split(), encoder.tokenizer.loaded.unk_token_id
     return all(len(pieces := encoder.tokenizer.pieces(w)) == 1 and pieces != [unknown] for w in words)
 

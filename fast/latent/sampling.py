@@ -32,12 +32,23 @@ def sample_latents(
     draft: Tensor | None = None,
     strength: float = 1.0,
 ) -> Tensor:
-    """Scaled latents x0, as `like` (B,C,h,w), with a defect inside the guidance's mask and its background around it.
+    """Sample scaled latents x0 (B,C,h,w) with a defect inside the guidance's mask and its background around it.
 
-    `noise(x)`: standard normal like x, in float32. `options.steps`: network evaluations (ddpm always takes all T; plms
-    takes one more). Every sampler gets the same background injection and FARM, so that only the sampler differs
-    (paper, Table 7). With a `draft` (B,C,h,w), the scaled latents of a first version of the picture, aias starts from
-    it noised to t = strength * T, strength in 0..1; at 1 nothing of it is left.
+    Every sampler gets the same background injection and FARM, so that only the sampler differs (paper, Table 7).
+
+    Args:
+        denoise: `denoise(x, t)` predicts the noise in x at t (B,) in 0..T-1.
+        guidance: mask, background, FARM and the noise schedule.
+        like: a tensor (B,C,h,w) of the shape to make.
+        noise: `noise(x)` returns standard normal noise like x, in float32.
+        options: options of AIAS. `steps` counts the network evaluations of every sampler, except that ddpm always takes
+            all T and plms takes one more.
+        sampler: one of `SAMPLERS`.
+        draft: (B,C,h,w), scaled latents of a first version of the picture, from which aias starts. None: pure noise.
+        strength: the draft is noised to t = strength * T, strength in 0..1. At 1 nothing of it is left.
+
+    Raises:
+        UserError: the sampler is unknown, or there is a draft for another one than aias.
     """
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler} is unknown; use one of {', '.join(SAMPLERS)}")

@@ -39,12 +39,24 @@ class Deadline:
 
 
 class TimedTraining:
-    """Trains the parameters of `parts` (modules by name) for `seconds`; goes on from `path` if that is there, and saves
-    there; without one nothing is kept.
+    """Trains parts of a network for a time, over as many sittings as it takes.
 
-    The rate rises over the first steps and falls with the time spent, as half a cosine, to `LEAST_RATE` of `lr`.
-    `averaged`: the name of the part of which an exponential moving average is kept. `device`: for mixed precision in
-    bfloat16, where `bf16`. `windows`: samples seen in all sittings, for `loss` to count.
+    The rate rises over the first `WARM_UP` steps and falls with the time spent, as half a cosine, to `LEAST_RATE` of
+    `lr`. The attribute `windows` is the number of samples seen in all sittings, for `loss` to count.
+
+    Args:
+        path: file to go on from, if it is there, and to save to. None: nothing is kept.
+        parts: modules by name, whose parameters are trained.
+        seconds: training time in all.
+        lr: the highest learning rate.
+        device: where `parts` are.
+        bf16: True computes in mixed precision, bfloat16.
+        averaged: name of the part of which an exponential moving average is kept. None: of none.
+        ema_decay: decay of that average, at most. It starts lower.
+        weight_decay: of AdamW.
+
+    Raises:
+        UserError: the file at `path` is no training or of another network.
     """
 
     def __init__(
@@ -86,9 +98,19 @@ class TimedTraining:
         save_every: float | None = None,
         report: Callable[[str], None] = print,
     ) -> None:
-        """`loss(step)` is minimized; `between(step)` is called after each step; saved every `save_every` seconds (two
-        minutes, or rarer in a short training, which saving would make shorter). Raises `Interrupted` after saving, and
-        `UserError` for a loss that is no number."""
+        """Minimize the loss until the time is spent, and save.
+
+        Args:
+            loss: `loss(step)` returns what is minimized.
+            between: `between(step)` is called after each step.
+            deadline: asked after each step whether to stop.
+            save_every: seconds between two savings. None: a third of the training's time, but two to ten minutes.
+            report: told of the progress, in a line of text, every 15 seconds.
+
+        Raises:
+            Interrupted: the deadline asked for the end; everything is saved.
+            UserError: the loss is no number.
+        """
         save_every = save_every or max(120.0, min(self.seconds / 3, 600.0))
         start, before = time.monotonic(), self.spent
         saved = reported = start

@@ -11,17 +11,30 @@ from ldm.errors import UserError
 
 @dataclass
 class Settings:
-    """How to train.
+    """How the shipped base is trained.
 
-    `out`: folder of what is under way; `ship`: of what is finished; `recipes`: of the networks' recipes; `minutes`: of
-    all stages together; `batch`: windows of `window` pixels at a step, a quarter as many where whole images are seen;
-    `capacity`: sheets of `DEFECTS` defects that are held at once, `first_capacity`: while they are images;
-    `first_sheets`: how many the first stage begins with;
-    `reuse`: a new defect comes for so many windows seen, at most; `graphs`: train the U-Net by CUDA graphs on a GPU;
-    `fuse`: within those with its kernels compiled;
-    `start`: a base to start from, whose first stage is taken as it is, and with FARM's
-    weights beside it, FARM from those; `bf16`: mixed precision; `channels`: of the
-    latents, where they are not the recipe's; `overrides`: of the base's recipe.
+    Args:
+        out: folder of what is under way.
+        ship: folder of what is finished.
+        minutes: training time of all stages together.
+        device: where the networks train.
+        recipe: what the drawn sheets depend on.
+        recipes: folder of the networks' recipes.
+        batch: windows at a step. Of whole images, and in the first stage, there are a quarter as many.
+        capacity: sheets of `DEFECTS` defects that are held at once, as latents.
+        first_capacity: the same while they are images, for the first stage.
+        first_sheets: sheets that the first stage begins with.
+        window: side of the windows in pixels.
+        reuse: windows seen for each new defect, at least. New sheets are not taken sooner.
+        workers: processes that draw. None: one for each core.
+        start: a base to start from. Its first stage is taken as it is, and FARM starts from weights beside it if there
+            are any. None: everything starts from nothing.
+        graphs: True trains the U-Net by CUDA graphs on a GPU.
+        fuse: True compiles its kernels within those.
+        bf16: True trains in mixed precision.
+        channels: channels of the first stage's latents. None: the recipe's.
+        seed: of the networks' training.
+        overrides: `section.key=value` for the recipes of the base and of FARM.
     """
 
     out: Path

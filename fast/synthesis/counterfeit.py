@@ -15,11 +15,21 @@ def counterfeit_strength(recipe: Recipe) -> float:
 def renewed(
     denoise: Denoise, guidance: Guidance, noise: Noise, steps: int, strength: float, drafted: bool = False
 ) -> Tensor:
-    """Latents (B,C,h,w) of the guidance's background, inside its mask noised to `t = strength * T` and denoised again
-    by AIAS; around the mask as for a defect. 0: as it is.
+    """Noise the guidance's background inside its mask to t = `strength` * T and denoise it again by AIAS.
 
-    `steps`: evaluations of the whole way from T, of which those that lie below t are made; of the way from t, where
-    defects start from drafts (`drafted`).
+    Around the mask everything is as for a defect.
+
+    Args:
+        denoise: `denoise(x, t)` predicts the noise in x at t (B,) in 0..T-1.
+        guidance: mask and background.
+        noise: `noise(x)` returns standard normal noise like x.
+        steps: network evaluations of the whole way from T, of which only those below t are made. With `drafted`, those
+            of the way from t.
+        strength: share (0..1) of T. 0 returns the background as it is.
+        drafted: True where defects start from drafts.
+
+    Returns:
+        Latents (B,C,h,w).
     """
     background, schedule = guidance.background, guidance.schedule
     assert background is not None

@@ -57,13 +57,20 @@ def open_types(
     kinds: Sequence[str] = (),
     category: str = "",
 ) -> list[str]:
-    """Types "category/defect" for weights that serve any defect word.
+    """The types "category/defect" to make with weights that serve any defect word.
 
-    `anomaly_name`: one or more by commas, each "category/defect"; or a defect, where the weights know the word or
-    nothing else names one; or else a category, alone for all that is `known` of it. `init_word`: the defect's word.
-    Where neither names one, `kinds` do, the names of the masks' folders. `category`: where none is given; it may be
-    empty.
-    Raises `UserError` when no defect is named.
+    Args:
+        known: types "category/defect" that the weights were trained on.
+        anomaly_name: one or more names, separated by commas. "category/defect" (or "category+defect") is taken as it
+            is. A single word is a defect if the weights know it, or if neither `init_word` nor `kinds` names one.
+            Otherwise it is the category of the defects that these name. A category of `known` that is named alone
+            stands for all its types.
+        init_word: the defect's word.
+        kinds: names of the masks' folders, the defect words where neither `anomaly_name` nor `init_word` names one.
+        category: the category where none is given. It may be empty.
+
+    Raises:
+        UserError: no defect is named.
     """
     if anomaly_name is not None and "," in anomaly_name:
         names = [part.strip() for part in anomaly_name.split(",")]

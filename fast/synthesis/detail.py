@@ -20,12 +20,17 @@ WIDEST = 24.0  # pixels: the change of a soft defect fades in within these, or h
 
 
 def restored(normal: np.ndarray, decoded: np.ndarray, made: np.ndarray, seed: int) -> np.ndarray:
-    """A made window with the grain and noise that the first stage lost, uint8 (H,W,3).
+    """Give a made window (H,W,3) uint8 back the grain and noise that the first stage lost.
 
-    `decoded`: the `normal` window encoded and decoded, and nothing else; `made`: the window with its defect, from the
-    same decoder. Their difference `normal - decoded` is added where `made` is still like `decoded`. As far as it is
-    not, the surface there is another one, and gets noise of the same spectrum, `seed` says which. Where nothing was
-    made, `made` equal to `decoded`, the normal comes back byte for byte.
+    The difference `normal - decoded` is added where `made` is still like `decoded`. As far as it is not, the surface
+    there is another one and gets noise of the same spectrum. Where `made` is equal to `decoded`, nothing was made and
+    the normal comes back byte for byte.
+
+    Args:
+        normal: the window of the normal image.
+        decoded: that window encoded and decoded, and nothing else.
+        made: the window with its defect, from the same decoder.
+        seed: decides the noise.
     """
     lost = normal.astype(np.float32) - decoded
     like = likeness(decoded, made)[..., None]
@@ -36,12 +41,18 @@ def restored(normal: np.ndarray, decoded: np.ndarray, made: np.ndarray, seed: in
 
 
 def varied(draft: np.ndarray, decoded: np.ndarray, made: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A draft (H,W,3) uint8 changed as far as sampling changed it, in what is coarse: beyond half the radius of the
-    largest circle in the `mask` (H,W) there, beyond `COARSE` pixels around it.
+    """Change a draft (H,W,3) uint8 as far as sampling changed it, in what is coarse.
 
-    `decoded`: the draft encoded and decoded, and nothing else; `made`: the window that sampling made of it, from the
-    same decoder. A crack's edge and the surface's grain stay the draft's; how dark, wide and even it is becomes new.
-    What is finer is not the defect's: a small base leaves clouds, which a segmenter would learn in its place.
+    Inside the mask, coarse means beyond half the radius of the largest circle in it, and at least `COARSE` pixels.
+    Around the mask it means beyond `COARSE` pixels. A crack's edge and the surface's grain stay the draft's, while how
+    dark, wide and even it is becomes new. What is finer is not the defect's: a small base leaves clouds, which a
+    segmenter would learn in its place.
+
+    Args:
+        draft: the draft's window.
+        decoded: that window encoded and decoded, and nothing else.
+        made: what sampling made of it, from the same decoder.
+        mask: (H,W), nonzero = defect.
     """
     found = _blurred(made.astype(np.float32) - decoded.astype(np.float32), COARSE)
     own = (mask != 0).astype(np.uint8)
@@ -64,10 +75,10 @@ def likeness(window: np.ndarray, other: np.ndarray) -> Floats:
 
 
 def noise_like(lost: np.ndarray, seed: int) -> Floats:
-    """Noise (H,W,3) with the spectrum and the local strength of `lost`, random in phase.
+    """Make noise (H,W,3) with the spectrum and the local strength of `lost`, random in phase.
 
     The strength is taken out before the spectrum is looked at, so that a strong edge in one place is not spread over
-    the window, and put in again. The channels share their phases: grey noise stays grey.
+    the window, and put in again. The channels share their phases, so that grey noise stays grey.
     """
     strength = np.sqrt(_blurred((lost.astype(np.float32) ** 2).mean(2), NEAR))[..., None] + 1e-3
     even = np.clip(lost / strength, -3, 3)
@@ -79,12 +90,18 @@ def noise_like(lost: np.ndarray, seed: int) -> Floats:
 
 
 def faded(normal: np.ndarray, made: np.ndarray, mask: np.ndarray, blend: int) -> np.ndarray:
-    """`made` inside the mask, its change from `normal` (or from a draft in its place) weaker towards the border, and
-    that outside: uint8 (H,W,3).
+    """Fade the change of a made window in from the border of the mask: uint8 (H,W,3).
 
-    `blend`: within how many pixels of the border, 0 for none. The change of a defect through which the surface still
-    shows fades in more slowly, within `WIDEST` pixels or half the defect's radius, by the share in which it shows. In
-    the middle of a defect narrower than that nothing is taken away. The picture's edge is no border.
+    Outside the mask the result is `normal`. Inside, the change is weaker towards the border. The picture's edge is no
+    border. The change of a defect through which the surface still shows fades in more slowly, within `WIDEST` pixels or
+    half the defect's radius, by the share in which it shows. In the middle of a defect narrower than that nothing is
+    taken away.
+
+    Args:
+        normal: the normal window, or a draft in its place.
+        made: the window with its defect.
+        mask: (H,W), nonzero = defect.
+        blend: within how many pixels of the border the change fades in. 0: it does not fade.
     """
     share = weights(normal, made, mask, blend)[..., None]
     change = made.astype(np.float32) - normal
@@ -92,7 +109,7 @@ def faded(normal: np.ndarray, made: np.ndarray, mask: np.ndarray, blend: int) ->
 
 
 def weights(normal: np.ndarray, made: np.ndarray, mask: np.ndarray, blend: int) -> Floats:
-    """How much of the change stays: float32 (H,W) in 0..1, 0 outside the mask, see `faded`."""
+    """How much of the change `faded` leaves at each pixel: float32 (H,W) in 0..1, 0 outside the mask."""
     own = (mask != 0).astype(np.uint8)
     if blend == 0 or own.all():
         return own.astype(np.float32)

@@ -81,13 +81,23 @@ class Engine:
         keys: Sequence[Hashable] | None = None,
         drafts: Sequence[np.ndarray] | None = None,
     ) -> list[np.ndarray]:
-        """Decoded windows (H,W,3) uint8 with a defect inside each mask; what lies outside is the decoder's too. With
-        the recipe's `detail` both get back what the first stage loses.
+        """Fill windows with defects.
 
-        `normals` (H,W,3) uint8 and `masks` (H,W) in {0,1}, all of one size, sides multiples of `stride`; `types`:
-        numbers of the learned types; `keys`: names under which the encoded normals may be kept, None for not;
-        `drafts` (H,W,3) uint8: first versions to start from, noised to the recipe's `strength`, or None for noise.
-        Raises `UserError` when the network's answer is no number.
+        Args:
+            normals: (H,W,3) uint8, all of one size, with sides that are multiples of `stride`.
+            masks: (H,W) in {0,1}, of the same size.
+            types: numbers of the learned types, one for each window.
+            seeds: fix the noise of each window.
+            keys: names under which the encoded normals may be kept. None: they are not kept.
+            drafts: (H,W,3) uint8, first versions to start from, noised to the recipe's `strength`. None: noise.
+
+        Returns:
+            Decoded windows (H,W,3) uint8 with a defect inside each mask. What lies outside is the decoder's too. With
+            the recipe's `detail` both get back what the first stage loses (`restored`), and a window with a draft is
+            that draft, changed as far as sampling changed it (`varied`).
+
+        Raises:
+            UserError: the network's answer is no number.
         """
         windows, recipe = self._windows(normals, masks, seeds, keys), self.recipe
         background, mask = windows.background, windows.mask
@@ -128,9 +138,15 @@ class Engine:
         keys: Sequence[Hashable] | None = None,
         strength: float | None = None,
     ) -> list[np.ndarray]:
-        """As `generate`, but with normal content inside each mask: AIAS from the normal itself as the draft, noised to
-        t = `strength` * T (None: `counterfeit_strength`), under the empty prompt, without guidance or FARM; behind
-        the U-Net is what is there for pairs (`corrected_denoiser`)."""
+        """Fill windows with normal content, as `generate` fills them with defects.
+
+        AIAS starts from the normal itself as the draft, under the empty prompt, without guidance or FARM. Behind the
+        U-Net stands what stands there for pairs (`corrected_denoiser`).
+
+        Args:
+            normals, masks, seeds, keys: as for `generate`.
+            strength: the normal is noised to t = `strength` * T. None: `counterfeit_strength` of the recipe.
+        """
         recipe, drafted = self.recipe, self.recipe.from_draft
         strength = counterfeit_strength(recipe) if strength is None else strength
         windows = self._windows(normals, masks, seeds, keys)

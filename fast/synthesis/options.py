@@ -30,7 +30,15 @@ NONE_NAMED = (
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How a trained method on a latent base makes pairs. None: as the weights recommend, see `recipe_for`."""
+    """How a trained method on a latent base makes pairs.
+
+    The help of each field, in its `option(...)`, says what it is, its unit and its default. None means what the weights
+    recommend, see `fast.synthesis.recipe.recipe_for`. Two fields have no flag.
+
+    Args:
+        draft_options: options of the method that makes the drafts, by name.
+        own: the method's own switches by name, such as stage's `aif`.
+    """
 
     # fmt: off
     size: int | None = option(
@@ -84,7 +92,10 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class Recipe(SamplingOptions):
-    """Sampling options with everything decided, as the engine takes them and the manifest records them."""
+    """Sampling options with everything decided, as the engine takes them and the manifest records them.
+
+    No field is left to a recommendation: `size` None means that pictures keep their own size.
+    """
 
     sampler: str = "aias"
     steps: int = 10
@@ -97,14 +108,20 @@ class Recipe(SamplingOptions):
 
     @property
     def from_draft(self) -> bool:
-        """Whether pairs start from a draft's picture; at strength 1 they have its mask alone."""
+        """Whether pairs start from a draft's picture; at strength 1 they take its mask alone."""
         return self.draft != "none" and self.strength < 1
 
 
 @dataclass(frozen=True)
 class LatentOptions(SamplingOptions):
-    """Which weights a method on a latent base takes, from where, and how it samples: the arguments of
-    `create("fast", ...)`. `types`: "category/word" for weights that serve any words, such as `mini`."""
+    """Which weights a method on a latent base takes, from where, and how it samples.
+
+    These are the arguments of `create("fast", ...)`. The help of each field says what it is. One field has no flag.
+
+    Args:
+        types: "category/word" for weights that serve any words, such as `mini`. None: the types that the weights
+            learned.
+    """
 
     # fmt: off
     weights: str | Path | None = option(
@@ -126,8 +143,13 @@ class LatentOptions(SamplingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisOptions(LatentOptions, RunnerOptions):
-    """A set of pairs to make: the method, what from, where the defects go, how many. `overrides`: `key=value` for
-    options of the method, as after `method.` on the command line."""
+    """A set of pairs to make: the method, what it starts from, where the defects go and how many there are.
+
+    The help of each field says what it is. One field has no flag.
+
+    Args:
+        overrides: `key=value` for options of the method, as after `method.` on the command line.
+    """
 
     # fmt: off
     method: str = option("fast", "what makes the defects (default fast)")

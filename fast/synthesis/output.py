@@ -36,15 +36,20 @@ GROWING = ("normals", "masks", "types")  # settings that --extend may add to
 
 
 class OutputFolder:
-    """`image/`, `mask/`, `triptych/` and `manifest.jsonl`, a line per pair in order.
+    """An output folder of pairs: `image/`, `mask/`, `triptych/`, and `manifest.jsonl` with a line per pair, in order.
 
-    A pair's record is written after its pictures, so what has a record is complete: a stopped run goes on with the
-    rest, and several processes, each of its own `rank`, may fill one folder. `settings` is what makes two runs the
-    same run; with `extend` the lists of `GROWING` may have become longer since. Raises `UserError` for a folder that
-    holds something else or that another process of `rank` is filling.
+    A pair's record is written after its pictures, so what has a record is complete. A stopped run goes on with the
+    rest, and several processes, each of its own `rank`, may fill one folder. A pair whose record says why it is
+    `rejected` lies in `rejected/`, a folder of the same form: it is complete, and in no reader's way.
 
-    A pair whose record says why it is `rejected` lies in `rejected/`, a folder of the same form: it is complete, and in
-    no reader's way.
+    Args:
+        folder: where to write, new or of the same run.
+        settings: what makes two runs the same run.
+        rank: number of this process.
+        extend: True allows that the lists of `GROWING` became longer since the folder was last filled.
+
+    Raises:
+        UserError: the folder holds something else, or another process of `rank` is filling it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], settings: dict[str, Any], rank: int = 0, extend: bool = False):
@@ -124,8 +129,10 @@ class OutputFolder:
         self._own.close()
 
     def abandon(self) -> None:
-        """Remove the folder's marks, and the folder if this object made it, where no pair came of it: a refused input
-        leaves nothing. Does nothing while other processes fill it."""
+        """Remove the folder's marks, and the folder if this object made it, where no pair came of it.
+
+        A refused input leaves nothing. While other processes fill the folder this does nothing.
+        """
         if (locks := list(self.folder.glob(".lock*"))) and len(locks) > 2:
             return
         if self._found() or any(p.is_file() for p in self.folder.glob("**/*/*")):
@@ -147,8 +154,11 @@ class OutputFolder:
             return set(self._found())
 
     def drop_damaged(self, numbers: Iterable[int]) -> list[Path]:
-        """Remove the damaged files of complete pairs, which are no longer complete then. Returns them. A pair that
-        somebody rejected, and in whose place another came, keeps them: it must not come back. Raises `UserError`."""
+        """Remove the damaged files of complete pairs, which are then no longer complete, and return them.
+
+        A pair that somebody rejected, and in whose place another came, keeps them: it must not come back. So does a
+        rejected counterfeit. Raises `UserError`.
+        """
         damaged = self.damaged(numbers)
         with self._lock():
             found = self._found()
@@ -161,8 +171,10 @@ class OutputFolder:
         return damaged
 
     def damaged(self, numbers: Iterable[int]) -> list[Path]:
-        """Those files of complete pairs that are cut off or no images, as `fast.data.whole` sees it: by their ends, not
-        all of them. Raises `UserError`."""
+        """Files of complete pairs that are cut off or no images. Raises `UserError`.
+
+        `fast.data.whole` judges them by their ends, without reading them whole.
+        """
         with self._lock():
             found = self._found()
         places = {False: self.folder, True: self.rejects}
@@ -198,7 +210,7 @@ class OutputFolder:
         return list(self.each())
 
     def brief(self) -> list[dict[str, Any]]:
-        """Of each record what the end of a run tells: all of a hundred thousand would be gigabytes."""
+        """What the end of a run tells of each record, for all of a hundred thousand would be gigabytes."""
         return [brief_record(row) for row in self.each()]
 
     def _found(self) -> dict[int, Place]:
@@ -228,9 +240,11 @@ class OutputFolder:
         return [folder / kind / f"{record['index']:06d}.png" for kind in kinds[: 4 if ASKED in record else 3]]
 
     def write(self, record: dict[str, Any], images: PairImages) -> None:
-        """Store a pair with its triptych. The record makes it count, and says by its keys whether there is an asked
-        mask. The mask of a counterfeit is stored empty; where it was filled, its triptych shows. The image is stored in
-        the mode and depth of the record's `normal_source`, if there is one: grey stays grey, 16 bits stay 16.
+        """Store a pair with its triptych.
+
+        The record makes the pair count, and says by its keys whether there is an asked mask. The mask of a counterfeit
+        is stored empty, and its triptych shows where it was filled. The image is stored in the mode and depth of the
+        record's `normal_source`, if there is one: grey stays grey, 16 bits stay 16.
         """
         image_path, mask_path, triptych_path, *asked_path = self._pictures(record)
         stored, mask = like_source(images.image, record.get("normal_source")), images.mask
@@ -243,8 +257,10 @@ class OutputFolder:
             write_bytes(self.records / f"{image_path.stem}.json", as_line(record).encode())
 
     def gather(self) -> int:
-        """Bring all records into the manifest, sorted, those of rejected pairs into that of `rejected/`. Returns how
-        many pairs the manifest holds."""
+        """Bring all records into the manifest, sorted, those of rejected pairs into that of `rejected/`.
+
+        Returns how many pairs the manifest holds.
+        """
         with self._lock():
             files, found = list(self.records.glob("*.json")), self._found()
             places = [found[i] for i in sorted(found)]
@@ -274,9 +290,12 @@ class OutputFolder:
             write_lines(other, rejected)
 
     def sort(self, rows: list[dict[str, Any]]) -> None:
-        """Take `rows`, all that `rows()` gave with other values in them, for the pairs' records, and bring each pair's
-        files to where its record says. All of it is done or none: killed in between, it is finished when the folder is
-        opened.
+        """Take `rows` for the pairs' records and bring each pair's files to where its record says.
+
+        All of it is done or none: killed in between, it is finished when the folder is opened.
+
+        Args:
+            rows: all that `rows()` gave, with other values in them.
         """
         with self._lock():
             write_lines(self._plan, map(as_line, rows))

@@ -41,13 +41,22 @@ class _Open:
 
 
 class ShardFolder:
-    """`pairs-000000-000999.tar`, ... with `<name>.image.png`, `<name>.mask.png` and `<name>.json` of each pair, a
-    `.jsonl` of records beside each, `settings.json`, `classes.json`.
+    """An output folder of WebDataset shards: tar files `pairs-000000-000999.tar` and so on.
 
-    A shard is there whole or not at all, and one that is there is done: a stopped run goes on with the others, and
+    A shard holds `<name>.image.png`, `<name>.mask.png` and `<name>.json` of each pair. A `.jsonl` of records lies
+    beside each shard, and `settings.json` and `classes.json` beside them all.
+
+    A shard is there whole or not at all, and one that is there is done. A stopped run goes on with the others, and
     loses the pairs of those that it was at. Several processes make different shards. Pairs whose record says why they
-    are `rejected` are in the `.jsonl` alone. `settings` is what makes two runs the same run, `size` the pairs in a
-    shard. Raises `UserError` for a place that holds something else.
+    are `rejected` are in the `.jsonl` alone.
+
+    Args:
+        url: folder or URL.
+        settings: what makes two runs the same run.
+        size: pairs in a shard.
+
+    Raises:
+        UserError: the place holds something else.
     """
 
     def __init__(self, url: str, settings: Mapping[str, Any], size: int):
@@ -232,8 +241,10 @@ class ShardFolder:
         return []
 
     def brief(self) -> list[dict[str, Any]]:
-        """Of each record what the end of a run tells: read only where the numbers do not say it, for a million of them
-        are a gigabyte."""
+        """What the end of a run tells of each record.
+
+        Records are read only where the numbers do not say it, for a million of them are a gigabyte.
+        """
         if self._honest:
             return [brief_record(row) for row in self.each()]
         return [

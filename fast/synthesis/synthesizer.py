@@ -25,15 +25,25 @@ Result = TypeVar("Result")
 
 
 class Synthesizer:
-    """Makes pairs with a trained method on a latent base, on "cpu" or "cuda"; the model is its own from then on.
+    """Makes pairs with a trained method on a latent base.
 
-    `mask_of(image, pair)`: the mask for a picture (H,W,3) of the recipe's size; by default the pair's file. `draft_of`,
-    an attribute: makes the draft that each pair starts from, in that mask, or where `mask_of` is None in one of its
-    own; None: from noise. `looks`, likewise: for weights that serve any words, the numbers of their prompts by
-    "category/word": a draft that was drawn is made new by the word for what was drawn, and not by a name that the base
-    may never have read. OpenCV, and on the CPU torch, are set to one thread per window, in the whole process:
-    rounding depends on their number.
-    Raises `UserError` for what this machine cannot do.
+    In the whole process OpenCV is set to one thread per window, and so is torch on the CPU or where drafts are made,
+    because rounding depends on the number of threads.
+
+    Two attributes may be set later. `draft_of` makes the draft that each pair starts from, None lets pairs start from
+    noise. `looks` is for weights that serve any words: the numbers of their prompts by "category/word". A draft that
+    was drawn is then made new by the word for what was drawn, not by a name that the base may never have read.
+
+    Args:
+        model: the trained model, which is the synthesizer's own from then on.
+        recipe: how windows are planned and sampled.
+        device: "cpu" or "cuda".
+        mask_of: `mask_of(image, pair)` returns the mask for a picture (H,W,3) of the recipe's size, or of its own size
+            where drafts are made. By default that is the pair's file. Where the attribute is set to None, each draft
+            brings a mask of its own.
+
+    Raises:
+        UserError: this machine cannot follow the recipe, or the sampler is not the method's.
     """
 
     def __init__(self, model: PromptedDiffusion, recipe: Recipe, device: str = "cpu", mask_of: MaskOf = given_mask):
@@ -61,8 +71,10 @@ class Synthesizer:
         return self.engine.model.prompts.text(type_index)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the bytes of a pair, beside the weights. Of a draft's options, which may name places, what its
-        method says of itself."""
+        """What decides the bytes of a pair, beside the weights.
+
+        The options of a draft, which may name places, are left out for what its method says of itself.
+        """
         draft = {} if self.draft_of is None else {"draft_settings": self.draft_of.settings()}
         idle = ("draft_options", "strength") if self.recipe.draft == "none" else ("draft_options",)
         recipe = {name: value for name, value in asdict(self.recipe).items() if name not in idle}
@@ -134,11 +146,20 @@ class Synthesizer:
     def fill(
         self, normal: np.ndarray, mask: np.ndarray, type_index: int, seed: int, counterfeit: bool = False
     ) -> np.ndarray:
-        """One picture (H,W,3) uint8 with a defect of that type in the mask, from noise whatever the recipe's draft; a
-        `counterfeit` has none.
+        """Fill the mask of one picture with a defect, from noise whatever the recipe's draft.
 
-        `normal` (H,W,3) uint8 and `mask` (H,W), nonzero = defect, are brought to the recipe's size. With `composite`
-        every byte outside the mask is as in `normal`. Raises `UserError` when the network's answer is no number.
+        Args:
+            normal: (H,W,3) uint8, brought to the recipe's size.
+            mask: (H,W), nonzero = defect, brought to that size too.
+            type_index: number of the defect type.
+            seed: fixes the noise.
+            counterfeit: True fills the mask with normal content instead of a defect.
+
+        Returns:
+            The picture (H,W,3) uint8. With `composite` every byte outside the mask is as in `normal`.
+
+        Raises:
+            UserError: the network's answer is no number.
         """
         start, image = time.perf_counter(), self._sized(normal.copy())
         pair = Pair(0, None, None, type_index, seed, counterfeit)
@@ -149,7 +170,16 @@ class Synthesizer:
     def fill_draft(
         self, normal: np.ndarray, mask: np.ndarray | None, type_index: int, seed: int, counterfeit: bool = False
     ) -> Draft:
-        """As `fill`, from a draft of `draft_of`, in `mask` or with a mask of its own: the draft made new."""
+        """Make one picture as `fill` does, but from a draft of `draft_of`, which is made new.
+
+        Args:
+            normal: (H,W,3) uint8.
+            mask: (H,W), nonzero = defect. None: the draft brings its own.
+            type_index, seed, counterfeit: as for `fill`.
+
+        Returns:
+            The draft made new, with its mask.
+        """
         pair = Pair(0, None, None, type_index, seed, counterfeit)
         given = None if mask is None else resize_mask((mask != 0).astype(np.uint8), normal.shape[:2])
         made = self._filled(self._drafted(normal.copy(), pair, given, time.perf_counter())).made()

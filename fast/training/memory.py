@@ -91,10 +91,12 @@ def _left_in_groups(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc
 class Checkpointing(pl.Callback):
     """Decides before the first step whether the U-Net's activations are kept or computed again in the backward pass.
 
-    `choice`: "always" computes them again, "never" keeps them, "auto" keeps them if they fit: one forward pass is
-    made to count what it would keep (`kept_bytes`), and `fits` compares that with the memory there is. On several
-    devices all do the same. Losses and gradients are the same either way, bit for bit on a CPU.
-    Where a device does not tell its memory, "auto" leaves the model as its config has it (`use_checkpoint`).
+    Losses and gradients are the same either way, bit for bit on a CPU. On several devices all do the same.
+
+    Args:
+        choice: "always" computes them again, "never" keeps them, "auto" keeps them if they fit. For that one forward
+            pass counts what it would keep (`kept_bytes`), and `fits` compares it with the memory there is. Where a
+            device does not tell its memory, "auto" leaves the model as its config has it (`use_checkpoint`).
     """
 
     def __init__(self, choice: str = "auto"):

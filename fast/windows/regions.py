@@ -16,8 +16,13 @@ NOWHERE = np.iinfo(np.int64).max
 class Region:
     """A window of a picture, in its pixels, and the defect pixels that this window has to make.
 
-    Where the picture is smaller than the window, the window starts at 0 and reaches beyond it to the right or bottom;
-    else it lies inside. `mask`: uint8 (height, width) in {0,1}, the window's own defect pixels, 0 beyond the picture.
+    Where the picture is smaller than the window, the window starts at 0 and reaches beyond it to the right or bottom.
+    Else it lies inside.
+
+    Args:
+        top, left: its first row and column.
+        height, width: its sides.
+        mask: uint8 (height, width) in {0,1}, the window's own defect pixels, 0 beyond the picture.
     """
 
     top: int
@@ -68,13 +73,23 @@ class _Rules:
 
 
 def plan(mask: np.ndarray, *, stride: int, margin: int, least: int) -> list[Region]:
-    """Windows that together hold every defect pixel of `mask` (H,W), nonzero = defect, ordered by (top, left).
+    """Find windows that together hold every defect pixel of a mask.
 
-    Sides are multiples of `stride` pixels, at least `least`, and hold the defect's bounding box with `margin` pixels
-    of context on each side as far as the picture goes. Components (8-connected) are never split, those within a few
-    pixels (adjacent cells of 8) are joined; then windows are merged as long as one costs no more than two apart, where
-    the cost is the area. If all together cost at least as much as `whole`, it is returned alone.
-    Raises ValueError when the mask is empty.
+    Components (8-connected) are never split, and those within a few pixels of each other (adjacent cells of 8) are
+    joined. Then windows are merged as long as one costs no more than two apart, where the cost is the area. If all
+    together cost at least as much as `whole`, that is returned alone.
+
+    Args:
+        mask: (H,W), nonzero = defect.
+        stride: sides of windows are multiples of this, in pixels.
+        margin: pixels of context on each side of a defect's bounding box, as far as the picture goes.
+        least: least side of a window in pixels.
+
+    Returns:
+        The windows, ordered by (top, left).
+
+    Raises:
+        ValueError: the mask is empty.
     """
     padded = _padded(mask, CELL)
     rules = _Rules(mask.shape, stride, margin, least)
@@ -121,9 +136,14 @@ def paste(canvas: np.ndarray, made: np.ndarray, region: Region) -> None:
 
 
 def share_of(regions: Sequence[Region], number: int) -> np.ndarray:
-    """uint8 (height, width) in {0,1}: which pixels of its window a region of `plan` gives to the picture where windows
-    are pasted whole. Where two overlap, a pixel is that window's whose own defect is nearer, the earlier one's if both
-    are as near: no window covers another's defect, and the order of pasting is no matter."""
+    """Which pixels of its window a region of `plan` gives to the picture where windows are pasted whole.
+
+    Where two windows overlap, a pixel belongs to the one whose own defect is nearer, or to the earlier one if both are
+    as near. So no window covers another's defect, and the order of pasting does not matter.
+
+    Returns:
+        uint8 (height, width) in {0,1}.
+    """
     own = regions[number]
     share = np.ones_like(own.mask)
     for other, region in enumerate(regions):

@@ -15,10 +15,17 @@ Slices = tuple[slice, slice]
 
 
 def starts(length: int, tile: int, overlap: int, step: int = 1) -> list[int]:
-    """Evenly spread starts of as few tiles as cover 0..length; neighbours share at least `overlap`.
+    """Evenly spread starts of as few tiles as cover 0..length.
 
-    All are multiples of `step` and the last tile ends at `length`; [0] when one tile is enough. Raises ValueError when
-    a tile is no longer than its overlap or, with several tiles, when `length` or `tile` is no multiple of `step`.
+    Args:
+        length: what to cover.
+        tile: length of a tile. One that is as long as `length` or longer is enough: the only start is 0.
+        overlap: what neighbours share, at least.
+        step: all starts are multiples of it, and the last tile ends at `length`.
+
+    Raises:
+        ValueError: with several tiles, a tile is no longer than its overlap, or `length` or `tile` is no multiple of
+            `step`.
     """
     if tile >= length:
         return [0]
@@ -35,13 +42,22 @@ def starts(length: int, tile: int, overlap: int, step: int = 1) -> list[int]:
 def tiled(
     f: Callable[[Tensor, Slices], Tensor], x: Tensor, *, tile: int, overlap: int, up: int = 1, down: int = 1
 ) -> Tensor:
-    """`f` of a plane x (B,C,H,W), evaluated in tiles of at most `tile` x `tile`, one after another, row by row.
+    """Evaluate `f` on a plane x (B,C,H,W) in overlapping tiles, one after another, row by row.
 
-    `f(part, place)` takes a part (B,C,h,w) of x and its rows and columns in x, and returns (B,C2,h*up/down,w*up/down):
-    8 and 1 for a decoder, 1 and 8 for an encoder. Tiles start at multiples of `down`. Where tiles overlap, their
-    weights fall linearly to the tile's border; at the plane's own borders they do not. Sums are float32, the result
-    has the dtype of f's output. If x fits in one tile, it is f(x) itself.
-    Raises ValueError as `starts` does.
+    Where tiles overlap, their weights fall linearly to the tile's border. At the plane's own borders they do not. Sums
+    are float32, and the result has the dtype of f's output. If x fits in one tile, the result is f(x) itself.
+
+    Args:
+        f: `f(part, place)` takes a part (B,C,h,w) of x and its rows and columns in x, and returns
+            (B,C2,h*up/down,w*up/down).
+        x: the plane.
+        tile: side of the tiles in x, at most.
+        overlap: what neighbouring tiles share, at least.
+        up, down: how `f` changes the sides: 8 and 1 for a decoder, 1 and 8 for an encoder. Tiles start at multiples of
+            `down`.
+
+    Raises:
+        ValueError: as `starts` does.
     """
     height, width = x.shape[-2:]
     if height <= tile and width <= tile:

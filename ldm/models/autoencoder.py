@@ -183,7 +183,7 @@ class AutoencoderKL(_FirstStage):
 
 
 class AutoencoderTiny(AutoencoderKL):
-    """The same with small coders; `ddconfig` has the options of `TinyEncoder`."""
+    """An `AutoencoderKL` with small coders; its `ddconfig` has the options of `TinyEncoder`."""
 
     coders = (TinyEncoder, TinyDecoder)
 

@@ -19,8 +19,9 @@ FORMS = ("scores", "map")
 class Projected:
     """A prompt as the layers of a U-Net take it, computed once for many evaluations.
 
-    `layers`: keys and values (B, heads, L, d) for every cross-attention, by its `slot`; `pooled` (B, C): what joins the
-    time embedding, None for a network that pools no prompt.
+    Args:
+        layers: keys and values (B, heads, L, d) for every cross-attention, by its `slot`.
+        pooled: (B, C), what joins the time embedding. None for a network that pools no prompt.
     """
 
     layers: Sequence[tuple[Tensor, Tensor]]
@@ -42,11 +43,18 @@ class Projected:
 
 @dataclass(frozen=True)
 class Weighted:
-    """A context that a picture's cells attend to more or less than they would, each by its own weight.
+    """A context to which each cell of a picture attends more or less than it would, by a weight of its own.
 
-    `weights` (B,1,h,w): by cell, on a grid of the picture's proportions; each layer takes area means on its own.
-    `columns` (B,L): True for the tokens that are weighted. `form`: "scores", the scores are multiplied before the
-    softmax; "map", the attention map after it, whose rows then no longer sum to one.
+    Args:
+        context: the prompt, encoded or projected.
+        weights: (B,1,h,w), one for each cell, on a grid of the picture's proportions. Each layer takes area means on
+            its own grid.
+        columns: (B,L), True for the tokens that are weighted.
+        form: what is multiplied by the weights. "scores": the scores, before the softmax. "map": the attention map
+            after it, whose rows then no longer sum to one.
+
+    Raises:
+        ValueError: `form` is unknown.
     """
 
     context: Tensor | Projected
@@ -78,11 +86,14 @@ Context = Tensor | Projected | Weighted
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Softmax attention of q (B, heads, N, d) to k, v (B, heads, L, d). `mask`: added to the scores
-    (B, heads, N, L), or 1 for any of these.
+    """Softmax attention of q (B, heads, N, d) to k and v (B, heads, L, d).
 
-    PyTorch's fused kernel, except in bfloat16 on a CPU, where that one computes in float32: there it is blocks of
+    It is PyTorch's fused kernel, except in bfloat16 on a CPU, where that one computes in float32. There it is blocks of
     matrix products, which take half the time.
+
+    Args:
+        q, k, v: queries, keys and values.
+        mask: added to the scores, (B, heads, N, L), of which any may be 1. None adds nothing.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16 or mask is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -136,10 +147,17 @@ class FeedForward(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of x (B, N, query_dim) to context (B, L, context_dim), or to itself without a context.
+    """Attention of x (B, N, query_dim) to a context (B, L, context_dim), or to itself without a context.
 
-    A context may also be given as what `project` makes of it, once for many calls: `Projected`, where this module's
-    entry is number `slot`; and either of them `Weighted`.
+    A call may also be given what `project` makes of a context, once for many calls. That is a `Projected`, in which
+    this module's entry has the number `slot`. Either kind may be `Weighted`.
+
+    Args:
+        query_dim: width of x.
+        context_dim: width of the context. None: `query_dim`.
+        heads: number of heads.
+        dim_head: width of each.
+        dropout: share of the answer that is dropped in training.
     """
 
     slot = 0

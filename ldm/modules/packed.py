@@ -29,10 +29,14 @@ def has_int8() -> bool:
 
 
 class PackedConv2d(nn.Module):
-    """A convolution whose weights lie in the kernel's order for inputs of `shape` (B,C,H,W).
+    """A convolution whose weights lie in the order that the CPU's kernel reads them for inputs of one shape.
 
-    The order depends on the input's sides, and from one to the other is a long way: `keep` holds the plain weights
-    too, for inputs of other sides. Without them those work as well, but slowly.
+    The order depends on the input's sides, and reordering from one to another is slow.
+
+    Args:
+        conv: the plain convolution.
+        shape: (B,C,H,W) of the inputs.
+        keep: True holds the plain weights too, for inputs of other sides. Without them those work as well, but slowly.
     """
 
     def __init__(self, conv: nn.Conv2d, shape: torch.Size, keep: bool = False):
@@ -102,11 +106,15 @@ def pack(
     release: Callable[[Tensor], object] = lambda weight: None,
     keep: bool = False,
 ) -> None:
-    """Replace, in place, the layers of `network` that a call meets by packed ones; their plain weights are let go.
+    """Replace, in place, the layers of a network that a call meets by packed ones; their plain weights are let go.
 
-    `run(network)` calls it as it will be called, on tensors of the `meta` device: only shapes are learnt from it.
-    `int8`: 8-bit numbers where they pay. `keep`: see `PackedConv2d`.
-    `release(weight)` is told of each plain weight that is no longer needed.
+    Args:
+        network: the network to change.
+        run: `run(network)` calls it as it will be called, on tensors of the `meta` device. Only shapes are learnt from
+            it.
+        int8: True uses 8-bit numbers where they pay.
+        release: `release(weight)` is told of each plain weight that is no longer needed.
+        keep: True keeps the plain weights of convolutions, see `PackedConv2d`.
     """
     shapes: dict[nn.Module, torch.Size] = {}
     hooks = [

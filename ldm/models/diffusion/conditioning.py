@@ -11,7 +11,10 @@ from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 
 
 def encode(encoder: nn.Module, condition: Any, method: str | None = None) -> Tensor:
-    """`encoder.method(condition)`; without `method` its `encode`, or a call where it has none. A Gaussian's mode."""
+    """Encode a condition by a method of the encoder.
+
+    Without `method` that is its `encode`, or a call of the encoder where it has none. Of a Gaussian the mode is taken.
+    """
     call = getattr(encoder, method or "encode", None if method else encoder)
     if call is None:
         raise UserError(f"cond_stage_forward={method} is no method of {type(encoder).__name__}")

@@ -31,7 +31,10 @@ def _both(cond: Any, empty: Any) -> Any:
 
 
 def bind(model: DiffusionModel, cond: Any, scale: float = 1.0, empty: Any = None) -> samplers.Denoise:
-    """`denoise(x, t)` of a model under `cond`; with `scale` != 1 classifier-free guidance against `empty`."""
+    """Return `denoise(x, t)` of a model under `cond`.
+
+    With a `scale` other than 1 and an `empty` condition it applies classifier-free guidance against that one.
+    """
     if scale == 1.0 or empty is None:
         return lambda x, t: model.apply_model(x, t, cond)
     both = _both(cond, empty)
@@ -82,9 +85,31 @@ class DDIMSampler:
     ) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """Sample (batch_size, *shape) in S evaluations.
 
-        With `mask` (B,1,H,W; 1 = keep) and `x0` the kept part is `x0` noised to the level of every step.
-        Returns the samples and {"x_inter": [...], "pred_x0": [...]}: the start, the first step, then every
-        `log_every_t` steps to the last.
+        Args:
+            S: sampling steps.
+            batch_size: number of samples.
+            shape: (C,h,w) of one.
+            conditioning: what `apply_model` takes as its condition.
+            eta: 0 is deterministic, 1 has DDPM's variance.
+            mask: (B,1,H,W), 1 = keep. The kept part is `x0` noised to the level of every step. None: nothing is kept.
+            x0: (B,C,H,W), the latent to keep where the mask is 1.
+            x_T: the state to start from. None: fresh noise.
+            temperature: factor of the noise that is added in the steps.
+            log_every_t: see `Returns`.
+            callback: `callback(i)` is called after step i.
+            img_callback: `img_callback(x0, i)` is called after step i with the estimate of x0.
+            unconditional_guidance_scale: strength of classifier-free guidance, 1 for none.
+            unconditional_conditioning: the empty condition that guidance works against.
+            ddim_discretize: "uniform" or "quad", how the steps are spread.
+            verbose: without effect.
+
+        Returns:
+            The samples and {"x_inter": [...], "pred_x0": [...]}: the start, the first step, then every `log_every_t`
+            steps to the last.
+
+        Raises:
+            UserError: S lies outside 1..T, or the discretization is unknown.
+            ValueError: there is a mask without `x0`.
         """
         self.make_schedule(S, ddim_discretize, eta)
         model, schedule = self.model, self.model.schedule

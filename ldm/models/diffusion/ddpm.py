@@ -31,18 +31,60 @@ from ldm.util import instantiate_from_config, not_offered
 
 
 class LatentDiffusion(pl.LightningModule):
-    """Latent diffusion with the parameter names of published configs; `lr` is the effective rate, never multiplied.
+    """Latent diffusion: a frozen first stage, a conditioning model and a network that denoises, with published names.
 
-    `frozen_precision`: "fp32", or "bf16" to keep in half the memory what does not train: the first stage, the
-    conditioning model unless `cond_stage_trainable`, and the U-Net where `unet_trainable` is false.
-    `parameterization`: what the network predicts, eps, x0 or v (Salimans and Ho 2022). `min_snr_gamma`: a cap on the
-    weight of low-noise times (Hang et al. 2023), or none. `conditioning_key: hybrid` lets the network see the defect's
-    place too, see `with_place`: `mask_detail`: the mask is shown at this many sub-cells a side of a latent cell, as
-    `mask_detail ** 2` channels, so that a hairline keeps its place within its cells; `hide_known`: the share of a
-    training batch that does not see what lies under the mask.
-    `mask_weight`, `defect_share`: how much the cells of the mask count in the loss, see `_weighted_mean`.
-    Latents are never clipped, whatever `clip_denoised` says, as in the original. The options from `load_only_unet` on
-    stand in published configs at the value that asks for nothing; any other value is refused.
+    The names of parameters and weights are those of latent-diffusion's configs and checkpoints. Batches are as the
+    module's docstring says.
+
+    Args:
+        unet_config: `target` and `params` of the U-Net.
+        first_stage_config: the same of the first stage, which is frozen.
+        cond_stage_config: the same of the conditioning model. "__is_first_stage__" is the first stage itself,
+            "__is_unconditional__" none.
+        timesteps: T, the number of noise levels.
+        beta_schedule: "linear" (in the square root of beta), "cosine", "sqrt_linear" or "sqrt", see
+            `NoiseSchedule.named`.
+        linear_start, linear_end: where the betas begin and end ("sqrt": their squares). Not used by "cosine".
+        cosine_s: offset of "cosine".
+        v_posterior: weight (0..1) of beta itself in the posterior variance that checkpoints carry as a table.
+        given_betas: the T betas themselves, in the place of a schedule by name.
+        parameterization: what the network predicts: "eps", "x0" or "v" (Salimans and Ho 2022).
+        loss_type: "l2" or "l1".
+        l_simple_weight: factor of the loss.
+        mask_weight: cells with a defect pixel count `1 + mask_weight` times in the loss.
+        defect_share: share (0..1) of each sample's loss that belongs to the cells of the mask, see `shared_mean`. Not
+            together with `mask_weight`. None: as `mask_weight` says.
+        min_snr_gamma: a cap, above 0, on the weight of low-noise times (Hang et al. 2023). None: no cap.
+        hide_known: share (0..1) of a training batch that does not see what lies under the mask. For `hybrid`.
+        mask_detail: for `hybrid`, the mask is shown at this many sub-cells a side of a latent cell, as
+            `mask_detail ** 2` channels, so that a hairline keeps its place within its cells.
+        conditioning_key: how the network takes the condition: "crossattn", "concat", "adm" or "hybrid", which is
+            cross-attention and the defect's place as further channels, see `with_place`. None: as `concat_mode` says.
+        concat_mode: True means "concat" where there is no `conditioning_key`, False "crossattn".
+        first_stage_key, cond_stage_key: what the image and the condition are called in a batch.
+        cond_stage_trainable: True trains the conditioning model too.
+        unet_trainable: False says that the U-Net does not train. Only `frozen_precision` looks at it.
+        frozen_precision: "fp32", or "bf16" to keep in half the memory what does not train: the first stage, the
+            conditioning model unless `cond_stage_trainable`, and the U-Net where `unet_trainable` is False.
+        cond_stage_forward: the conditioning model's method that encodes. None: `encode`, or a call where it has none.
+        image_size: the latents' side in published configs. Nothing depends on it.
+        channels: channels of the latents.
+        scale_factor: what the first stage's latents are multiplied by.
+        scale_by_std: True lets a run from scratch set that factor so that the training latents have unit variance.
+        use_ema: True keeps a running mean of the network's weights.
+        ema_decay: its decay.
+        scheduler_config: `target` and `params` of the learning rate's course. None: the rate stays.
+        ckpt_path: a whole base to load. None: the weights are fresh.
+        ignore_keys: beginnings of the names in it whose weights stay fresh.
+        lr: the effective learning rate, never multiplied.
+        weight_decay: of AdamW.
+        monitor, log_every_t, clip_denoised: without effect, for published configs. Latents are never clipped, as in the
+            original.
+        load_only_unet, num_timesteps_cond, original_elbo_weight, learn_logvar, logvar_init, use_positional_encodings:
+            in published configs, at the value that asks for nothing. Any other value is refused.
+
+    Raises:
+        UserError: an option is unknown or out of range, or the checkpoint does not fit or has another noise schedule.
     """
 
     betas: Tensor
@@ -184,10 +226,16 @@ class LatentDiffusion(pl.LightningModule):
             self.register_buffer(name, torch.tensor(table, dtype=torch.float32, device=device))
 
     def init_from_ckpt(self, path: str, ignore_keys: Iterable[str] = ()) -> None:
-        """Load a whole base strictly; keys that begin with one of `ignore_keys` keep their fresh values.
+        """Load a whole base strictly.
 
         With `use_ema` the averaged weights come along where the file has them, else they start from the loaded ones.
-        Raises `UserError` when the file does not fit or was made with another schedule.
+
+        Args:
+            path: the checkpoint.
+            ignore_keys: keys that begin with one of these keep their fresh values.
+
+        Raises:
+            UserError: the file does not fit, or was made with another schedule.
         """
         self._prompts = PromptCache()
         self.model_ema = None
@@ -230,7 +278,7 @@ class LatentDiffusion(pl.LightningModule):
         return self.first_stage_model.decode(z / self.scale_factor)
 
     def get_learned_conditioning(self, condition: Any) -> Tensor:
-        """Prompts to (B,L,width), or whatever else the conditioning model takes to what it makes of it.
+        """Encode prompts to (B,L,width), or whatever else the conditioning model takes to what it makes of it.
 
         A frozen text encoder sees each different prompt once.
         """
@@ -268,10 +316,13 @@ class LatentDiffusion(pl.LightningModule):
         return self.schedule.predict_eps(x, t + 1, out)
 
     def with_place(self, context: Any, mask: Tensor, known: Tensor) -> Any:
-        """The condition with the defect's place beside the prompt, for a hybrid base; for others `context` as it is.
+        """Return a hybrid base's condition, the prompt and the defect's place; for other bases `context` as it is.
 
-        `mask` (B,1,h,w) in {0,1}, 1 = defect, or what `detailed_mask` makes of its pixels; `known` (B,C,h,w): the
-        scaled latent of the normal picture, or where it is not known under the mask, of what lies around, zero there.
+        Args:
+            context: the encoded prompt.
+            mask: (B,1,h,w) in {0,1}, 1 on the defect, or what `detailed_mask` makes of its pixels.
+            known: (B,C,h,w), the scaled latent of the normal picture. Where that is not known under the mask, it is
+                zero there.
         """
         if self.model.conditioning_key != "hybrid":
             return context
@@ -280,8 +331,11 @@ class LatentDiffusion(pl.LightningModule):
         return {"c_crossattn": [context], "c_concat": [torch.cat([mask, known], dim=1)]}
 
     def detailed_mask(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """Masks (B,1,H,W) in {0,1} as a hybrid network sees them beside a latent of `size` (h,w): (B,d*d,h,w), with the
-        sub-cells of each cell as channels, d = `mask_detail`; a sub-cell is defect if any of its pixels is."""
+        """Show masks (B,1,H,W) in {0,1} as a hybrid network sees them beside a latent of `size` (h,w): as (B,d*d,h,w).
+
+        The channels are the d x d sub-cells of each cell, d = `mask_detail`. A sub-cell is defect if any of its pixels
+        is.
+        """
         d = self.mask_detail
         return F.pixel_unshuffle(F.adaptive_max_pool2d(pixels.float(), (size[0] * d, size[1] * d)), d)
 
@@ -300,7 +354,10 @@ class LatentDiffusion(pl.LightningModule):
         return self.get_learned_conditioning(self._entry(batch, "cond_stage_key"))
 
     def placed(self, batch: Mapping[str, Any], context: Any, x0: Tensor) -> Any:
-        """`context` with the place of a training batch's defects, by its `mask` and, if it has one, `normal_latent`."""
+        """Return `context` with the place of a training batch's defects, for a hybrid base; for others as it is.
+
+        The place comes from the batch's `mask` and, if it has one, its `normal_latent`.
+        """
         if self.model.conditioning_key != "hybrid" or isinstance(context, dict):
             return context
         pixels, size = self._entry(batch, "mask_key").to(x0), (x0.shape[-2], x0.shape[-1])
@@ -433,8 +490,15 @@ class LatentDiffusion(pl.LightningModule):
 
 
 def shared_mean(error: Tensor, mask: Tensor, share: float) -> Tensor:
-    """Mean over the samples of error (B,C,h,w) where the cells of the mask (B,1,h,w) in {0,1} have this share (0..1) of
-    each sample's loss between them, whatever their number: a pinhole counts like a defect that fills the picture."""
+    """Mean error in which the mask's cells have a fixed share of each sample's loss, however few they are.
+
+    A pinhole then counts like a defect that fills the picture.
+
+    Args:
+        error: (B,C,h,w).
+        mask: (B,1,h,w) in {0,1}.
+        share: share (0..1) that the cells of the mask have between them. The other cells have the rest.
+    """
     cells = error.mean(dim=1, keepdim=True)
     inside, outside = (
         (cells * own).sum(dim=(1, 2, 3)) / own.sum(dim=(1, 2, 3)).clamp(min=1) for own in (mask, 1 - mask)

@@ -23,8 +23,16 @@ BETA_TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def load_base(model: nn.Module, schedule: NoiseSchedule, path: str, ignore_keys: Iterable[str]) -> dict[str, Tensor]:
-    """Load a file into a whole base without its running mean, strictly but for names that begin with one of
-    `ignore_keys`; its betas must be those of `schedule`. Returns the file's tensors. Raises `UserError`."""
+    """Load a file into a whole base, without its running mean.
+
+    Names have to match strictly, but for those that begin with one of `ignore_keys`.
+
+    Returns:
+        The file's tensors by name.
+
+    Raises:
+        UserError: the file does not fit, or its betas are not those of `schedule`.
+    """
     ignored = tuple(ignore_keys)
     state = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignored)}
     fresh = {k: v for k, v in model.state_dict().items() if k.startswith(ignored)}
@@ -35,8 +43,11 @@ def load_base(model: nn.Module, schedule: NoiseSchedule, path: str, ignore_keys:
 
 
 def load_average(network: nn.Module, decay: float, state: Mapping[str, Tensor], path: str) -> LitEma:
-    """The running mean of a network's weights: that of a file's tensors `state` where it has one, else one that starts
-    from the network as it is. Raises `UserError`."""
+    """Make the running mean of a network's weights.
+
+    It is that of a file's tensors `state` where they hold one, else it starts from the network's weights as they are.
+    Raises `UserError` for a mean that does not fit; `path` is what the message calls the file.
+    """
     average = LitEma(network, decay)
     kept = {k.removeprefix("model_ema."): v for k, v in state.items() if k.startswith("model_ema.")}
     if not kept.keys() <= {"decay", "num_updates"}:  # the two that stay where the average was cut off
@@ -58,7 +69,7 @@ def check_schedule(schedule: NoiseSchedule, stored: Tensor, path: str) -> None:
 def keep_in_bf16(part: nn.Module) -> None:
     """Convert the weights of a frozen first stage or conditioning model to bfloat16.
 
-    Its networks work in bfloat16; what goes in and comes out is float32 as before, with autocast or without.
+    Its networks work in bfloat16. What goes in and comes out stays float32, with autocast or without.
     """
     part.to(torch.bfloat16)
     for name, child in part.named_children():

@@ -28,8 +28,16 @@ class DiffusionWrapper(nn.Module):
         c_crossattn: Sequence[Any] | None = None,
         deep: Any = None,
     ) -> Tensor:
-        """`c_crossattn`: encoded prompts (B,L,width), or alone what the U-Net's `project` makes of them; `deep`: the
-        U-Net's `DeepFeatures`."""
+        """Call the U-Net with its conditioning.
+
+        Args:
+            x: (B,C,h,w).
+            t: (B,) in 0..T-1.
+            c_concat: tensors that become further channels of x, for "concat" and "hybrid".
+            c_crossattn: encoded prompts (B,L,width), or alone what the U-Net's `project` makes of them. For "adm" its
+                first entry is the class.
+            deep: the U-Net's `DeepFeatures`. None: every block runs.
+        """
         key = self.conditioning_key
         options = {} if deep is None else {"deep": deep}
         if key in ("concat", "hybrid"):

@@ -182,10 +182,13 @@ class _Heads:
 
 
 class DeepFeatures:
-    """What the inner blocks made of one evaluation, to be used again by the next ones (DeepCache, Ma et al. 2024).
+    """What the inner blocks made of one evaluation, used again by the next ones (DeepCache, Ma et al. 2024).
 
-    `every`: the inner blocks run at each `every`-th evaluation. `outer`: input blocks, and as many output blocks, that
-    always run; 1 is the stem and the last block. One such object serves one trajectory.
+    One such object serves one trajectory.
+
+    Args:
+        every: the inner blocks run at each `every`-th evaluation.
+        outer: number of input blocks, and of output blocks, that always run. 1 is the stem and the last block.
     """
 
     def __init__(self, every: int, outer: int = 3):
@@ -202,11 +205,45 @@ class DeepFeatures:
 
 
 class UNetModel(nn.Module):
-    """`forward(x (B,in,H,W), timesteps (B,) in 0..T-1, context (B,L,context_dim), y (B,)) -> (B,out,H,W)`.
+    """The U-Net, with options and weight names as in latent-diffusion and two options of its own, the last two.
 
-    H and W must be multiples of patch_size * 2 ** (len(channel_mult) - 1). Options and keys as in latent-diffusion, and
-    `patch_size`: cells a side that the network takes together as one, so that fine latents cost it no more than coarse;
-    `pooled_context`: the mean of the prompt's tokens joins the time embedding too, and so reaches every block.
+    `unet(x, timesteps, context, y)` takes x (B,in_channels,H,W), timesteps (B,) in 0..T-1, context (B,L,context_dim)
+    and class labels y (B,), and returns (B,out_channels,H,W). H and W must be multiples of
+    `patch_size * 2 ** (len(channel_mult) - 1)`.
+
+    Args:
+        image_size: the latents' side in published configs. Nothing depends on it.
+        in_channels: channels of x.
+        model_channels: width of the first level.
+        out_channels: channels of the answer.
+        num_res_blocks: residual blocks of each level on the way down. On the way up there is one more.
+        attention_resolutions: the levels with attention, each by how many times it is smaller than the first, such as
+            [4, 2, 1].
+        dropout: share that residual blocks drop in training.
+        channel_mult: each level's width in multiples of `model_channels`, from the largest resolution down.
+        conv_resample: True resizes with convolutions, False by averaging and repeating cells.
+        dims: axes of x beside batch and channels, 2 for pictures.
+        num_classes: number of class labels. None: y must not be given.
+        use_checkpoint: True computes activations again in the backward pass instead of keeping them.
+        use_fp16: True converts the weights to half precision.
+        num_heads: heads of each attention layer. -1: as `num_head_channels` says. One of the two must be given.
+        num_head_channels: channels of each head, which counts where both are given. -1: as `num_heads` says.
+        num_heads_upsample: heads of attention blocks without a prompt on the way up. -1: `num_heads`.
+        use_scale_shift_norm: True lets the time embedding scale and shift the features, False adds it to them.
+        resblock_updown: True resizes with residual blocks.
+        use_new_attention_order: which of the two published orders the channels of attention blocks have.
+        use_spatial_transformer: True gives the attention layers a prompt. It goes together with `context_dim`.
+        transformer_depth: blocks of each of these transformers.
+        context_dim: width of the encoded prompt.
+        n_embed: number of codebook entries to predict in the place of `out_channels`. None: no codebook.
+        legacy: True reads `num_heads` and `num_head_channels` as the original's option of this name does.
+        patch_size: cells a side that the network takes together as one, so that fine latents cost it no more than
+            coarse.
+        pooled_context: True adds the mean of the prompt's tokens to the time embedding too, so that it reaches every
+            block.
+
+    Raises:
+        UserError: options do not go together, or the sides of x are not such multiples.
     """
 
     def __init__(

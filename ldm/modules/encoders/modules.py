@@ -25,8 +25,10 @@ _offline: ContextVar[bool] = ContextVar("offline", default=False)
 
 @contextmanager
 def offline(closed: bool = True) -> Iterator[None]:
-    """Tokenizers that are made within do not go to the network, unless `closed` is False: for models from files that
-    others made."""
+    """Within it, tokenizers that are made do not go to the network, unless `closed` is False.
+
+    It is for models from files that others made.
+    """
     token = _offline.set(closed)
     try:
         yield
@@ -37,8 +39,11 @@ def offline(closed: bool = True) -> Iterator[None]:
 class Tokenizer:
     """A `transformers` tokenizer, loaded on first use so that a model can be built and its weights read without one.
 
-    `source`: a local folder, read offline, or a hub name, fetched because the user named it; within `offline()` only if
-    it was fetched before. `vocab_size`: rows of the token embedding it must fit.
+    Args:
+        source: a local folder, read offline, or a hub name, fetched because the user named it. One that is made within
+            `offline()` has to have been fetched earlier. None: text cannot be encoded.
+        max_length: tokens per text, start, end and padding included.
+        vocab_size: rows of the token embedding that it must fit.
     """
 
     def __init__(self, source: str | os.PathLike[str] | None, max_length: int, vocab_size: int) -> None:
@@ -181,10 +186,17 @@ class TextEncoder(nn.Module):
 
 
 class BERTEmbedder(TextEncoder):
-    """latent-diffusion's text encoder: BERT's word pieces, a transformer trained with the diffusion model.
+    """latent-diffusion's text encoder: BERT's word pieces and a transformer trained with the diffusion model.
 
-    `tokenizer`: local folder or hub name. `use_tokenizer=False`: `forward` gets ids. `device` is taken for the sake of
-    older configs and not needed: tokens follow the weights.
+    Args:
+        n_embed: width of the transformer and of the encoding.
+        n_layer: its layers.
+        vocab_size: rows of the token embedding.
+        max_seq_len: tokens per text.
+        device: without effect, for older configs. Tokens follow the weights.
+        use_tokenizer: False means that `forward` gets ids.
+        embedding_dropout: share of the embeddings that is dropped in training.
+        tokenizer: local folder or hub name. None: only ids can be encoded.
     """
 
     def __init__(
@@ -219,10 +231,19 @@ class BERTEmbedder(TextEncoder):
 
 
 class FrozenCLIPEmbedder(TextEncoder):
-    """Stable Diffusion v1's text encoder: CLIP ViT-L/14's last hidden state. Weights come with the checkpoint.
+    """Stable Diffusion v1's text encoder: the last hidden state of CLIP ViT-L/14. Weights come with the checkpoint.
 
-    `version` names the published tower and is not fetched; if it is a local folder, it serves as the tokenizer when
-    `tokenizer` is absent. `text_config` overrides sizes (`CLIPTextConfig`). `device`: as for `BERTEmbedder`.
+    Args:
+        version: names the published tower and is not fetched. A local folder serves as the tokenizer where `tokenizer`
+            is absent.
+        device: without effect, as for `BERTEmbedder`.
+        max_length: tokens per text.
+        tokenizer: local folder or hub name.
+        freeze: True puts it in evaluation mode and takes no gradients.
+        text_config: sizes that differ from those of ViT-L/14, see `CLIPTextConfig`.
+
+    Raises:
+        UserError: `max_length` exceeds the positions of the tower, or `text_config` has an unknown key.
     """
 
     # Present in older checkpoints, absent from `state_dict()`: constant, see `CLIPTextEmbeddings`.

@@ -35,10 +35,24 @@ def edge_distance(x: Tensor, y: Tensor, scales: int = 3) -> Tensor:
 
 
 class ReconstructionLoss(nn.Module):
-    """Pixel and perceptual distance, and the two adversarial terms. The base of the KL and the VQ loss.
+    """Pixel and perceptual distance and the two adversarial terms: the base class of the KL and the VQ loss.
 
-    With `lpips_weights` (a file) the perceptual distance is LPIPS; without, multi-scale image gradients times
-    `edge_weight`. The discriminator plays from batch `disc_start` on; `disc_factor` or `disc_weight` 0 leaves it out.
+    Args:
+        disc_start: batch from which on the discriminator plays.
+        pixelloss_weight: weight of the absolute difference of pixels.
+        disc_num_layers, disc_in_channels: layers and input channels of the discriminator.
+        disc_factor: weight of both adversarial terms. 0 leaves the discriminator out.
+        disc_weight: further weight of the generator's term. 0 leaves the discriminator out.
+        perceptual_weight: weight of the perceptual distance.
+        use_actnorm, disc_conditional: not offered, only False is taken.
+        disc_loss: "hinge" or "vanilla".
+        lpips_weights: file of weights with which the perceptual distance is LPIPS. None: it is that of image gradients
+            at several scales, times `edge_weight`.
+        disc_ndf: width of the discriminator's first layer.
+        edge_weight: see `lpips_weights`.
+
+    Raises:
+        UserError: an option is unknown or not offered, or the weights cannot be read.
     """
 
     discriminator: nn.Module | None
@@ -136,9 +150,13 @@ class DummyLoss(nn.Identity):
 
 
 class LPIPSWithDiscriminator(ReconstructionLoss):
-    """Loss of `AutoencoderKL`: sums over pixels, means over the batch. Further options: see `ReconstructionLoss`.
+    """Loss of `AutoencoderKL`: sums over pixels, means over the batch.
 
-    `logvar` is the output's log variance: part of published checkpoints, never trained there nor here.
+    Args:
+        disc_start: batch from which on the discriminator plays.
+        logvar_init: the output's log variance. It is part of published checkpoints and never trained, there nor here.
+        kl_weight: weight of the KL term.
+        options: further ones of `ReconstructionLoss`.
     """
 
     def __init__(self, disc_start: int, logvar_init: float = 0.0, kl_weight: float = 1.0, **options: Any) -> None:

@@ -9,7 +9,13 @@ from ldm.util import check_params
 
 
 class VQLPIPSWithDiscriminator(ReconstructionLoss):
-    """Loss of `VQModel`; further options are those of `ReconstructionLoss`. Means over pixels and batch."""
+    """Loss of `VQModel`: means over pixels and batch.
+
+    Args:
+        disc_start: batch from which on the discriminator plays.
+        codebook_weight: weight of the codebook's loss.
+        options: further ones of `ReconstructionLoss`.
+    """
 
     def __init__(self, disc_start: int, codebook_weight: float = 1.0, **options: Any) -> None:
         check_params(ReconstructionLoss, {"disc_start": disc_start, **options}, type(self).__name__)
