@@ -15,6 +15,7 @@ from fast.runtime.counts import number_of
 from fast.runtime.folders import sole
 from fast.runtime.options import Parser
 from fast.segmentation.names import require_name
+from ldm.errors import UserError
 
 if TYPE_CHECKING:
     from fast.cli.segment_data import Data
@@ -137,7 +138,10 @@ def main(argv: list[str]) -> None:
     require_name(options.segmenter)
     check_out(options)
     with sole(options.out, "--out"):
-        run(options)
+        try:
+            run(options)
+        except KeyboardInterrupt:  # a training keeps nothing on the way
+            raise UserError("interrupted; the same command begins anew") from None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -168,7 +172,6 @@ def check_out(options: argparse.Namespace) -> None:
     """UserError for a name that is not JSON's, or that would replace what the command reads, or lie among it."""
     from fast.data.images import list_images
     from fast.synthesis.records import is_output
-    from ldm.errors import UserError
 
     out = options.out.resolve()
     if out.suffix != ".json" or out.is_dir():
@@ -208,8 +211,6 @@ def judge(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
 
 def refuse_for_quick(options: argparse.Namespace) -> None:
     """UserError for options of the networks' training, which the quick judge's has not."""
-    from ldm.errors import UserError
-
     plain = parser()
     for name in ("weights", "precision", "batch_size", *sorted(set(TRAINING) - {"batch_size", "augment"})):
         if getattr(options, name) != plain.get_default(name):
@@ -238,7 +239,6 @@ def learn(options: argparse.Namespace, device: str) -> tuple[Any, dict[str, Any]
     """A network trained and tested: itself, its figures, and what is to be said about them."""
     from fast.bench.trial import NetworkJudge, trial
     from fast.runtime.progress import Progress
-    from ldm.errors import UserError
 
     if options.features is not None:
         raise UserError(f"--features {options.features} is for --segmenter quick; leave it out")

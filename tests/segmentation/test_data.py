@@ -307,3 +307,16 @@ def test_door_refuses_an_output_made_from_the_test_alone(
     folder = output(tmp_path / "pairs", [("n.png", str(make_split(index).apply(index)[1][0].mask))])
     assert run_cli(segment.main, ["--train", str(folder), "--test", str(drawn_root), "--segmenter", "mini"]) == 2
     assert "made from files that are tested on" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_says_that_it_begins_anew(
+    drawn_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segment, "run", stopped)
+    argv = ["--train", str(drawn_root), "--test", str(drawn_root), "--out", str(tmp_path / "out" / "a.json")]
+    assert run_cli(segment.main, argv) == 2
+    assert capsys.readouterr().err == "error: interrupted; the same command begins anew\n"
+    assert not list(tmp_path.rglob("*.json"))
