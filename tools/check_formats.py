@@ -46,24 +46,28 @@ def main() -> int:
 
 PAGE = """# Formats, checked with the programs that they belong to
 
-Eight images of 90 x 61 pixels with hard masks: a ring with an island in it, squares that touch with a side and with a
-corner, hairlines, single pixels, dust, a mask of all but three pixels. Written by
-`python tools/check_formats.py --out docs/formats.md` on Python {python}; the head of that file says how the
-programs are installed.
+This page shows which exports and imports keep every pixel: each format is read, or written, by its own program.
+
+The test data are eight images of 90 x 61 pixels with hard masks: a ring with an island in it, squares that touch with
+a side and with a corner, hairlines, single pixels, dust, a mask of all but three pixels.
+
+The page is written by `python tools/check_formats.py --out docs/formats.md` on Python {python}. The head of that file
+says how the programs are installed.
 
 ## Exports: `scripts/export.py`, read by them
 
 {exports}
 
-anomalib and mmsegmentation import torchvision and mmcv, whose compiled operators were not there and were not called.
-LabelMe's `LabelFile` was read without Qt. ultralytics was not installed: its way to fill a polygon is a line of OpenCV.
+- anomalib and mmsegmentation import torchvision and mmcv, whose compiled operators were not there and were not called.
+- LabelMe's `LabelFile` was read without Qt.
+- ultralytics was not installed: its way to fill a polygon is a line of OpenCV.
 
 ## Imports: written by them, read by `scripts/prepare_data.py --import`
 
 {imports}
 
-Polygons with fractions of pixels are filled by the rule "a pixel whose centre is inside"; pycocotools rounds to fifths
-of a pixel on its way, hence its few other pixels at the edges.
+The one row with differences has polygons with fractions of pixels. They are filled here by the rule "a pixel whose
+centre is inside". pycocotools rounds to fifths of a pixel on its way, hence its few other pixels at the edges.
 """
 
 if __name__ == "__main__":

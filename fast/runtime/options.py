@@ -90,7 +90,7 @@ class TrainingOptions:
         None, "weights of the base that FAST is trained on (.ckpt or .safetensors), or mini: the one of the "
         "project", metavar="CKPT")
     data: str | None = option(
-        None, "a dataset, one category of it, or one defect type's folder; any layout that README lists",
+        None, "a dataset, one category of it, or one defect type's folder; any layout of docs/data.md",
         "--mvtec_path", "--data_root", metavar="FOLDER")
     category: str | None = option(None, "train on this category only")
     anomaly: str | None = option(None, "train on this defect type only")
