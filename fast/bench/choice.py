@@ -17,7 +17,7 @@ from fast.bench.rows import Row, RowPairs, learns
 from fast.bench.trial import Judge
 from fast.data.images import write_bytes
 
-SPLITS = 5  # nested splits, at most: three differ among themselves by more than methods do (docs/results.md)
+SPLITS = 5  # nested splits, at most: three differ among themselves by more than methods do (docs/ablations.md)
 SHARES = Shares()
 LEAST = 2  # of them, below which nothing is chosen: one says nothing about chance
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,8 +175,11 @@ def run(options: argparse.Namespace, protocol: Protocol) -> None:
     for category in found.categories:
         tell_leaks(dataset, category.leaks, len(category.test))
         tell_normals(dataset, category.whole, category.split)
-    if not options.protocol:
-        tell_looks(options.looks, protocol.entries[-1], sorted({kind for c in found.categories for kind in c.types}))
+    kinds = sorted({kind for category in found.categories for kind in category.types})
+    if options.protocol:
+        tell_drawn(protocol.entries, kinds)
+    else:
+        tell_looks(options.looks, protocol.entries[-1], kinds)
     if options.plan:
         show(found)
         return
@@ -204,6 +208,17 @@ def tell_looks(looks: dict[str, list[str]], entry: Entry, kinds: list[str]) -> N
     if why := row.cannot_draw(kinds):
         raise UserError(why)
     for note in notes_of([row], kinds):
+        print(note, flush=True)
+
+
+def tell_drawn(entries: Sequence[Entry], kinds: list[str]) -> None:
+    """What types are drawn as because of their names, in the entries of a protocol that say nothing of it."""
+    from fast.bench.rows import Row
+    from fast.cli.few_rows import notes_of
+
+    silent = [entry for entry in entries if entry.method and not any("looks" in text for text in entry.options)]
+    rows = [Row(str(entry.method), {"draft": entry.draft}) for entry in silent]
+    for note in notes_of(rows, kinds, "method.looks.{name}=[scratch] in an entry's options"):
         print(note, flush=True)
 
 

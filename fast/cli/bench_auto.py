@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     )
     budget = Budget(60 * plan.minutes)
     index, split = opened(options)
-    kinds = (f"{category}/{anomaly}" for category, anomaly in index.types)
+    kinds = [f"{category}/{anomaly}" for category, anomaly in index.types]
     for note in looks_notes(kinds, looks, "--looks {name}=scratch,pit"):
         print(note, flush=True)
     with sole(options.out / "report.html", "--out"):  # before the trials of an earlier run are read

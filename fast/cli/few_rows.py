@@ -74,15 +74,15 @@ def _check_label(label: str, flag: str, options: argparse.Namespace) -> None:
         raise UserError(f"--{flag} {label}=... is the label of another row too; give each its own")
 
 
-def notes_of(rows: Iterable[Row], kinds: Sequence[str]) -> list[str]:
-    """What to tell of types that are drawn as others, each line once."""
+def notes_of(rows: Iterable[Row], kinds: Sequence[str], change: str = "--looks {name}=scratch,pit") -> list[str]:
+    """What to tell of types that are drawn as others, each line once. `change`: how to say what they look like."""
     from fast.generators.looks import looks_notes, own_looks, undrawable
 
     found: list[str] = []
     for row in rows:
         if row.looks is not None:
             looks = own_looks(row.looks)
-            found += looks_notes(kinds, looks, "--looks {name}=scratch,pit")
+            found += looks_notes(kinds, looks, change)
             if row.options.get("draft") == "mixed" and (without := undrawable(kinds, looks)):
                 found.append(f"note: mixed drafts of {', '.join(without)} are real defects alone, nothing is drawn")
     return list(dict.fromkeys(found))

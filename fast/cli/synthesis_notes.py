@@ -16,10 +16,11 @@ from fast.data.words import prompt_text
 from fast.generators import FREE
 from fast.generators.base import Generator
 from fast.generators.drafts import MixedDrafter
-from fast.generators.looks import cannot_draw, drawn_as, looks_notes, own_looks, undrawable
+from fast.generators.looks import cannot_draw, looks_notes, own_looks, undrawable
+from fast.generators.names import SYNONYMS, drawn_as
 from fast.generators.transplant import Transplant
 from fast.latent.prompts import is_vocabulary
-from fast.procedural.defects import DEFECTS
+from fast.procedural.defects import DEFECTS, DRAWABLE
 from fast.runtime.counts import number_of
 from fast.runtime.options import did_you_mean
 from fast.synthesis.defect_types import perhaps_category
@@ -82,7 +83,7 @@ def tell_unused(options: SynthesisOptions, made: Generator) -> None:
 
 
 def tell_looks(sources: Sources, looks: Mapping[str, Any], change: str, say: bool) -> None:
-    for note in looks_notes((sources.types[i] for i in sources.allowed), looks, change) if say else ():
+    for note in looks_notes([sources.types[i] for i in sources.allowed], looks, change) if say else ():
         print(note, flush=True)
 
 
@@ -106,8 +107,8 @@ def tell_masks(options: SynthesisOptions, sources: Sources) -> None:
 
 def _names_a_type(folder: Path, sources: Sources) -> bool:
     """Whether a folder of masks is called as a type is: one that is known, or whatever folders of masks hold."""
-    known = {key.split("/", 1)[1] for key in sources.types}
-    return folder.name in known or bool(drawn_as(folder.name)) or folder.parent.name.lower() in MASK_DIRS
+    known = {*DRAWABLE, *SYNONYMS, *(key.split("/", 1)[1] for key in sources.types)}
+    return folder.name in known or folder.parent.name.lower() in MASK_DIRS
 
 
 def tell_sources_left_out(makers: Iterable[Generator]) -> None:

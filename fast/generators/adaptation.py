@@ -19,7 +19,8 @@ from fast.data.samples import MadeSample, read_sample
 from fast.data.transforms import Resize, Window
 from fast.generators.base import Placing
 from fast.generators.blend import ImageMask
-from fast.generators.looks import drawn_as
+from fast.generators.looks import drawn_otherwise
+from fast.generators.names import drawn_as
 from fast.generators.procedural import Procedural
 from fast.generators.transplant import Transplant
 from fast.masks.augment import augmented
@@ -179,6 +180,8 @@ class AdaptationData(DefectData):
         for (share, what), part in zip(shares, self._parts(), strict=True):
             if share:
                 lines.append(f"  {share:.0%} of the samples: {what}, {len(part)} on {len(self.normals)} normal images")
+        if own.drawn_share and own.drawn_words == "looks" and "procedural" in own.drawn:
+            lines += [f"  {word} is drawn as {looks}" for word, looks in drawn_otherwise(self.types, {}).items()]
         return lines
 
     def _parts(self) -> tuple[list[MadeSample], list[MadeSample]]:

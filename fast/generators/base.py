@@ -97,7 +97,7 @@ class Generator(ABC):
             image: a normal picture, (H,W,3) uint8, or (H,W) in grey, of which the made one is grey too.
             mask: (H,W), nonzero = defect. None: the method makes its own.
             rng: everything random about the pair is drawn from it.
-            anomaly: one of `types`, or a type whose word is one of `words`. None: any of them.
+            anomaly: one of `types`, or a name that `check_word` accepts. None: any of `types` or `words`.
 
         Returns:
             The image uint8, and its mask (H,W) uint8 in {0,1}.

@@ -1,89 +1,18 @@
-"""Names of defects, and which drawn types look like them."""
+"""What the types of a part are drawn as: by their names, or as the user says."""
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fast.generators.names import SYNONYMS, drawn_as
 from fast.procedural.defects import DRAWABLE
 from fast.runtime.options import did_you_mean
 from fast.synthesis.options import draft_methods
 from ldm.errors import UserError
 
 NO_LOOK = "none"  # of a type that is not to be drawn, though its name says how: drafts of it are real defects
-# Made where no type is named: what happens to any hard surface.
-USUAL = ("scratch", "crack", "dent", "hole", "pit", "chip", "stain", "contamination")
-# What datasets and inspectors call them, and the types that look so.
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "blowhole": ("hole", "pit"),
-    "pore": ("pit",),
-    "porosity": ("pit",),
-    "pitting": ("spall", "pit"),
-    "spalling": ("spall",),
-    "flaking": ("spall",),
-    "erosion": ("spall",),
-    "poke": ("hole",),
-    "puncture": ("hole",),
-    "cut": ("scratch", "tear"),
-    "squeeze": ("dent",),
-    "bent": ("crease", "dent"),
-    "wrinkle": ("crease",),
-    "fold": ("crease",),
-    "broken": ("break", "chip", "crack"),
-    "breakage": ("break",),
-    "edge": ("break", "chip"),
-    "rough": ("uneven", "fray", "pit"),
-    "unground": ("uneven",),
-    "unpolished": ("uneven",),
-    "matt": ("uneven",),
-    "matte": ("uneven",),
-    "mura": ("uneven", "fade"),
-    "wear": ("uneven", "scratch"),
-    "worn": ("uneven", "scratch"),
-    "abrasion": ("uneven", "scratch"),
-    "spot": ("stain",),
-    "mark": ("stain", "scratch"),
-    "smudge": ("stain", "oil"),
-    "fingerprint": ("oil",),
-    "grease": ("oil", "contamination"),
-    "dust": ("contamination",),
-    "particle": ("contamination",),
-    "inclusion": ("contamination",),
-    "foreign": ("contamination", "thread"),
-    "fibre": ("thread",),
-    "fiber": ("thread",),
-    "hair": ("thread",),
-    "gouge": ("scratch", "dent"),
-    "nick": ("chip",),
-    "notch": ("break", "chip"),
-    "crazing": ("crack",),
-    "fissure": ("crack",),
-    "dimple": ("dent",),
-    "void": ("hole",),
-    "cavity": ("hole", "pit"),
-    "pinhole": ("pit",),
-    "rip": ("tear",),
-    "torn": ("tear",),
-    "burnt": ("burn",),
-    "burned": ("burn",),
-    "scorch": ("burn",),
-    "color": ("stain", "fade"),
-    "colour": ("stain", "fade"),
-    "discoloration": ("fade",),
-    "liquid": ("stain", "oil"),
-    "glue": ("contamination",),
-    "dirt": ("contamination", "stain"),
-    "corrosion": ("rust",),
-    "print": ("misprint",),
-    "blister": ("bubble",),
-    "damaged": USUAL,
-}
-# Pieces of a pattern, and a thread that lies on the part: as part of a longer name (missing_hole, thread_side of a
-# screw) they mean something else.
-_ALONE = ("missing", "doubled", "shift", "thread", "damaged")
-_ENDS = ("es", "s")  # of a plural
 
 
 Looks = Mapping[str, Sequence[str]]
@@ -112,30 +41,6 @@ def looks_among(method: str, options: Mapping[str, Any]) -> Looks | None:
     if not place:
         return None
     return (options if place == "looks" else options.get("draft_options", {})).get("looks") or {}
-
-
-def drawn_as(word: str) -> tuple[str, ...]:
-    """The types that a defect's name is drawn as; empty where it names nothing to draw.
-
-    A name is a type to draw or one of `SYNONYMS`, whatever its case, or holds such words, also in the plural:
-    `scratch_head`, `Scratches` and `metal_contamination` are drawn as scratches and contaminations.
-    """
-    if word in DRAWABLE:
-        return (word,)
-    parts = re.findall(r"[^\W\d_]+", word.lower())
-    found = [_named(part) for part in parts if len(parts) == 1 or _singular(part) not in _ALONE]
-    return tuple(dict.fromkeys(look for looks in found for look in looks))
-
-
-def _named(part: str) -> tuple[str, ...]:
-    name = _singular(part)
-    return (name,) if name in DRAWABLE else SYNONYMS.get(name, ())
-
-
-def _singular(part: str) -> str:
-    """A word that is known, without the ending of its plural; any other as it is."""
-    forms = [part, *(part.removesuffix(end) for end in _ENDS)]
-    return next((form for form in forms if form in DRAWABLE or form in SYNONYMS), part)
 
 
 def undrawable(types: Iterable[str], own: Mapping[str, Sequence[str]]) -> list[str]:
@@ -187,16 +92,25 @@ def given_looks(texts: Iterable[str]) -> dict[str, list[str]]:
     return looks
 
 
-def looks_notes(types: Iterable[str], given: Mapping[str, Any], change: str) -> list[str]:
+def drawn_otherwise(types: Iterable[str], given: Mapping[str, Any]) -> dict[str, str]:
+    """What types "category/type" are drawn as, in words, by name: those that their names make others.
+
+    `given`: the option `looks`, whose types are left out.
+    """
+    words = dict.fromkeys(key.rpartition("/")[2] for key in types)
+    taken = {word: drawn_as(word) for word in words if word not in given}
+    return {word: " or ".join(looks) for word, looks in taken.items() if looks not in ((), (word,))}
+
+
+def looks_notes(types: Sequence[str], given: Mapping[str, Any], change: str) -> list[str]:
     """A line about the types "category/type" that are drawn as others because of their names, and how to change that,
     and one about looks that are given for none of them. `given`: the option `looks`; `change`: how to set it, {name}
     for the type's word."""
-    words = dict.fromkeys(key.rpartition("/")[2] for key in types)
-    taken = [word for word in words if word not in given and drawn_as(word) not in ((), (word,))]
     found = []
-    if taken:
-        told = "; ".join(f"{word} is drawn as {' or '.join(drawn_as(word))}" for word in taken)
-        found.append(f"note: {told}; if it looks otherwise, say how: {change.format(name=taken[0])}")
+    if taken := drawn_otherwise(types, given):
+        told = "; ".join(f"{word} is drawn as {looks}" for word, looks in taken.items())
+        found.append(f"note: {told}; if it looks otherwise, say how: {change.format(name=next(iter(taken)))}")
+    words = dict.fromkeys(key.rpartition("/")[2] for key in types)
     if unused := [name for name in given if name not in words]:
         found.append(
             f"note: looks of {', '.join(unused)} are not used: no type here has that name ({', '.join(words)})"

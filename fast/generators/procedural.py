@@ -10,7 +10,8 @@ import numpy as np
 
 from fast.generators.base import MadePair, Placing
 from fast.generators.blend import ImageMask, check_range, given_mask
-from fast.generators.looks import USUAL, cannot_draw, drawn_as, own_looks
+from fast.generators.looks import cannot_draw, own_looks
+from fast.generators.names import USUAL, drawn_as
 from fast.generators.windows import (
     NARROWEST,
     around,

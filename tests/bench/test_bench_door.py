@@ -14,6 +14,7 @@ import torch
 import generate_with_mask
 from fast.bench import answer, work
 from fast.bench.grid import Cell
+from fast.bench.protocol import Entry
 from fast.bench.verdict import BOTH, REAL
 from fast.cli import bench
 from fast.data.images import read_image, write_image
@@ -461,3 +462,15 @@ def test_every_training_draws_what_the_protocol_says(
         weights = [sum(s.weight for s in seen[-1] if s.kind == name) for name in numbers]
         assert len(set(numbers.values())) > 1
         assert (max(weights) - min(weights) < 1e-6) == even
+
+
+def test_a_protocol_says_what_types_are_drawn_as(capsys: pytest.CaptureFixture[str]) -> None:
+    said = Entry("b", "procedural", options=("method.looks.scratch_head=[dent]",))
+    bench.tell_drawn([Entry("real"), Entry("a", "transplant"), said], ["nut/scratch_head"])
+    assert capsys.readouterr().out == ""
+    drawn = [Entry("real"), Entry("a", "procedural"), Entry("c", "procedural")]
+    bench.tell_drawn(drawn, ["nut/scratch_head", "nut/pit"])
+    change = "method.looks.scratch_head=[scratch] in an entry's options"
+    assert capsys.readouterr().out == (
+        f"note: scratch_head is drawn as scratch; if it looks otherwise, say how: {change}\n"
+    )

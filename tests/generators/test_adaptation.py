@@ -118,6 +118,8 @@ def test_drawn_defects_lie_on_normal_images(drawn_root: Path) -> None:
     assert set(data.pictures.made_types) == {"wood/chip", "wood/dent", "wood/pit"}
     looks = make(drawn_root, drawn_share=0.5, drawn="procedural", drawn_words="looks")
     assert looks.pictures.made_types == []
+    looks.types = ["wood/scratches", "wood/pit"]
+    assert looks.describe()[-1] == "  scratches is drawn as scratch"
     again = make(drawn_root, drawn_share=0.5)
     for number in range(len(data.pictures.samples), len(data.pictures)):
         assert all(map(np.array_equal, again.pictures.view(number, 3), data.pictures.view(number, 3)))

@@ -9,8 +9,7 @@ import pytest
 
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators import create
-from fast.generators.looks import SYNONYMS, drawn_as
-from fast.generators.procedural import USUAL
+from fast.generators.names import SYNONYMS, USUAL, drawn_as
 from fast.procedural import draw_surface
 from fast.procedural.defects import DRAWABLE, FOLLOWERS
 from fast.procedural.drawing import draw_onto
@@ -232,7 +231,17 @@ def test_words() -> None:
         ("dusts", ("contamination",)),
         ("grease", ("oil", "contamination")),
         ("missing", ("missing",)),
-        ("missing_hole", ("hole",)),
+        ("missing_hole", ()),
+        ("no_crack", ()),
+        ("rust-free", ()),
+        ("pin_hole", ("pit",)),
+        ("Blow-holes", ("hole", "pit")),
+        ("ScratchHead", ("scratch",)),
+        ("cavities", ("hole", "pit")),
+        ("edge", ("break", "chip")),
+        ("chip_around_edge_and_corner", ("chip",)),
+        ("cut_inner_insulation", ()),
+        ("same_colour_spot", ("stain",)),
         ("thread_side", ()),
         ("damaged_case", ()),
         ("combined", ()),
