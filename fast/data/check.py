@@ -155,7 +155,7 @@ def _inverted(index: DatasetIndex, seen: list[Look]) -> list[list[str]]:
     lines: list[list[str]] = []
     for one in seen:
         mask = one.sample.mask
-        doubtful = mask is not None and 0.5 < one.share < 1 and one.border > 0.5 and not one.problems
+        doubtful = mask is not None and one.share > 0.5 and one.border > 0.5 and not one.problems
         if not doubtful or mask is None or reading_of(mask).mask_values or mask.suffix.lower() == ".json":
             lines.append([])
             continue

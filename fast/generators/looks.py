@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -56,10 +58,20 @@ def cannot_draw(word: str, own: Iterable[str] = (), change: str = "method.looks"
     if word in own:
         return UserError(f"{change}.{word}={NO_LOOK} says that {word} is not drawn; leave that out, or the type")
     meant = did_you_mean(word, [*DRAWABLE, *SYNONYMS, *own])
-    option = shlex.quote(f"{change}.{word}=[scratch]")
+    option = shlex.quote(_said(f"{change}.{{name}}=[scratch]", word))
     return UserError(
         f"procedural cannot draw {word!r}{meant}; name one of {', '.join(DRAWABLE)}, or say how it looks: {option}"
     )
+
+
+def _said(change: str, word: str) -> str:
+    """How to say what a type looks like. A name that is no plain word cannot stand in a dotted key."""
+    if re.fullmatch(r"[\w-]+", word) or not change.startswith("method."):
+        return change.format(name=word)
+    key = word if re.fullmatch(r"[\w -]+", word) else json.dumps(word, ensure_ascii=False)
+    option, looks = change.split(".{name}=", 1)
+    looks, bracket, rest = looks.partition("]")
+    return f"{option}={{{key}: {looks}{bracket}}}{rest}"
 
 
 def own_looks(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -109,7 +121,9 @@ def looks_notes(types: Sequence[str], given: Mapping[str, Any], change: str) -> 
     found = []
     if taken := drawn_otherwise(types, given):
         told = "; ".join(f"{word} is drawn as {looks}" for word, looks in taken.items())
-        found.append(f"note: {told}; if it looks otherwise, say how: {change.format(name=next(iter(taken)))}")
+        said = _said(change, next(iter(taken)))
+        said = shlex.quote(said) if " " in said and change.endswith("]") else said
+        found.append(f"note: {told}; if it looks otherwise, say how: {said}")
     words = dict.fromkeys(key.rpartition("/")[2] for key in types)
     if unused := [name for name in given if name not in words]:
         found.append(

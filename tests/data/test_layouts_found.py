@@ -282,6 +282,15 @@ def test_inverted_masks_are_asked_about(tmp_path: Path) -> None:
         find_masks(str(root / "masks"))
 
 
+def test_a_mask_of_nothing_but_defect_is_asked_about(tmp_path: Path) -> None:
+    root = part(tmp_path / "p")
+    mask(root / "masks/a/1.png", np.ones_like(MASK))
+    (problem,) = check(open_dataset(root)).problems
+    assert problem.startswith("masks/a/1.png: the defect would cover 100% of the picture, the type's other masks 8%")
+    (root / "masks/a/reading.json").write_text('{"mask_values": [255]}')
+    assert check(open_dataset(root)).problems == []
+
+
 def test_large_defects_that_leave_the_border_free_are_no_question(tmp_path: Path) -> None:
     root = part(tmp_path / "p")
     whole = np.zeros((40, 60), np.uint8)

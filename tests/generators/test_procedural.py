@@ -210,6 +210,8 @@ def test_words() -> None:
     assert not set(SYNONYMS) & set(DRAWABLE)
     with pytest.raises(UserError, match=r"cannot draw 'riss'; name one of scratch.*method.looks.riss=\[scratch\]"):
         made.synthesize(surface(64, 64), None, rng(), "riss")
+    with pytest.raises(UserError, match=r"say how it looks: 'method.looks=\{xqz 7: \[scratch\]\}'$"):
+        made.check_word("part/xqz 7")
     with pytest.raises(UserError, match=r"looks=5 must say types by name"):
         create("procedural", looks=5)
     with pytest.raises(UserError, match=r"looks.a=\['b'\] must be a list of types"):
