@@ -160,6 +160,9 @@ def _inverted(index: DatasetIndex, seen: list[Look]) -> list[list[str]]:
             lines.append([])
             continue
         others = [o.share for o in seen if o is not one and o.values]
+        if one.share == 1 and not (others and median(others) < 0.5):  # a type may fill its pictures
+            lines.append([])
+            continue
         beside = f", the type's other masks {median(others):.0%} of theirs" if others else ""
         lines.append(
             [
