@@ -70,7 +70,7 @@ def _by_looks(recipe: Recipe, word: str) -> bool:
     know."""
     if "procedural" not in draft_methods(recipe.draft):
         return False
-    names = own_looks(recipe.draft_options.get("looks") or {}).get(word, drawn_as(word) or (word,))
+    names = own_looks(recipe.draft_options.get("looks") or {}).get(word, drawn_as(word))
     return bool(names) and all(look in DEFECTS for look in names)
 
 

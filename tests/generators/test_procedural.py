@@ -9,6 +9,7 @@ import pytest
 
 from fast.data.images import read_image, read_mask, write_image, write_mask
 from fast.generators import create
+from fast.generators.looks import looks_notes
 from fast.generators.names import SYNONYMS, USUAL, drawn_as
 from fast.procedural import draw_surface
 from fast.procedural.defects import DRAWABLE, FOLLOWERS
@@ -254,6 +255,14 @@ def test_words() -> None:
 )
 def test_names_are_drawn_as_the_words_in_them(name: str, types: tuple[str, ...]) -> None:
     assert drawn_as(name) == types
+
+
+def test_how_to_say_otherwise_is_said_as_a_shell_takes_it() -> None:
+    (note,) = looks_notes(["part/deep scratches"], {}, "method.looks.{name}=[scratch]")
+    assert note == (
+        "note: deep scratches is drawn as scratch; if it looks otherwise, say how: "
+        "'method.looks={deep scratches: [scratch]}'"
+    )
 
 
 def test_a_longer_name_is_drawn_as_its_word() -> None:
